@@ -1,0 +1,64 @@
+"""CuPy: the same lines on an NVIDIA (or AMD) GPU."""
+
+from typing import Any
+
+import numpy as np
+
+from refscore_backends.base import BackendUnavailable, HostRng, check_seed
+
+
+class CupyBackend:
+    """CuPy on the current CUDA device.
+
+    Parameters
+    ----------
+    host_noise : bool
+        Draw noise with NumPy and move it, so that runs can be compared with the NumPy back
+        end number by number. Slower.
+
+    Raises
+    ------
+    BackendUnavailable
+        Without CuPy, or without a device that CuPy can use.
+    """
+
+    name = "cupy"
+
+    def __init__(self, host_noise: bool = False) -> None:
+        try:
+            import array_api_compat.cupy as xp
+            import cupy
+        except ImportError as error:
+            raise BackendUnavailable(
+                "CuPy is not installed: install the extra that fits your driver, "
+                "refscore[cuda12] or refscore[cuda13]"
+            ) from error
+        if not cupy.is_available():
+            raise BackendUnavailable("CuPy is installed but finds no usable GPU: check the driver (nvidia-smi)")
+        self.xp = xp
+        self._cupy = cupy
+        self._host_noise = host_noise
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Any:
+        """Copy x to the current device."""
+        return self._cupy.array(x, dtype=dtype)
+
+    def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
+        """Copy x to the host; waits for it."""
+        return np.asarray(self._cupy.asnumpy(x))
+
+    def rng(self, seed: int) -> Any:
+        """cupy.random.Generator, or NumPy's with a copy for each draw."""
+        seed = check_seed(seed)
+        if self._host_noise:
+            return HostRng(np.random.default_rng(seed), self.asarray)
+        return self._cupy.random.default_rng(seed)
+
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self._cupy.cuda.get_current_stream().synchronize()
+
+    def device(self) -> str:
+        """The current device's name."""
+        number = self._cupy.cuda.runtime.getDevice()
+        return str(self._cupy.cuda.runtime.getDeviceProperties(number)["name"].decode())

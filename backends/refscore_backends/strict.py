@@ -1,0 +1,44 @@
+"""array-api-strict: the GPU's stand-in in the tests.
+
+`device1` refuses implicit host transfers and forgotten `device=`, `no_float64` refuses any
+hidden float64. The arithmetic is NumPy's, so results can be compared to the last bit.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name
+
+
+class StrictBackend:
+    """array-api-strict on one of its pretended devices: CPU_DEVICE, device1 or no_float64."""
+
+    def __init__(self, device: str = "device1") -> None:
+        try:
+            import array_api_strict as xp
+        except ImportError as error:
+            raise BackendUnavailable("array-api-strict is not installed: install refscore[test]") from error
+        self.name = f"strict-{device}"
+        self.xp = xp
+        self._device = xp.Device(device)
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Any:
+        """Copy x to the pretended device."""
+        x = np.asarray(self.to_numpy(x), dtype=dtype)
+        return self.xp.asarray(x, dtype=getattr(self.xp, dtype_name(x.dtype)), device=self._device)
+
+    def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
+        """Copy x to NumPy, whatever device it pretends to be on."""
+        return np.array(getattr(x, "_array", x))
+
+    def rng(self, seed: int) -> HostRng:
+        """NumPy's generator, its numbers moved to the device."""
+        return HostRng(np.random.default_rng(check_seed(seed)), self.asarray)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def device(self) -> str:
+        """The pretended device."""
+        return str(self._device)

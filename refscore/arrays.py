@@ -1,0 +1,196 @@
+"""What every other module shares: names for things, arrays that fit each other, checks at the doors.
+
+Arrays come from the arguments or from the rng, so nothing here (nor in any formula) imports
+NumPy or CuPy: `array_namespace(x)` finds the library that made x.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+from array_api_compat import array_namespace, device
+
+Array: TypeAlias = Any
+Time: TypeAlias = Any  # a Python float, or an array of shape (1,) or (B,)
+Params: TypeAlias = Mapping[str, Array]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+
+class Rng(Protocol):
+    """numpy.random.Generator, cupy.random.Generator, or a stand-in that replays recorded noise."""
+
+    def standard_normal(self, size: Any = None, dtype: Any = ...) -> Array:
+        """N(0, 1) numbers."""
+
+    def random(self, size: Any = None, dtype: Any = ...) -> Array:
+        """Uniform numbers in [0, 1)."""
+
+    def integers(self, low: int, high: int, size: Any = None) -> Array:
+        """Uniform integers in [low, high)."""
+
+
+class Score(Protocol):
+    """∇ₓ log p_t(x), whoever wrote it: a network, a mixture, a lambda."""
+
+    def __call__(self, x: Array, t: Array) -> Array:
+        """x (B, ...) and t (B,), or (1,) when all samples share one time -> (B, ...)."""
+
+
+class Process(Protocol):
+    """dx = drift(x, t) dt + noise(x, t) dw, in either direction of time."""
+
+    def drift(self, x: Array, t: float) -> Array:
+        """x (B, ...) -> (B, ...)."""
+
+    def noise(self, x: Array, t: float) -> Any:
+        """A float, or an array that broadcasts against x."""
+
+
+class Kernel(Protocol):
+    """A random map that leaves p_t alone, or nearly so: Langevin, a corrector."""
+
+    def __call__(self, x: Array, t: float, rng: Rng) -> Array:
+        """x (B, ...) at time t -> x (B, ...) at the same time."""
+
+
+class Step(Protocol):
+    """One step of a sampler, from time t to time s."""
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: Any = None) -> tuple[Array, Any]:
+        """x (B, ...) at t -> x (B, ...) at s, and what the method must remember."""
+
+
+class SDE(Protocol):
+    """A linear SDE dx = f(t) x dt + g(t) dw on [0, 1], data at 0, noise at 1; see `refscore.sde`."""
+
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the noise that sampling starts from."""
+
+    def f(self, t: Time) -> Time:
+        """Drift rate."""
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient."""
+
+    def alpha(self, t: Time) -> Time:
+        """Signal scale α(t), with α(0) = 1."""
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale σ(t), with σ(0) = 0."""
+
+    def time(self, sigma: Time) -> Time:
+        """The t at which σ(t) = sigma."""
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ(t)/α(t) = ratio."""
+
+
+# ------------------------------------------------------------------ arrays that fit each other
+
+
+def namespace(t: Time) -> Any:
+    """`math` for a Python number, the array's own library otherwise."""
+    return math if isinstance(t, (float, int)) else array_namespace(t)
+
+
+def at(t: Time, x: Array) -> Array:
+    """A float t as a (1,) array beside x, in its dtype and on its device; an array t as it is."""
+    if not isinstance(t, (float, int)):
+        return t
+    return array_namespace(x).full((1,), t, dtype=x.dtype, device=device(x))
+
+
+def per_sample(a: Time, x: Array) -> Time:
+    """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row; a float as it is."""
+    if isinstance(a, (float, int)):
+        return a
+    return array_namespace(a).reshape(a, (-1,) + (1,) * (x.ndim - 1))
+
+
+def real(x: Array) -> Array:
+    """The real part, of an array that may be real already: comparisons and maxima want it."""
+    xp = array_namespace(x)
+    return xp.real(x) if xp.isdtype(x.dtype, "complex floating") else x
+
+
+def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
+    """The flat parameter vector as named arrays: views of it, in the order of `shapes`."""
+    xp = array_namespace(theta)
+    params, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        params[name] = xp.reshape(theta[start:stop], shape)
+        start = stop
+    return params
+
+
+def flat(arrays: Params, shapes: Shapes) -> Array:
+    """Named arrays as one vector, in the order of `shapes`: the inverse of `views`."""
+    parts = [arrays[name] for name in shapes]
+    xp = array_namespace(*parts)
+    return xp.concat([xp.reshape(part, (-1,)) for part in parts])
+
+
+# ------------------------------------------------------------------ checks at the doors
+
+
+def check_floating(name: str, x: Array, ndim: int | None = None) -> None:
+    """Refuse what is not a float32 or float64 array (of `ndim` axes)."""
+    try:
+        xp = array_namespace(x)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an array of float32 or float64, got {type(x).__name__}: convert it first, "
+            "for example with numpy.asarray(..., dtype='float32')"
+        ) from None
+    if x.dtype not in (xp.float32, xp.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {x.dtype}: convert it first")
+    if ndim is not None and x.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, got shape {tuple(x.shape)}")
+
+
+def check_finite(name: str, x: Array) -> None:
+    """Refuse NaN and infinity, naming the first bad index and their number. Waits for the device."""
+    xp = array_namespace(x)
+    bad = ~xp.isfinite(x)
+    count = int(xp.sum(xp.astype(bad, xp.int64)))
+    if count:
+        first = tuple(int(i[0]) for i in xp.nonzero(bad))
+        where = f"[{', '.join(map(str, first))}]"
+        raise ValueError(f"{name} holds {count} values that are not finite, the first at {name}{where}")
+
+
+def check_same(reference: Array, **others: Array) -> None:
+    """Refuse arrays of another library, dtype or device than the reference."""
+    xp = array_namespace(reference)
+    for name, x in others.items():
+        if array_namespace(x) is not xp:
+            raise TypeError(f"{name} comes from {array_namespace(x).__name__}, the rest from {xp.__name__}")
+        if x.dtype != reference.dtype:
+            raise TypeError(f"{name} is {x.dtype}, the rest is {reference.dtype}: convert one of them first")
+        if device(x) != device(reference):
+            raise TypeError(f"{name} is on {device(x)}, the rest on {device(reference)}: move one of them first")
+
+
+def check_data(name: str, x: Array) -> None:
+    """Refuse anything but a non-empty (B, ...) array of finite floats."""
+    check_floating(name, x)
+    if x.ndim < 2:
+        raise ValueError(f"{name} must have shape (B, ...) with at least 2 axes, got {tuple(x.shape)}")
+    if 0 in x.shape:
+        raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}")
+    check_finite(name, x)
+
+
+def check_positive(**values: float) -> None:
+    """Refuse numbers that are not finite and positive, by name."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def check_time(t: Time) -> None:
+    """Refuse a float outside [0, 1]. Arrays pass: looking into them would make the device wait."""
+    if isinstance(t, (float, int)) and not 0 <= t <= 1:
+        raise ValueError(f"t must lie in [0, 1] (data at 0, noise at 1), got {t}")

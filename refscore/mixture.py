@@ -1,0 +1,309 @@
+"""Gaussian mixtures: the one family whose score is known at every noise level. Chapter 1.
+
+If x₀ ~ Σ_k w_k N(m_k, C_k) and x = α x₀ + σ z with z ~ N(0, I), then
+
+    x ~ Σ_k w_k N(α m_k, S_k),    S_k = α² C_k + σ² I                                 Eq. (1.9)
+
+is a mixture again. Each C_k is decomposed once, C_k = U_k diag(λ_k) U_kᵀ, so that S_k has the
+same axes U_k and the variances α² λ_k + σ²: a noise level then costs no linear algebra. α and σ
+are floats, or arrays of shape (1,) or (B,), one noise level a sample.
+
+Inside, samples are the last axis, (K, D, B): sums over the few components and dimensions then
+run over long rows, several times faster than over short ones.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from array_api_compat import array_namespace, device
+
+from refscore.arrays import Array, Rng, Time, check_finite, check_floating, check_same, real
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """p(x) = Σ_k w_k N(x; m_k, C_k), and its law after x -> α x + σ z.
+
+    Parameters
+    ----------
+    weights : Array, shape (K,)
+        Not negative, summing to 1. A component of weight 0 is allowed and never seen.
+    means : Array, shape (K, D)
+    covariances : Array, shape (K, D, D), (K, D) or (K,)
+        Full, diagonal (variances), or isotropic (variances). A singular covariance, a point or a
+        plane, is allowed: the density then exists only for σ > 0.
+
+    Every method that takes `alpha` and `sigma` speaks of the law of α x₀ + σ z; left out, of x₀
+    itself. The methods take (B, D) arrays and check shapes only: a NaN in x gives a NaN out.
+
+    Notes
+    -----
+    Scores are exact to 1e-12 + 10 u κ in norm (u the rounding unit, κ the condition number of
+    S_k), for σ from 1e-8 to 1e5 and |x| up to 1e150 in float64. Between two narrow and distant
+    modes the error is that of the log odds, u |x - m|²/σ² (1e-7 at |x - m| = 3e4 σ): the odds are
+    a small difference of two large squares. Where the score itself exceeds the largest number
+    it saturates there; log p becomes -inf. Means should stay below 1e100 standard deviations.
+
+    Raises
+    ------
+    TypeError
+        Unless all three are float32 or float64 arrays, alike in library, dtype and device.
+    ValueError
+        For wrong shapes; for weights negative or not summing to 1; for covariances that are not
+        symmetric or have a negative eigenvalue; for NaN or infinity anywhere. Also when a
+        density is asked of a singular mixture at sigma = 0.0.
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+    _log_weights: Array = field(init=False, repr=False)
+    _variances: Array = field(init=False, repr=False)  # (K, D), or (K, 1) if isotropic
+    _axes: Array | None = field(init=False, repr=False)  # (K, D, D), columns are eigenvectors
+    _singular: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_parameters(self.weights, self.means, self.covariances)
+        xp = array_namespace(self.means)
+        seen = self.weights > 0
+        log_weights = xp.where(seen, xp.log(xp.where(seen, self.weights, 1.0)), -math.inf)
+        variances, axes, singular = _decompose(self.covariances)
+        for name, value in (
+            ("_log_weights", log_weights), ("_variances", variances), ("_axes", axes), ("_singular", singular),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        kind = {1: "isotropic", 2: "diagonal", 3: "full"}[self.covariances.ndim]
+        return f"GaussianMixture({self.n_components} components in {self.dim}-D, {kind} covariances)"
+
+    @property
+    def dim(self) -> int:
+        """D, the number of coordinates."""
+        return int(self.means.shape[1])
+
+    @property
+    def n_components(self) -> int:
+        """K, the number of components."""
+        return int(self.means.shape[0])
+
+    # -------------------------------------------------------------- the law
+
+    def sample(self, rng: Rng, n: int) -> Array:
+        """Draw n samples (n, D)."""
+        if n < 0:
+            raise ValueError(f"n must not be negative, got {n}")
+        xp = array_namespace(self.means)
+        u = rng.random((n,), dtype=self.means.dtype)
+        # The last bound is left out, so that rounding in the sum cannot lead past component K.
+        k = xp.searchsorted(xp.cumulative_sum(self.weights)[:-1], u, side="right")
+        z = rng.standard_normal((n, self.dim), dtype=self.means.dtype)
+        z = xp.take(xp.sqrt(self._variances), k, axis=0) * z
+        if self._axes is not None:
+            z = xp.matmul(xp.take(self._axes, k, axis=0), z[..., None])[..., 0]
+        return xp.take(self.means, k, axis=0) + z
+
+    def diffuse(self, alpha: float, sigma: float) -> "GaussianMixture":
+        """The mixture of α x₀ + σ z                                              Eq. (1.9)."""
+        for name, value in (("alpha", alpha), ("sigma", sigma)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        C = alpha**2 * self.covariances
+        if C.ndim == 3:
+            xp = array_namespace(C)
+            C = C + sigma**2 * xp.eye(self.dim, dtype=C.dtype, device=device(C))
+        else:
+            C = C + sigma**2
+        return GaussianMixture(self.weights, alpha * self.means, C)
+
+    # -------------------------------------------------------------- density and score
+
+    def log_prob(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
+        """Log density in nats, x (B, D) -> (B,)."""
+        xp = array_namespace(x)
+        _, _, log_joint, shrink = self._look(x, alpha, sigma)
+        top = xp.max(real(log_joint), axis=0)
+        log_p = top + xp.log(xp.sum(xp.exp(log_joint - top), axis=0))
+        # Undo the shrinking of far samples: there, log p is a square and nothing else counts.
+        largest = xp.finfo(real(x).dtype).max
+        grow = xp.minimum(shrink, 0.5 * math.sqrt(largest)) ** 2
+        room = largest / xp.maximum(xp.abs(real(log_p)), 1.0)
+        log_p = log_p * xp.minimum(grow, room)
+        return xp.where(grow > room, -math.inf, log_p - 0.5 * self.dim * math.log(2 * math.pi))
+
+    def score(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
+        """∇ₓ log p = Σ_k r_k(x) g_k(x), g_k = -S_k⁻¹ (x - α m_k), x (B, D) -> (B, D)     Eq. (1.10)."""
+        xp = array_namespace(x)
+        g, r, _ = self._pull(x, alpha, sigma)
+        return xp.matrix_transpose(xp.sum(self._out(r[:, None, :] * g), axis=0))
+
+    def responsibilities(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
+        """Posterior probability r_k of each component, x (B, D) -> (B, K)."""
+        return array_namespace(x).matrix_transpose(_softmax(self._look(x, alpha, sigma)[2]))
+
+    def score_jvp(self, x: Array, v: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
+        """Derivative of the score along v, v (B, D) or a stack (N, B, D) -> the same shape.
+
+        J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
+        """
+        xp = array_namespace(x)
+        g, r, variances = self._pull(x, alpha, sigma)
+        # In each component's own axes; s is turned into them, v as well.
+        s = xp.sum(self._out(r[:, None, :] * g), axis=0)
+        away = g - self._in(xp.expand_dims(s, axis=0))
+        v = self._in(xp.expand_dims(xp.matrix_transpose(v), axis=-3))  # (..., K or 1, D, B)
+        along = xp.sum(away * v, axis=-2, keepdims=True)
+        r = r[:, None, :]
+        terms = self._out((r * away) * along - r * v / variances)
+        return xp.matrix_transpose(xp.sum(terms, axis=-3))
+
+    def divergence(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
+        """div s = ∆ log p = Σ_k r_k (|g_k - s|² - tr S_k⁻¹), x (B, D) -> (B,)           Eq. (1.12)."""
+        xp = array_namespace(x)
+        g, r, variances = self._pull(x, alpha, sigma)
+        s = xp.sum(self._out(r[:, None, :] * g), axis=0)
+        away = g - self._in(xp.expand_dims(s, axis=0))
+        spread = xp.sum((r[:, None, :] * away) * away, axis=1)
+        trace = xp.sum(1 / variances, axis=1) * (self.dim // variances.shape[1])
+        return xp.sum(spread - r * trace, axis=0)
+
+    # -------------------------------------------------------------- the posterior of x₀
+
+    def posterior_mean(self, x: Array, alpha: Time, sigma: Time) -> Array:
+        """E[x₀ | α x₀ + σ z = x] = Σ_k r_k [m_k + α C_k S_k⁻¹ (x - α m_k)], (B, D) -> (B, D)."""
+        xp = array_namespace(x)
+        means, r, _ = self._posteriors(x, alpha, sigma)
+        return xp.matrix_transpose(xp.sum(r[:, None, :] * means, axis=0))
+
+    def posterior_cov(self, x: Array, alpha: Time, sigma: Time) -> Array:
+        """Cov[x₀ | α x₀ + σ z = x]: within components plus between their means, (B, D) -> (B, D, D)."""
+        xp = array_namespace(x)
+        means, r, within = self._posteriors(x, alpha, sigma)
+        between = means - xp.sum(r[:, None, :] * means, axis=0)
+        # Everything once more with samples first: (B, K, D).
+        between, r = xp.permute_dims(between, (2, 0, 1)), xp.matrix_transpose(r)[:, :, None]
+        cov = xp.matmul(xp.matrix_transpose(r * between), between)
+        eye = xp.eye(self.dim, dtype=x.dtype, device=device(x))
+        axes = eye[None, ...] if self._axes is None else self._axes
+        for k in range(self.n_components):  # a loop, not a (B, K, D, D) array
+            U = axes[min(k, axes.shape[0] - 1), ...]
+            spread = xp.matrix_transpose(within[k, ...])[:, None, :]  # (1 or B, 1, D or 1)
+            cov = cov + r[:, k, :][..., None] * ((U * spread) @ xp.matrix_transpose(U))
+        return cov
+
+    def posterior_variance(self, x: Array, alpha: Time, sigma: Time) -> Array:
+        """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
+        xp = array_namespace(x)
+        means, r, within = self._posteriors(x, alpha, sigma)
+        between = means - xp.sum(r[:, None, :] * means, axis=0)
+        trace = xp.sum(within, axis=1) * (self.dim // within.shape[1])
+        return xp.sum(r * (trace + xp.sum(between * between, axis=1)), axis=0)
+
+    # -------------------------------------------------------------- inside: (K, D, B)
+
+    def _in(self, y: Array) -> Array:
+        """Vectors (..., 1 or K, D, B) in every component's own axes."""
+        xp = array_namespace(y)
+        return y if self._axes is None else xp.matmul(xp.matrix_transpose(self._axes), y)
+
+    def _out(self, y: Array) -> Array:
+        """Back from the components' axes, (..., K, D, B)."""
+        return y if self._axes is None else array_namespace(y).matmul(self._axes, y)
+
+    def _look(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array, Array]:
+        """How every component sees x: offsets y (K, D, B) and variances (K, D or 1, B or 1) in its own
+        axes, log w_k N(x; k) without the 2π (K, B), and the factor (B,) by which far samples were shrunk.
+
+        Squares overflow long before x does. A sample so far that its square would (|x|/sd > 1e150
+        in float64) is shrunk first: its log densities come out too small by a factor, but in the
+        same order, and at that distance any difference at all decides for one component.
+        """
+        xp = array_namespace(x)
+        self._check(x, sigma)
+        x = xp.matrix_transpose(x)
+        y = self._in(xp.expand_dims(x, axis=0) - alpha * self.means[..., None])
+        variances = alpha**2 * self._variances[..., None] + sigma**2
+        sd = xp.sqrt(variances)
+        far = math.sqrt(xp.finfo(real(x).dtype).max / (1000 * self.dim)) * xp.min(real(sd), axis=(0, 1))
+        shrink = xp.maximum(xp.max(xp.abs(real(x)), axis=0) / far, 1.0)
+        z = y / shrink / sd
+        log_sd = xp.sum(xp.log(sd), axis=1) * (self.dim // sd.shape[1])
+        log_joint = self._log_weights[:, None] - log_sd - 0.5 * xp.sum(z * z, axis=1)
+        return y, variances, log_joint, shrink
+
+    def _pull(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
+        """g_k (K, D, B) in the components' axes, r_k (K, B), and the variances."""
+        xp = array_namespace(x)
+        y, variances, log_joint, _ = self._look(x, alpha, sigma)
+        # Saturate instead of overflowing, where |x| / variance leaves the number range.
+        room = xp.finfo(real(x).dtype).max / (8 * self.dim) * xp.minimum(xp.min(real(variances), axis=(0, 1)), 1.0)
+        excess = xp.maximum(xp.max(xp.abs(real(x)), axis=1) / room, 1.0)
+        return -(y / excess) / variances, _softmax(log_joint), variances
+
+    def _posteriors(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
+        """Means of x₀ given x and k (K, D, B), r_k (K, B), variances of x₀ given x and k in k's axes."""
+        y, variances, log_joint, _ = self._look(x, alpha, sigma)
+        lam = self._variances[..., None]
+        means = self.means[..., None] + self._out(alpha * lam / variances * y)
+        return means, _softmax(log_joint), lam * sigma**2 / variances
+
+    def _check(self, x: Array, sigma: Time) -> None:
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"x must have shape (B, {self.dim}) for this mixture, got {tuple(x.shape)}")
+        if self._singular and isinstance(sigma, (float, int)) and sigma == 0:
+            raise ValueError("the density does not exist: a covariance is singular and sigma is 0; give sigma > 0")
+
+
+def _softmax(log_joint: Array) -> Array:
+    """(K, B) log joint densities -> posterior probabilities, summing to 1 over K."""
+    xp = array_namespace(log_joint)
+    e = xp.exp(log_joint - xp.max(real(log_joint), axis=0))
+    return e / xp.sum(e, axis=0)
+
+
+def _check_parameters(weights: Array, means: Array, covariances: Array) -> None:
+    check_floating("means", means, ndim=2)
+    check_floating("weights", weights, ndim=1)
+    check_floating("covariances", covariances)
+    check_same(means, weights=weights, covariances=covariances)
+    K, D = means.shape
+    if K < 1 or D < 1:
+        raise ValueError(f"means must hold at least one component and one coordinate, got shape {(K, D)}")
+    if weights.shape != (K,):
+        raise ValueError(f"weights must have shape ({K},) to go with means {(K, D)}, got {tuple(weights.shape)}")
+    if tuple(covariances.shape) not in ((K,), (K, D), (K, D, D)):
+        raise ValueError(
+            f"covariances must have shape {(K, D, D)} (full), {(K, D)} (diagonal) or {(K,)} (isotropic), "
+            f"got {tuple(covariances.shape)}"
+        )
+    for name, x in (("weights", weights), ("means", means), ("covariances", covariances)):
+        check_finite(name, x)
+    xp = array_namespace(means)
+    if float(xp.min(weights)) < 0:
+        raise ValueError(f"weights must not be negative, the smallest is {float(xp.min(weights))}")
+    total, slack = float(xp.sum(weights)), 1e-8 if means.dtype == xp.float64 else 1e-5
+    if abs(total - 1) > slack:
+        raise ValueError(f"weights must sum to 1, they sum to {total!r}: divide them by their sum first")
+
+
+def _decompose(C: Array) -> tuple[Array, Array | None, bool]:
+    """Variances (K, D) or (K, 1), axes (K, D, D) or None, and whether a density exists without noise."""
+    xp = array_namespace(C)
+    if C.ndim < 3:
+        if float(xp.min(C)) < 0:
+            raise ValueError(f"covariances must not be negative, the smallest variance is {float(xp.min(C))}")
+        return (C if C.ndim == 2 else C[:, None]), None, float(xp.min(C)) == 0
+    u = xp.finfo(C.dtype).eps
+    size = xp.max(xp.abs(C), axis=(1, 2))
+    skew = xp.max(xp.abs(C - xp.matrix_transpose(C)), axis=(1, 2))
+    # 1e-10 in float64; in float32 a thousand rounding units
+    if bool(xp.any(skew > max(1e-10, 1e3 * u if u > 1e-10 else 0.0) * size)):
+        k = int(xp.argmax(skew))
+        raise ValueError(f"covariances[{k}] is not symmetric: it differs from its transpose by {float(skew[k])}")
+    lam, axes = xp.linalg.eigh(C)
+    low, high = xp.min(lam, axis=1), xp.max(lam, axis=1)
+    slack = 8 * C.shape[1] * u  # eigh's own error, relative to the largest eigenvalue
+    if bool(xp.any(low < -slack * size)):
+        k = int(xp.argmin(low))
+        raise ValueError(f"covariances[{k}] is indefinite: its smallest eigenvalue is {float(low[k])}")
+    return xp.maximum(lam, 0.0), axes, bool(xp.any(low <= slack * high))

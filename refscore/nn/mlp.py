@@ -1,0 +1,43 @@
+"""MLP: dense layers and activations in a row, told the noise level in every block."""
+
+from collections.abc import Sequence
+
+from refscore.nn.activation import SiLU
+from refscore.nn.dense import Dense
+from refscore.nn.embed import Fourier
+from refscore.nn.layer import Layer
+from refscore.nn.net import Net, Row
+
+
+class MLP(Net):
+    """h₀ = x,   h_l = φ(h_{l-1} W_l + e T_l + b_l),   y = h_L W + b.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        (n_in, hidden, ..., n_out), e.g. (2, 64, 64, 2).
+    embed : int
+        Number of Fourier features e of the noise level; 0 for a network that is told no level.
+    activation : Layer
+        SiLU by default.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two widths, or widths or embed that their layers refuse.
+    """
+
+    def __init__(self, widths: Sequence[int], embed: int = 0, activation: Layer | None = None) -> None:
+        if len(widths) < 2:
+            raise ValueError(f"widths must name at least input and output, got {tuple(widths)}")
+        rows: list[Row] = [("embed", Fourier(embed), ("level",))] if embed else []
+        condition = ("embed",) if embed else ()
+        h = "x"
+        *hidden, n_out = widths[1:]
+        n = widths[0]
+        for l, n_next in enumerate(hidden, start=1):
+            rows.append((f"dense{l}", Dense(n, n_next, embed), (h, *condition)))
+            rows.append((f"act{l}", activation or SiLU(), (f"dense{l}",)))
+            h, n = f"act{l}", n_next
+        rows.append(("head", Dense(n, n_out), (h,)))
+        super().__init__(tuple(rows))

@@ -1,0 +1,139 @@
+"""Net: a small graph of layers, walked forwards and backwards. Chapter 14.
+
+MLP and U-Net are lists of rows (name, layer, inputs). The four passes are written once, here:
+skip connections, concatenations and a noise embedding that enters every block are rows like any
+other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from refscore.arrays import Array, Params, Rng
+from refscore.nn.layer import Adjoints, Grads, Layer, plus
+
+Row = tuple[str, Layer, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A layer made of layers.
+
+    Parameters
+    ----------
+    rows : sequence of (name, layer, names of its inputs)
+        In an order in which every input is known before it is used. The inputs of the whole are
+        "x", and "level" where a row reads it; the output is that of the last row. A parameter
+        W of row "block1" is called "block1.W".
+
+    Raises
+    ------
+    ValueError
+        If a row reads a name that no earlier row gives, or takes a name that is taken.
+    """
+
+    rows: Sequence[Row]
+
+    def __post_init__(self) -> None:
+        known = {"x", "level"}
+        for name, _, inputs in self.rows:
+            if missing := [i for i in inputs if i not in known]:
+                raise ValueError(f"row {name!r} reads {missing}, which no earlier row gives")
+            if name in known:
+                raise ValueError(f"two rows are called {name!r}")
+            known.add(name)
+        if not self.rows:
+            raise ValueError("a net needs at least one row")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """("x",) or ("x", "level")."""
+        return ("x", "level") if any("level" in inputs for _, _, inputs in self.rows) else ("x",)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Dotted name -> shape, row by row."""
+        return {f"{name}.{key}": shape for name, layer, _ in self.rows for key, shape in layer.shapes.items()}
+
+    def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
+        """Initial parameters of every row, in the order of the rows."""
+        return {
+            f"{name}.{key}": value
+            for name, layer, _ in self.rows
+            for key, value in layer.init(rng, dtype).items()
+        }
+
+    def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
+        """x (B, ...) and the level (B,) or (1,), where it is read -> y, and every row's cache."""
+        values = dict(zip(self.inputs, xs, strict=True))
+        caches = []
+        for name, layer, inputs in self.rows:
+            values[name], cache = layer.forward(_own(params, name, layer), *(values[i] for i in inputs))
+            caches.append(cache)
+        return values[self._last], caches
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
+        """Walk the rows backwards, adding up what each value receives from all its readers."""
+        d: dict[str, Array | None] = {self._last: dy}
+        grads: Grads = {}
+        for (name, layer, inputs), kept in zip(reversed(self.rows), reversed(cache), strict=True):
+            own = _own(params, name, layer)
+            if (dv := d.pop(name, None)) is None:
+                dxs, own_grads = (None,) * len(inputs), {key: 0 * value for key, value in own.items()}
+            else:
+                dxs, own_grads = layer.backward(own, kept, dv)
+            _collect(d, grads, name, inputs, dxs, own_grads)
+        return tuple(d.get(i) for i in self.inputs), grads
+
+    def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
+        """Walk forwards with tangents; rows that none reaches are skipped."""
+        dots = dict(zip(self.inputs, xdots, strict=True))
+        tapes: list[Any] = []
+        for (name, layer, inputs), kept in zip(self.rows, cache, strict=True):
+            own = [dots[i] for i in inputs]
+            if all(dot is None for dot in own):
+                dots[name], tape = None, None
+            else:
+                dots[name], tape = layer.jvp(_own(params, name, layer), kept, *own)
+            tapes.append(tape)
+        return dots[self._last], tapes
+
+    def jvp_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
+    ) -> tuple[Adjoints, Adjoints, Grads]:
+        """Walk backwards with the adjoints of values and of tangents; without a tangent, as in `backward`."""
+        d: dict[str, Array | None] = {self._last: dy}
+        ddot: dict[str, Array | None] = {self._last: dydot}
+        grads: Grads = {}
+        for (name, layer, inputs), kept, taped in zip(
+            reversed(self.rows), reversed(cache), reversed(tape), strict=True
+        ):
+            own, dv, dvdot = _own(params, name, layer), d.pop(name, None), ddot.pop(name, None)
+            none: Adjoints = (None,) * len(inputs)
+            if taped is not None and dvdot is not None:
+                dxs, dxdots, own_grads = layer.jvp_backward(own, kept, taped, dv, dvdot)
+            elif dv is not None:
+                (dxs, own_grads), dxdots = layer.backward(own, kept, dv), none
+            else:
+                dxs, dxdots, own_grads = none, none, {key: 0 * value for key, value in own.items()}
+            _collect(d, grads, name, inputs, dxs, own_grads)
+            _collect(ddot, {}, name, inputs, dxdots, {})
+        return tuple(d.get(i) for i in self.inputs), tuple(ddot.get(i) for i in self.inputs), grads
+
+    @property
+    def _last(self) -> str:
+        return self.rows[-1][0]
+
+
+def _own(params: Params, name: str, layer: Layer) -> Grads:
+    """The parameters of one row, without its prefix."""
+    return {key: params[f"{name}.{key}"] for key in layer.shapes}
+
+
+def _collect(
+    d: dict[str, Array | None], grads: Grads, name: str, inputs: Sequence[str], dxs: Adjoints, own: Grads
+) -> None:
+    for i, dx in zip(inputs, dxs, strict=True):
+        d[i] = plus(d.get(i), dx)
+    grads.update({f"{name}.{key}": value for key, value in own.items()})

@@ -1,0 +1,65 @@
+"""Time reversal: from a score back to the data. Chapter 8.
+
+If dx = f(t) x dt + g(t) dw has marginals p_t, then for every λ >= 0
+
+    dx = [f(t) x - ½ (1 + λ²) g(t)² ∇log p_t(x)] dt + λ g(t) dw̄
+
+run backwards from p_1 has them too: λ = 1 is Anderson's reversal (Anderson 1982), λ = 0 the
+probability-flow ODE (Song et al. 2021, Eq. (13)).
+"""
+
+from dataclasses import dataclass
+
+from refscore.arrays import SDE, Array, Score, Time, at, per_sample
+from refscore.mixture import GaussianMixture
+
+
+@dataclass(frozen=True)
+class ExactScore:
+    """∇log p_t of a mixture under an SDE: goes wherever a network goes.
+
+    With it in a network's place the learning error is zero, and what remains is the sampler's.
+    """
+
+    mixture: GaussianMixture
+    sde: SDE
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        """x (B, D), t a float or an array (1,) or (B,) -> (B, D)."""
+        return self.mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """The reverse-time process of a linear SDE, for one λ of the family above.
+
+    Parameters
+    ----------
+    sde : SDE
+    score : callable (x, t) -> (B, ...)
+    lam : float
+        1 (default) reverses the SDE, 0 gives the deterministic probability flow.
+
+    Raises
+    ------
+    ValueError
+        Unless lam >= 0.
+    """
+
+    sde: SDE
+    score: Score
+    lam: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.lam >= 0:
+            raise ValueError(f"lam must not be negative, got {self.lam}")
+
+    def drift(self, x: Array, t: Time) -> Array:
+        """f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...)."""
+        f, g = self.sde.f(t), self.sde.g(t)
+        s = self.score(x, at(t, x))
+        return per_sample(f, x) * x - per_sample(0.5 * (1 + self.lam**2) * g**2, x) * s
+
+    def noise(self, x: Array, t: Time) -> Time:
+        """λ g(t)."""
+        return per_sample(self.lam * self.sde.g(t), x)

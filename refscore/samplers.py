@@ -1,0 +1,101 @@
+"""Samplers: move x from noise (t = 1) to data (t = 0), one step at a time. Chapter 10.
+
+A step takes x at time t to time s and returns it with what it must remember; `simulate` walks it
+along a grid. Times are Python floats.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+from refscore.arrays import Array, Kernel, Process, Rng, Step
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    """One Euler-Maruyama step of dx = b(x, t) dt + c(x, t) dw, from t to s      Maruyama 1955.
+
+        x(s) = x(t) + (s - t) b(x, t) + c(x, t) √|s - t| z,   z ~ N(0, I)
+
+    Weak order 1 in the step. With `Reverse(sde, exact_score)` that is the only error, so halving
+    the step tells it from the error of a learned score.
+    """
+
+    process: Process
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
+        """x (B, ...) at time t -> x (B, ...) at time s."""
+        drift, noise = self.process.drift(x, t), self.process.noise(x, t)
+        z = rng.standard_normal(x.shape, dtype=x.dtype)
+        return x + (s - t) * drift + sqrt(abs(s - t)) * noise * z, None
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Heun's second-order step of the ODE dx/dt = v(x, t), from t to s.
+
+        x' = x + h v(x, t),    x(s) = x + ½ h (v(x, t) + v(x', s)),    h = s - t
+
+    For the probability flow, v is `Reverse(sde, score, lam=0).drift`. Two evaluations a step. As v is
+    evaluated at s too, a grid that uses a network should end above t = 0, where σ = 0.
+    """
+
+    velocity: Callable[[Array, float], Array]
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
+        """x (B, ...) at time t -> x (B, ...) at time s. Draws nothing from rng."""
+        h = s - t
+        v = self.velocity(x, t)
+        return x + (0.5 * h) * (v + self.velocity(x + h * v, s)), None
+
+
+# ------------------------------------------------------------------ composition
+
+
+@dataclass(frozen=True)
+class Stay:
+    """The step that goes nowhere: time passes, x remains."""
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
+        """x -> x."""
+        return x, None
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A kernel applied n times at the same t.
+
+    Raises
+    ------
+    ValueError
+        Unless n >= 1.
+    """
+
+    kernel: Kernel
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+
+    def __call__(self, x: Array, t: float, rng: Rng) -> Array:
+        """x (B, ...) -> x (B, ...), both at time t."""
+        for _ in range(self.n):
+            x = self.kernel(x, t, rng)
+        return x
+
+
+@dataclass(frozen=True)
+class First:
+    """First the kernel at t, then the step from t to s.
+
+    `First(Langevin(score, 0.01), Stay())` is plain Langevin dynamics as a step; with a grid that ends
+    at 0 and `Repeat` around the kernel it is annealed Langevin.
+    """
+
+    kernel: Kernel
+    step: Step
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
+        """x (B, ...) at time t -> x (B, ...) at time s."""
+        return self.step(self.kernel(x, t, rng), t, s, rng, memory)

@@ -1,0 +1,104 @@
+"""The one sampling loop, and the watchman who stands beside it.
+
+A loop that yields can be watched: progress bars, plots, early stopping, trajectories and checks
+live outside of it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import Array, Rng, Step, check_data, check_time
+
+
+class NotFiniteError(ArithmeticError):
+    """A sample became NaN or infinite; the message names step, time and rows."""
+
+
+def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
+    """Yield x after each step along a grid of times: the one sampling loop.
+
+    Parameters
+    ----------
+    step : callable (x, t, s, rng, memory) -> (x, memory)
+        What to do between two times. What a method must remember it hands back.
+    x : Array, shape (B, ...)
+        Samples at times[0], usually drawn from the prior.
+    times : sequence of N + 1 floats in [0, 1]
+        Strictly monotone. Python floats: a step may branch on them, and none waits for the GPU.
+    rng : Rng
+        numpy.random.Generator, its CuPy twin, or anything with their methods.
+
+    Raises
+    ------
+    ValueError
+        At the call, before the first step, if `times` repeats, turns round or leaves [0, 1], or
+        if x is empty or not finite.
+    TypeError
+        If x is not a float32 or float64 array, or `times` are not Python numbers.
+    """
+    check_data("x", x)
+    if any(not isinstance(t, (float, int)) for t in times):
+        raise TypeError("times must be Python floats (for an array: times.tolist())")
+    for t in times:
+        check_time(t)
+    steps = [s - t for t, s in pairwise(times)]
+    if not steps or not (all(h < 0 for h in steps) or all(h > 0 for h in steps)):
+        raise ValueError(f"times must be strictly monotone, at least two of them; got {list(times)[:5]}")
+    return _walk(step, x, times, rng)
+
+
+def _walk(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
+    memory = None
+    for t, s in pairwise(times):
+        x, memory = step(x, t, s, rng, memory)
+        yield x
+
+
+def watch(states: Iterable[Array], times: Sequence[float], every: int = 1) -> Iterator[Array]:
+    """Pass the states of `simulate` on, looking every few steps whether they are finite.
+
+    Looking makes a GPU wait, hence the choice of `every`.
+
+    Parameters
+    ----------
+    states : iterable of Array (B, ...)
+        `simulate(step, x, times, rng)`, or part of it.
+    times : sequence of floats
+        The same grid, to name the time.
+    every : int
+        Look at every `every`-th state, and at the last.
+
+    Raises
+    ------
+    NotFiniteError
+        Names the step, its time, and the rows that are not finite.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
+    for n, x in enumerate(states, start=1):
+        if n % every == 0 or n == len(times) - 1:
+            _look(x, n, times[n])
+        yield x
+
+
+def _look(x: Array, n: int, t: float) -> None:
+    xp = array_namespace(x)
+    bad = ~xp.all(xp.isfinite(xp.reshape(x, (x.shape[0], -1))), axis=1)
+    if xp.any(bad):
+        rows = [int(xp.nonzero(bad)[0][i]) for i in range(min(5, int(xp.sum(xp.astype(bad, xp.int64)))))]
+        raise NotFiniteError(
+            f"step {n} (t = {t:.6g}): {int(xp.sum(xp.astype(bad, xp.int64)))} of {x.shape[0]} rows "
+            f"are not finite, the first: {rows}"
+        )
+
+
+def last(states: Iterable[Array]) -> Array:
+    """The last state of a simulation, when the way there is of no interest."""
+    x = None
+    for x in states:
+        pass
+    if x is None:
+        raise ValueError("the simulation yielded nothing")
+    return x

@@ -1,0 +1,144 @@
+"""The workloads, defined once: every side builds its own version from these numbers.
+
+    W1           one training step of denoising score matching: a small network, batch 512
+    W3-net       50 of the 1000 Euler-Maruyama steps of a reverse VP SDE, 4096 samples, score
+                 from that network
+    W3-mixture   the same 50 steps with the exact score of a Gaussian mixture
+
+Plain NumPy, in double precision wherever something is a reference; the sides run in float32.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import exp, expm1, log, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Unit = Callable[[], Any]  # runs ONE unit of a workload
+Array = np.ndarray[Any, Any]
+
+NAMES = ("W1", "W3-net", "W3-mixture")
+
+# ---- the network: z = h W + e T + b, h = silu(z), three times; then a linear head --------------
+DIMENSION, WIDTH, DEPTH, EMBEDDING = 2, 256, 3, 64
+FREQUENCIES = np.geomspace(0.25, 16.0, EMBEDDING // 2)  # the embedding is [sin, cos](FREQUENCIES log sigma)
+
+# ---- W1 ---------------------------------------------------------------------------------------
+BATCH, POOL = 512, 65536
+SIGMA_MIN, SIGMA_MAX = 0.01, 10.0  # log sigma is uniform between their logarithms
+DATA_STD = 1.0  # the network sees x / sqrt(DATA_STD^2 + sigma^2)
+LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
+EMA_DECAY = 0.999
+
+# ---- W3 ---------------------------------------------------------------------------------------
+SAMPLES, STEPS, UNIT_STEPS = 4096, 1000, 50
+BETA_MIN, BETA_MAX = 0.1, 20.0
+FIRST_TIME, LAST_TIME = 1.0, 1e-3
+
+# ---- the mixtures: eight components on a circle -------------------------------------------------
+COMPONENTS, RADIUS, POOL_STD = 8, 2.0, 0.1
+ANGLES = 2 * np.pi * np.arange(COMPONENTS) / COMPONENTS
+MEANS = RADIUS * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
+STDS = np.linspace(0.1, 0.3, COMPONENTS)
+WEIGHTS = np.linspace(1.0, 2.0, COMPONENTS) / np.linspace(1.0, 2.0, COMPONENTS).sum()
+
+
+def pool(seed: int = 0) -> Array:
+    """W1's data, (POOL, 2) float32: eight narrow Gaussians of equal weight."""
+    rng = np.random.default_rng(seed)
+    means = MEANS[rng.integers(0, COMPONENTS, POOL)]
+    return (means + POOL_STD * rng.standard_normal(means.shape)).astype(np.float32)
+
+
+def parameters(seed: int = 1) -> dict[str, Array]:
+    """Weights of the network in float32, so that all sides may start from the same ones."""
+    rng = np.random.default_rng(seed)
+    params: dict[str, Array] = {}
+    for layer in range(DEPTH):
+        n_in = WIDTH if layer else DIMENSION
+        params[f"W{layer}"] = rng.standard_normal((n_in, WIDTH)) * n_in**-0.5
+        params[f"T{layer}"] = rng.standard_normal((EMBEDDING, WIDTH)) * EMBEDDING**-0.5
+        params[f"b{layer}"] = np.zeros(WIDTH)
+    params["head"] = rng.standard_normal((WIDTH, DIMENSION)) * WIDTH**-0.5
+    params["bias"] = np.zeros(DIMENSION)
+    return {name: value.astype(np.float32) for name, value in params.items()}
+
+
+def prior(seed: int = 2) -> Array:
+    """W3's samples at t = 1, (SAMPLES, 2) float32."""
+    return np.random.default_rng(seed).standard_normal((SAMPLES, DIMENSION), dtype=np.float32)
+
+
+def times() -> list[float]:
+    """The 51 times between the first 50 of 1000 equal steps from FIRST_TIME to LAST_TIME."""
+    return [float(t) for t in np.linspace(FIRST_TIME, LAST_TIME, STEPS + 1)[: UNIT_STEPS + 1]]
+
+
+def beta(t: float) -> float:
+    """The VP SDE's rate β(t): dx = -½ β x dt + √β dw."""
+    return BETA_MIN + t * (BETA_MAX - BETA_MIN)
+
+
+def alpha_sigma(t: float) -> tuple[float, float]:
+    """x(t) = α x(0) + σ z for the VP SDE."""
+    integral = t * BETA_MIN + 0.5 * t**2 * (BETA_MAX - BETA_MIN)
+    return exp(-0.5 * integral), sqrt(-expm1(-integral))
+
+
+class Step(NamedTuple):
+    """One Euler-Maruyama step of the reverse SDE: x ← keep x + push score + noise z."""
+
+    t: float
+    alpha: float
+    sigma: float
+    keep: float
+    push: float
+    noise: float
+
+
+def euler_maruyama() -> list[Step]:
+    """The 50 steps of one unit. Reverse drift: -½ β x - β score, run from t down to s."""
+    steps = []
+    for t, s in pairwise(times()):
+        bh = beta(t) * (t - s)
+        steps.append(Step(t, *alpha_sigma(t), keep=1 + 0.5 * bh, push=bh, noise=sqrt(bh)))
+    return steps
+
+
+# ---- references: slow, double precision, and as close to the formulas as can be -----------------
+
+
+def network(params: dict[str, Array], x: Array, log_sigma: Array) -> Array:
+    """The network's answer (B, 2) to scaled inputs x (B, 2) and log σ (B,)."""
+    angles = log_sigma[:, None] * FREQUENCIES
+    e = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    h = x
+    for layer in range(DEPTH):
+        z = h @ params[f"W{layer}"] + e @ params[f"T{layer}"] + params[f"b{layer}"]
+        h = z / (1 + np.exp(-z))
+    return h @ params["head"] + params["bias"]
+
+
+def denoising_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise: Array) -> Any:
+    """W1's loss, mean over the batch of ½ |f + ε|²; complex-safe, for derivatives by complex step."""
+    sigma = np.exp(log_sigma)[:, None]
+    scaled = (x0 + sigma * noise) / np.sqrt(DATA_STD**2 + sigma**2)
+    return 0.5 * np.sum((network(params, scaled, log_sigma) + noise) ** 2) / len(x0)
+
+
+def network_score(params: dict[str, Array], x: Array, t: float) -> Array:
+    """W3's score from the network: f / σ, since f predicts minus the noise."""
+    _, sigma = alpha_sigma(t)
+    return network(params, x.astype(np.float64), np.full(len(x), log(sigma))) / sigma
+
+
+def mixture_score(x: Array, t: float) -> Array:
+    """W3's exact score: the mixture's, each component diffused to time t."""
+    alpha, sigma = alpha_sigma(t)
+    variances = (alpha * STDS) ** 2 + sigma**2
+    difference = alpha * MEANS - x.astype(np.float64)[:, None, :]
+    logits = np.log(WEIGHTS / variances) - 0.5 * np.sum(difference**2, axis=2) / variances
+    r = np.exp(logits - logits.max(axis=1, keepdims=True))
+    r /= r.sum(axis=1, keepdims=True)
+    return np.sum((r / variances)[:, :, None] * difference, axis=1)
