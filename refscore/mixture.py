@@ -87,6 +87,11 @@ class GaussianMixture:
         """K, the number of components."""
         return int(self.means.shape[0])
 
+    @property
+    def variances(self) -> Array:
+        """Eigenvalues of the covariances: (K, D), or (K, 1) if isotropic."""
+        return self._variances
+
     # -------------------------------------------------------------- the law
 
     def sample(self, rng: Rng, n: int) -> Array:

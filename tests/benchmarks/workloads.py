@@ -97,12 +97,15 @@ class Step(NamedTuple):
     noise: float
 
 
-def euler_maruyama() -> list[Step]:
-    """The 50 steps of one unit. Reverse drift: -½ β x - β score, run from t down to s."""
+def euler_maruyama(quiet: bool = False) -> list[Step]:
+    """The 50 steps of one unit. Reverse drift: -½ β x - β score, run from t down to s.
+
+    Quiet steps add no noise (it is drawn and multiplied by 0), so that all sides end at the same points.
+    """
     steps = []
     for t, s in pairwise(times()):
         bh = beta(t) * (t - s)
-        steps.append(Step(t, *alpha_sigma(t), keep=1 + 0.5 * bh, push=bh, noise=sqrt(bh)))
+        steps.append(Step(t, *alpha_sigma(t), keep=1 + 0.5 * bh, push=bh, noise=0.0 if quiet else sqrt(bh)))
     return steps
 
 
@@ -127,10 +130,10 @@ def denoising_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise:
     return 0.5 * np.sum((network(params, scaled, log_sigma) + noise) ** 2) / len(x0)
 
 
-def network_score(params: dict[str, Array], x: Array, t: float) -> Array:
-    """W3's score from the network: f / σ, since f predicts minus the noise."""
+def network_score(x: Array, t: float) -> Array:
+    """W3's score from the network with its initial weights: f / σ, since f predicts minus the noise."""
     _, sigma = alpha_sigma(t)
-    return network(params, x.astype(np.float64), np.full(len(x), log(sigma))) / sigma
+    return network(parameters(), x, np.full(len(x), log(sigma))) / sigma
 
 
 def mixture_score(x: Array, t: float) -> Array:
@@ -142,3 +145,11 @@ def mixture_score(x: Array, t: float) -> Array:
     r = np.exp(logits - logits.max(axis=1, keepdims=True))
     r /= r.sum(axis=1, keepdims=True)
     return np.sum((r / variances)[:, :, None] * difference, axis=1)
+
+
+def quiet_run(score: Callable[[Array, float], Array]) -> Array:
+    """Where the samples are after one unit of quiet steps with this score."""
+    x = prior().astype(np.float64)
+    for step in euler_maruyama(quiet=True):
+        x = step.keep * x + step.push * score(x, step.t)
+    return x

@@ -1,0 +1,174 @@
+"""Training: one loop, `fit`, that yields after every step."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import Array, Rng, check_data, check_floating, check_same
+from refscore.objectives import Model, Objective
+from refscore.optim import EMA, EMAState, Optimizer, clip
+
+
+class DivergenceError(ArithmeticError):
+    """The loss is not finite, or a million times what it was at the start.
+
+    The message names step, learning rate and gradient norm; `last_good` is the state at the last
+    check that passed (None if none did).
+    """
+
+    def __init__(self, message: str, last_good: "TrainingState | None") -> None:
+        super().__init__(message)
+        self.last_good = last_good
+
+
+class Samplable(Protocol):
+    """Data without end: anything that draws n fresh samples."""
+
+    def sample(self, rng: Rng, n: int) -> Array:
+        """(n, ...)."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """All there is to know after a step; hand it back to `fit` as `start` to go on.
+
+    step counts from 1; theta (P,); loss and grad_norm are 0-d arrays of this step's batch (converting
+    them to floats makes a GPU wait); average is the EMA's state, if there is one.
+    """
+
+    step: int
+    theta: Array
+    loss: Array
+    grad_norm: Array
+    first_loss: Array
+    optimizer_state: Any
+    average: EMAState | None
+
+
+def fit(
+    model: Model,
+    objective: Objective,
+    data: Array | Samplable,
+    optimizer: Optimizer,
+    rng: Rng,
+    *,
+    steps: int,
+    batch: int = 256,
+    ema: EMA | None = None,
+    max_norm: float = math.inf,
+    start: Array | TrainingState | None = None,
+    check_every: int = 100,
+) -> Iterator[TrainingState]:
+    """Train, yielding a state after every step.
+
+    Parameters
+    ----------
+    model : Model
+        E.g. a `ScoreModel`.
+    objective : callable (model, theta, x0, rng) -> (loss, gradient)
+    data : Array (N, ...), or anything with sample(rng, n)
+        Rows are drawn with replacement. float32 or float64; the parameters take its dtype.
+    optimizer : Adam, SGD, ...
+    rng : Rng
+        All randomness: initial parameters, batches, noise. Same seed, same machine: same bits.
+    steps : int
+        Steps to take now.
+    batch : int
+    ema : EMA, optional
+        Averages the parameters; read it with `ema.mean(state.average)`.
+    max_norm : float
+        Gradients longer than this are shortened to it.
+    start : Array or TrainingState, optional
+        Parameters to start from, or the state to go on from.
+    check_every : int
+        Look every so many steps, and at the last, whether training has diverged.
+
+    Yields
+    ------
+    TrainingState
+
+    Raises
+    ------
+    ValueError, TypeError
+        At the call, for arguments that cannot work.
+    DivergenceError
+        While training; names step, learning rate and gradient norm.
+    """
+    for name, n in (("steps", steps), ("batch", batch), ("check_every", check_every)):
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    if hasattr(data, "sample"):
+        example = data.sample(rng, 1)
+    else:
+        check_data("data", data)
+        example = data[:1, ...]
+    if not isinstance(start, TrainingState):
+        start = _begin(model, optimizer, ema, rng, example, start)
+    elif (start.average is None) != (ema is None):
+        raise ValueError("give the same ema (or none) as when the state was made")
+    return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)
+
+
+def _begin(
+    model: Model, optimizer: Optimizer, ema: EMA | None, rng: Rng, example: Array, theta: Array | None
+) -> TrainingState:
+    if theta is None:
+        theta = model.init(rng, example.dtype)
+    check_floating("theta", theta, ndim=1)
+    size = sum(math.prod(shape) for shape in model.shapes.values())
+    if theta.shape != (size,):
+        raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
+    check_same(theta, data=example)
+    nan = math.nan * array_namespace(theta).sum(theta[:1])
+    average = None if ema is None else ema.init(theta)
+    return TrainingState(0, theta, nan, nan, nan, optimizer.init(theta), average)
+
+
+def _walk(
+    model: Model, objective: Objective, data: Any, optimizer: Optimizer, rng: Rng, state: TrainingState,
+    steps: int, batch: int, ema: EMA | None, max_norm: float, check_every: int,
+) -> Iterator[TrainingState]:  # fmt: skip
+    last_good, end = None, state.step + steps
+    while state.step < end:
+        x0 = _batch(data, rng, batch)
+        state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
+        if state.step % check_every == 0 or state.step == end:
+            _check(state, optimizer, last_good)
+            last_good = state
+        yield state
+
+
+def _batch(data: Any, rng: Rng, n: int) -> Array:
+    if hasattr(data, "sample"):
+        return data.sample(rng, n)
+    return array_namespace(data).take(data, rng.integers(0, data.shape[0], size=(n,)), axis=0)
+
+
+def _step(
+    model: Model, objective: Objective, x0: Array, optimizer: Optimizer, rng: Rng,
+    state: TrainingState, ema: EMA | None, max_norm: float,
+) -> TrainingState:  # fmt: skip
+    """One step of training; nothing in it waits for a device."""
+    loss, grad = objective(model, state.theta, x0, rng)
+    grad, norm = clip(grad, max_norm)
+    theta, optimizer_state = optimizer.update(grad, state.optimizer_state, state.theta)
+    average = ema.update(state.average, theta) if ema is not None and state.average is not None else None
+    first = loss if state.step == 0 else state.first_loss
+    return TrainingState(state.step + 1, theta, loss, norm, first, optimizer_state, average)
+
+
+def _check(state: TrainingState, optimizer: Optimizer, last_good: TrainingState | None) -> None:
+    loss, norm, first = float(state.loss), float(state.grad_norm), float(state.first_loss)
+    if math.isfinite(loss) and math.isfinite(norm) and abs(loss) <= 1e6 * max(abs(first), 1e-30):
+        return
+    rate = optimizer.rate(state.step) if callable(optimizer.rate) else optimizer.rate
+    raise DivergenceError(
+        f"training diverged by step {state.step}: loss {loss:.4g} (at the start {first:.4g}), gradient norm "
+        f"{norm:.4g}, learning rate {rate:.4g}; lower the rate or set max_norm",
+        last_good,
+    )

@@ -1,0 +1,221 @@
+"""The workloads in JAX: everything compiled, training state donated, sampling in one `scan`.
+
+    jax        W1: one jitted step a call.  W3: fifty steps in one jitted scan, the network with one
+               conditioning row a step, the mixture by broadcasting
+    jax-best   W3-mixture: matrix products, samples on the last axis, all the noise drawn at once
+
+Tried and no faster: many training steps in one scan (6 % at best), noise of W3-net drawn at once.
+"""
+
+from collections.abc import Callable
+from math import log
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import workloads as w
+
+Parameters = dict[str, jax.Array]
+
+FREQUENCIES = jnp.asarray(w.FREQUENCIES, dtype=jnp.float32)
+MEANS, STDS, WEIGHTS = (jnp.asarray(a, dtype=jnp.float32) for a in (w.MEANS, w.STDS, w.WEIGHTS))
+
+
+def arrays(params: dict[str, w.Array]) -> Parameters:
+    """The network's weights as JAX arrays of their own, which may be donated."""
+    return {name: jnp.array(value) for name, value in params.items()}
+
+
+def embed(log_sigma: jax.Array) -> jax.Array:
+    """log σ (B, 1) -> (B, EMBEDDING)."""
+    angles = log_sigma * FREQUENCIES
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+def network(params: Parameters, x: jax.Array, e: jax.Array) -> jax.Array:
+    """x (B, 2) and its embedding e (B or 1, EMBEDDING) -> (B, 2), minus the predicted noise."""
+    h = x
+    for layer in range(w.DEPTH):
+        h = jax.nn.silu(h @ params[f"W{layer}"] + e @ params[f"T{layer}"] + params[f"b{layer}"])
+    return h @ params["head"] + params["bias"]
+
+
+# ---- W1 -----------------------------------------------------------------------------------------
+
+
+def loss(params: Parameters, x0: jax.Array, log_sigma: jax.Array, noise: jax.Array) -> jax.Array:
+    """½ |f + ε|², mean over the batch; log σ is (B, 1)."""
+    sigma = jnp.exp(log_sigma)
+    scaled = (x0 + sigma * noise) / jnp.sqrt(w.DATA_STD**2 + sigma**2)
+    return 0.5 * jnp.mean(jnp.sum((network(params, scaled, embed(log_sigma)) + noise) ** 2, axis=1))
+
+
+def draw(key: jax.Array, pool: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A batch: data, log σ and noise."""
+    which, level, noise = jax.random.split(key, 3)
+    x0 = pool[jax.random.randint(which, (w.BATCH,), 0, w.POOL)]
+    low, high = log(w.SIGMA_MIN), log(w.SIGMA_MAX)
+    log_sigma = jax.random.uniform(level, (w.BATCH, 1), minval=low, maxval=high)
+    return x0, log_sigma, jax.random.normal(noise, (w.BATCH, w.DIMENSION))
+
+
+def update(state: dict[str, Any], grad: Parameters) -> dict[str, Any]:
+    """Adam with bias correction, and the moving average."""
+    count = state["count"] + 1
+    first = jax.tree.map(lambda m, g: w.BETA1 * m + (1 - w.BETA1) * g, state["first"], grad)
+    second = jax.tree.map(lambda v, g: w.BETA2 * v + (1 - w.BETA2) * g * g, state["second"], grad)
+    c1, c2 = 1 - w.BETA1**count, 1 - w.BETA2**count
+    params = jax.tree.map(
+        lambda p, m, v: p - w.LEARNING_RATE * (m / c1) / (jnp.sqrt(v / c2) + w.EPSILON),
+        state["params"],
+        first,
+        second,
+    )
+    mean = jax.tree.map(lambda e, p: w.EMA_DECAY * e + (1 - w.EMA_DECAY) * p, state["mean"], params)
+    return {"params": params, "first": first, "second": second, "mean": mean, "count": count}
+
+
+def training() -> w.Unit:
+    """W1: one call of a jitted step that may overwrite the old state."""
+    pool = jnp.asarray(w.pool())
+    zeros = {name: jnp.zeros_like(p) for name, p in arrays(w.parameters()).items()}
+    state: dict[str, Any] = {
+        "params": arrays(w.parameters()),
+        "first": zeros,
+        "second": {name: jnp.copy(z) for name, z in zeros.items()},
+        "mean": arrays(w.parameters()),
+        "count": jnp.float32(0),
+    }
+    key = jax.random.key(0)
+
+    def step(state: dict[str, Any], key: jax.Array, pool: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+        key, here = jax.random.split(key)
+        value, grad = jax.value_and_grad(loss)(state["params"], *draw(here, pool))
+        return update(state, grad), key, value
+
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+
+    def unit() -> jax.Array:
+        nonlocal state, key
+        state, key, value = compiled(state, key, pool)
+        return value
+
+    return unit
+
+
+# ---- W3 -----------------------------------------------------------------------------------------
+
+
+def repeated(sample: Callable[[jax.Array], jax.Array]) -> w.Unit:
+    """Compile sample(key) -> x; each call of the unit uses a new key."""
+
+    @jax.jit
+    def advance(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, here = jax.random.split(key)
+        return key, sample(here)
+
+    key = jax.random.key(0)
+
+    def unit() -> jax.Array:
+        nonlocal key
+        key, x = advance(key)
+        return x
+
+    return unit
+
+
+def table(quiet: bool) -> w.Step:
+    """The steps' numbers as arrays of length 50, to scan over."""
+    columns = zip(*w.euler_maruyama(quiet), strict=True)
+    return w.Step(*(jnp.asarray(column, dtype=jnp.float32) for column in columns))
+
+
+def network_scan(quiet: bool = False) -> w.Unit:
+    """W3-net: conditioning of all steps before the loop, as JAX would not hoist it by itself."""
+    params, start, steps = arrays(w.parameters()), jnp.asarray(w.prior()), table(quiet)
+
+    def sample(key: jax.Array) -> jax.Array:
+        e = embed(jnp.log(steps.sigma)[:, None])
+        rows = [e @ params[f"T{k}"] + params[f"b{k}"] for k in range(w.DEPTH)]
+
+        def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
+            s, row, key = at
+            h = x
+            for layer in range(w.DEPTH):
+                h = jax.nn.silu(h @ params[f"W{layer}"] + row[layer])
+            score = (h @ params["head"] + params["bias"]) / s.sigma
+            return s.keep * x + s.push * score + s.noise * jax.random.normal(key, x.shape), None
+
+        return jax.lax.scan(step, start, (steps, rows, jax.random.split(key, w.UNIT_STEPS)))[0]
+
+    return repeated(sample)
+
+
+def mixture_plain(quiet: bool = False) -> w.Unit:
+    """W3-mixture as first written: all differences x - μ at once, (B, 8, 2)."""
+    start, steps = jnp.asarray(w.prior()), table(quiet)
+
+    def score(x: jax.Array, s: w.Step) -> jax.Array:
+        variances = (s.alpha * STDS) ** 2 + s.sigma**2
+        difference = s.alpha * MEANS - x[:, None, :]
+        logits = jnp.log(WEIGHTS / variances) - 0.5 * jnp.sum(difference**2, axis=2) / variances
+        r = jax.nn.softmax(logits, axis=1)
+        return jnp.sum((r / variances)[:, :, None] * difference, axis=1)
+
+    def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
+        s, key = at
+        return s.keep * x + s.push * score(x, s) + s.noise * jax.random.normal(key, x.shape), None
+
+    def sample(key: jax.Array) -> jax.Array:
+        return jax.lax.scan(step, start, (steps, jax.random.split(key, w.UNIT_STEPS)))[0]
+
+    return repeated(sample)
+
+
+def mixture_best(quiet: bool = False) -> w.Unit:
+    """W3-mixture by matrix products, samples on the last axis: x is (2, B)."""
+    start, steps = jnp.asarray(w.prior().T), table(quiet)
+
+    def score(x: jax.Array, s: w.Step) -> jax.Array:
+        precision = 1 / ((s.alpha * STDS) ** 2 + s.sigma**2)
+        scaled = s.alpha * precision[:, None] * MEANS
+        c = jnp.log(WEIGHTS * precision) - 0.5 * s.alpha**2 * precision * jnp.sum(MEANS**2, axis=1)
+        logits = scaled @ x - (0.5 * precision)[:, None] * jnp.sum(x**2, axis=0) + c[:, None]
+        r = jnp.exp(logits - jnp.max(logits, axis=0))
+        return (scaled.T @ r - x * (precision @ r)) / jnp.sum(r, axis=0)
+
+    def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
+        s, z = at
+        return s.keep * x + s.push * score(x, s) + s.noise * z, None
+
+    def sample(key: jax.Array) -> jax.Array:
+        noise = jax.random.normal(key, (w.UNIT_STEPS, *start.shape))
+        return jax.lax.scan(step, start, (steps, noise))[0].T
+
+    return repeated(sample)
+
+
+VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
+    "jax": {"W1": training, "W3-net": network_scan, "W3-mixture": mixture_plain},
+    "jax-best": {"W3-mixture": mixture_best},
+}
+
+
+def describe() -> str:
+    """Version and device."""
+    return f"jax {jax.__version__}, {jax.devices()[0].platform}"
+
+
+def set_threads(threads: int) -> None:
+    """Nothing to do: XLA's pool has one thread a processor this process may run on."""
+
+
+def wait(result: Any) -> None:
+    """JAX returns before it has finished."""
+    jax.block_until_ready(result)
+
+
+def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
+    """W1's loss and gradient at the initial weights, for comparison with the reference."""
+    value, grad = jax.value_and_grad(loss)(arrays(w.parameters()), x0, log_sigma[:, None], noise)
+    return float(value), {name: jax.device_get(g) for name, g in grad.items()}

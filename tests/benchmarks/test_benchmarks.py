@@ -1,0 +1,67 @@
+"""The sides compute the same thing, or the comparison is worth nothing.
+
+Runs with whatever is installed: `python -m pytest tests/benchmarks`.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # the sides are scripts beside each other, not a package
+
+import workloads as w  # noqa: E402
+
+
+@pytest.fixture(params=["refscore", "torch", "jax"])
+def side(request: pytest.FixtureRequest) -> ModuleType:
+    """A side, if its library is installed."""
+    pytest.importorskip(request.param)
+    return importlib.import_module(f"{request.param}_side")
+
+
+def relative_error(got: object, wanted: w.Array) -> float:
+    """The largest error, in units of the largest wanted value."""
+    return float(np.max(np.abs(np.asarray(got) - wanted)) / np.max(np.abs(wanted)))
+
+
+@pytest.mark.parametrize("name", ["W3-net", "W3-mixture"])
+def test_samples_without_noise_end_where_the_reference_ends(side: ModuleType, name: str) -> None:
+    score = {"W3-net": w.network_score, "W3-mixture": w.mixture_score}[name]
+    wanted = w.quiet_run(score)
+    for builders in side.VARIANTS.values():
+        if name in builders:
+            x = builders[name](quiet=True)()
+            assert relative_error(x, wanted) < 2e-5  # float32, 50 steps
+
+
+def test_gradient_along_a_direction_is_the_complex_step(side: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    x0 = w.pool()[: w.BATCH]
+    log_sigma = rng.uniform(np.log(w.SIGMA_MIN), np.log(w.SIGMA_MAX), w.BATCH).astype(np.float32)
+    noise = rng.standard_normal((w.BATCH, w.DIMENSION), dtype=np.float32)
+    value, grad = side.gradient(x0, log_sigma, noise)
+
+    params = w.parameters()
+    exact = w.denoising_loss(params, *(a.astype(np.float64) for a in (x0, log_sigma, noise)))
+    assert value == pytest.approx(exact, rel=1e-5)  # float32
+    for name in params:  # one tensor at a time, along its own gradient: no cancellation
+        direction = grad[name] / np.linalg.norm(grad[name])
+        moved = params | {name: params[name] + 1e-20j * direction}
+        slope = w.denoising_loss(moved, *(a.astype(np.float64) for a in (x0, log_sigma, noise))).imag / 1e-20
+        assert np.linalg.norm(grad[name]) == pytest.approx(slope, rel=2e-5)  # float32
+
+
+def test_every_side_learns(side: ModuleType) -> None:
+    for builders in side.VARIANTS.values():
+        if "W1" in builders:
+            step = builders["W1"]()
+            losses = [float(step()) for _ in range(300)]
+            assert np.mean(losses[-100:]) == pytest.approx(LEARNED, rel=0.1), losses[-1]
+
+
+LEARNED = 0.5  # mean loss of steps 200-299, measured with torch

@@ -1,0 +1,256 @@
+"""The workloads in PyTorch, eager: as one would first write them, and as fast as we know how.
+
+    torch        plain: per-row conditioning, default Adam, broadcast mixture
+    torch-best   W1: fused Adam, `_foreach` mean.  W3-net: `inference_mode`, one conditioning row
+                 a step from a table, buffers kept, chunks of samples that stay in the cache.
+                 W3-mixture: matrix products, samples on the last axis
+    torch-gemm   W3-mixture as matrix products with the samples on the first axis: 2-3 times slower
+                 than `torch-best`, kept because it is the form usually shown
+
+Both versions of W1 share network and loss. Variants that were tried and were no faster: `nn.Linear`,
+`addmm`, one product over [h, e], and one product for the embeddings of all three layers.
+"""
+
+from collections.abc import Callable, Iterator
+from math import log
+from typing import Any
+
+import torch
+import workloads as w
+from torch import Tensor
+
+Parameters = dict[str, Tensor]
+
+
+def tensors(params: dict[str, w.Array]) -> Parameters:
+    """The network's weights as torch tensors of their own."""
+    return {name: torch.tensor(value) for name, value in params.items()}
+
+
+FREQUENCIES = torch.tensor(w.FREQUENCIES, dtype=torch.float32)
+MEANS, STDS, WEIGHTS = (torch.tensor(a, dtype=torch.float32) for a in (w.MEANS, w.STDS, w.WEIGHTS))
+
+
+def embed(log_sigma: Tensor) -> Tensor:
+    """log σ (B, 1) -> (B, EMBEDDING)."""
+    angles = log_sigma * FREQUENCIES
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def network(params: Parameters, x: Tensor, e: Tensor) -> Tensor:
+    """x (B, 2) and its embedding e (B or 1, EMBEDDING) -> (B, 2), minus the predicted noise."""
+    h = x
+    for layer in range(w.DEPTH):
+        z = h @ params[f"W{layer}"] + e @ params[f"T{layer}"] + params[f"b{layer}"]
+        h = torch.nn.functional.silu(z)
+    return h @ params["head"] + params["bias"]
+
+
+# ---- W1 -----------------------------------------------------------------------------------------
+
+
+def loss(params: Parameters, x0: Tensor, log_sigma: Tensor, noise: Tensor) -> Tensor:
+    """½ |f + ε|², mean over the batch; log σ is (B, 1)."""
+    sigma = log_sigma.exp()
+    scaled = (x0 + sigma * noise) / (w.DATA_STD**2 + sigma.square()).sqrt()
+    return 0.5 * (network(params, scaled, embed(log_sigma)) + noise).square().sum(dim=1).mean()
+
+
+def draw(pool: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch: data, log σ and noise."""
+    x0 = pool[torch.randint(len(pool), (w.BATCH,))]
+    log_sigma = torch.empty(w.BATCH, 1).uniform_(log(w.SIGMA_MIN), log(w.SIGMA_MAX))
+    return x0, log_sigma, torch.randn(w.BATCH, w.DIMENSION)
+
+
+def average_each(mean: list[Tensor], params: list[Tensor]) -> None:
+    """The moving average, tensor by tensor."""
+    for m, p in zip(mean, params, strict=True):
+        m.mul_(w.EMA_DECAY).add_(p, alpha=1 - w.EMA_DECAY)
+
+
+def average_together(mean: list[Tensor], params: list[Tensor]) -> None:
+    """The moving average of all tensors in one call."""
+    torch._foreach_lerp_(mean, params, 1 - w.EMA_DECAY)
+
+
+def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]], None]) -> w.Unit:
+    """One training step; returns the loss as a tensor that nobody waits for."""
+    pool = torch.tensor(w.pool())
+    params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
+    leaves = list(params.values())
+    mean = [p.detach().clone() for p in leaves]
+    adam = torch.optim.Adam(
+        leaves, lr=w.LEARNING_RATE, betas=(w.BETA1, w.BETA2), eps=w.EPSILON, fused=fused
+    )
+
+    def step() -> Tensor:
+        adam.zero_grad(set_to_none=True)
+        value = loss(params, *draw(pool))
+        value.backward()
+        adam.step()
+        with torch.no_grad():
+            average(mean, leaves)
+        return value.detach()
+
+    return step
+
+
+def training_plain() -> w.Unit:
+    """W1 with the defaults of torch.optim.Adam."""
+    return training(None, average_each)
+
+
+def training_best() -> w.Unit:
+    """W1 with the fused Adam."""
+    return training(True, average_together)
+
+
+# ---- W3 -----------------------------------------------------------------------------------------
+
+
+def network_plain(quiet: bool = False) -> w.Unit:
+    """W3-net as first written: every sample carries its own conditioning row."""
+    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), w.euler_maruyama(quiet)
+
+    @torch.no_grad()
+    def unit() -> Tensor:
+        x = start
+        for s in steps:
+            e = embed(torch.full((len(x), 1), log(s.sigma)))
+            score = network(params, x, e) / s.sigma
+            x = s.keep * x + s.push * score + s.noise * torch.randn_like(x)
+        return x
+
+    return unit
+
+
+def network_best(quiet: bool = False, chunk: int = 512) -> w.Unit:
+    """W3-net: conditioning once for all steps, then 512 samples at a time through all steps.
+
+    The conditioning table is made inside the unit, since it belongs to the work.
+    """
+    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), w.euler_maruyama(quiet)
+    log_sigma = torch.tensor([[log(s.sigma)] for s in steps], dtype=torch.float32)
+
+    def run(x: Tensor, table: list[Tensor]) -> Tensor:
+        h, other = torch.empty(len(x), w.WIDTH), torch.empty(len(x), w.WIDTH)
+        f, z = torch.empty_like(x), torch.empty_like(x)
+        for i, s in enumerate(steps):
+            torch.addmm(table[0][i], x, params["W0"], out=h)
+            torch.nn.functional.silu(h, inplace=True)
+            for layer in range(1, w.DEPTH):
+                torch.addmm(table[layer][i], h, params[f"W{layer}"], out=other)
+                torch.nn.functional.silu(other, inplace=True)
+                h, other = other, h
+            torch.addmm(params["bias"], h, params["head"], out=f)
+            x.mul_(s.keep).add_(f, alpha=s.push / s.sigma).add_(z.normal_(), alpha=s.noise)
+        return x
+
+    @torch.inference_mode()
+    def unit() -> Tensor:
+        e = embed(log_sigma)
+        table = [torch.addmm(params[f"b{k}"], e, params[f"T{k}"]) for k in range(w.DEPTH)]
+        return torch.cat([run(x.clone(), table) for x in start.split(chunk)])
+
+    return unit
+
+
+def mixture_plain(quiet: bool = False) -> w.Unit:
+    """W3-mixture as first written: all differences x - μ at once, (B, 8, 2)."""
+    start, steps = torch.tensor(w.prior()), w.euler_maruyama(quiet)
+
+    def score(x: Tensor, s: w.Step) -> Tensor:
+        variances = (s.alpha * STDS).square() + s.sigma**2
+        difference = s.alpha * MEANS - x[:, None, :]
+        logits = torch.log(WEIGHTS / variances) - 0.5 * difference.square().sum(dim=2) / variances
+        r = torch.softmax(logits, dim=1)
+        return ((r / variances)[:, :, None] * difference).sum(dim=1)
+
+    @torch.no_grad()
+    def unit() -> Tensor:
+        x = start
+        for s in steps:
+            x = s.keep * x + s.push * score(x, s) + s.noise * torch.randn_like(x)
+        return x
+
+    return unit
+
+
+def coefficients(steps: list[w.Step]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """For each step A (8, 3), c (8, 1), M (3, 8), with which the score is two matrix products.
+
+    With μ_k = α m_k and v_k = α² s_k² + σ², up to a constant log r = A [x; |x|²] + c, and the score is
+    Σ r μ/v - x Σ r/v: the rows of M are μ/v and 1/v.
+    """
+    alpha, sigma = torch.tensor([[s.alpha, s.sigma] for s in steps]).T[:, :, None]
+    precision = 1 / ((alpha * STDS).square() + sigma.square())
+    scaled = (alpha * precision)[:, :, None] * MEANS
+    A = torch.cat([scaled, -0.5 * precision[:, :, None]], dim=2)
+    M = torch.cat([scaled, precision[:, :, None]], dim=2).transpose(1, 2).contiguous()
+    c = torch.log(WEIGHTS * precision) - 0.5 * alpha.square() * precision * MEANS.square().sum(dim=1)
+    return zip(A, c[:, :, None], M, strict=True)
+
+
+def mixture_best(quiet: bool = False) -> w.Unit:
+    """W3-mixture by matrix products, samples on the last axis: x is (2, B), softmax along rows."""
+    start, steps = torch.tensor(w.prior().T.copy()), w.euler_maruyama(quiet)
+
+    @torch.inference_mode()
+    def unit() -> Tensor:
+        x = start
+        for s, (A, c, M) in zip(steps, coefficients(steps), strict=True):
+            logits = torch.addmm(c, A, torch.cat([x, x.square().sum(dim=0, keepdim=True)]))
+            sums = M @ torch.softmax(logits, dim=0)
+            score = torch.addcmul(sums[:2], x, sums[2:], value=-1)
+            x = (s.keep * x).add_(score, alpha=s.push).add_(torch.randn_like(x), alpha=s.noise)
+        return x.T
+
+    return unit
+
+
+def mixture_gemm(quiet: bool = False) -> w.Unit:
+    """The same two products with x as (B, 2): torch's softmax over 8 neighbours is the slow part."""
+    start, steps = torch.tensor(w.prior()), w.euler_maruyama(quiet)
+
+    @torch.inference_mode()
+    def unit() -> Tensor:
+        x = start
+        for s, (A, c, M) in zip(steps, coefficients(steps), strict=True):
+            logits = torch.addmm(c.T, torch.cat([x, x.square().sum(dim=1, keepdim=True)], dim=1), A.T)
+            sums = torch.softmax(logits, dim=1) @ M.T
+            score = torch.addcmul(sums[:, :2], x, sums[:, 2:], value=-1)
+            x = (s.keep * x).add_(score, alpha=s.push).add_(torch.randn_like(x), alpha=s.noise)
+        return x
+
+    return unit
+
+
+VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
+    "torch": {"W1": training_plain, "W3-net": network_plain, "W3-mixture": mixture_plain},
+    "torch-best": {"W1": training_best, "W3-net": network_best, "W3-mixture": mixture_best},
+    "torch-gemm": {"W3-mixture": mixture_gemm},
+}
+
+
+def describe() -> str:
+    """Version, what does the matrix products, and the instructions of torch's own loops."""
+    mkl = "MKL" if torch.backends.mkl.is_available() else "no MKL"
+    return f"torch {torch.__version__}, {mkl}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def set_threads(threads: int) -> None:
+    """Threads inside one operation."""
+    torch.set_num_threads(threads)
+
+
+def wait(result: Any) -> None:
+    """Nothing to wait for: eager torch on a CPU has finished when it returns."""
+
+
+def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
+    """W1's loss and gradient at the initial weights, for comparison with the reference."""
+    params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
+    value = loss(params, torch.tensor(x0), torch.tensor(log_sigma)[:, None], torch.tensor(noise))
+    value.backward()
+    return value.item(), {name: p.grad.numpy() for name, p in params.items() if p.grad is not None}

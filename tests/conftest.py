@@ -1,0 +1,33 @@
+"""Fixtures: every back end there is, and floating-point errors as exceptions."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from tests.backends import LAW_BACKENDS, NARROW_BACKENDS, TestBackend
+
+settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None, database=None)
+settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("nightly", max_examples=5000, derandomize=False, deadline=None, print_blob=True)
+settings.load_profile("quick")  # `pytest --hypothesis-profile=nightly` chooses another
+
+
+@pytest.fixture(params=LAW_BACKENDS, ids=lambda b: b.name)
+def backend(request: pytest.FixtureRequest) -> TestBackend:
+    """Back ends on which float64 laws hold: NumPy, read-only NumPy, strict device1, CuPy where present."""
+    return request.param
+
+
+@pytest.fixture(params=LAW_BACKENDS + NARROW_BACKENDS, ids=lambda b: b.name)
+def any_backend(request: pytest.FixtureRequest) -> TestBackend:
+    """The same and a device without float64: for dtype and float32 tests."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_silent_overflow() -> Iterator[None]:
+    """Division by zero, overflow and invalid operations raise; underflow of a probability is normal."""
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        yield
