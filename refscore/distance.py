@@ -52,8 +52,7 @@ def sliced_wasserstein_floor(
 ) -> Estimate:
     """The distance between two samples of size n of the mixture itself: mean, and deviation of one."""
     values = [
-        sliced_wasserstein(mixture.sample(rng, n), mixture.sample(rng, n), rng, directions)
-        for _ in range(repeats)
+        sliced_wasserstein(mixture.sample(rng, n), mixture.sample(rng, n), rng, directions) for _ in range(repeats)
     ]
     mean = sum(values) / repeats
     return Estimate(mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (repeats - 1)))

@@ -130,7 +130,8 @@ class GaussianMixture:
         top = xp.max(real(log_joint), axis=0)
         log_p = top + xp.log(xp.sum(xp.exp(log_joint - top), axis=0))
         # Undo the shrinking of far samples: there, log p is a square and nothing else counts.
-        largest = xp.finfo(real(x).dtype).max
+        number = xp.finfo(real(x).dtype)
+        largest = number.max * (1 - 4 * number.eps)  # room for the roundings of a quotient and a product
         grow = xp.minimum(shrink, 0.5 * math.sqrt(largest)) ** 2
         room = largest / xp.maximum(xp.abs(real(log_p)), 1.0)
         log_p = log_p * xp.minimum(grow, room)

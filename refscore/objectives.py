@@ -168,9 +168,7 @@ class Denoising:
         z = rng.standard_normal(x0.shape, dtype=x0.dtype)
         return self.at(model, theta, x0, t, z, factor)
 
-    def at(
-        self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any = 1.0
-    ) -> tuple[Array, Array]:
+    def at(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The pure part: x0, z (B, ...), t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         xp = array_namespace(x0)
         sde, params = model.sde, views(theta, model.shapes)

@@ -4,6 +4,7 @@ A loop that yields can be watched: progress bars, plots, early stopping, traject
 live outside of it.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
@@ -39,7 +40,7 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
         If x is not a float32 or float64 array, or `times` are not Python numbers.
     """
     check_data("x", x)
-    if any(not isinstance(t, (float, int)) for t in times):
+    if any(type(t) not in (float, int) for t in times):  # numpy.float64 is a float, but widens float32
         raise TypeError("times must be Python floats (for an array: times.tolist())")
     for t in times:
         check_time(t)
@@ -77,6 +78,10 @@ def watch(states: Iterable[Array], times: Sequence[float], every: int = 1) -> It
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
+    return _watched(states, times, every)
+
+
+def _watched(states: Iterable[Array], times: Sequence[float], every: int) -> Iterator[Array]:
     for n, x in enumerate(states, start=1):
         if n % every == 0 or n == len(times) - 1:
             _look(x, n, times[n])
@@ -96,9 +101,7 @@ def _look(x: Array, n: int, t: float) -> None:
 
 def last(states: Iterable[Array]) -> Array:
     """The last state of a simulation, when the way there is of no interest."""
-    x = None
-    for x in states:
-        pass
-    if x is None:
+    final = deque(states, maxlen=1)
+    if not final:
         raise ValueError("the simulation yielded nothing")
-    return x
+    return final[0]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -22,13 +22,6 @@ class DivergenceError(ArithmeticError):
     def __init__(self, message: str, last_good: "TrainingState | None") -> None:
         super().__init__(message)
         self.last_good = last_good
-
-
-class Samplable(Protocol):
-    """Data without end: anything that draws n fresh samples."""
-
-    def sample(self, rng: Rng, n: int) -> Array:
-        """(n, ...)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +44,7 @@ class TrainingState:
 def fit(
     model: Model,
     objective: Objective,
-    data: Array | Samplable,
+    data: Any,
     optimizer: Optimizer,
     rng: Rng,
     *,
@@ -69,8 +62,9 @@ def fit(
     model : Model
         E.g. a `ScoreModel`.
     objective : callable (model, theta, x0, rng) -> (loss, gradient)
-    data : Array (N, ...), or anything with sample(rng, n)
-        Rows are drawn with replacement. float32 or float64; the parameters take its dtype.
+    data : Array (N, ...), or anything with sample(rng, n) -> (n, ...)
+        Fresh samples, or rows of the array, drawn with replacement. float32 or float64; the
+        parameters take its dtype.
     optimizer : Adam, SGD, ...
     rng : Rng
         All randomness: initial parameters, batches, noise. Same seed, same machine: same bits.

@@ -20,8 +20,13 @@ class BackendUnavailable(RuntimeError):
 class Backend(Protocol):
     """An array library as refscore uses it."""
 
-    name: str
-    xp: Any
+    @property
+    def name(self) -> str:
+        """What --backend calls it."""
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace, for creating arrays and naming dtypes."""
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """Copy x (an array of any library, or numbers) to this back end's device."""
@@ -52,18 +57,18 @@ class HostRng:
 
     def standard_normal(self, size: Any = None, dtype: Any = "float64") -> Array:
         """N(0, 1) numbers of the given shape."""
-        return self.move(self.generator.standard_normal(size, dtype=dtype_name(dtype)))  # type: ignore[arg-type]
+        return self.move(self.generator.standard_normal(size, dtype=dtype_name(dtype)))
 
     def random(self, size: Any = None, dtype: Any = "float64") -> Array:
         """Uniform numbers in [0, 1)."""
-        return self.move(self.generator.random(size, dtype=dtype_name(dtype)))  # type: ignore[arg-type]
+        return self.move(self.generator.random(size, dtype=dtype_name(dtype)))
 
     def integers(self, low: int, high: int, size: Any = None) -> Array:
         """Uniform integers in [low, high)."""
         return self.move(self.generator.integers(low, high, size))
 
 
-def dtype_name(dtype: Any) -> str:
+def dtype_name(dtype: Any) -> Any:
     """'float32' for whatever a library calls it."""
     return str(dtype).rsplit(".", 1)[-1]
 

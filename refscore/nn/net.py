@@ -58,11 +58,7 @@ class Net:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Initial parameters of every row, in the order of the rows."""
-        return {
-            f"{name}.{key}": value
-            for name, layer, _ in self.rows
-            for key, value in layer.init(rng, dtype).items()
-        }
+        return {f"{name}.{key}": value for name, layer, _ in self.rows for key, value in layer.init(rng, dtype).items()}
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
         """x (B, ...) and the level (B,) or (1,), where it is read -> y, and every row's cache."""

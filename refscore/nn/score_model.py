@@ -4,7 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.arrays import SDE, Array, Params, Rng, Shapes, Time, at, check_positive, flat, namespace, per_sample, views
+from refscore.arrays import (
+    SDE,
+    Array,
+    Params,
+    Rng,
+    Shapes,
+    Time,
+    at,
+    check_positive,
+    flat,
+    namespace,
+    per_sample,
+    views,
+)
 from refscore.nn.layer import Adjoints, Grads
 from refscore.nn.net import Net
 from refscore.sde import log_ratio
@@ -83,10 +96,9 @@ class ScoreModel:
     ) -> tuple[Adjoints, Adjoints, Grads]:
         """ds, dṡ -> (dx,), (dẋ,) and the gradients."""
         cache, scale, out = cache
-        dxs, dxdots, grads = self.body.jvp_backward(
-            params, cache, tape, None if dy is None else out * dy, out * dydot
-        )
-        return (scale * dxs[0],), (scale * dxdots[0],), grads
+        dxs, dxdots, grads = self.body.jvp_backward(params, cache, tape, None if dy is None else out * dy, out * dydot)
+        dx = None if dxs[0] is None else scale * dxs[0]  # a linear body sends x nothing unless ds does
+        return (dx,), (scale * dxdots[0],), grads
 
     @property
     def _no_tangent(self) -> tuple[None, ...]:

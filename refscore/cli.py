@@ -1,0 +1,93 @@
+"""The command line: `refscore demo` and `refscore info`."""
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import refscore
+from refscore.data import MIXTURES
+from refscore_backends import BACKENDS, BackendUnavailable, get, keep_memory
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 2 refused or failed with a message, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    keep_memory()
+    try:
+        args.run(args)
+    except (ValueError, ArithmeticError, OSError, BackendUnavailable) as error:
+        print(f"refscore: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("refscore: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="refscore", description="Score-based generative models, a textbook that runs."
+    )
+    parser.add_argument("--version", action="version", version=f"refscore {refscore.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="learn the score of a 2-D law and compare it with the exact one")
+    demo.add_argument(
+        "--data", default="tilted", metavar="NAME|FILE",
+        help=f"{', '.join(MIXTURES)} (default: tilted), or 2-D points in a .npy, .npz or .csv file",
+    )  # fmt: skip
+    demo.add_argument("--steps", type=int, default=6000, help="training steps (default: 6000)")
+    demo.add_argument("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
+    demo.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    demo.add_argument("--out", type=Path, default=Path("refscore-demo"), help="folder for numbers and pictures")
+    demo.set_defaults(run=_demo)
+
+    info = commands.add_parser("info", help="print versions, back ends, devices and BLAS")
+    info.set_defaults(run=lambda args: print("\n".join(info_lines())))
+    return parser
+
+
+def _demo(args: Any) -> None:
+    from refscore import demo
+
+    demo.run(args.data, get(args.backend), args.steps, args.seed, args.out)
+
+
+def info_lines() -> list[str]:
+    """What `refscore info` prints: the first thing to put into a bug report."""
+    lines = [f"refscore {refscore.__version__}, Python {platform.python_version()} on {platform.platform()}"]
+    for package in ("numpy", "scipy", "array-api-compat", "matplotlib", "tqdm"):
+        try:
+            lines.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            lines.append(f"{package}: not installed")
+    for name in BACKENDS:
+        try:
+            lines.append(f"back end {name}: {get(name).device()}")
+        except BackendUnavailable as error:
+            lines.append(f"back end {name}: {error}")
+    return [*lines, *blas_lines()]
+
+
+def blas_lines() -> list[str]:
+    """The BLAS NumPy was built with, and which core type it chose: that halves or doubles its speed."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    lines = [f"BLAS: {blas.get('name')} {blas.get('version')}"]
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return [*lines, "BLAS core type: unknown (install threadpoolctl)"]
+    for pool in threadpool_info():
+        if pool.get("user_api") == "blas":
+            lines.append(f"BLAS core type: {pool.get('architecture')}, {pool['num_threads']} threads")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
