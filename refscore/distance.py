@@ -1,7 +1,7 @@
 """Is this score, is this sample right? Distances, each with its sampling error."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
@@ -9,7 +9,8 @@ from refscore.arrays import Array, Rng, Score, at, check_data, check_same
 from refscore.mixture import GaussianMixture
 
 
-class Estimate(NamedTuple):
+@dataclass(frozen=True)
+class Estimate:
     """A number and its standard error."""
 
     value: float
@@ -100,7 +101,8 @@ def _mean_distances(x: Array, y: Array, rows: int = 512) -> Array:
     xp = array_namespace(x)
     means = []
     for i in range(0, x.shape[0], rows):
-        square = sum((x[i : i + rows, d, None] - y[None, :, d]) ** 2 for d in range(x.shape[1]))
+        part = x[i : min(i + rows, x.shape[0]), :]  # the standard allows no slice past the end
+        square = sum((part[:, d, None] - y[None, :, d]) ** 2 for d in range(x.shape[1]))
         means.append(xp.mean(xp.sqrt(square), axis=1))
     return xp.concat(means)
 

@@ -14,6 +14,7 @@ run over long rows, several times faster than over short ones.
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
@@ -42,7 +43,9 @@ class GaussianMixture:
     S_k), for σ from 1e-8 to 1e5 and |x| up to 1e150 in float64. Between two narrow and distant
     modes the error is that of the log odds, u |x - m|²/σ² (1e-7 at |x - m| = 3e4 σ): the odds are
     a small difference of two large squares. Where the score itself exceeds the largest number
-    it saturates there; log p becomes -inf. Means should stay below 1e100 standard deviations.
+    it saturates there; log p becomes -inf. Means should stay below 1e100 standard deviations. A
+    full covariance of condition above 1e14 counts as singular: ask `score(x, alpha, sigma)` of the
+    mixture before the noise, which sees the variances exactly, rather than of `diffuse(alpha, sigma)`.
 
     Raises
     ------
@@ -88,6 +91,11 @@ class GaussianMixture:
         return int(self.means.shape[0])
 
     @property
+    def log_weights(self) -> Array:
+        """log w_k (K,), -inf for a component of weight 0."""
+        return self._log_weights
+
+    @property
     def variances(self) -> Array:
         """Eigenvalues of the covariances: (K, D), or (K, 1) if isotropic."""
         return self._variances
@@ -126,13 +134,13 @@ class GaussianMixture:
     def log_prob(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Log density in nats, x (B, D) -> (B,)."""
         xp = array_namespace(x)
-        _, _, log_joint, shrink = self._look(x, alpha, sigma)
-        top = xp.max(real(log_joint), axis=0)
-        log_p = top + xp.log(xp.sum(xp.exp(log_joint - top), axis=0))
+        view = self._look(x, alpha, sigma)
+        top = xp.max(real(view.log_joint), axis=0)
+        log_p = top + xp.log(xp.sum(xp.exp(view.log_joint - top), axis=0))
         # Undo the shrinking of far samples: there, log p is a square and nothing else counts.
         number = xp.finfo(real(x).dtype)
         largest = number.max * (1 - 4 * number.eps)  # room for the roundings of a quotient and a product
-        grow = xp.minimum(shrink, 0.5 * math.sqrt(largest)) ** 2
+        grow = xp.minimum(view.shrink, 0.5 * math.sqrt(largest)) ** 2
         room = largest / xp.maximum(xp.abs(real(log_p)), 1.0)
         log_p = log_p * xp.minimum(grow, room)
         return xp.where(grow > room, -math.inf, log_p - 0.5 * self.dim * math.log(2 * math.pi))
@@ -141,11 +149,11 @@ class GaussianMixture:
         """∇ₓ log p = Σ_k r_k(x) g_k(x), g_k = -S_k⁻¹ (x - α m_k), x (B, D) -> (B, D)     Eq. (1.10)."""
         xp = array_namespace(x)
         g, r, _ = self._pull(x, alpha, sigma)
-        return xp.matrix_transpose(xp.sum(self._out(r[:, None, :] * g), axis=0))
+        return turned(xp.sum(self._out(r[:, None, :] * g), axis=0))
 
     def responsibilities(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Posterior probability r_k of each component, x (B, D) -> (B, K)."""
-        return array_namespace(x).matrix_transpose(_softmax(self._look(x, alpha, sigma)[2]))
+        return array_namespace(x).matrix_transpose(_softmax(self._look(x, alpha, sigma).log_joint))
 
     def score_jvp(self, x: Array, v: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Derivative of the score along v, v (B, D) or a stack (N, B, D) -> the same shape.
@@ -216,9 +224,8 @@ class GaussianMixture:
         """Back from the components' axes, (..., K, D, B)."""
         return y if self._axes is None else array_namespace(y).matmul(self._axes, y)
 
-    def _look(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array, Array]:
-        """How every component sees x: offsets y (K, D, B) and variances (K, D or 1, B or 1) in its own
-        axes, log w_k N(x; k) without the 2π (K, B), and the factor (B,) by which far samples were shrunk.
+    def _look(self, x: Array, alpha: Time, sigma: Time) -> "_View":
+        """How every component sees x (B, D).
 
         Squares overflow long before x does. A sample so far that its square would (|x|/sd > 1e150
         in float64) is shrunk first: its log densities come out too small by a factor, but in the
@@ -226,38 +233,55 @@ class GaussianMixture:
         """
         xp = array_namespace(x)
         self._check(x, sigma)
-        x = xp.matrix_transpose(x)
+        x = turned(x)
         y = self._in(xp.expand_dims(x, axis=0) - alpha * self.means[..., None])
         variances = alpha**2 * self._variances[..., None] + sigma**2
         sd = xp.sqrt(variances)
-        far = math.sqrt(xp.finfo(real(x).dtype).max / (1000 * self.dim)) * xp.min(real(sd), axis=(0, 1))
-        shrink = xp.maximum(xp.max(xp.abs(real(x)), axis=0) / far, 1.0)
-        z = y / shrink / sd
+        size = xp.max(xp.abs(real(x)), axis=0)
+        far = math.sqrt(xp.finfo(size.dtype).max / (1000 * self.dim)) * xp.min(real(sd), axis=(0, 1))
+        shrink = xp.maximum(size / far, 1.0)
+        z = y / (shrink * sd)
         log_sd = xp.sum(xp.log(sd), axis=1) * (self.dim // sd.shape[1])
         log_joint = self._log_weights[:, None] - log_sd - 0.5 * xp.sum(z * z, axis=1)
-        return y, variances, log_joint, shrink
+        return _View(y, variances, log_joint, size, shrink)
 
     def _pull(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
         """g_k (K, D, B) in the components' axes, r_k (K, B), and the variances."""
         xp = array_namespace(x)
-        y, variances, log_joint, _ = self._look(x, alpha, sigma)
+        view = self._look(x, alpha, sigma)
         # Saturate instead of overflowing, where |x| / variance leaves the number range.
-        room = xp.finfo(real(x).dtype).max / (8 * self.dim) * xp.minimum(xp.min(real(variances), axis=(0, 1)), 1.0)
-        excess = xp.maximum(xp.max(xp.abs(real(x)), axis=1) / room, 1.0)
-        return -(y / excess) / variances, _softmax(log_joint), variances
+        least = xp.minimum(xp.min(real(view.variances), axis=(0, 1)), 1.0)
+        room = xp.finfo(view.size.dtype).max / (8 * self.dim) * least
+        excess = xp.maximum(view.size / room, 1.0)
+        return view.y / (-excess * view.variances), _softmax(view.log_joint), view.variances
 
     def _posteriors(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
         """Means of x₀ given x and k (K, D, B), r_k (K, B), variances of x₀ given x and k in k's axes."""
-        y, variances, log_joint, _ = self._look(x, alpha, sigma)
-        lam = self._variances[..., None]
-        means = self.means[..., None] + self._out(alpha * lam / variances * y)
-        return means, _softmax(log_joint), lam * sigma**2 / variances
+        view, lam = self._look(x, alpha, sigma), self._variances[..., None]
+        means = self.means[..., None] + self._out(alpha * lam / view.variances * view.y)
+        return means, _softmax(view.log_joint), lam * sigma**2 / view.variances
 
     def _check(self, x: Array, sigma: Time) -> None:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (B, {self.dim}) for this mixture, got {tuple(x.shape)}")
         if self._singular and isinstance(sigma, (float, int)) and sigma == 0:
             raise ValueError("the density does not exist: a covariance is singular and sigma is 0; give sigma > 0")
+
+
+class _View(NamedTuple):
+    """A sample as the components see it; K components, D coordinates, B samples."""
+
+    y: Array  # (K, D, B) offsets from the means, in the components' own axes
+    variances: Array  # (K, D or 1, B or 1)
+    log_joint: Array  # (K, B) log w_k N(x; k) without the 2π
+    size: Array  # (B,) max |x|
+    shrink: Array  # (B,) what x was divided by before it was squared
+
+
+def turned(x: Array) -> Array:
+    """The transpose, copied: a transposed view would make every later operation walk in short strides."""
+    xp = array_namespace(x)
+    return xp.reshape(xp.reshape(xp.matrix_transpose(x), (-1,)), x.shape[::-1])
 
 
 def _softmax(log_joint: Array) -> Array:

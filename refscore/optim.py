@@ -169,6 +169,8 @@ def clip(grad: Array, max_norm: float) -> tuple[Array, Array]:
     """Shorten grad to norm max_norm where it is longer; returns it and its norm before (0-d)."""
     xp = array_namespace(grad)
     norm = xp.sqrt(xp.sum(grad * grad))
+    if max_norm == math.inf:
+        return grad, norm
     return grad * xp.minimum(max_norm / (norm + 1e-30), 1.0), norm
 
 

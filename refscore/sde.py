@@ -63,12 +63,15 @@ class VP:
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma, 0 <= sigma < 1. Near 1 it is as ill-conditioned as 1 - sigma."""
+        if isinstance(sigma, (float, int)) and not 0 <= sigma < 1:
+            raise ValueError(f"sigma must lie in [0, 1) for a variance-preserving SDE, got {sigma}")
         return self._time_of_B(-namespace(sigma).log1p(-(sigma**2)))
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
         """The t at which log σ/α = ratio: from e^B - 1 = σ²/α²."""
-        xp = namespace(ratio)
-        return self._time_of_B(xp.log1p(xp.exp(2 * ratio)))
+        xp, u = namespace(ratio), 2 * ratio
+        # B = log(1 + e^u), in the form that neither overflows nor loses the small end.
+        return self._time_of_B(0.5 * (u + abs(u)) + xp.log1p(xp.exp(-abs(u))))
 
     def _B(self, t: Time) -> Time:
         check_time(t)
@@ -134,6 +137,8 @@ class VE:
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma >= 0."""
+        if isinstance(sigma, (float, int)) and not sigma >= 0:
+            raise ValueError(f"sigma must not be negative, got {sigma}")
         return namespace(sigma).log1p((sigma / self.sigma_min) ** 2) / (2 * self._log_r)
 
     def time_at_log_ratio(self, ratio: Time) -> Time:

@@ -96,13 +96,12 @@ def fit(
             raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
-    if hasattr(data, "sample"):
-        example = data.sample(rng, 1)
-    else:
+    endless = hasattr(data, "sample")
+    if not endless:
         check_data("data", data)
-        example = data[:1, ...]
     if not isinstance(start, TrainingState):
-        start = _begin(model, optimizer, ema, rng, example, start)
+        # Only now: to go on from a state must draw nothing that the uninterrupted run does not.
+        start = _begin(model, optimizer, ema, rng, data.sample(rng, 1) if endless else data[:1, ...], start)
     elif (start.average is None) != (ema is None):
         raise ValueError("give the same ema (or none) as when the state was made")
     return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)

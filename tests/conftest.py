@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from tests.backends import LAW_BACKENDS, NARROW_BACKENDS, TestBackend
 
@@ -12,6 +13,10 @@ settings.register_profile("quick", max_examples=25, derandomize=True, deadline=N
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("nightly", max_examples=5000, derandomize=False, deadline=None, print_blob=True)
 settings.load_profile("quick")  # `pytest --hypothesis-profile=nightly` chooses another
+
+
+# One BLAS thread: small products gain nothing from two, and lose much where a neighbour is busy.
+threadpool_limits(1, user_api="blas")
 
 
 @pytest.fixture(params=LAW_BACKENDS, ids=lambda b: b.name)

@@ -26,10 +26,10 @@ def arrays(params: dict[str, w.Array]) -> Parameters:
     return {name: jnp.array(value) for name, value in params.items()}
 
 
-def embed(log_sigma: jax.Array) -> jax.Array:
-    """log σ (B, 1) -> (B, EMBEDDING)."""
-    angles = log_sigma * FREQUENCIES
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+def embed(level: jax.Array) -> jax.Array:
+    """log σ/α (B, 1) -> (B, EMBEDDING)."""
+    angles = level * FREQUENCIES
+    return w.GAIN * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
 def network(params: Parameters, x: jax.Array, e: jax.Array) -> jax.Array:
@@ -124,18 +124,18 @@ def repeated(sample: Callable[[jax.Array], jax.Array]) -> w.Unit:
     return unit
 
 
-def table(quiet: bool) -> w.Step:
+def table(path: w.Path) -> w.Step:
     """The steps' numbers as arrays of length 50, to scan over."""
-    columns = zip(*w.euler_maruyama(quiet), strict=True)
+    columns = zip(*path.steps(), strict=True)
     return w.Step(*(jnp.asarray(column, dtype=jnp.float32) for column in columns))
 
 
-def network_scan(quiet: bool = False) -> w.Unit:
+def network_scan(path: w.Path = w.TIMED) -> w.Unit:
     """W3-net: conditioning of all steps before the loop, as JAX would not hoist it by itself."""
-    params, start, steps = arrays(w.parameters()), jnp.asarray(w.prior()), table(quiet)
+    params, start, steps = arrays(w.parameters()), jnp.asarray(w.prior()), table(path)
 
     def sample(key: jax.Array) -> jax.Array:
-        e = embed(jnp.log(steps.sigma)[:, None])
+        e = embed(steps.level[:, None])
         rows = [e @ params[f"T{k}"] + params[f"b{k}"] for k in range(w.DEPTH)]
 
         def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
@@ -151,9 +151,9 @@ def network_scan(quiet: bool = False) -> w.Unit:
     return repeated(sample)
 
 
-def mixture_plain(quiet: bool = False) -> w.Unit:
+def mixture_plain(path: w.Path = w.TIMED) -> w.Unit:
     """W3-mixture as first written: all differences x - μ at once, (B, 8, 2)."""
-    start, steps = jnp.asarray(w.prior()), table(quiet)
+    start, steps = jnp.asarray(w.prior()), table(path)
 
     def score(x: jax.Array, s: w.Step) -> jax.Array:
         variances = (s.alpha * STDS) ** 2 + s.sigma**2
@@ -172,9 +172,9 @@ def mixture_plain(quiet: bool = False) -> w.Unit:
     return repeated(sample)
 
 
-def mixture_best(quiet: bool = False) -> w.Unit:
+def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
     """W3-mixture by matrix products, samples on the last axis: x is (2, B)."""
-    start, steps = jnp.asarray(w.prior().T), table(quiet)
+    start, steps = jnp.asarray(w.prior().T), table(path)
 
     def score(x: jax.Array, s: w.Step) -> jax.Array:
         precision = 1 / ((s.alpha * STDS) ** 2 + s.sigma**2)

@@ -14,6 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the sides are scripts beside each other, not a package
 
+import run  # noqa: E402
 import workloads as w  # noqa: E402
 
 
@@ -29,14 +30,16 @@ def relative_error(got: object, wanted: w.Array) -> float:
     return float(np.max(np.abs(np.asarray(got) - wanted)) / np.max(np.abs(wanted)))
 
 
+@pytest.mark.parametrize("first", [0, w.STEPS - w.UNIT_STEPS])
 @pytest.mark.parametrize("name", ["W3-net", "W3-mixture"])
-def test_samples_without_noise_end_where_the_reference_ends(side: ModuleType, name: str) -> None:
+def test_samples_without_noise_end_where_the_reference_ends(side: ModuleType, name: str, first: int) -> None:
+    path = w.Path(first, quiet=True)
     score = {"W3-net": w.network_score, "W3-mixture": w.mixture_score}[name]
-    wanted = w.quiet_run(score)
+    wanted = w.follow(path, score, rows=200)
     for builders in side.VARIANTS.values():
         if name in builders:
-            x = builders[name](quiet=True)()
-            assert relative_error(x, wanted) < 2e-5  # float32, 50 steps
+            x = builders[name](path)()
+            assert relative_error(np.asarray(x)[:200], wanted) < 2e-5  # float32, 50 steps
 
 
 def test_gradient_along_a_direction_is_the_complex_step(side: ModuleType) -> None:
@@ -56,12 +59,18 @@ def test_gradient_along_a_direction_is_the_complex_step(side: ModuleType) -> Non
         assert np.linalg.norm(grad[name]) == pytest.approx(slope, rel=2e-5)  # float32
 
 
+def test_the_table_of_sides_is_the_sides_own(side: ModuleType) -> None:
+    library = side.__name__.removesuffix("_side")
+    listed = {name: set(has) for name, (needs, has) in run.VARIANTS.items() if needs == library}
+    assert listed == {name: set(builders) for name, builders in side.VARIANTS.items()}
+
+
+LEARNED = 0.63  # mean loss of steps 100-149; torch, JAX and refscore measured 0.620 to 0.636
+
+
 def test_every_side_learns(side: ModuleType) -> None:
     for builders in side.VARIANTS.values():
         if "W1" in builders:
             step = builders["W1"]()
-            losses = [float(step()) for _ in range(300)]
-            assert np.mean(losses[-100:]) == pytest.approx(LEARNED, rel=0.1), losses[-1]
-
-
-LEARNED = 0.5  # mean loss of steps 200-299, measured with torch
+            losses = [float(step()) for _ in range(150)]
+            assert np.mean(losses[-50:]) == pytest.approx(LEARNED, rel=0.05)

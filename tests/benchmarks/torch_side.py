@@ -31,10 +31,10 @@ FREQUENCIES = torch.tensor(w.FREQUENCIES, dtype=torch.float32)
 MEANS, STDS, WEIGHTS = (torch.tensor(a, dtype=torch.float32) for a in (w.MEANS, w.STDS, w.WEIGHTS))
 
 
-def embed(log_sigma: Tensor) -> Tensor:
-    """log σ (B, 1) -> (B, EMBEDDING)."""
-    angles = log_sigma * FREQUENCIES
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+def embed(level: Tensor) -> Tensor:
+    """log σ/α (B, 1) -> (B, EMBEDDING)."""
+    angles = level * FREQUENCIES
+    return w.GAIN * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def network(params: Parameters, x: Tensor, e: Tensor) -> Tensor:
@@ -80,9 +80,7 @@ def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]],
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     leaves = list(params.values())
     mean = [p.detach().clone() for p in leaves]
-    adam = torch.optim.Adam(
-        leaves, lr=w.LEARNING_RATE, betas=(w.BETA1, w.BETA2), eps=w.EPSILON, fused=fused
-    )
+    adam = torch.optim.Adam(leaves, lr=w.LEARNING_RATE, betas=(w.BETA1, w.BETA2), eps=w.EPSILON, fused=fused)
 
     def step() -> Tensor:
         adam.zero_grad(set_to_none=True)
@@ -109,15 +107,15 @@ def training_best() -> w.Unit:
 # ---- W3 -----------------------------------------------------------------------------------------
 
 
-def network_plain(quiet: bool = False) -> w.Unit:
+def network_plain(path: w.Path = w.TIMED) -> w.Unit:
     """W3-net as first written: every sample carries its own conditioning row."""
-    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), w.euler_maruyama(quiet)
+    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), path.steps()
 
     @torch.no_grad()
     def unit() -> Tensor:
         x = start
         for s in steps:
-            e = embed(torch.full((len(x), 1), log(s.sigma)))
+            e = embed(torch.full((len(x), 1), s.level))
             score = network(params, x, e) / s.sigma
             x = s.keep * x + s.push * score + s.noise * torch.randn_like(x)
         return x
@@ -125,13 +123,13 @@ def network_plain(quiet: bool = False) -> w.Unit:
     return unit
 
 
-def network_best(quiet: bool = False, chunk: int = 512) -> w.Unit:
+def network_best(path: w.Path = w.TIMED, chunk: int = 512) -> w.Unit:
     """W3-net: conditioning once for all steps, then 512 samples at a time through all steps.
 
     The conditioning table is made inside the unit, since it belongs to the work.
     """
-    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), w.euler_maruyama(quiet)
-    log_sigma = torch.tensor([[log(s.sigma)] for s in steps], dtype=torch.float32)
+    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), path.steps()
+    levels = torch.tensor([[s.level] for s in steps], dtype=torch.float32)
 
     def run(x: Tensor, table: list[Tensor]) -> Tensor:
         h, other = torch.empty(len(x), w.WIDTH), torch.empty(len(x), w.WIDTH)
@@ -149,16 +147,16 @@ def network_best(quiet: bool = False, chunk: int = 512) -> w.Unit:
 
     @torch.inference_mode()
     def unit() -> Tensor:
-        e = embed(log_sigma)
+        e = embed(levels)
         table = [torch.addmm(params[f"b{k}"], e, params[f"T{k}"]) for k in range(w.DEPTH)]
         return torch.cat([run(x.clone(), table) for x in start.split(chunk)])
 
     return unit
 
 
-def mixture_plain(quiet: bool = False) -> w.Unit:
+def mixture_plain(path: w.Path = w.TIMED) -> w.Unit:
     """W3-mixture as first written: all differences x - μ at once, (B, 8, 2)."""
-    start, steps = torch.tensor(w.prior()), w.euler_maruyama(quiet)
+    start, steps = torch.tensor(w.prior()), path.steps()
 
     def score(x: Tensor, s: w.Step) -> Tensor:
         variances = (s.alpha * STDS).square() + s.sigma**2
@@ -192,9 +190,9 @@ def coefficients(steps: list[w.Step]) -> Iterator[tuple[Tensor, Tensor, Tensor]]
     return zip(A, c[:, :, None], M, strict=True)
 
 
-def mixture_best(quiet: bool = False) -> w.Unit:
+def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
     """W3-mixture by matrix products, samples on the last axis: x is (2, B), softmax along rows."""
-    start, steps = torch.tensor(w.prior().T.copy()), w.euler_maruyama(quiet)
+    start, steps = torch.tensor(w.prior().T.copy()), path.steps()
 
     @torch.inference_mode()
     def unit() -> Tensor:
@@ -209,9 +207,9 @@ def mixture_best(quiet: bool = False) -> w.Unit:
     return unit
 
 
-def mixture_gemm(quiet: bool = False) -> w.Unit:
+def mixture_gemm(path: w.Path = w.TIMED) -> w.Unit:
     """The same two products with x as (B, 2): torch's softmax over 8 neighbours is the slow part."""
-    start, steps = torch.tensor(w.prior()), w.euler_maruyama(quiet)
+    start, steps = torch.tensor(w.prior()), path.steps()
 
     @torch.inference_mode()
     def unit() -> Tensor:

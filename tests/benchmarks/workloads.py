@@ -9,6 +9,7 @@ Plain NumPy, in double precision wherever something is a reference; the sides ru
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, expm1, log, sqrt
 from typing import Any, NamedTuple
@@ -20,18 +21,20 @@ Array = np.ndarray[Any, Any]
 
 NAMES = ("W1", "W3-net", "W3-mixture")
 
-# ---- the network: z = h W + e T + b, h = silu(z), three times; then a linear head --------------
+# ---- the network: z = h W + e T + b, h = silu(z), three times; then a linear head ----------------
+# e = GAIN [sin, cos](FREQUENCIES level), level = log(σ/α), as in the library. The network answers
+# with f, minus the noise it believes x to hold, so the score is f / σ.
 DIMENSION, WIDTH, DEPTH, EMBEDDING = 2, 256, 3, 64
-FREQUENCIES = np.geomspace(0.25, 16.0, EMBEDDING // 2)  # the embedding is [sin, cos](FREQUENCIES log sigma)
+FREQUENCIES, GAIN = np.geomspace(0.1, 4.0, EMBEDDING // 2), sqrt(2)
 
-# ---- W1 ---------------------------------------------------------------------------------------
+# ---- W1 -----------------------------------------------------------------------------------------
 BATCH, POOL = 512, 65536
-SIGMA_MIN, SIGMA_MAX = 0.01, 10.0  # log sigma is uniform between their logarithms
-DATA_STD = 1.0  # the network sees x / sqrt(DATA_STD^2 + sigma^2)
+SIGMA_MIN, SIGMA_MAX = 0.01, 10.0  # log σ is uniform between their logarithms; α = 1
+DATA_STD = 1.0  # the network sees x / √(α² DATA_STD² + σ²)
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 EMA_DECAY = 0.999
 
-# ---- W3 ---------------------------------------------------------------------------------------
+# ---- W3 -----------------------------------------------------------------------------------------
 SAMPLES, STEPS, UNIT_STEPS = 4096, 1000, 50
 BETA_MIN, BETA_MAX = 0.1, 20.0
 FIRST_TIME, LAST_TIME = 1.0, 1e-3
@@ -70,11 +73,6 @@ def prior(seed: int = 2) -> Array:
     return np.random.default_rng(seed).standard_normal((SAMPLES, DIMENSION), dtype=np.float32)
 
 
-def times() -> list[float]:
-    """The 51 times between the first 50 of 1000 equal steps from FIRST_TIME to LAST_TIME."""
-    return [float(t) for t in np.linspace(FIRST_TIME, LAST_TIME, STEPS + 1)[: UNIT_STEPS + 1]]
-
-
 def beta(t: float) -> float:
     """The VP SDE's rate β(t): dx = -½ β x dt + √β dw."""
     return BETA_MIN + t * (BETA_MAX - BETA_MIN)
@@ -87,35 +85,55 @@ def alpha_sigma(t: float) -> tuple[float, float]:
 
 
 class Step(NamedTuple):
-    """One Euler-Maruyama step of the reverse SDE: x ← keep x + push score + noise z."""
+    """One Euler-Maruyama step of the reverse SDE: x ← keep x + push score + noise z; level = log σ/α."""
 
     t: float
     alpha: float
     sigma: float
+    level: float
     keep: float
     push: float
     noise: float
 
 
-def euler_maruyama(quiet: bool = False) -> list[Step]:
-    """The 50 steps of one unit. Reverse drift: -½ β x - β score, run from t down to s.
+@dataclass(frozen=True)
+class Path:
+    """Fifty of the thousand Euler-Maruyama steps from FIRST_TIME to LAST_TIME.
 
-    Quiet steps add no noise (it is drawn and multiplied by 0), so that all sides end at the same points.
+    What is timed are the first fifty. The checks also run the last fifty, where the mixture has come
+    apart into its components, and they run quietly: the noise is drawn and multiplied by 0, so that
+    all sides end at the same points.
     """
-    steps = []
-    for t, s in pairwise(times()):
-        bh = beta(t) * (t - s)
-        steps.append(Step(t, *alpha_sigma(t), keep=1 + 0.5 * bh, push=bh, noise=0.0 if quiet else sqrt(bh)))
-    return steps
+
+    first: int = 0
+    quiet: bool = False
+
+    def times(self) -> list[float]:
+        """The 51 times."""
+        grid = np.linspace(FIRST_TIME, LAST_TIME, STEPS + 1)
+        return [float(t) for t in grid[self.first : self.first + UNIT_STEPS + 1]]
+
+    def steps(self) -> list[Step]:
+        """The 50 steps. Reverse drift: -½ β x - β score, run from t down to s."""
+        steps = []
+        for t, s in pairwise(self.times()):
+            bh = beta(t) * (t - s)
+            alpha, sigma = alpha_sigma(t)
+            noise = 0.0 if self.quiet else sqrt(bh)
+            steps.append(Step(t, alpha, sigma, log(sigma / alpha), keep=1 + 0.5 * bh, push=bh, noise=noise))
+        return steps
+
+
+TIMED = Path()
 
 
 # ---- references: slow, double precision, and as close to the formulas as can be -----------------
 
 
-def network(params: dict[str, Array], x: Array, log_sigma: Array) -> Array:
-    """The network's answer (B, 2) to scaled inputs x (B, 2) and log σ (B,)."""
-    angles = log_sigma[:, None] * FREQUENCIES
-    e = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+def network(params: dict[str, Array], x: Array, level: Array) -> Array:
+    """The network's answer (B, 2) to scaled inputs x (B, 2) and levels (B,)."""
+    angles = level[:, None] * FREQUENCIES
+    e = GAIN * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     h = x
     for layer in range(DEPTH):
         z = h @ params[f"W{layer}"] + e @ params[f"T{layer}"] + params[f"b{layer}"]
@@ -131,9 +149,9 @@ def denoising_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise:
 
 
 def network_score(x: Array, t: float) -> Array:
-    """W3's score from the network with its initial weights: f / σ, since f predicts minus the noise."""
-    _, sigma = alpha_sigma(t)
-    return network(parameters(), x, np.full(len(x), log(sigma))) / sigma
+    """W3's score from the network with its initial weights; at DATA_STD = 1 a VP SDE scales inputs by 1."""
+    alpha, sigma = alpha_sigma(t)
+    return network(parameters(), x, np.full(len(x), log(sigma / alpha))) / sigma
 
 
 def mixture_score(x: Array, t: float) -> Array:
@@ -147,9 +165,9 @@ def mixture_score(x: Array, t: float) -> Array:
     return np.sum((r / variances)[:, :, None] * difference, axis=1)
 
 
-def quiet_run(score: Callable[[Array, float], Array]) -> Array:
-    """Where the samples are after one unit of quiet steps with this score."""
-    x = prior().astype(np.float64)
-    for step in euler_maruyama(quiet=True):
+def follow(path: Path, score: Callable[[Array, float], Array], rows: int) -> Array:
+    """Where the first samples are after the steps of a quiet path."""
+    x = prior()[:rows].astype(np.float64)
+    for step in path.steps():
         x = step.keep * x + step.push * score(x, step.t)
     return x

@@ -1,0 +1,152 @@
+"""The workloads in refscore, as a reader of the book would write them.
+
+    refscore          the public functions, nothing else
+    refscore-chunks   W3-net with 512 samples at a time through all steps, so that what a layer has
+                      just written is still in the cache when the next one reads it (the mixture's
+                      arrays are small: there, chunks only multiply the calls)
+
+Where this differs from the definitions: nowhere in the arithmetic of the network. W1 runs inside `fit`,
+which also measures the gradient's norm, as it does for every user. Noise levels are told by t, from which the
+SDE computes σ, where the peers draw log σ itself; the law of σ is the same. The network answers with the
+noise, the peers' with minus the noise, so the last layer's weights have the other sign.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import workloads as w
+
+from refscore import (
+    EMA,
+    MLP,
+    VE,
+    VP,
+    Adam,
+    Denoising,
+    EulerMaruyama,
+    ExactScore,
+    GaussianMixture,
+    Reverse,
+    ScoreModel,
+    __version__,
+    fit,
+    simulate,
+)
+from refscore.arrays import SDE, Score, flat, views
+from refscore.simulation import last
+from refscore_backends import get, keep_memory
+
+__all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]
+
+BODY = MLP((w.DIMENSION, *[w.WIDTH] * w.DEPTH, w.DIMENSION), embed=w.EMBEDDING)
+CHUNK = 512
+
+
+def theta(model: ScoreModel) -> w.Array:
+    """The common initial weights as the model's flat vector; minus the noise becomes the noise."""
+    params = w.parameters()
+    named = {f"dense{k + 1}.{name}": params[f"{name}{k}"] for k in range(w.DEPTH) for name in "WTb"}
+    named |= {"head.W": -params["head"], "head.b": -params["bias"]}
+    vector: w.Array = flat(named, model.shapes)
+    return vector
+
+
+# ---- W1 -----------------------------------------------------------------------------------------
+
+TRAINED = ScoreModel(BODY, VE(sigma_min=w.SIGMA_MIN, sigma_max=w.SIGMA_MAX), data_std=w.DATA_STD)
+
+
+@dataclass(frozen=True)
+class UniformLogSigma:
+    """W1's law of the times: log σ uniform, every draw counting the same."""
+
+    low: float = math.log(w.SIGMA_MIN)
+    high: float = math.log(w.SIGMA_MAX)
+
+    def at(self, sde: SDE, u: w.Array) -> tuple[w.Array, float]:
+        """u in [0, 1) -> t, and no reweighting."""
+        return sde.time_at_log_ratio(self.low + u * (self.high - self.low)), 1.0
+
+
+def training() -> w.Unit:
+    """W1: one step of `fit`; returns the loss."""
+    states = fit(
+        TRAINED,
+        Denoising(times=UniformLogSigma()),
+        w.pool(),
+        Adam(w.LEARNING_RATE, b1=w.BETA1, b2=w.BETA2, eps=w.EPSILON),
+        get("numpy").rng(seed=0),
+        steps=10**9,
+        batch=w.BATCH,
+        ema=EMA(w.EMA_DECAY),
+        start=theta(TRAINED),
+    )
+    return lambda: next(states).loss
+
+
+# ---- W3 -----------------------------------------------------------------------------------------
+
+PROCESS = VP(w.BETA_MIN, w.BETA_MAX)
+
+
+class Quiet:
+    """A generator whose normal numbers are all zero: what the checks use for steps without noise."""
+
+    def standard_normal(self, size: Any = None, dtype: Any = "float64") -> w.Array:
+        """Zeros."""
+        return np.zeros(size, dtype=dtype)
+
+
+def sampling(score: Score, path: w.Path, chunk: int = w.SAMPLES) -> w.Unit:
+    """Fifty steps of the reverse SDE, `chunk` samples at a time; returns the samples."""
+    step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), w.prior()
+    rng: Any = Quiet() if path.quiet else get("numpy").rng(seed=0)
+
+    def unit() -> w.Array:
+        parts = [start[k : k + chunk] for k in range(0, len(start), chunk)]
+        return np.concatenate([last(simulate(step, x, times, rng)) for x in parts])
+
+    return unit
+
+
+def network(path: w.Path = w.TIMED, chunk: int = w.SAMPLES) -> w.Unit:
+    """W3-net: a score model bound to its weights."""
+    model = ScoreModel(BODY, PROCESS, data_std=w.DATA_STD)
+    return sampling(model.bind(theta(model)), path, chunk)
+
+
+def mixture(path: w.Path = w.TIMED) -> w.Unit:
+    """W3-mixture: the exact score in the network's place."""
+    exact = GaussianMixture(*(a.astype("float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
+    return sampling(ExactScore(exact, PROCESS), path)
+
+
+VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
+    "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture},
+    "refscore-chunks": {"W3-net": lambda path=w.TIMED: network(path, CHUNK)},
+}
+
+
+def describe() -> str:
+    """Version and back end."""
+    return f"refscore {__version__}, numpy {np.__version__}"
+
+
+def set_threads(threads: int) -> None:
+    """Nothing to do: the library has no threads, and BLAS reads its number from the environment."""
+
+
+def wait(result: Any) -> None:
+    """Nothing to wait for: NumPy has finished when it returns."""
+
+
+def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
+    """W1's loss and gradient at the initial weights, under the names and signs of `workloads`."""
+    t = TRAINED.sde.time_at_log_ratio(log_sigma)
+    value, vector = Denoising().at(TRAINED, theta(TRAINED), x0, t, noise)
+    grads = views(vector, TRAINED.shapes)
+    named = {f"{name}{k}": grads[f"dense{k + 1}.{name}"] for k in range(w.DEPTH) for name in "WTb"}
+    return float(value), named | {"head": -grads["head.W"], "bias": -grads["head.b"]}

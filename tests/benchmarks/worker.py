@@ -1,0 +1,108 @@
+"""One side in one process: builds a workload, then times a chunk of it whenever it is asked.
+
+Started by `run.py`, one process for each (side, workload), so that memory, thread pools and
+compilation are each side's own. It speaks lines of JSON: a greeting when it is ready, then for each
+number of units read from stdin the milliseconds per unit; at the end of the input its peak memory.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import workloads as w
+
+CALIBRATION = 0.3  # seconds of running before a chunk's length is chosen
+
+
+def main() -> None:
+    """Greet, then answer until the input ends."""
+    args = arguments()
+    answer = own_stdout()
+    pin(args.threads)  # before the libraries are imported: some count processors then
+    try:
+        side = import_module(f"{args.library}_side")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in (args.library, "refscore_backends"):
+            raise  # something else is broken, which must be seen
+        answer({"missing": args.library})
+        return
+    side.set_threads(args.threads)
+    if args.keep_memory:
+        getattr(side, "keep_memory", keep_memory)()
+    unit = side.VARIANTS[args.variant][args.workload]()
+    answer({"ready": side.describe(), "unit": calibrate(unit, side.wait)})
+    for line in sys.stdin:
+        answer({"ms": 1e3 * time(unit, side.wait, int(line))})
+    answer({"mib": peak_memory()})
+
+
+def arguments() -> argparse.Namespace:
+    """Which side, which workload, under which conditions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("library")
+    parser.add_argument("variant")
+    parser.add_argument("workload", choices=w.NAMES)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--keep-memory", action="store_true")
+    return parser.parse_args()
+
+
+def own_stdout() -> Any:
+    """A function that writes JSON lines to stdout; what libraries print there goes to stderr."""
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return lambda message: print(json.dumps(message), file=pipe)
+
+
+def pin(threads: int) -> None:
+    """Allow this process the first `threads` processors, where the system lets us choose."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def keep_memory() -> None:
+    """What `refscore_backends.keep_memory` does, for sides that have no such function."""
+    import numpy as np
+
+    np.empty(31 << 20, dtype=np.uint8)
+
+
+def time(unit: w.Unit, wait: Any, units: int) -> float:
+    """Seconds per unit. One unit more runs before the clock starts: caches and clocks of a side
+    that has slept are cold."""
+    wait(unit())
+    start = perf_counter()
+    for _ in range(units):
+        result = unit()
+    wait(result)
+    return (perf_counter() - start) / units
+
+
+def calibrate(unit: w.Unit, wait: Any) -> float:
+    """Compile, warm up, and say roughly how many seconds a unit takes."""
+    wait(unit())
+    start, units = perf_counter(), 0
+    while units < 2 or perf_counter() - start < CALIBRATION:
+        wait(unit())
+        units += 1
+    return (perf_counter() - start) / units
+
+
+def peak_memory() -> float:
+    """Peak resident memory in MiB. Linux's VmHWM is this program's own; ru_maxrss elsewhere."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+if __name__ == "__main__":
+    main()

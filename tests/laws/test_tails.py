@@ -1,0 +1,178 @@
+"""Exactness at the edges: against 60-digit arithmetic, beyond overflow, in float32, in a million dimensions.
+
+tests/data/score_mpmath.json is made by the script beside it.
+"""
+
+import json
+import math
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refscore import GaussianMixture
+from tests.strategies import KINDS, random_mixture, seeds
+
+U = float(np.finfo(np.float64).eps) / 2
+TABLE = json.loads((Path(__file__).parents[1] / "data" / "score_mpmath.json").read_text(encoding="utf-8"))
+MIXTURES = {
+    name: GaussianMixture(*(np.asarray(p, dtype="float64") for p in parameters))
+    for name, parameters in TABLE["mixtures"].items()
+}
+
+
+def condition(p: GaussianMixture, alpha: float, sigma: float) -> float:
+    """The largest condition number of a diffused full covariance; 1 where no axes need to be found."""
+    if p.covariances.ndim < 3:
+        return 1.0
+    S = alpha**2 * p.variances + sigma**2
+    return float(np.max(S.max(axis=1) / S.min(axis=1)))
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_score_and_density_are_exact_in_the_tails(name: str) -> None:
+    p = MIXTURES[name]
+    rows = [row for row in TABLE["rows"] if row["mixture"] == name]
+    assert rows
+    for row in rows:
+        a, s, x = row["alpha"], row["sigma"], np.asarray([row["x"]])
+        expected, log_p = np.asarray(row["score"]), row["log_p"]
+        # u κ: what a rounding of the diffused covariance does. Between two narrow and distant modes the log
+        # odds are a difference of squares |x - m|²/σ² up to 9e8.
+        allowed = 1e-7 if row["between"] else 1e-12 + 10 * U * condition(p, a, s)
+        for score in (p.diffuse(a, s).score(x), p.score(x, a, s), p.score(x, np.asarray([a]), np.asarray([s]))):
+            error = np.linalg.norm((score[0] - expected) / np.abs(expected).max())
+            assert error <= allowed * np.linalg.norm(expected / np.abs(expected).max()), row
+        for value in (p.diffuse(a, s).log_prob(x)[0], p.log_prob(x, a, s)[0]):
+            if math.isinf(log_p):
+                assert value == -math.inf, row
+            else:
+                slack = 1e-12 + 10 * U * condition(p, a, s)
+                assert abs(value - log_p) <= slack * (1 + abs(log_p)), row
+
+
+def test_the_table_covers_the_promised_domain() -> None:
+    rows = TABLE["rows"]
+    assert min(row["sigma"] for row in rows) == 1e-8
+    assert max(row["sigma"] for row in rows) == 1e5
+    assert max(np.linalg.norm(row["x"]) for row in rows) == pytest.approx(1e150)
+    assert min(w for p in MIXTURES.values() for w in p.weights if w > 0) == 1e-300
+    assert {p.dim for p in MIXTURES.values()} == {1, 2, 3}
+    assert {p.covariances.ndim for p in MIXTURES.values()} == {1, 2, 3}
+    assert sum(row["between"] for row in rows) >= 9
+    assert sum(math.isinf(row["log_p"]) for row in rows) >= 3
+
+
+# ------------------------------------------------------------------ beyond overflow
+
+
+@given(seeds, st.integers(1, 3), st.sampled_from(KINDS), st.floats(0.0, 150.0), st.floats(-120.0, 5.0))
+def test_no_distance_and_no_noise_makes_a_score_infinite(
+    seed: int, dim: int, kind: str, distance: float, noise: float
+) -> None:
+    p = random_mixture(seed, dim, 3, kind)
+    p = GaussianMixture(p.weights, p.means, 0 * p.covariances)  # K points: S = σ² I
+    x = 10.0**distance * np.random.default_rng(seed).standard_normal((4, dim))
+    s = 10.0**noise
+    score, log_p = p.score(x, 1.0, s), p.log_prob(x, 1.0, s)
+    assert np.all(np.isfinite(score))
+    assert not np.any(np.isnan(log_p))
+    assert np.all(np.isfinite(p.posterior_mean(x, 1.0, s)))
+    assert np.sum(p.responsibilities(x, 1.0, s), axis=1) == pytest.approx(1.0, abs=1e-14)
+    # Where the nearest point's square overflows, log p is -inf and nothing else is.
+    log_square = np.log10(np.min(np.linalg.norm(x[:, None] - p.means, axis=2), axis=1)) - noise
+    assert np.all(np.isneginf(log_p[log_square > 154.4]))
+    assert np.all(np.isfinite(log_p[log_square < 153.9]))
+
+
+def test_a_score_beyond_the_largest_number_saturates_in_its_direction() -> None:
+    p = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.zeros(1))
+    x = 1e150 * np.asarray([[0.6, -0.8], [-1.0, 0.0]])
+    score = p.score(x, 1.0, 1e-100)  # the true one is of size 1e350
+    assert np.all(np.isfinite(score))
+    size = np.linalg.norm(score / 1e300, axis=1)
+    assert np.all(size > 1e-2 * np.finfo(np.float64).max / 1e300)
+    assert score / 1e300 / size[:, None] == pytest.approx(-x / 1e150, abs=1e-14)
+    assert np.all(np.isneginf(p.log_prob(x, 1.0, 1e-100)))
+
+
+@given(st.floats(153.5, 160.0), st.integers(1, 3))
+def test_log_density_turns_into_minus_infinity_without_a_gap(exponent: float, dim: int) -> None:
+    p = GaussianMixture(np.ones(1), np.zeros((1, dim)), np.ones(1))
+    x = np.full((1, dim), 10.0**exponent / math.sqrt(dim))
+    half_square = (10.0 ** (exponent - 154.0)) ** 2 / 2 * 1e-1  # of -log p in units of 1e309
+    value = p.log_prob(x)[0]
+    if half_square > 0.1797693134862316 * (1 + 1e-12):
+        assert value == -math.inf
+    elif half_square < 0.1797693134862315 * (1 - 1e-12):
+        assert value / 1e308 == pytest.approx(-half_square * 10, rel=1e-12)
+
+
+def test_nan_in_a_row_stays_in_that_row() -> None:
+    p = random_mixture(3, 2, 3)
+    x = np.asarray([[0.5, 1.0], [np.nan, 0.0], [1.0, -1.0]])
+    clean = x[[0, 2]]
+    with np.errstate(invalid="ignore"):
+        for method in (p.score, p.log_prob, p.divergence, p.responsibilities):
+            out = method(x, 0.5, 0.3)
+            assert np.all(np.isnan(out[1]))
+            assert out[[0, 2]] == pytest.approx(method(clean, 0.5, 0.3), rel=1e-13)
+
+
+# ------------------------------------------------------------------ float32
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 4), st.sampled_from(KINDS), st.floats(-3.0, 3.0))
+def test_float32_agrees_with_float64(seed: int, dim: int, K: int, kind: str, exponent: float) -> None:
+    wide = random_mixture(seed, dim, K, kind, low=0.3)
+    narrow = GaussianMixture(*(a.astype("float32") for a in (wide.weights, wide.means, wide.covariances)))
+    # The same numbers in both precisions; weights need summing to one again.
+    weights = narrow.weights.astype("float64")
+    C = narrow.covariances.astype("float64")
+    wide = GaussianMixture(weights / weights.sum(), narrow.means.astype("float64"), C)
+    s = float(np.float32(10.0**exponent))
+    rng = np.random.default_rng(seed)
+    x = (wide.sample(rng, 64) + s * rng.standard_normal((64, dim))).astype("float32")
+    out, exact = narrow.score(x, 1.0, s), wide.score(x.astype("float64"), 1.0, s)
+    assert out.dtype == np.float32
+    # 40 roundings of 6e-8: log odds of a few dozen nats, covariances of condition up to 7
+    assert np.sqrt(np.mean((out - exact) ** 2)) <= 2e-6 * np.sqrt(np.mean(exact**2))
+    log_p = wide.log_prob(x.astype("float64"), 1.0, s)
+    assert np.abs(narrow.log_prob(x, 1.0, s) - log_p).max() <= 2e-6 * (1 + np.abs(log_p).max())
+
+
+def test_float32_keeps_its_own_extremes_finite() -> None:
+    p = GaussianMixture(*(np.asarray(a, dtype="float32") for a in ([0.5, 0.5], [[-1.0], [1.0]], [0.0, 0.0])))
+    x = np.asarray([[1e18], [-1e10], [3.0], [1e-3]], dtype="float32")
+    for s in (1e-15, 1e-8, 1.0, 1e8):
+        score, log_p = p.score(x, 1.0, s), p.log_prob(x, 1.0, s)
+        assert score.dtype == log_p.dtype == np.float32
+        assert np.all(np.isfinite(score))
+        assert not np.any(np.isnan(log_p))
+
+
+# ------------------------------------------------------------------ many dimensions
+
+
+def test_a_million_dimensions_take_memory_in_proportion() -> None:
+    """O(B K D) for diagonal covariances, nothing D × D: five arrays (K, D, B) at most are alive at a time."""
+    K, D, B = 3, 1_000_000, 2
+    rng = np.random.default_rng(0)
+    weights = np.asarray([0.2, 0.3, 0.5])
+    means = rng.standard_normal((K, D))
+    variances = 1 + rng.random((K, D))
+    x = means[:B] + rng.standard_normal((B, D))
+    tracemalloc.start()
+    try:
+        p = GaussianMixture(weights, means, variances)
+        score = p.score(x, 0.9, 0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    S = 0.81 * variances[:B] + 0.25
+    expected = -(x - 0.9 * means[:B]) / S  # so far apart that r is 0 or 1
+    assert np.abs(score - expected).max() <= 1e-12 * np.abs(expected).max()
+    assert peak <= 5 * K * D * B * 8

@@ -1,0 +1,173 @@
+"""Nothing in a step of training or sampling makes a device wait for the host.
+
+On array-api-strict's pretended device every way from an array to a Python value is made to raise, while one step
+is taken. (A GPU would only become slow, and nobody would know why.)
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from refscore import (
+    EMA,
+    MLP,
+    SGD,
+    VE,
+    VP,
+    Adam,
+    Denoising,
+    EulerMaruyama,
+    ExactScore,
+    Heun,
+    Langevin,
+    Reverse,
+    ScoreModel,
+    fit,
+    prior,
+    simulate,
+)
+from refscore.data import mixture
+from refscore.objectives import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
+from refscore.optim import WarmupCosine
+from refscore.samplers import First, Repeat, Stay
+from refscore_backends.strict import StrictBackend
+
+BACKEND = StrictBackend("device1")
+ARRAY = type(BACKEND.asarray(0.0))
+WAYS_OUT = (
+    "__bool__", "__float__", "__int__", "__index__", "__complex__", "__iter__", "__array__", "__buffer__",
+    "__dlpack__", "to_device", "__repr__", "__str__",
+)  # fmt: skip
+
+
+class Waited(AssertionError):
+    pass
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Inside, an array of the device cannot become anything else."""
+
+    def forbid(name: str) -> Callable[..., Any]:
+        def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+            raise Waited(f"{name} makes the device wait")
+
+        return refuse
+
+    to_numpy = StrictBackend.to_numpy
+
+    def numbers_only(self: Any, x: Any) -> Any:
+        if isinstance(x, ARRAY):
+            raise Waited("to_numpy makes the device wait")
+        return to_numpy(self, x)  # the noise of HostRng, on its way to the device
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in WAYS_OUT:
+            patch.setattr(ARRAY, name, forbid(name))
+        patch.setattr(StrictBackend, "to_numpy", numbers_only)
+        yield
+
+
+# ------------------------------------------------------------------ the patch sees
+
+
+LOOKS: dict[str, Callable[[Any], Any]] = {
+    "float": float, "int": int, "bool": bool, "complex": complex, "list": list, "repr": repr, "str": str,
+    "format": lambda x: f"{x}", "index": lambda x: [1, 2][x], "range": range, "if": lambda x: 1 if x > 0 else 2,
+    "max": lambda x: max(x, x), "numpy": np.asarray, "to_numpy": lambda x: BACKEND.to_numpy(x),
+    "move": lambda x: x.to_device(array_api_strict.Device("CPU_DEVICE")),
+    "copy": lambda x: BACKEND.asarray(x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_every_way_out_of_the_device_is_closed(look: Callable[[Any], Any]) -> None:
+    for x in (BACKEND.asarray(1), BACKEND.asarray(1.0)):
+        with nobody_waits(), pytest.raises(Waited):
+            look(x)
+    assert float(BACKEND.asarray(1.0)) == 1.0  # and open again afterwards
+
+
+def test_a_planted_float_is_found_in_training() -> None:
+    def objective(model: Any, theta: Any, x0: Any, rng: Any) -> Any:
+        loss, grad = Denoising()(model, theta, x0, rng)
+        return loss, grad * (1.0 if float(loss) < 1e9 else 0.0)
+
+    states = training(objective, Adam(1e-3), "distribution")
+    with nobody_waits(), pytest.raises(Waited, match="__float__"):
+        next(states)
+
+
+def test_a_planted_if_is_found_in_sampling() -> None:
+    score = ExactScore(P, VP())
+
+    def careful(x: Any, t: Any) -> Any:
+        s = score(x, t)
+        return s if array_api_strict.all(array_api_strict.isfinite(s)) else 0 * s
+
+    states = sampling(EulerMaruyama(Reverse(VP(), careful)), VP(), "float32")
+    with nobody_waits(), pytest.raises(Waited, match="__bool__"):
+        next(states)
+
+
+# ------------------------------------------------------------------ training
+
+P = mixture("tilted", BACKEND.asarray, "float32")
+
+
+def training(objective: Any, optimizer: Any, data: str, sde: Any = VP(), embed: int = 4) -> Any:  # noqa: B008
+    model = ScoreModel(MLP((2, 4, 4, 2), embed=embed), sde, data_std=1.6)
+    given = P if data == "distribution" else P.sample(BACKEND.rng(1), 40)
+    return fit(model, objective, given, optimizer, BACKEND.rng(0), steps=5, batch=6, ema=EMA(0.9), max_norm=1.0)
+
+
+@pytest.mark.parametrize("data", ["distribution", "array"])
+@pytest.mark.parametrize("optimizer", [Adam(WarmupCosine(1e-3, 10)), SGD(1e-3, 0.9)], ids=["adam", "sgd"])
+@pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
+def test_a_training_step_waits_for_nothing(data: str, optimizer: Any, sde: Any) -> None:
+    states = training(Denoising(), optimizer, data, sde)
+    with nobody_waits():
+        for _ in range(3):
+            state = next(states)
+    assert np.isfinite(float(state.loss))
+
+
+@pytest.mark.parametrize("weight", [sigma_squared, g_squared, unweighted])
+@pytest.mark.parametrize("times", [UniformTime(), UniformLogSNR(), FixedTime(0.5)], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_no_objective_waits(weight: Any, times: Any, antithetic: bool) -> None:
+    for sde in (VP(), VE()):
+        states = training(Denoising(weight, times, antithetic), Adam(1e-3), "distribution", sde)
+        with nobody_waits():
+            next(states)
+
+
+# ------------------------------------------------------------------ sampling
+
+
+def sampling(step: Any, sde: Any, dtype: str) -> Any:
+    rng = BACKEND.rng(0)
+    x1 = prior(sde, (5, 2), rng, getattr(array_api_strict, dtype))
+    return simulate(step, x1, [1.0, 0.7, 0.3, 0.1], rng)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
+@pytest.mark.parametrize("learned", [False, True], ids=["exact score", "network"])
+def test_no_sampler_waits(dtype: str, sde: Any, learned: bool) -> None:
+    p = mixture("tilted", BACKEND.asarray, dtype)
+    model = ScoreModel(MLP((2, 4, 2), embed=4), sde)
+    score = model.bind(model.init(BACKEND.rng(0), p.means.dtype)) if learned else ExactScore(p, sde)
+    for step in (
+        EulerMaruyama(Reverse(sde, score)), EulerMaruyama(Reverse(sde, score, 0.5)),
+        Heun(Reverse(sde, score, 0.0).drift), First(Langevin(score, 1e-3), Stay()),
+        First(Repeat(Langevin(score, lambda t: 1e-3 * t), 2), EulerMaruyama(Reverse(sde, score))),
+    ):  # fmt: skip
+        states = sampling(step, sde, dtype)
+        with nobody_waits():
+            for x in states:
+                assert x.shape == (5, 2)
