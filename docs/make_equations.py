@@ -55,8 +55,8 @@ def page() -> str:
     lines = [
         "# Equation → function → test",
         "",
-        "Made by `python docs/make_equations.py`; a test keeps it true. An equation without a function is an argument of the",
-        "text, checked all the same.",
+        "Made by `python docs/make_equations.py`; a test keeps it true. An equation without a function is an",
+        "argument of the text, checked all the same.",
         "",
         "| equation | functions | tests |",
         "|---|---|---|",

@@ -36,7 +36,7 @@ from refscore_backends import Backend
 # (Song et al. 2021, arXiv 2101.09258; below t_min and at the prior something is left out).
 OBJECTIVE = Denoising(weight=g_squared, times=UniformLogSNR(1e-3), antithetic=True)
 WIDTHS, FEATURES, BATCH, RATE = (2, 128, 128, 128, 2), 32, 512, 3e-3
-SAMPLES = 8_000
+SAMPLES, SCORE_SAMPLES, EXCESS_SAMPLES = 8_000, 20_000, 50_000
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,8 @@ def _compare(
     if problem.exact is None:
         return learned, None
     exact = flow_samples(ExactScore(problem.exact, model.sde), model.sde, SAMPLES, 2, rng, backend.xp.float64)
-    report.scores = score_table(score, problem.exact, model.sde, rng, dtype)
-    report.excess = excess_loss(score, problem.exact, model.sde, OBJECTIVE, rng, dtype)
+    report.scores = score_table(score, problem.exact, model.sde, rng, dtype, SCORE_SAMPLES)
+    report.excess = excess_loss(score, problem.exact, model.sde, OBJECTIVE, rng, dtype, EXCESS_SAMPLES)
     report.samples = sample_table(learned, exact, problem.exact, rng)
     return learned, exact
 

@@ -90,13 +90,11 @@ def _watched(states: Iterable[Array], times: Sequence[float], every: int) -> Ite
 
 def _look(x: Array, n: int, t: float) -> None:
     xp = array_namespace(x)
-    bad = ~xp.all(xp.isfinite(xp.reshape(x, (x.shape[0], -1))), axis=1)
-    if xp.any(bad):
-        rows = [int(xp.nonzero(bad)[0][i]) for i in range(min(5, int(xp.sum(xp.astype(bad, xp.int64)))))]
-        raise NotFiniteError(
-            f"step {n} (t = {t:.6g}): {int(xp.sum(xp.astype(bad, xp.int64)))} of {x.shape[0]} rows "
-            f"are not finite, the first: {rows}"
-        )
+    (bad,) = xp.nonzero(~xp.all(xp.isfinite(xp.reshape(x, (x.shape[0], -1))), axis=1))
+    count = bad.shape[0]
+    if count:
+        first = [int(bad[i]) for i in range(min(5, count))]
+        raise NotFiniteError(f"step {n} (t = {t:.6g}): {count} of {x.shape[0]} rows are not finite, the first: {first}")
 
 
 def last(states: Iterable[Array]) -> Array:

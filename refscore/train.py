@@ -99,24 +99,29 @@ def fit(
     endless = hasattr(data, "sample")
     if not endless:
         check_data("data", data)
-    if not isinstance(start, TrainingState):
-        # Only now: to go on from a state must draw nothing that the uninterrupted run does not.
-        start = _begin(model, optimizer, ema, rng, data.sample(rng, 1) if endless else data[:1, ...], start)
-    elif (start.average is None) != (ema is None):
-        raise ValueError("give the same ema (or none) as when the state was made")
+    if isinstance(start, TrainingState):
+        # Nothing is drawn here: to go on from a state must do as the uninterrupted run does.
+        if (start.average is None) != (ema is None):
+            raise ValueError("give the same ema (or none) as when the state was made")
+        _check_theta(start.theta, model, start.theta if endless else data)
+    else:
+        example = data.sample(rng, 1) if endless else data
+        check_data("data", example)
+        theta = model.init(rng, example.dtype) if start is None else start
+        _check_theta(theta, model, example)
+        start = _begin(theta, optimizer, ema)
     return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)
 
 
-def _begin(
-    model: Model, optimizer: Optimizer, ema: EMA | None, rng: Rng, example: Array, theta: Array | None
-) -> TrainingState:
-    if theta is None:
-        theta = model.init(rng, example.dtype)
+def _check_theta(theta: Array, model: Model, data: Array) -> None:
     check_floating("theta", theta, ndim=1)
     size = sum(math.prod(shape) for shape in model.shapes.values())
     if theta.shape != (size,):
         raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
-    check_same(theta, data=example)
+    check_same(theta, data=data)
+
+
+def _begin(theta: Array, optimizer: Optimizer, ema: EMA | None) -> TrainingState:
     nan = math.nan * array_namespace(theta).sum(theta[:1])
     average = None if ema is None else ema.init(theta)
     return TrainingState(0, theta, nan, nan, nan, optimizer.init(theta), average)
@@ -129,10 +134,11 @@ def _walk(
     last_good, end = None, state.step + steps
     while state.step < end:
         x0 = _batch(data, rng, batch)
+        before = state
         state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
         if state.step % check_every == 0 or state.step == end:
             _check(state, optimizer, last_good)
-            last_good = state
+            last_good = before  # whose parameters have just been seen to give a sound loss
         yield state
 
 

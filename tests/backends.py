@@ -1,8 +1,10 @@
 """The back ends that the tests run on."""
 
+import contextlib
 from typing import Any, Protocol
 
 import numpy as np
+
 from refscore_backends import Backend, BackendUnavailable, HostRng
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.numpy import NumpyBackend
@@ -30,10 +32,8 @@ class ReadOnlyNumpy(NumpyBackend):
 
 def _present() -> list[Any]:
     backends: list[Any] = [NumpyBackend(), ReadOnlyNumpy(), StrictBackend("device1")]
-    try:
+    with contextlib.suppress(BackendUnavailable):
         backends.append(CupyBackend(host_noise=True))
-    except BackendUnavailable:
-        pass
     return backends
 
 

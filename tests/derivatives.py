@@ -85,9 +85,7 @@ def subject(
     rng = np.random.default_rng(seed)
     live = [i not in fixed for i in range(len(xs))] if live is None else live
     params = {k: 0.6 * rng.standard_normal(shape) for k, shape in layer.shapes.items()}
-    tangents = tuple(
-        rng.standard_normal((K, *x.shape)) if alive else None for x, alive in zip(xs, live, strict=False)
-    )
+    tangents = tuple(rng.standard_normal((K, *x.shape)) if alive else None for x, alive in zip(xs, live, strict=False))
     return Subject(layer, backend, params, tuple(xs), tangents, frozenset(fixed))
 
 
@@ -213,9 +211,7 @@ def check_symmetry(s: Subject, seed: int) -> float:
         return replace(s, tangents=tangents).jvp_backward(None, dydot[None, ...])[0]
 
     dydot = rng.standard_normal(s.forward(s.xs, s.params).shape)
-    u, v = (
-        tuple(None if x is None else rng.standard_normal((1, *x.shape[1:])) for x in s.tangents) for _ in range(2)
-    )
+    u, v = (tuple(None if x is None else rng.standard_normal((1, *x.shape[1:])) for x in s.tangents) for _ in range(2))
     left = [(du, b[0]) for du, b in zip(hessian(u), v, strict=False) if du is not None and b is not None]
     right = [(dv, a[0]) for dv, a in zip(hessian(v), u, strict=False) if dv is not None and a is not None]
     return _within(_gap(left, right), "complex step", "mixed derivatives are not symmetric")

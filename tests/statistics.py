@@ -17,14 +17,16 @@ def assert_mean(x: np.ndarray, mu: float, alpha: float = ALPHA, bias: float = 0.
     assert error <= allowed, f"mean off by {error:.3g}, allowed {allowed:.3g} (n = {n}, alpha = {alpha})"
 
 
-def assert_law(x: np.ndarray, mixture: object, frequencies: np.ndarray, alpha: float = ALPHA, bias: float = 0.0) -> None:
+def assert_law(
+    x: np.ndarray, mixture: object, frequencies: np.ndarray, alpha: float = ALPHA, bias: float = 0.0
+) -> None:
     """The characteristic function of the sample is that of the mixture at every frequency (Hoeffding).
 
     Cosines and sines are bounded, so this holds at every n and in any dimension.
     """
     w, m = np.asarray(mixture.weights), np.asarray(mixture.means)  # type: ignore[attr-defined]
     C = np.asarray(mixture.covariances)  # type: ignore[attr-defined]
-    K, D = m.shape
+    D = m.shape[1]
     if C.ndim == 1:
         C = C[:, None, None] * np.eye(D)
     elif C.ndim == 2:

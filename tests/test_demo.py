@@ -22,7 +22,13 @@ def run(*args: object) -> int:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything as it is, with fewer samples: these tests look at the plumbing."""
-    monkeypatch.setattr(demo, "SAMPLES", 200)
+    for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
+        monkeypatch.setattr(demo, name, 200)
+
+
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refscore.plots.demo", lambda *args: [])
 
 
 def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,11 +51,13 @@ def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pyt
     assert np.isfinite(score(np.zeros((2, 2), dtype="float32"), 0.5)).all()
 
 
+@pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", [n for n in MIXTURES if n != "tilted"])
 def test_demo_runs_on_every_embedded_set(name: str, tmp_path: Path) -> None:
     assert run("--steps", "3", "--data", name, "--out", tmp_path) == 0
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_demo_is_the_same_in_every_bit_for_the_same_seed(tmp_path: Path) -> None:
     for folder, seed in (("a", 7), ("b", 7), ("c", 8)):
         assert run(*FAST, "--seed", seed, "--out", tmp_path / folder) == 0
@@ -58,6 +66,7 @@ def test_demo_is_the_same_in_every_bit_for_the_same_seed(tmp_path: Path) -> None
     assert not np.array_equal(a, c)
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_demo_runs_on_the_strict_back_end_with_the_same_numbers(tmp_path: Path) -> None:
     for backend in ("numpy", "strict"):
         assert run(*FAST, "--backend", backend, "--out", tmp_path / backend) == 0
@@ -104,6 +113,7 @@ def test_declared_scale_of_an_embedded_set_is_that_of_its_samples(name: str) -> 
     assert abs(np.sqrt(np.mean(x**2)) / problem.std - 1) < 0.02
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_ctrl_c_keeps_what_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

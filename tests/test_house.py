@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = {
     "arrays": 0, "simulation": 0,
     "mixture": 1, "distance": 1, "schedules": 1, "optim": 1, "nn.layer": 1,
-    "nn.dense": 1, "nn.activation": 1, "nn.embed": 1,
+    "nn.dense": 1, "nn.add": 1, "nn.activation": 1, "nn.embed": 1,
     "sde": 2, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
     "nn.score_model": 3, "nn": 3,
     "reverse": 4, "objectives": 4, "floor": 5, "fast": 5,
@@ -25,7 +25,8 @@ ROWS = {
 }  # fmt: skip
 WITH_NUMPY = {"data", "plots", "demo", "cli"}
 SAME_ROW = {  # neighbours in reading order, earlier first
-    ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
+    ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
+    ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
     ("distance", "mixture"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),
 }  # fmt: skip
 
@@ -69,7 +70,12 @@ def test_only_the_edges_choose_a_library() -> None:
 
 def test_matplotlib_and_tqdm_are_imported_inside_functions() -> None:
     for module, tree in modules().items():
-        top = {n for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for n in imports(ast.Module([node], []))}
+        top = {
+            n
+            for node in tree.body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for n in imports(ast.Module([node], []))
+        }
         assert not {n.split(".")[0] for n in top} & {"matplotlib", "tqdm", "threadpoolctl"}, module
 
 
@@ -107,6 +113,10 @@ def test_no_class_was_forgotten_in_its_table() -> None:
         }  # fmt: skip
 
     assert classes(refscore.sde, "alpha", "sigma", "time") == {type(s) for s in refscore.sde.SDES.values()}
-    layers = classes(refscore.nn, "forward", "jvp_backward") - {refscore.nn.Net, refscore.nn.MLP, refscore.nn.ScoreModel}
+    layers = classes(refscore.nn, "forward", "jvp_backward") - {
+        refscore.nn.Net,
+        refscore.nn.MLP,
+        refscore.nn.ScoreModel,
+    }
     assert layers - {refscore.nn.Fourier} == {type(make(2)) for make in refscore.nn.LAYERS.values()}
     assert classes(refscore.objectives, "__call__", "at") == {type(o) for o in refscore.objectives.OBJECTIVES.values()}

@@ -3,8 +3,22 @@
 import pytest
 
 from refscore import (
-    EMA, MLP, VE, VP, Adam, Denoising, EulerMaruyama, ExactScore, GaussianMixture, Heun, Langevin, Reverse,
-    ScoreModel, fit, prior, simulate,
+    EMA,
+    MLP,
+    VE,
+    VP,
+    Adam,
+    Denoising,
+    EulerMaruyama,
+    ExactScore,
+    GaussianMixture,
+    Heun,
+    Langevin,
+    Reverse,
+    ScoreModel,
+    fit,
+    prior,
+    simulate,
 )  # fmt: skip
 from refscore.data import mixture
 from refscore.samplers import First, Stay

@@ -228,9 +228,7 @@ def test_a_loss_that_is_not_finite_from_the_start_is_no_measure_for_what_follows
 
 
 def test_the_last_step_is_always_looked_at() -> None:
-    states = fit(
-        MODEL, poisoned(5, "loss", math.nan), POINTS, Adam(1e-3), np.random.default_rng(0), steps=5, batch=8
-    )
+    states = fit(MODEL, poisoned(5, "loss", math.nan), POINTS, Adam(1e-3), np.random.default_rng(0), steps=5, batch=8)
     with pytest.raises(DivergenceError, match="by step 5"):
         last(states)
 
@@ -335,8 +333,7 @@ TEST_SET = TILTED.diffuse(1.0, LEVEL).sample(np.random.default_rng(12345), 20_00
 def learned(seed: int, steps: int) -> float:
     """E‖s_θ - s‖²/E‖s‖² of a 2-64-64-2 net at σ = 1/2, after steps of 256 fresh samples."""
     t = SDE.time(LEVEL)
-    # data_std makes the input scale 1 at this level: the network reads x itself.
-    model = ScoreModel(MLP((2, 64, 64, 2)), SDE, data_std=math.sqrt(1 - LEVEL**2))
+    model = ScoreModel(MLP((2, 64, 64, 2)), SDE, data_std=1.8)
     states: Iterator[TrainingState] = fit(
         model, Denoising(times=FixedTime(t)), TILTED, Adam(WarmupCosine(3e-3, steps)), np.random.default_rng(seed),
         steps=steps,
@@ -345,7 +342,7 @@ def learned(seed: int, steps: int) -> float:
 
 
 def test_a_small_network_learns_the_score_within_four_percent() -> None:
-    assert learned(0, 1000) <= 0.04  # .016 to .022 over six seeds
+    assert learned(0, 1000) <= 0.04  # .0165 to .0206 over six seeds
 
 
 @pytest.mark.slow

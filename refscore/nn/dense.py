@@ -5,32 +5,37 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng
-from refscore.nn.layer import Adjoints, Grads, plus, rows, sum_to
+from refscore.arrays import Array, Params, Rng, check_positive
+from refscore.nn.layer import Adjoints, Grads, rows, sum_to
 
 
 @dataclass(frozen=True)
 class Dense:
     """Affine map y = x W + e T + b on the last axis; without n_cond just y = x W + b.
 
-    e is the embedding of the noise level, (B, n_cond), or (1, n_cond) when all samples share one
-    level. The map is linear in (x, e), so the tangent pass is the same product without b, and the
-    transposes are products with Wᵀ and Tᵀ. Every axis before the last is a batch axis, so a stack
-    of K tangents (K, B, n_in) needs no code of its own.
+    e embeds the noise level, (B, n_cond), or (1, n_cond) when all samples share one level. It is a
+    constant of the sample: T learns, but neither tangent nor adjoint goes on to e. The map is linear
+    in x, so the tangent pass is the same product without e and b, and the transpose a product with
+    Wᵀ. Every axis before the last is a batch axis, so a stack of K tangents (K, B, n_in) needs no
+    code of its own.
+
+    gain is the standard deviation that initial W and T give to outputs of unit-variance inputs.
 
     Raises
     ------
     ValueError
-        When built with n_in < 1, n_out < 1 or n_cond < 0.
+        When built with n_in < 1, n_out < 1, n_cond < 0, or a gain that is not positive.
     """
 
     n_in: int
     n_out: int
     n_cond: int = 0
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.n_in, self.n_out) < 1 or self.n_cond < 0:
             raise ValueError(f"{self}: n_in and n_out must be at least 1, n_cond at least 0")
+        check_positive(gain=self.gain)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -39,9 +44,9 @@ class Dense:
         return {"W": (self.n_in, self.n_out), **cond, "b": (self.n_out,)}
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
-        """W ~ N(0, 1/n_in), T ~ N(0, 1/n_cond), b = 0: unit-variance inputs stay of unit order."""
+        """W ~ N(0, gain²/n_in), T ~ N(0, gain²/n_cond), b = 0."""
         params = {
-            name: rng.standard_normal(shape, dtype=dtype) * shape[0] ** -0.5
+            name: rng.standard_normal(shape, dtype=dtype) * (self.gain * shape[0] ** -0.5)
             for name, shape in self.shapes.items()
             if name != "b"
         }
@@ -55,36 +60,28 @@ class Dense:
         return y, xs
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = dy Wᵀ, dW = xᵀ dy, db = Σ dy; de and dT alike."""
-        dxs, grads = self._transpose(params, cache, dy)
-        grads["b"] = array_namespace(dy).sum(rows(dy), axis=0)
-        return dxs, grads
+        """dx = dy Wᵀ, dW = xᵀ dy, dT = eᵀ dy, db = Σ dy."""
+        xp = array_namespace(dy)
+        x, *condition = cache
+        grads = {"W": xp.matrix_transpose(rows(x)) @ rows(dy), "b": xp.sum(rows(dy), axis=0)}
+        if condition:
+            (e,) = condition
+            grads["T"] = xp.matrix_transpose(e) @ sum_to(dy, (*e.shape[:-1], self.n_out))
+        return (dy @ xp.matrix_transpose(params["W"]), *(None for _ in condition)), grads
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = ẋ W + ė T; the tape: the tangents."""
-        terms = [xdot @ params[name] for name, xdot in zip("WT", xdots, strict=False) if xdot is not None]
-        return (sum(terms[1:], terms[0]) if terms else None), xdots
+        """ẏ = ẋ W; the tape: ẋ."""
+        return (None if xdots[0] is None else xdots[0] @ params["W"]), xdots[0]
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """No curvature, so it is the transpose twice; b does not reach ẏ."""
-        dxs, grads = self.backward(params, cache, dy) if dy is not None else ((None,) * len(cache), {})
-        dxdots, tangent_grads = self._transpose(params, tape, dydot)
-        for name, grad in tangent_grads.items():
-            grads[name] = plus(grads.get(name), grad)
-        return dxs, dxdots, {name: grads.get(name, 0 * params[name]) for name in self.shapes}
-
-    def _transpose(self, params: Params, xs: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """The transpose of x W + e T, in the inputs that are there and in W and T."""
-        xp = array_namespace(dy)
-        dxs: list[Array | None] = []
-        grads: Grads = {}
-        for name, x in zip("WT", xs, strict=False):
-            if x is None:
-                dxs.append(None)
-                continue
-            dz = sum_to(dy, (*x.shape[:-1], self.n_out))
-            dxs.append(dz @ xp.matrix_transpose(params[name]))
-            grads[name] = xp.matrix_transpose(rows(x)) @ rows(dz)
-        return tuple(dxs), grads
+        """No curvature, so it is the transpose twice, in (x, dy) and in (ẋ, dẏ); e and b do not reach ẏ."""
+        xp = array_namespace(dydot)
+        none: Adjoints = (None,) * len(cache)
+        if dy is None:
+            dxs, grads = none, {name: 0 * params[name] for name in self.shapes}
+        else:
+            dxs, grads = self.backward(params, cache, dy)
+        grads["W"] = grads["W"] + xp.matrix_transpose(rows(tape)) @ rows(dydot)
+        return dxs, (dydot @ xp.matrix_transpose(params["W"]), *none[1:]), grads

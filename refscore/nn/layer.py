@@ -58,10 +58,10 @@ def rows(x: Array) -> Array:
 
 def sum_to(dy: Array, shape: tuple[int, ...]) -> Array:
     """The transpose of broadcasting: sum dy over the axes along which `shape` was repeated."""
-    xp = array_namespace(dy)
     extra = dy.ndim - len(shape)
     repeated = tuple(i + extra for i, n in enumerate(shape) if n == 1 and dy.shape[i + extra] != 1)
     if extra or repeated:
+        xp = array_namespace(dy)
         dy = xp.reshape(xp.sum(dy, axis=tuple(range(extra)) + repeated), shape)
     return dy
 

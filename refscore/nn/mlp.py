@@ -12,6 +12,9 @@ from refscore.nn.net import Net, Row
 class MLP(Net):
     """h₀ = x,   h_l = φ(h_{l-1} W_l + e T_l + b_l),   y = h_L W + b.
 
+    Initial weights have gain 1.68, with which SiLU keeps the mean square of a standard normal input;
+    the head has gain 0.1, so that the first answers are small.
+
     Parameters
     ----------
     widths : sequence of int
@@ -36,8 +39,8 @@ class MLP(Net):
         *hidden, n_out = widths[1:]
         n = widths[0]
         for l, n_next in enumerate(hidden, start=1):
-            rows.append((f"dense{l}", Dense(n, n_next, embed), (h, *condition)))
+            rows.append((f"dense{l}", Dense(n, n_next, embed, gain=1.68), (h, *condition)))
             rows.append((f"act{l}", activation or SiLU(), (f"dense{l}",)))
             h, n = f"act{l}", n_next
-        rows.append(("head", Dense(n, n_out), (h,)))
+        rows.append(("head", Dense(n, n_out, gain=0.1), (h,)))
         super().__init__(tuple(rows))

@@ -85,11 +85,11 @@ class ScoreModel:
         dxs, grads = self.body.backward(params, cache, out * dy)
         return (scale * dxs[0],), grads
 
-    def jvp(self, params: Params, cache: Any, xdot: Array) -> tuple[Array, Any]:
+    def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
         """ẋ (K, B, ...) -> ṡ (K, B, ...), and the tape."""
         cache, scale, out = cache
-        ydot, tape = self.body.jvp(params, cache, scale * xdot, *self._no_tangent)
-        return out * ydot, tape
+        ydot, tape = self.body.jvp(params, cache, None if xdot is None else scale * xdot, *self._no_tangent)
+        return (None if ydot is None else out * ydot), tape
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array

@@ -1,6 +1,7 @@
 """The workloads in refscore, as a reader of the book would write them.
 
     refscore          the public functions, nothing else
+    refscore-fast     W3-mixture with `FastExactScore`, two matrix products
     refscore-chunks   W3-net with 512 samples at a time through all steps, so that what a layer has
                       just written is still in the cache when the next one reads it (the mixture's
                       arrays are small: there, chunks only multiply the calls)
@@ -36,6 +37,7 @@ from refscore import (
     simulate,
 )
 from refscore.arrays import SDE, Score, flat, views
+from refscore.fast import FastExactScore
 from refscore.simulation import last
 from refscore_backends import get, keep_memory
 
@@ -118,15 +120,16 @@ def network(path: w.Path = w.TIMED, chunk: int = w.SAMPLES) -> w.Unit:
     return sampling(model.bind(theta(model)), path, chunk)
 
 
-def mixture(path: w.Path = w.TIMED) -> w.Unit:
+def mixture(path: w.Path = w.TIMED, exact: Any = ExactScore) -> w.Unit:
     """W3-mixture: the exact score in the network's place."""
-    exact = GaussianMixture(*(a.astype("float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
-    return sampling(ExactScore(exact, PROCESS), path)
+    law = GaussianMixture(*(a.astype("float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
+    return sampling(exact(law, PROCESS), path)
 
 
 VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
     "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture},
     "refscore-chunks": {"W3-net": lambda path=w.TIMED: network(path, CHUNK)},
+    "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
 }
 
 

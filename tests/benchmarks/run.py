@@ -28,6 +28,7 @@ OURS = "refscore"
 VARIANTS = {  # variant -> the library it needs, the workloads it has
     "refscore": ("refscore", w.NAMES),
     "refscore-chunks": ("refscore", ("W3-net",)),
+    "refscore-fast": ("refscore", ("W3-mixture",)),
     "torch": ("torch", w.NAMES),
     "torch-best": ("torch", w.NAMES),
     "torch-gemm": ("torch", ("W3-mixture",)),

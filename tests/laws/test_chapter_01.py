@@ -185,17 +185,19 @@ def test_score_jacobian_and_its_trace(p: GaussianMixture, seed: int) -> None:
 
     for e, column in zip(basis, J, strict=True):
         np.testing.assert_allclose(column, (4 * slope(e, h / 2) - slope(e, h)) / 3, atol=1e-7 * (1 + np.abs(J).max()))
-    np.testing.assert_allclose(p.divergence(x, alpha, sigma), np.einsum("dbd->b", J), atol=1e-11 * (1 + np.abs(J).max()))
+    np.testing.assert_allclose(
+        p.divergence(x, alpha, sigma), np.einsum("dbd->b", J), atol=1e-11 * (1 + np.abs(J).max())
+    )
 
 
 @given(p=mixtures(), seed=seeds, alpha=st.floats(0.05, 1.0), sigma=st.floats(0.05, 5.0))
-def test_posterior_mean_is_a_step_along_the_score(
-    p: GaussianMixture, seed: int, alpha: float, sigma: float
-) -> None:
+def test_posterior_mean_is_a_step_along_the_score(p: GaussianMixture, seed: int, alpha: float, sigma: float) -> None:
     """Eq. (1.13), two ways that share no code."""
     x = p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
     step = (x + sigma**2 * p.score(x, alpha, sigma)) / alpha
-    np.testing.assert_allclose(step, p.posterior_mean(x, alpha, sigma), rtol=0, atol=1e-11 * (1 + np.abs(x).max() / alpha))
+    np.testing.assert_allclose(
+        step, p.posterior_mean(x, alpha, sigma), rtol=0, atol=1e-11 * (1 + np.abs(x).max() / alpha)
+    )
 
 
 @given(p=mixtures(), seed=seeds)
@@ -213,7 +215,9 @@ def test_a_langevin_step_is_what_the_chapter_says() -> None:
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.full(1, variance))
     kernel = Langevin(lambda x, t: p.score(x), eps)
     x, z = np.array([[0.7], [-2.0]]), np.array([[1.0], [-0.5]])
-    np.testing.assert_allclose(kernel(x, 0.0, ReplayRng(z)), x - eps * x / variance + math.sqrt(2 * eps) * z, rtol=1e-14)
+    np.testing.assert_allclose(
+        kernel(x, 0.0, ReplayRng(z)), x - eps * x / variance + math.sqrt(2 * eps) * z, rtol=1e-14
+    )
     pull = kernel(np.ones((1, 1)), 0.0, ReplayRng(np.zeros((1, 1))))[0, 0]
     push = kernel(np.zeros((1, 1)), 0.0, ReplayRng(np.ones((1, 1))))[0, 0]
     assert abs(push**2 / (1 - pull**2) - variance / (1 - eps / (2 * variance))) < 1e-12  # v = pull² v + push²

@@ -265,8 +265,7 @@ def test_langevin_has_its_closed_law_after_n_steps(n: int, eps: float) -> None:
 def test_the_stationary_variance_of_langevin_is_inflated_by_its_step() -> None:
     sigma2, eps = 0.7, 0.2
     (A,), (B,), _ = (
-        a.ravel()
-        for a in probe(lambda x, rng: Langevin(lambda x, t: -x / sigma2, eps)(x, 0.5, rng), 1, 1)
+        a.ravel() for a in probe(lambda x, rng: Langevin(lambda x, t: -x / sigma2, eps)(x, 0.5, rng), 1, 1)
     )
     assert abs(A - (1 - eps / sigma2)) <= 1e-15
     assert abs(B - math.sqrt(2 * eps)) <= 1e-15

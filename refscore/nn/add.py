@@ -1,0 +1,51 @@
+"""Add: where paths of a network meet."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import Array, Params, Rng
+from refscore.nn.layer import Adjoints, Grads, sum_to
+
+
+@dataclass(frozen=True)
+class Add:
+    """y = x₁ + x₂ + ..., each broadcast to the shape of y: a skip connection, or one row added to all.
+
+    Linear, so the tangent pass is the sum again; the transpose of broadcasting is summing.
+    """
+
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
+        """Nothing to learn."""
+        return {}
+
+    def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
+        """Inputs whose shapes broadcast -> their sum; the cache: the shapes, that of y first."""
+        y = sum(xs[1:], xs[0])
+        return y, [x.shape for x in (y, *xs)]
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
+        """dy to each input, summed over the axes along which that was repeated."""
+        return tuple(sum_to(dy, shape) for shape in cache[1:]), {}
+
+    def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
+        """ẏ = ẋ₁ + ẋ₂ + ..., in the shape of y; the tape: which tangents there are."""
+        there = [xdot is not None for xdot in xdots]
+        if not any(there):
+            return None, there
+        dots = [xdot for xdot in xdots if xdot is not None]
+        ydot = sum(dots[1:], dots[0])
+        return array_namespace(ydot).broadcast_to(ydot, (ydot.shape[0], *cache[0])), there
+
+    def jvp_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
+    ) -> tuple[Adjoints, Adjoints, Grads]:
+        """The transpose twice; a missing tangent gets no adjoint."""
+        shapes = cache[1:]
+        dxs: Adjoints = (None,) * len(shapes) if dy is None else tuple(sum_to(dy, shape) for shape in shapes)
+        K = dydot.shape[0]
+        dxdots = tuple(sum_to(dydot, (K, *shape)) if there else None for shape, there in zip(shapes, tape, strict=True))
+        return dxs, dxdots, {}
