@@ -66,18 +66,26 @@ class ScoreModel:
     def bind(self, theta: Array) -> Callable[[Array, Time], Array]:
         """The score (x, t) -> (B, ...) at these parameters."""
         params = views(theta, self.shapes)
-        return lambda x, t: self.forward(params, x, t)[0]
+
+        def score(x: Array, t: Time) -> Array:
+            scale, out, level = self._scales(x, t)
+            return out * self.body.apply(params, scale * x, *level)
+
+        return score
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
-        t = at(t, x)
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        xp = namespace(t)
-        scale = per_sample(1 / xp.sqrt(alpha**2 * self.data_std**2 + sigma**2), x)
-        out = per_sample(-1 / sigma, x)
-        level = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
+        scale, out, level = self._scales(x, t)
         y, cache = self.body.forward(params, scale * x, *level)
         return out * y, (cache, scale, out)
+
+    def _scales(self, x: Array, t: Time) -> tuple[Array, Array, tuple[Array, ...]]:
+        """c and -1/σ, shaped to multiply x, and the level if the body reads one."""
+        t = at(t, x)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        scale = 1 / namespace(t).sqrt(alpha**2 * self.data_std**2 + sigma**2)
+        level = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
+        return per_sample(scale, x), per_sample(-1 / sigma, x), level
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
         """ds -> (dx,) and the gradients."""

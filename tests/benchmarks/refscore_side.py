@@ -2,9 +2,6 @@
 
     refscore          the public functions, nothing else
     refscore-fast     W3-mixture with `FastExactScore`, two matrix products
-    refscore-chunks   W3-net with 512 samples at a time through all steps, so that what a layer has
-                      just written is still in the cache when the next one reads it (the mixture's
-                      arrays are small: there, chunks only multiply the calls)
 
 Where this differs from the definitions: nowhere in the arithmetic of the network. W1 runs inside `fit`,
 which also measures the gradient's norm, as it does for every user. Noise levels are told by t, from which the
@@ -44,7 +41,6 @@ from refscore_backends import get, keep_memory
 __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]
 
 BODY = MLP((w.DIMENSION, *[w.WIDTH] * w.DEPTH, w.DIMENSION), embed=w.EMBEDDING)
-CHUNK = 512
 
 
 def theta(model: ScoreModel) -> w.Array:
@@ -102,22 +98,18 @@ class Quiet:
         return np.zeros(size, dtype=dtype)
 
 
-def sampling(score: Score, path: w.Path, chunk: int = w.SAMPLES) -> w.Unit:
-    """Fifty steps of the reverse SDE, `chunk` samples at a time; returns the samples."""
+def sampling(score: Score, path: w.Path) -> w.Unit:
+    """Fifty steps of the reverse SDE; returns the samples."""
     step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), w.prior()
     rng: Any = Quiet() if path.quiet else get("numpy").rng(seed=0)
 
-    def unit() -> w.Array:
-        parts = [start[k : k + chunk] for k in range(0, len(start), chunk)]
-        return np.concatenate([last(simulate(step, x, times, rng)) for x in parts])
-
-    return unit
+    return lambda: last(simulate(step, start, times, rng))
 
 
-def network(path: w.Path = w.TIMED, chunk: int = w.SAMPLES) -> w.Unit:
+def network(path: w.Path = w.TIMED) -> w.Unit:
     """W3-net: a score model bound to its weights."""
     model = ScoreModel(BODY, PROCESS, data_std=w.DATA_STD)
-    return sampling(model.bind(theta(model)), path, chunk)
+    return sampling(model.bind(theta(model)), path)
 
 
 def mixture(path: w.Path = w.TIMED, exact: Any = ExactScore) -> w.Unit:
@@ -128,7 +120,6 @@ def mixture(path: w.Path = w.TIMED, exact: Any = ExactScore) -> w.Unit:
 
 VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
     "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture},
-    "refscore-chunks": {"W3-net": lambda path=w.TIMED: network(path, CHUNK)},
     "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
 }
 

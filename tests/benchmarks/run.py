@@ -27,7 +27,6 @@ ROOT = HERE.parent.parent
 OURS = "refscore"
 VARIANTS = {  # variant -> the library it needs, the workloads it has
     "refscore": ("refscore", w.NAMES),
-    "refscore-chunks": ("refscore", ("W3-net",)),
     "refscore-fast": ("refscore", ("W3-mixture",)),
     "torch": ("torch", w.NAMES),
     "torch-best": ("torch", w.NAMES),
