@@ -60,10 +60,10 @@ class GaussianMixture:
     weights: Array
     means: Array
     covariances: Array
-    _log_weights: Array = field(init=False, repr=False)
-    _variances: Array = field(init=False, repr=False)  # (K, D), or (K, 1) if isotropic
-    _axes: Array | None = field(init=False, repr=False)  # (K, D, D), columns are eigenvectors
-    _singular: bool = field(init=False, repr=False)
+    log_weights: Array = field(init=False)  # (K,), -inf for a weight of 0
+    variances: Array = field(init=False)  # eigenvalues of the covariances: (K, D), or (K, 1) if isotropic
+    _axes: Array | None = field(init=False)  # (K, D, D), columns are eigenvectors
+    _singular: bool = field(init=False)
 
     def __post_init__(self) -> None:
         _check_parameters(self.weights, self.means, self.covariances)
@@ -72,7 +72,7 @@ class GaussianMixture:
         log_weights = xp.where(seen, xp.log(xp.where(seen, self.weights, 1.0)), -math.inf)
         variances, axes, singular = _decompose(self.covariances)
         for name, value in (
-            ("_log_weights", log_weights), ("_variances", variances), ("_axes", axes), ("_singular", singular),
+            ("log_weights", log_weights), ("variances", variances), ("_axes", axes), ("_singular", singular),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -90,16 +90,6 @@ class GaussianMixture:
         """K, the number of components."""
         return int(self.means.shape[0])
 
-    @property
-    def log_weights(self) -> Array:
-        """log w_k (K,), -inf for a component of weight 0."""
-        return self._log_weights
-
-    @property
-    def variances(self) -> Array:
-        """Eigenvalues of the covariances: (K, D), or (K, 1) if isotropic."""
-        return self._variances
-
     # -------------------------------------------------------------- the law
 
     def sample(self, rng: Rng, n: int) -> Array:
@@ -111,7 +101,7 @@ class GaussianMixture:
         # The last bound is left out, so that rounding in the sum cannot lead past component K.
         k = xp.searchsorted(xp.cumulative_sum(self.weights)[:-1], u, side="right")
         z = rng.standard_normal((n, self.dim), dtype=self.means.dtype)
-        z = xp.take(xp.sqrt(self._variances), k, axis=0) * z
+        z = xp.take(xp.sqrt(self.variances), k, axis=0) * z
         if self._axes is not None:
             z = xp.matmul(xp.take(self._axes, k, axis=0), z[..., None])[..., 0]
         return xp.take(self.means, k, axis=0) + z
@@ -235,14 +225,14 @@ class GaussianMixture:
         self._check(x, sigma)
         x = turned(x)
         y = self._in(xp.expand_dims(x, axis=0) - alpha * self.means[..., None])
-        variances = alpha**2 * self._variances[..., None] + sigma**2
+        variances = alpha**2 * self.variances[..., None] + sigma**2
         sd = xp.sqrt(variances)
         size = xp.max(xp.abs(real(x)), axis=0)
         far = math.sqrt(xp.finfo(size.dtype).max / (1000 * self.dim)) * xp.min(real(sd), axis=(0, 1))
         shrink = xp.maximum(size / far, 1.0)
         z = y / (shrink * sd)
         log_sd = xp.sum(xp.log(sd), axis=1) * (self.dim // sd.shape[1])
-        log_joint = self._log_weights[:, None] - log_sd - 0.5 * xp.sum(z * z, axis=1)
+        log_joint = self.log_weights[:, None] - log_sd - 0.5 * xp.sum(z * z, axis=1)
         return _View(y, variances, log_joint, size, shrink)
 
     def _pull(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
@@ -257,7 +247,7 @@ class GaussianMixture:
 
     def _posteriors(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
         """Means of x₀ given x and k (K, D, B), r_k (K, B), variances of x₀ given x and k in k's axes."""
-        view, lam = self._look(x, alpha, sigma), self._variances[..., None]
+        view, lam = self._look(x, alpha, sigma), self.variances[..., None]
         means = self.means[..., None] + self._out(alpha * lam / view.variances * view.y)
         return means, _softmax(view.log_joint), lam * sigma**2 / view.variances
 
