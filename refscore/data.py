@@ -40,7 +40,7 @@ def circle() -> Parameters:
 
 
 def spiral() -> Parameters:
-    """Sixty narrow components along one and a half turns of a spiral."""
+    """Sixty narrow components along a little more than one turn of a spiral."""
     angles = 3 * math.pi * np.sqrt(np.linspace(0.05, 1, 60))
     means = 0.25 * angles[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return [1 / 60] * 60, means, [0.1**2] * 60

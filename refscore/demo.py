@@ -32,8 +32,9 @@ from refscore.train import DivergenceError, TrainingState
 from refscore_backends import Backend
 
 # Likelihood weighting, with times drawn so that every log signal-to-noise ratio counts alike: the
-# excess loss then bounds, in nats, the Kullback-Leibler divergence between data and model
-# (Song et al. 2021, arXiv 2101.09258; below t_min and at the prior something is left out).
+# excess loss then bounds, in nats, the Kullback-Leibler divergence between data and the reverse SDE with
+# the learned score (Song et al. 2021, arXiv 2101.09258), but for what is below t_min and for the prior.
+# The flow that is sampled below has no such bound.
 OBJECTIVE = Denoising(weight=g_squared, times=UniformLogSNR(1e-3), antithetic=True)
 WIDTHS, FEATURES, BATCH, RATE = (2, 128, 128, 128, 2), 32, 512, 3e-3
 SAMPLES, SCORE_SAMPLES, EXCESS_SAMPLES = 8_000, 20_000, 50_000
@@ -186,10 +187,9 @@ def _train(
 def _loss_in_words(report: Report) -> str:
     """Mean over the last ten reports and its standard error: a single batch says little."""
     recent = report.loss[-10:]
-    loss, error = float(np.mean(recent)), float(np.std(recent)) / math.sqrt(len(recent))
-    if report.floor is None:
-        return f"loss {loss:.3f} ± {error:.3f}"
-    return f"excess loss {loss - report.floor.value:.3f} ± {error:.3f}"
+    loss = float(np.mean(recent))
+    error = f" ± {float(np.std(recent, ddof=1)) / math.sqrt(len(recent)):.3f}" if len(recent) > 1 else ""
+    return f"loss {loss:.3f}{error}" if report.floor is None else f"excess loss {loss - report.floor.value:.3f}{error}"
 
 
 @contextmanager

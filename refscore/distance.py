@@ -63,8 +63,8 @@ def energy_distance(x: Array, y: Array) -> Estimate:
     """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ from samples (N, D), (M, D)      Székely and Rizzo 2013.
 
     Zero exactly when the laws agree. Without bias, so it may come out negative; the error is that of
-    the U-statistic's first-order projection (it is too small for two samples of one law, where that
-    projection vanishes: there compare with the distance between two exact samples).
+    the U-statistic's first-order projection. For two samples of one law that projection vanishes, and the
+    error, itself random, is some √2 too large: there compare with the distance between two exact samples.
     """
     _check_pair(x, y)
     xp = array_namespace(x)

@@ -75,7 +75,9 @@ def excess_loss(
     """E_t λ(t) ½ E‖s - s*‖², by Monte Carlo: what `objective` loses above its floor.
 
     Held against the exact score instead of the noise, so it is free of the floor's own variance, which
-    buries the excess in any training curve. With λ = g² it bounds KL(data ‖ model) up to the ends.
+    buries the excess in any training curve. With λ = g², (1 - t_min) times it plus KL(p₁ ‖ prior) bounds, in nats,
+    KL(p_{t_min} ‖ law of the reverse SDE, lam = 1, with this score) (arXiv 2101.09258, Theorem 1). The law
+    of the probability flow has no such bound, its divergence can be larger.
     """
     x0, z = mixture.sample(rng, n), rng.standard_normal((n, mixture.dim), dtype=mixture.means.dtype)
     t, factor = objective.times.at(sde, rng.random((n,), dtype=mixture.means.dtype))

@@ -6,7 +6,8 @@ With v_k = α² C_k + σ² the log joint density of x and component k is linear 
 
 one product for all samples; and the score Σ_k r_k (α m_k - x)/v_k is linear in r, another one. What is lost: the
 square of a difference is taken as a difference of squares, so the odds of the components err by u |x|²/v, u the
-rounding unit. Keep to |x| below 300 standard deviations in float32 (1e-2 there, 1e-6 near the modes).
+rounding unit, and so does the score by u |x|/v, where two terms cancel. Keep to |x| below 300 standard deviations
+in float32.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ If x₀ ~ Σ_k w_k N(m_k, C_k) and x = α x₀ + σ z with z ~ N(0, I), then
     x ~ Σ_k w_k N(α m_k, S_k),    S_k = α² C_k + σ² I                                 Eq. (1.9)
 
 is a mixture again. Each C_k is decomposed once, C_k = U_k diag(λ_k) U_kᵀ, so that S_k has the
-same axes U_k and the variances α² λ_k + σ²: a noise level then costs no linear algebra. α and σ
+same axes U_k and the variances α² λ_k + σ²: a noise level then costs no decomposition. α and σ
 are floats, or arrays of shape (1,) or (B,), one noise level a sample.
 
 Inside, samples are the last axis, (K, D, B): sums over the few components and dimensions then
@@ -39,8 +39,8 @@ class GaussianMixture:
 
     Notes
     -----
-    Scores are exact to 1e-12 + 10 u κ in norm (u the rounding unit, κ the condition number of
-    S_k), for σ from 1e-8 to 1e5 and |x| up to 1e150 in float64. Between two narrow and distant
+    The relative error of a score, in norm, is at most 1e-12 + 10 u κ (u the rounding unit, κ the largest
+    condition number of the S_k), for σ from 1e-8 to 1e5 and |x| up to 1e150 in float64. Between two narrow and distant
     modes the error is that of the log odds, u |x - m|²/σ² (1e-7 at |x - m| = 3e4 σ): the odds are
     a small difference of two large squares. Where the score itself exceeds the largest number
     it saturates there; log p becomes -inf. Means should stay below 1e100 standard deviations. A

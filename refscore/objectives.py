@@ -55,7 +55,7 @@ class TimeLaw(Protocol):
     """A law of t on (0, 1], told by its quantiles."""
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """u in [0, 1) -> t, and the factor (density of uniform t on [t_min, 1]) / (density of this law)."""
+        """u in [0, 1) -> t, and a factor for the loss: 1, or what makes the mean that of uniform t on [t_min, 1]."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ class FixedTime:
 
 
 def sigma_squared(sde: SDE, t: Time) -> Time:
-    """λ = σ²: every level counts alike (the "simple" loss ½ E‖z - ẑ‖² of Ho et al. 2020)."""
+    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖² (up to the ½, the "simple" loss of Ho et al. 2020)."""
     return sde.sigma(t) ** 2
 
 
 def g_squared(sde: SDE, t: Time) -> Time:
-    """λ = g²: likelihood weighting, the loss bounds the Kullback-Leibler divergence (arXiv 2101.09258)."""
+    """λ = g²: likelihood weighting; the excess bounds KL(data ‖ reverse SDE), up to the ends (arXiv 2101.09258)."""
     return sde.g(t) ** 2
 
 

@@ -18,7 +18,8 @@ from refscore.mixture import GaussianMixture
 class ExactScore:
     """∇log p_t of a mixture under an SDE: goes wherever a network goes.
 
-    With it in a network's place the learning error is zero, and what remains is the sampler's.
+    With it in a network's place the learning error is zero, and what remains is the sampler's: its steps,
+    its prior, its last t.
     """
 
     mixture: GaussianMixture

@@ -17,8 +17,8 @@ class EulerMaruyama:
 
         x(s) = x(t) + (s - t) b(x, t) + c(x, t) √|s - t| z,   z ~ N(0, I)
 
-    Weak order 1 in the step. With `Reverse(sde, exact_score)` that is the only error, so halving
-    the step tells it from the error of a learned score.
+    Weak order 1 in the step. With `Reverse(sde, exact_score)` there remain this error, that of the start
+    (the prior instead of p₁) and that of the end (t_min instead of 0); only this one shrinks with the step.
     """
 
     process: Process

@@ -91,9 +91,9 @@ class VE:
 
         σ(t)² = σ_min² (r²ᵗ - 1),
 
-    which is the variance of the kernel in their Eq. (29). Their published code states σ_min rᵗ
-    instead, as if the data already carried noise of variance σ_min²; we integrate from 0, so
-    σ(0) = 0 and the prior has variance σ_max² - σ_min².
+    which is the variance of the kernel in their Eq. (29) with σ(0) = σ_min there. The kernel they go on with,
+    and their code, has σ_min rᵗ instead, as if the data already carried noise of variance σ_min²; we
+    integrate from 0, so σ(0) = 0 and the prior has variance σ_max² - σ_min².
 
     Raises
     ------

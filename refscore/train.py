@@ -15,8 +15,8 @@ from refscore.optim import EMA, EMAState, Optimizer, clip
 class DivergenceError(ArithmeticError):
     """The loss is not finite, or a million times what it was at the start.
 
-    The message names step, learning rate and gradient norm; `last_good` is the state at the last
-    check that passed (None if none did).
+    The message names step, learning rate and gradient norm; `last_good` is the state whose parameters gave
+    a sound loss at the last check that passed (None if none did).
     """
 
     def __init__(self, message: str, last_good: "TrainingState | None") -> None:

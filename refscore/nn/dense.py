@@ -19,7 +19,7 @@ class Dense:
     Wᵀ. Every axis before the last is a batch axis, so a stack of K tangents (K, B, n_in) needs no
     code of its own.
 
-    gain is the standard deviation that initial W and T give to outputs of unit-variance inputs.
+    gain is the standard deviation that initial W and T each give to outputs of unit-variance inputs.
 
     Raises
     ------

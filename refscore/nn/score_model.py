@@ -28,7 +28,7 @@ class ScoreModel:
     """s(x, t) = -F(c x, ℓ)/σ(t), where the network F predicts the noise z of x = α x₀ + σ z.
 
     c = 1/√(α² σ_d² + σ²) brings inputs of every level to unit variance, ℓ = log σ/α tells the level;
-    since E[z | x] = -σ s (Tweedie), F has outputs of order 1 at every level (the noise
+    since E[z | x] = -σ s (Tweedie), F has outputs of order 1 at most, at every level (the noise
     parametrisation, Ho et al. 2020).
 
     Parameters

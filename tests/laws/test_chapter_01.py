@@ -192,7 +192,7 @@ def test_score_jacobian_and_its_trace(p: GaussianMixture, seed: int) -> None:
 
 @given(p=mixtures(), seed=seeds, alpha=st.floats(0.05, 1.0), sigma=st.floats(0.05, 5.0))
 def test_posterior_mean_is_a_step_along_the_score(p: GaussianMixture, seed: int, alpha: float, sigma: float) -> None:
-    """Eq. (1.13), two ways that share no code."""
+    """Eq. (1.13), two ways; blind to the responsibilities, which they share."""
     x = p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
     step = (x + sigma**2 * p.score(x, alpha, sigma)) / alpha
     np.testing.assert_allclose(
