@@ -6,11 +6,11 @@ module that its chapter names.
 
 from refscore.langevin import Langevin
 from refscore.mixture import GaussianMixture
-from refscore.nn import MLP, ScoreModel
-from refscore.objectives import Denoising
+from refscore.nn import MLP, EnergyModel, ScoreModel
+from refscore.objectives import Denoising, Explicit, FiniteDifference, Implicit, Sliced
 from refscore.optim import EMA, SGD, Adam
 from refscore.reverse import ExactScore, Reverse
-from refscore.samplers import EulerMaruyama, Heun
+from refscore.samplers import AnnealedLangevin, EulerMaruyama, Heun
 from refscore.sde import VE, VP, prior
 from refscore.simulation import simulate, watch
 from refscore.train import fit
@@ -24,14 +24,20 @@ __all__ = [
     "VE",
     "VP",
     "Adam",
+    "AnnealedLangevin",
     "Denoising",
+    "EnergyModel",
     "EulerMaruyama",
     "ExactScore",
+    "Explicit",
+    "FiniteDifference",
     "GaussianMixture",
     "Heun",
+    "Implicit",
     "Langevin",
     "Reverse",
     "ScoreModel",
+    "Sliced",
     "fit",
     "prior",
     "simulate",

@@ -24,8 +24,8 @@ from refscore.data import MIXTURES, DataFileError, load_points, mixture
 from refscore.distance import Estimate, sliced_wasserstein
 from refscore.evaluate import SampleTable, ScoreRow, excess_loss, flow_samples, sample_table, score_table
 from refscore.floor import denoising_floor
+from refscore.levels import UniformLogSNR, g_squared
 from refscore.mixture import GaussianMixture
-from refscore.objectives import UniformLogSNR, g_squared
 from refscore.optim import WarmupCosine
 from refscore.reverse import ExactScore
 from refscore.train import DivergenceError, TrainingState

@@ -16,7 +16,8 @@ from array_api_compat import array_namespace, device
 from refscore.arrays import SDE, Array, Rng
 from refscore.distance import Estimate
 from refscore.mixture import GaussianMixture
-from refscore.objectives import Denoising, FixedTime
+from refscore.objectives import Denoising
+from refscore.quadrature import gauss_legendre, quadrature_grid
 
 
 def denoising_floor(
@@ -29,9 +30,9 @@ def denoising_floor(
 ) -> Estimate:
     """The least expected loss that `objective` has on data from `mixture`.
 
-    The integral over times is Gauss-Legendre; that over x_t is the trapezoid rule for D <= 2 where
-    the grid needs no more than a million evaluations (spacing a quarter of the smallest standard
-    deviation: within 1e-6 σ²/α² of E tr Cov), Monte Carlo otherwise.
+    The integral over times is Gauss-Legendre, or a sum where times are discrete; that over x_t is the trapezoid
+    rule for D <= 2 where the grid needs no more than a million evaluations (spacing a quarter of the smallest
+    standard deviation: within 1e-6 σ²/α² of E tr Cov), Monte Carlo otherwise.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ def denoising_floor(
     Estimate
         Value and error, in the units of the loss.
     """
-    if isinstance(objective.times, FixedTime):
-        return _mean_over_times(objective, mixture, sde, rng, 1, samples)
+    if objective.times.atoms is not None:
+        return _mean_over_times(objective, mixture, sde, rng, objective.times.atoms, samples)
     coarse = _mean_over_times(objective, mixture, sde, rng, max(1, levels // 2), samples)
     fine = _mean_over_times(objective, mixture, sde, rng, levels, samples)
     return Estimate(fine.value, math.hypot(fine.error, fine.value - coarse.value))
@@ -60,7 +61,7 @@ def denoising_floor(
 def _mean_over_times(
     objective: Denoising, mixture: GaussianMixture, sde: SDE, rng: Rng | None, levels: int, samples: int
 ) -> Estimate:
-    nodes, weights = gauss_legendre(mixture.means, levels)
+    nodes, weights = _times(objective.times.atoms, mixture.means, levels)
     t, factor = objective.times.at(sde, nodes)
     scale = 0.5 * factor * objective.weight(sde, t) * sde.alpha(t) ** 2 / sde.sigma(t) ** 4
     scale = scale + 0 * nodes  # (levels,), also where there is one time
@@ -92,42 +93,9 @@ def mean_posterior_variance(
     return Estimate(float(xp.mean(variance)), float(xp.std(variance)) / math.sqrt(samples))
 
 
-def quadrature_grid(mixture: GaussianMixture, budget: float = 1e6) -> tuple[Array, float] | None:
-    """Nodes (N, D) and cell volume of a trapezoid rule for D <= 2; None if it needs too many.
-
-    Over ±9 standard deviations of every component, spacing h = a quarter of the smallest, σ. For densities
-    twice that spacing would do; but quotients by p, such as the score, have poles where p(x + iy) = 0, at
-    y = π σ²/∆ for two modes ∆ apart. There p ~ exp(-∆²/8σ²) and the rule errs by about exp(-2π y/h): for unit
-    modes at the worst ∆ that leaves 5e-7 of E‖s‖² (at twice the spacing 3e-4).
-    """
-    xp = array_namespace(mixture.means)
-    variances = mixture.variances
-    smallest = math.sqrt(float(xp.min(variances)))
-    reach = 9 * xp.sqrt(xp.max(variances, axis=1))[:, None]
-    low, high = xp.min(mixture.means - reach, axis=0), xp.max(mixture.means + reach, axis=0)
-    spans = [(float(low[i]), float(high[i])) for i in range(mixture.dim)]
-    if smallest == 0 or mixture.n_components * math.prod(4 * (b - a) / smallest for a, b in spans) > budget:
-        return None
-    axes, cell = [], 1.0
-    for a, b in spans:
-        n = math.ceil(4 * (b - a) / smallest) + 1
-        axes.append(xp.linspace(a, b, n, dtype=mixture.means.dtype, device=device(mixture.means)))
-        cell *= (b - a) / (n - 1)
-    nodes = xp.stack([xp.reshape(x, (-1,)) for x in xp.meshgrid(*axes, indexing="ij")], axis=-1)
-    return nodes, cell
-
-
-def gauss_legendre(like: Array, n: int) -> tuple[Array, Array]:
-    """Nodes and weights (n,) of Gauss-Legendre on [0, 1], in the dtype and on the device of `like`.
-
-    The nodes are eigenvalues of the Jacobi matrix (Golub and Welsch 1969), so no table is needed.
-    """
-    xp = array_namespace(like)
-    i = xp.arange(1, n, dtype=like.dtype, device=device(like))
-    b = i / xp.sqrt(4 * i * i - 1)
-    row = xp.arange(n, dtype=like.dtype, device=device(like))
-    above = xp.astype(row[:, None] + 1 == row, like.dtype)
-    padded = xp.concat([b, xp.zeros((1,), dtype=like.dtype, device=device(like))])
-    J = above * padded[:, None]
-    nodes, vectors = xp.linalg.eigh(J + xp.matrix_transpose(J))
-    return 0.5 * (1 + nodes), vectors[0, :] ** 2
+def _times(atoms: int | None, like: Array, levels: int) -> tuple[Array, Array]:
+    """Quantiles and weights that integrate over a law of t: each atom once, or Gauss-Legendre."""
+    if atoms is None:
+        return gauss_legendre(like, levels)
+    u = (array_namespace(like).arange(atoms, dtype=like.dtype, device=device(like)) + 0.5) / atoms
+    return u, 0 * u + 1 / atoms

@@ -29,6 +29,21 @@ class ExactScore:
         """x (B, D), t a float or an array (1,) or (B,) -> (B, D)."""
         return self.mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
+    def stable_step(self, t: float) -> float:
+        """Twice the smallest variance of p_t: from there on a Langevin step is unstable, at least near one mode."""
+        variance: float = self.sde.alpha(t) ** 2 * self.mixture.least_variance + self.sde.sigma(t) ** 2
+        return 2 * variance
+
+
+def denoise(score: Score, sde: SDE, x: Array, t: float) -> Array:
+    """E[x₀ | x_t = x] = (x + σ² s)/α, x (B, ...) -> (B, ...)                                 Eq. (1.13).
+
+    The last step of a sampler, to be taken explicitly.
+    What remains at the last level is noise of variance σ²; this takes the best guess of the point below it.
+    """
+    sigma, alpha = sde.sigma(t), sde.alpha(t)
+    return (x + sigma**2 * score(x, at(t, x))) / alpha
+
 
 @dataclass(frozen=True)
 class Reverse:

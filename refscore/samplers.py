@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
-from refscore.arrays import Array, Kernel, Process, Rng, Step
+from refscore.arrays import SDE, Array, Kernel, Process, Rng, Score, Step
+from refscore.langevin import Langevin, LevelStep
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,46 @@ class First:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """x (B, ...) at time t -> x (B, ...) at time s."""
         return self.step(self.kernel(x, t, rng), t, s, rng, memory)
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin:
+    """n Langevin moves at each noise level, from the largest to the least   Song and Ermon 2019, Algorithm 1.
+
+    A step for grids `level_times(sde, levels)`, the times of the levels and then 0: it is
+    `First(Repeat(Langevin(score, LevelStep(sde, step, last)), moves), Stay())`.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+    sde : SDE
+        Whose σ(t) the levels are; `VE` for those of the paper.
+    step : float
+        ε at the last level, in squared data units: the paper's is twice as large in name.
+    last : float
+        σ_L, the smallest level.
+    moves : int
+        n, at each level.
+
+    Raises
+    ------
+    ValueError
+        Unless step and last are positive and moves >= 1.
+    """
+
+    score: Score
+    sde: SDE
+    step: float
+    last: float
+    moves: int = 100
+
+    def __post_init__(self) -> None:
+        self.one_level()  # whose parts check what they are given
+
+    def one_level(self) -> First:
+        """The same, as the composition it is."""
+        return First(Repeat(Langevin(self.score, LevelStep(self.sde, self.step, self.last)), self.moves), Stay())
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
+        """x (B, ...) at the level of t -> x (B, ...), after the moves there."""
+        return self.one_level()(x, t, s, rng, memory)

@@ -1,6 +1,8 @@
-"""Grids of times, as lists of Python floats running down from noise to data. Chapter 10."""
+"""Grids of times, as lists of Python floats running down from noise to data; ladders of noise levels."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 from refscore.arrays import SDE
 
@@ -29,6 +31,44 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     top, bottom = (math.log(sde.sigma(t) / sde.alpha(t)) for t in (1.0, t_min))
     inner = [float(sde.time_at_log_ratio(top + (bottom - top) * i / n)) for i in range(1, n)]
     return [1.0, *inner, t_min]
+
+
+def geometric_levels(high: float, low: float, n: int) -> tuple[float, ...]:
+    """n noise levels from high down to low, each the same fraction of the one before       Song and Ermon 2019.
+
+    Raises
+    ------
+    ValueError
+        Unless n >= 2 and high > low > 0.
+    """
+    if n < 2 or not 0 < low < high < math.inf:
+        raise ValueError(f"need high > low > 0 and n >= 2, got {high}, {low}, {n}")
+    return (*(high * (low / high) ** (i / (n - 1)) for i in range(n - 1)), low)
+
+
+def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
+    """The times at which σ(t) is each of the levels, and then 0: the grid of annealed Langevin dynamics.
+
+    Raises
+    ------
+    ValueError
+        Unless there is a level, and they are positive and fall; for a level beyond the SDE's σ(1).
+    """
+    check_levels(sigmas)
+    times = [float(sde.time(s)) for s in sigmas]
+    if times[0] > 1 + 1e-12:
+        raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}")
+    return [min(times[0], 1.0), *times[1:], 0.0]
+
+
+def check_levels(sigmas: Sequence[float]) -> None:
+    """Refuse a ladder that is empty, not positive, or not falling."""
+    if not sigmas:
+        raise ValueError("levels must hold at least one σ, got none")
+    if not all(math.isfinite(s) and s > 0 for s in sigmas):
+        raise ValueError(f"levels must be positive and finite, got {list(sigmas)[:5]}")
+    if not all(a > b for a, b in pairwise(sigmas)):
+        raise ValueError(f"levels must fall strictly, from the largest noise to the least; got {list(sigmas)[:5]}")
 
 
 def _check(n: int, good: bool, message: str) -> None:

@@ -4,6 +4,7 @@ A loop that yields can be watched: progress bars, plots, early stopping, traject
 live outside of it.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -15,6 +16,10 @@ from refscore.arrays import Array, Rng, Step, check_data, check_time
 
 class NotFiniteError(ArithmeticError):
     """A sample became NaN or infinite; the message names step, time and rows."""
+
+
+class RunawayError(ArithmeticError):
+    """A sample left the region that the caller called sane; the message names step, time and rows."""
 
 
 def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
@@ -57,8 +62,10 @@ def _walk(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Ar
         yield x
 
 
-def watch(states: Iterable[Array], times: Sequence[float], every: int = 1) -> Iterator[Array]:
-    """Pass the states of `simulate` on, looking every few steps whether they are finite.
+def watch(
+    states: Iterable[Array], times: Sequence[float], every: int = 1, largest: float = math.inf
+) -> Iterator[Array]:
+    """Pass the states of `simulate` on, looking every few steps whether they are finite, and no larger than `largest`.
 
     Looking makes a GPU wait, hence the choice of `every`.
 
@@ -70,31 +77,46 @@ def watch(states: Iterable[Array], times: Sequence[float], every: int = 1) -> It
         The same grid, to name the time.
     every : int
         Look at every `every`-th state, and at the last.
+    largest : float
+        |x| beyond which a chain is said to have diverged; 1e8 times the scale of the data is a good choice. A chain
+        whose step is too large grows by the same factor at each, and would reach infinity later.
 
     Raises
     ------
     NotFiniteError
         Names the step, its time, and the rows that are not finite.
+    RunawayError
+        The same, for rows beyond `largest`.
     """
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}")
-    return _watched(states, times, every)
+    if not largest > 0:
+        raise ValueError(f"largest must be positive, got {largest}")
+    return _watched(states, times, every, largest)
 
 
-def _watched(states: Iterable[Array], times: Sequence[float], every: int) -> Iterator[Array]:
+def _watched(states: Iterable[Array], times: Sequence[float], every: int, largest: float) -> Iterator[Array]:
     for n, x in enumerate(states, start=1):
         if n % every == 0 or n == len(times) - 1:
-            _look(x, n, times[n])
+            _look(x, f"step {n} (t = {times[n]:.6g})", largest)
         yield x
 
 
-def _look(x: Array, n: int, t: float) -> None:
+def _look(x: Array, where: str, largest: float) -> None:
     xp = array_namespace(x)
-    (bad,) = xp.nonzero(~xp.all(xp.isfinite(xp.reshape(x, (x.shape[0], -1))), axis=1))
-    count = bad.shape[0]
+    x = xp.reshape(x, (x.shape[0], -1))
+    _refuse(~xp.all(xp.isfinite(x), axis=1), NotFiniteError, where, "not finite")
+    if largest < math.inf:
+        what = f"beyond {largest:.3g} (a chain whose step is too large diverges)"
+        _refuse(xp.any(xp.abs(x) > largest, axis=1), RunawayError, where, what)
+
+
+def _refuse(bad: Array, error: type[ArithmeticError], where: str, what: str) -> None:
+    (index,) = array_namespace(bad).nonzero(bad)
+    count = index.shape[0]
     if count:
-        first = [int(bad[i]) for i in range(min(5, count))]
-        raise NotFiniteError(f"step {n} (t = {t:.6g}): {count} of {x.shape[0]} rows are not finite, the first: {first}")
+        first = [int(index[i]) for i in range(min(5, count))]
+        raise error(f"{where}: {count} of {bad.shape[0]} rows are {what}, the first: {first}")
 
 
 def last(states: Iterable[Array]) -> Array:

@@ -6,6 +6,7 @@ score model alike:
     check_jvp            ẏ  is the directional derivative of forward
     check_backward       <dy, ∂F (ẋ, θ̇)> = <dx, ẋ> + <dθ, θ̇>: the transpose, in inputs and parameters
     check_jvp_backward   <dy, ∂F> + <dẏ, ∂jvp> = <dx, ξ> + <dẋ, ξ̇> + <dθ, θ̇> along any (ξ, ξ̇, θ̇)
+    check_jet            where there are jets: the derivative of jvp along a second tangent, and its transpose
 
 Directional derivatives are taken by the complex step, Im f(x + ih v)/h, which has no difference to cancel and is
 right to rounding; and once more by Richardson differences, which know nothing of complex numbers. Every check
@@ -188,6 +189,65 @@ def check_jvp_backward(s: Subject, seed: int, method: str = "complex step", dy_t
     return _within(_gap(left, right), method, "jvp_backward is not the transpose of d(forward, jvp)")
 
 
+def check_jet(s: Subject, seed: int) -> float:
+    """jet is the second directional derivative, and jet_backward the transpose of the derivative of all it gives."""
+    rng = np.random.default_rng([seed, 8])
+    like = s.tangents
+    u, v, w = ([None if t is None else rng.standard_normal(t.shape) for t in like] for _ in range(3))
+    jet = _jet(s, s.xs, (u, v, w), s.params)
+    zeros = [None if t is None else 0 * t for t in like]
+    worst = 0.0
+    for k in range(jet[1].shape[0]):
+        # (x, u_k) moved along (v_k, w_k): forward gives y_v, jvp gives y_w
+        each = [[None if t is None else t[k : k + 1] for t in ts] for ts in (u, v, w)]
+        along = ([None if t is None else t[0] for t in each[1]], each[2], {})
+        y_v, y_w = _run(s, (list(s.xs), each[0], s.params), along, "complex step", jvp=True)
+        for found, exact in ((jet[2][k], y_v), (jet[3][k], y_w[0])):
+            scale = np.max(np.abs(exact)) + np.max(np.abs(found)) + 1e-300
+            worst = max(worst, float(np.max(np.abs(found - exact)) / scale))
+    _within(worst, "complex step", "jet is not the second derivative")
+    none_w = _jet(s, s.xs, (u, v, [None] * len(w)), s.params)
+    zero_w = _jet(s, s.xs, (u, v, zeros), s.params)
+    _same([0.0 if a is None else a for a in none_w], [0.0 if a is None else a for a in zero_w])
+
+    adjoints = [rng.standard_normal(a.shape) for a in jet]
+    params = s._params(s.params)
+    for missing in (frozenset(), frozenset({0, 1, 2})):  # all adjoints, and only that of y_w, as an energy needs
+        given = [None if i in missing else a for i, a in enumerate(adjoints)]
+        _, cache = s.layer.forward(params, *map(s.move, s.xs))
+        _, tape = s.layer.jet(params, cache, *([s.move(t) for t in ts] for ts in (u, v, w)))
+        dxs, below, grads = s.layer.jet_backward(params, cache, tape, s.move(given[0]), tuple(map(s.move, given[1:])))
+        direction = _direction(s, seed)
+        jets = (u, v, w)
+        moves = [[None if t is None else rng.standard_normal(t.shape) for t in like] for _ in range(3)]
+        h = 1j * STEP
+        moved = _jet(
+            s,
+            [x if i in s.fixed else x + h * d for i, (x, d) in enumerate(zip(s.xs, direction[0], strict=True))],
+            [
+                [None if t is None else t + h * m for t, m in zip(ts, ms, strict=True)]
+                for ts, ms in zip(jets, moves, strict=True)
+            ],
+            {k: p + h * direction[2][k] for k, p in s.params.items()},
+        )  # fmt: skip
+        left = [(a, y.imag / STEP) for a, y in zip(given, moved, strict=True) if a is not None]
+        right = _pairs([s.host(d) for d in dxs], direction[0]) + [
+            (s.host(g), direction[2][k]) for k, g in grads.items()
+        ]
+        for adjoint, move in zip(below, moves, strict=True):
+            right += _pairs([s.host(d) for d in adjoint], move)
+        worst = max(worst, _within(_gap(left, right), "complex step", "jet_backward is not the transpose"))
+    return worst
+
+
+def _jet(s: Subject, xs: Any, jets: Any, params: dict[str, np.ndarray]) -> list[Any]:
+    """y, y_u, y_v, y_w."""
+    moved = s._params(params)
+    y, cache = s.layer.forward(moved, *map(s.move, xs))
+    jet, _ = s.layer.jet(moved, cache, *([s.move(t) for t in ts] for ts in jets))
+    return [s.host(y), *map(s.host, jet)]
+
+
 def check_without_dydot(s: Subject, seed: int) -> None:
     """dẏ = 0 gives backward, and no dẋ; no dy is the same as dy = 0."""
     rng = np.random.default_rng([seed, 4])
@@ -245,6 +305,8 @@ def check_all(s: Subject, seed: int) -> float:
         worst = max(worst, *errors) if method == "complex step" else worst
     check_without_dydot(s, seed)
     check_stack(s, seed)
+    if hasattr(s.layer, "jet"):
+        worst = max(worst, check_jet(s, seed))
     return max(worst, check_symmetry(s, seed))
 
 

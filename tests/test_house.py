@@ -13,21 +13,23 @@ import refscore.sde
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = {
     "arrays": 0, "simulation": 0,
-    "mixture": 1, "distance": 1, "schedules": 1, "optim": 1, "nn.layer": 1,
+    "mixture": 1, "quadrature": 1, "distance": 1, "probes": 1, "schedules": 1, "optim": 1, "nn.layer": 1,
     "nn.dense": 1, "nn.add": 1, "nn.activation": 1, "nn.embed": 1,
-    "sde": 2, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
-    "nn.score_model": 3, "nn": 3,
-    "reverse": 4, "objectives": 4, "floor": 5, "fast": 5,
+    "sde": 2, "levels": 3, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
+    "nn.score_model": 3, "nn.energy_model": 3, "nn": 3,
+    "reverse": 4, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
     "samplers": 5,
-    "train": 6, "data": 6,
+    "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
     "evaluate": 8, "plots": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
-WITH_NUMPY = {"data", "plots", "demo", "cli"}
+WITH_NUMPY = {"data", "law", "suggest", "plots", "demo", "cli"}
 SAME_ROW = {  # neighbours in reading order, earlier first
     ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
     ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
-    ("distance", "mixture"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),
+    ("quadrature", "mixture"), ("distance", "mixture"), ("distance", "quadrature"),
+    ("nn.energy_model", "nn.score_model"),
+    ("nn", "nn.energy_model"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),
 }  # fmt: skip
 
 
@@ -88,7 +90,8 @@ def test_back_ends_know_nothing_of_refscore() -> None:
 def test_public_names() -> None:
     promised = {
         "GaussianMixture", "VP", "VE", "ExactScore", "Reverse", "MLP", "ScoreModel", "Denoising", "Adam", "SGD", "EMA",
-        "fit", "Langevin", "EulerMaruyama", "Heun", "simulate", "watch", "prior",
+        "fit", "Langevin", "EulerMaruyama", "Heun", "simulate", "watch", "prior", "Explicit", "Implicit", "Sliced",
+        "FiniteDifference", "EnergyModel", "AnnealedLangevin",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:
@@ -117,6 +120,7 @@ def test_no_class_was_forgotten_in_its_table() -> None:
         refscore.nn.Net,
         refscore.nn.MLP,
         refscore.nn.ScoreModel,
+        refscore.nn.EnergyModel,
     }
     assert layers - {refscore.nn.Fourier} == {type(make(2)) for make in refscore.nn.LAYERS.values()}
     assert classes(refscore.objectives, "__call__", "at") == {type(o) for o in refscore.objectives.OBJECTIVES.values()}

@@ -31,7 +31,7 @@ from refscore import (
     simulate,
 )
 from refscore.data import mixture
-from refscore.objectives import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
+from refscore.levels import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
 from refscore.optim import WarmupCosine
 from refscore.samplers import First, Repeat, Stay
 from refscore_backends.strict import StrictBackend
@@ -141,7 +141,7 @@ def test_a_training_step_waits_for_nothing(data: str, optimizer: Any, sde: Any) 
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_no_objective_waits(weight: Any, times: Any, antithetic: bool) -> None:
     for sde in (VP(), VE()):
-        states = training(Denoising(weight, times, antithetic), Adam(1e-3), "distribution", sde)
+        states = training(Denoising(weight=weight, times=times, antithetic=antithetic), Adam(1e-3), "distribution", sde)
         with nobody_waits():
             next(states)
 

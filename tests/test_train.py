@@ -11,7 +11,7 @@ import pytest
 from refscore import EMA, MLP, SGD, VE, VP, Adam, Denoising, ExactScore, ScoreModel, fit
 from refscore.data import mixture
 from refscore.distance import score_error
-from refscore.objectives import FixedTime
+from refscore.levels import FixedTime
 from refscore.optim import WarmupCosine
 from refscore.simulation import last
 from refscore.train import DivergenceError, TrainingState

@@ -10,8 +10,8 @@ import numpy as np
 
 from refscore import GaussianMixture, Langevin, simulate
 from refscore.data import mixture
-from refscore.floor import quadrature_grid
 from refscore.plots import EXACT, INK, LEARNED, arrows, density, figure, save
+from refscore.quadrature import quadrature_grid
 from refscore.samplers import First, Stay
 from refscore.schedules import uniform_times
 

@@ -6,12 +6,26 @@ from refscore.nn.activation import SiLU, Softplus, Tanh
 from refscore.nn.add import Add
 from refscore.nn.dense import Dense
 from refscore.nn.embed import Fourier
+from refscore.nn.energy_model import EnergyModel
 from refscore.nn.layer import Layer
 from refscore.nn.mlp import MLP
 from refscore.nn.net import Net
 from refscore.nn.score_model import ScoreModel
 
-__all__ = ["LAYERS", "MLP", "Add", "Dense", "Fourier", "Layer", "Net", "ScoreModel", "SiLU", "Softplus", "Tanh"]
+__all__ = [
+    "LAYERS",
+    "MLP",
+    "Add",
+    "Dense",
+    "EnergyModel",
+    "Fourier",
+    "Layer",
+    "Net",
+    "ScoreModel",
+    "SiLU",
+    "Softplus",
+    "Tanh",
+]
 
 # How to build each layer on n features: the derivative checker loops over this table.
 LAYERS: dict[str, Callable[[int], Layer]] = {

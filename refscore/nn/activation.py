@@ -1,6 +1,11 @@
-"""Smooth activations: y = φ(x), elementwise, with φ' and φ'' by hand.
+"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand.
 
-    backward  φ' dy        jvp  φ' ẋ        jvp_backward  dx = φ' dy + φ'' Σ_k ẋ_k dẏ_k,   dẋ = φ' dẏ
+    backward       dx = φ' dy
+    jvp            ẏ = φ' ẋ
+    jvp_backward   dx = φ' dy + φ'' Σ_k ẋ_k dẏ_k,   dẋ = φ' dẏ
+    jet            y_u = φ' u,   y_v = φ' v,   y_w = φ'' u v + φ' w
+    jet_backward   dx = φ' dy + φ'' Σ_k (u dy_u + v dy_v + w dy_w) + φ''' Σ_k u v dy_w,
+                   du = φ' dy_u + φ'' v dy_w,   dv = φ' dy_v + φ'' u dy_w,   dw = φ' dy_w
 
 Smooth ones only: with ReLU φ'' vanishes almost everywhere, and a mistake in the second-order
 passes would go unseen.
@@ -13,11 +18,11 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from refscore.arrays import Array, Params, Rng, real
-from refscore.nn.layer import Adjoints, Grads, plus
+from refscore.nn.layer import Adjoints, Grads, Jet, plus, times
 
 
 class Activation(ABC):
-    """The four passes of any elementwise φ. A subclass says what φ, φ' and φ'' are."""
+    """The passes of any elementwise φ. A subclass says what φ and its derivatives are."""
 
     shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
@@ -32,6 +37,10 @@ class Activation(ABC):
     @abstractmethod
     def curvature(self, cache: Any) -> Array:
         """φ''(x), a new array."""
+
+    @abstractmethod
+    def third(self, cache: Any) -> Array:
+        """φ'''(x), a new array."""
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Nothing to learn."""
@@ -56,14 +65,36 @@ class Activation(ABC):
         u, xdot = tape
         dx = self.curvature(cache)
         dx *= array_namespace(dydot).sum(xdot * dydot, axis=0)
-        return (plus(dx, None if dy is None else u * dy),), (u * dydot,), {}
+        return (plus(dx, times(u, dy)),), (u * dydot,), {}
+
+    def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
+        """φ' u, φ' v, φ'' u v + φ' w; the tape: u, v, w."""
+        (u,), (v,), (w,) = us, vs, ws
+        slope = self.slope(cache)
+        bent = times(self.curvature(cache), times(u, v))
+        return (times(slope, u), times(slope, v), plus(bent, times(slope, w))), (u, v, w)
+
+    def jet_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
+    ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
+        """As said at the top of this file."""
+        (u, v, w), (dyu, dyv, dyw) = tape, djet
+        first, second = self.slope(cache), self.curvature(cache)
+        dx = times(first, dy)
+        bent = plus(plus(times(u, dyu), times(v, dyv)), times(w, dyw))
+        for derivative, terms in ((second, bent), (self.third(cache), times(times(u, v), dyw))):
+            if terms is not None:
+                dx = plus(dx, derivative * array_namespace(terms).sum(terms, axis=0))
+        du = plus(times(first, dyu), times(second, times(v, dyw)))
+        dv = plus(times(first, dyv), times(second, times(u, dyw)))
+        return (dx,), ((du,), (dv,), (times(first, dyw),)), {}
 
 
 @dataclass(frozen=True)
 class SiLU(Activation):
     """φ(x) = x s, s = 1/(1 + e⁻ˣ) = ½ (1 + tanh ½x): that form cannot overflow.   Elfwing et al. 2018.
 
-    φ' = s + y (1 - s),   φ'' = s (1 - s) (2 + x - 2 y)
+    φ' = s + y (1 - s),   φ'' = q (2 + x - 2 y),   φ''' = q (3 (1 - 2 s) + x (1 - 6 q)),   q = s (1 - s)
     """
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
@@ -88,10 +119,16 @@ class SiLU(Activation):
         x, s, y = cache
         return s * (1 - s) * (2 + x - 2 * y)
 
+    def third(self, cache: Any) -> Array:
+        """q (3 (1 - 2 s) + x (1 - 6 q))."""
+        x, s, _ = cache
+        q = s * (1 - s)
+        return q * (3 * (1 - 2 * s) + x * (1 - 6 * q))
+
 
 @dataclass(frozen=True)
 class Tanh(Activation):
-    """φ(x) = tanh x,   φ' = 1 - y²,   φ'' = -2 y (1 - y²)."""
+    """φ(x) = tanh x,   φ' = 1 - y²,   φ'' = -2 y (1 - y²),   φ''' = (1 - y²) (6 y² - 2)."""
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
         """x -> tanh x; the cache: y."""
@@ -107,10 +144,15 @@ class Tanh(Activation):
         """-2 y (1 - y²)."""
         return -2 * cache * (1 - cache * cache)
 
+    def third(self, cache: Any) -> Array:
+        """(1 - y²) (6 y² - 2)."""
+        square = cache * cache
+        return (1 - square) * (6 * square - 2)
+
 
 @dataclass(frozen=True)
 class Softplus(Activation):
-    """φ(x) = log(1 + eˣ),   φ' = s,   φ'' = s (1 - s),   s = 1/(1 + e⁻ˣ)."""
+    """φ(x) = log(1 + eˣ),   φ' = s,   φ'' = s (1 - s),   φ''' = s (1 - s) (1 - 2 s),   s = 1/(1 + e⁻ˣ)."""
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
         """x -> max(x, 0) + log(1 + e^-|x|), which neither overflows nor loses the tail; cache: s."""
@@ -127,3 +169,7 @@ class Softplus(Activation):
     def curvature(self, cache: Any) -> Array:
         """s (1 - s)."""
         return cache * (1 - cache)
+
+    def third(self, cache: Any) -> Array:
+        """s (1 - s) (1 - 2 s)."""
+        return cache * (1 - cache) * (1 - 2 * cache)

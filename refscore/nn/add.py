@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from refscore.arrays import Array, Params, Rng
-from refscore.nn.layer import Adjoints, Grads, sum_to
+from refscore.nn.layer import Adjoints, Grads, Jet, sum_to
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,24 @@ class Add:
         K = dydot.shape[0]
         dxdots = tuple(sum_to(dydot, (K, *shape)) if there else None for shape, there in zip(shapes, tape, strict=True))
         return dxs, dxdots, {}
+
+    def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
+        """The sums of the u, of the v, and of the w."""
+        (u, there), (v, _), (w, _) = (self.jvp(params, cache, *dots) for dots in (us, vs, ws))
+        return (u, v, w), there
+
+    def jet_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
+    ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
+        """The transpose for each; an input without tangents gets no adjoints of them."""
+        shapes = cache[1:]
+
+        def back(d: Array | None) -> Adjoints:
+            if d is None:
+                return (None,) * len(shapes)
+            K = d.shape[0]
+            return tuple(sum_to(d, (K, *shape)) if there else None for shape, there in zip(shapes, tape, strict=True))
+
+        dxs: Adjoints = (None,) * len(shapes) if dy is None else tuple(sum_to(dy, shape) for shape in shapes)
+        du, dv, dw = (back(d) for d in djet)
+        return dxs, (du, dv, dw), {}

@@ -6,7 +6,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from refscore.arrays import Array, Params, Rng, check_positive
-from refscore.nn.layer import Adjoints, Grads, rows, sum_to
+from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,25 @@ class Dense:
             dxs, grads = self.backward(params, cache, dy)
         grads["W"] = grads["W"] + xp.matrix_transpose(rows(tape)) @ rows(dydot)
         return dxs, (dydot @ xp.matrix_transpose(params["W"]), *none[1:]), grads
+
+    def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
+        """Each times W; the tape: u, v, w."""
+        tangents = us[0], vs[0], ws[0]
+        u, v, w = (None if a is None else a @ params["W"] for a in tangents)
+        return (u, v, w), tangents
+
+    def jet_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
+    ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
+        """No curvature: the transpose once for each of x, u, v, w."""
+        xp = array_namespace(params["W"])
+        none: Adjoints = (None,) * len(cache)
+        if dy is None:
+            dxs, grads = none, {name: 0 * params[name] for name in self.shapes}
+        else:
+            dxs, grads = self.backward(params, cache, dy)
+        for a, da in zip(tape, djet, strict=True):
+            if a is not None and da is not None:
+                grads["W"] = grads["W"] + xp.matrix_transpose(rows(a)) @ rows(da)
+        du, dv, dw = ((None if da is None else da @ xp.matrix_transpose(params["W"]), *none[1:]) for da in djet)
+        return dxs, (du, dv, dw), grads

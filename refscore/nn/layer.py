@@ -10,6 +10,12 @@ A layer is a function y = F(θ, x₁, x₂, ...) and three linear maps made from
 The last is what implicit and sliced score matching need, whose losses contain ẏ. Tangents are
 stacks, ẋ (K, ..., n) beside x (..., n). A tangent or an adjoint may be None: it is zero, and
 costs nothing.
+
+An energy's score is a derivative already, so there the same losses are of third order. For them a layer may have
+two passes more, along two tangents u and v at once and a second-order one w (chapter 4):
+
+    jet            y_u = F' u,   y_v = F' v,   y_w = F''[u, v] + F' w
+    jet_backward   the transpose of the derivative of (y, y_u, y_v, y_w), in x, u, v, w and θ
 """
 
 from typing import Any, Protocol
@@ -20,6 +26,7 @@ from refscore.arrays import Array, Params, Rng, Shapes
 
 Grads = dict[str, Array]
 Adjoints = tuple[Array | None, ...]
+Jet = tuple[Array | None, Array | None, Array | None]
 
 
 class Layer(Protocol):
@@ -51,6 +58,18 @@ class Layer(Protocol):
         """dy, dydot (K, ...) -> (dx for each input, dxdot for each input, gradients)."""
 
 
+class HasJets(Protocol):
+    """A layer whose inputs may carry two tangents at once. Where u is there, v is there too; w may be missing."""
+
+    def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
+        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape."""
+
+    def jet_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
+    ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
+        """dy and (dy_u, dy_v, dy_w) -> (dx for each input, (du, dv, dw) for each input, gradients)."""
+
+
 def rows(x: Array) -> Array:
     """Every axis but the last is a batch axis: (..., n) -> (N, n)."""
     return array_namespace(x).reshape(x, (-1, x.shape[-1]))
@@ -71,3 +90,8 @@ def plus(a: Array | None, b: Array | None) -> Array | None:
     if a is None or b is None:
         return b if a is None else a
     return a + b
+
+
+def times(a: Array | None, b: Array | None) -> Array | None:
+    """a b, where None is zero."""
+    return None if a is None or b is None else a * b

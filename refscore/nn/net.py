@@ -8,10 +8,10 @@ other.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from refscore.arrays import Array, Params, Rng
-from refscore.nn.layer import Adjoints, Grads, Layer, plus
+from refscore.nn.layer import Adjoints, Grads, HasJets, Jet, Layer, plus
 
 Row = tuple[str, Layer, Sequence[str]]
 
@@ -130,6 +130,51 @@ class Net:
             _collect(ddot, {}, name, inputs, dxdots, {})
         return tuple(d.get(i) for i in self.inputs), tuple(ddot.get(i) for i in self.inputs), grads
 
+    def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
+        """Walk forwards with two tangents and their second-order companion; rows that none reaches are skipped.
+
+        Raises
+        ------
+        TypeError
+            For a row whose layer has no jets.
+        """
+        jets: dict[str, Jet] = dict(zip(self.inputs, zip(us, vs, ws, strict=True), strict=True))
+        tapes: list[Any] = []
+        for (name, layer, inputs), kept in zip(self.rows, cache, strict=True):
+            own = [jets[i] for i in inputs]
+            if all(u is None for u, _, _ in own):
+                jets[name], tape = (None, None, None), None
+            else:
+                jets[name], tape = _jets(name, layer).jet(_own(params, name, layer), kept, *zip(*own, strict=True))
+            tapes.append(tape)
+        return jets[self._last], tapes
+
+    def jet_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
+    ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
+        """Walk backwards with the adjoints of values, tangents and second-order tangents."""
+        d: dict[str, Array | None] = {self._last: dy}
+        djets: list[dict[str, Array | None]] = [{self._last: a} for a in djet]
+        grads: Grads = {}
+        for (name, layer, inputs), kept, taped in zip(
+            reversed(self.rows), reversed(cache), reversed(tape), strict=True
+        ):
+            own, dv = _own(params, name, layer), d.pop(name, None)
+            dyu, dyv, dyw = (each.pop(name, None) for each in djets)
+            none: Adjoints = (None,) * len(inputs)
+            below = none, none, none
+            if taped is not None and not (dyu is None and dyv is None and dyw is None):
+                dxs, below, own_grads = _jets(name, layer).jet_backward(own, kept, taped, dv, (dyu, dyv, dyw))
+            elif dv is not None:
+                dxs, own_grads = layer.backward(own, kept, dv)
+            else:
+                dxs, own_grads = none, {key: 0 * value for key, value in own.items()}
+            _collect(d, grads, name, inputs, dxs, own_grads)
+            for each, adjoints in zip(djets, below, strict=True):
+                _collect(each, {}, name, inputs, adjoints, {})
+        du, dv_, dw = (tuple(each.get(i) for i in self.inputs) for each in djets)
+        return tuple(d.get(i) for i in self.inputs), (du, dv_, dw), grads
+
     @cached_property
     def _last_reader(self) -> dict[str, int]:
         return {i: n for n, (_, _, inputs) in enumerate(self.rows) for i in inputs}
@@ -137,6 +182,16 @@ class Net:
     @property
     def _last(self) -> str:
         return self.rows[-1][0]
+
+
+def _jets(name: str, layer: Layer) -> HasJets:
+    """The layer, if it has the two passes for third derivatives."""
+    if not (hasattr(layer, "jet") and hasattr(layer, "jet_backward")):
+        raise TypeError(
+            f"row {name!r}: {type(layer).__name__} has no passes jet and jet_backward, which the divergence of an "
+            "energy's score needs (third derivatives): train this energy with Denoising, Explicit or FiniteDifference"
+        )
+    return cast(HasJets, layer)
 
 
 def _own(params: Params, name: str, layer: Layer) -> Grads:

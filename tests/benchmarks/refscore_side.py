@@ -63,6 +63,7 @@ class UniformLogSigma:
 
     low: float = math.log(w.SIGMA_MIN)
     high: float = math.log(w.SIGMA_MAX)
+    atoms = None
 
     def at(self, sde: SDE, u: w.Array) -> tuple[w.Array, float]:
         """u in [0, 1) -> t, and no reweighting."""

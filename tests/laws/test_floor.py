@@ -10,8 +10,9 @@ from scipy.integrate import quad
 
 from refscore import VE, VP, Denoising, GaussianMixture
 from refscore.arrays import SDE, Time
-from refscore.floor import denoising_floor, gauss_legendre, mean_posterior_variance, quadrature_grid
-from refscore.objectives import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
+from refscore.floor import denoising_floor, mean_posterior_variance
+from refscore.levels import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
+from refscore.quadrature import gauss_legendre, quadrature_grid
 from tests.statistics import assert_mean
 from tests.strategies import KINDS, mixtures, random_mixture, sdes, seeds
 

@@ -13,8 +13,7 @@ from scipy.stats import norm
 
 from refscore import MLP, VE, VP, Denoising, ExactScore, GaussianMixture, ScoreModel
 from refscore.floor import denoising_floor
-from refscore.objectives import (
-    OBJECTIVES,
+from refscore.levels import (
     FixedTime,
     UniformLogSNR,
     UniformTime,
@@ -22,6 +21,7 @@ from refscore.objectives import (
     sigma_squared,
     unweighted,
 )
+from refscore.objectives import OBJECTIVES
 from refscore.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
@@ -67,7 +67,7 @@ def test_the_gradient_is_the_derivative_of_the_loss(
     sde: Any, weight: Any, law: Any, antithetic: bool, seed: int, B: int
 ) -> None:
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.6)
-    objective = Denoising(weight, law, antithetic)
+    objective = Denoising(weight=weight, times=law, antithetic=antithetic)
     draw = np.random.default_rng([seed, 1])
     theta = model.init(draw, "float64") + 0.3 * draw.standard_normal(model.init(draw, "float64").shape)
     x0, v = draw.standard_normal((B, 2)), draw.standard_normal(theta.shape)
@@ -97,7 +97,7 @@ def test_the_loss_is_half_the_weighted_square_summed_over_dimensions_averaged_ov
     theta = model.init(rng, "float64")
     x0, z = rng.standard_normal((B, 3)), rng.standard_normal((B, 3))
     t, factor = rng.uniform(0.05, 1, 1 if shared else B), rng.uniform(0.5, 2, 1 if shared else B)
-    loss, _ = Denoising(weight).at(model, theta, x0, t, z, factor)
+    loss, _ = Denoising(weight=weight).at(model, theta, x0, t, z, factor)
     wanted = 0.0
     for i in range(B):
         ti = float(t[min(i, len(t) - 1)])
@@ -115,7 +115,7 @@ def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed: i
     rng = np.random.default_rng(seed)
     theta, x0 = model.init(rng, "float64"), rng.standard_normal((5, 2))
     u, z = rng.random(1 if antithetic else 5), rng.standard_normal((5, 2))
-    objective = Denoising(g_squared, law, antithetic)
+    objective = Denoising(weight=g_squared, times=law, antithetic=antithetic)
     loss, grad = objective(model, theta, x0, UniformRng(u, z))
     spread = (u + np.arange(5) / 5) % 1 if antithetic else u
     wanted_loss, wanted_grad = objective.at(model, theta, x0, law.at(VP(), spread)[0], z, law.at(VP(), spread)[1])
@@ -125,7 +125,7 @@ def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed: i
 
 
 def test_the_default_is_the_simple_loss() -> None:
-    assert Denoising() == Denoising(sigma_squared, UniformTime(1e-3), False)
+    assert Denoising() == Denoising(weight=sigma_squared, times=UniformTime(1e-3), antithetic=False)
     assert OBJECTIVES["denoising"] == Denoising()
 
 
@@ -149,7 +149,7 @@ def test_every_backend_has_the_same_loss_and_gradient(sde: Any, weight: Any, law
         for host in (NumpyBackend(), StrictBackend()):
             x = host.asarray(x0, dtype=dtype)
             theta = model.init(host.rng(0), x.dtype)
-            loss, grad = Denoising(weight, law, True)(model, theta, x, host.rng(1))
+            loss, grad = Denoising(weight=weight, times=law, antithetic=True)(model, theta, x, host.rng(1))
             assert loss.dtype == grad.dtype == x.dtype
             assert loss.shape == ()
             found.append(np.append(host.to_numpy(grad), host.to_numpy(loss)))
@@ -217,6 +217,7 @@ class Recorder:
     """A time law that keeps the u it was given."""
 
     seen: list[np.ndarray] = field(default_factory=list)
+    atoms = None
 
     def at(self, sde: Any, u: Any) -> Any:
         self.seen.append(u)
@@ -259,10 +260,15 @@ def test_t_min_must_lie_inside_the_interval(law: Any, t_min: float) -> None:
         law(t_min)
 
 
-@pytest.mark.parametrize("t", [0.0, -0.1, 1.0 + 1e-12, math.nan])
-def test_a_fixed_time_must_carry_noise(t: float) -> None:
-    with pytest.raises(ValueError, match=r"t must lie in \(0, 1\], got"):
+@pytest.mark.parametrize("t", [-0.1, 1.0 + 1e-12, math.nan])
+def test_a_fixed_time_lies_in_the_interval(t: float) -> None:
+    with pytest.raises(ValueError, match=r"t must lie in \[0, 1\] .*, got"):
         FixedTime(t)
+
+
+def test_denoising_needs_noise() -> None:
+    with pytest.raises(ValueError, match="at t = 0 there is none to remove"):
+        Denoising(times=FixedTime(0.0))
 
 
 # ------------------------------------------------------------------ the minimum
@@ -300,7 +306,7 @@ def nodes_of_x0_and_z() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("law", [FixedTime(0.3), UniformTime(0.05), UniformLogSNR(0.05)], ids=["fixed", "t", "log snr"])
 def test_the_exact_score_has_the_least_loss_and_it_is_the_floor(sde: Any, weight: Any, law: Any) -> None:
     """The factor carries the quadrature weights: the code's own loss, its expectation without any sampling."""
-    objective = Denoising(weight, law)
+    objective = Denoising(weight=weight, times=law)
     x0, z, p = nodes_of_x0_and_z()
     levels = 24
     u, w = gauss_legendre(levels)

@@ -1,0 +1,81 @@
+"""Maximum likelihood of an energy by its MCMC gradient: what score matching spares us. Chapter 4."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import Array, Rng, check_positive, flat, views
+from refscore.langevin import Langevin
+from refscore.nn.energy_model import EnergyModel
+
+
+def from_data(x: Array, rng: Rng) -> Array:
+    """Start the chain at the data: contrastive divergence                                   Hinton 2002."""
+    return x
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """Start the chain at N(0, std² I)."""
+
+    std: float
+
+    def __post_init__(self) -> None:
+        check_positive(std=self.std)
+
+    def __call__(self, x: Array, rng: Rng) -> Array:
+        """x (B, n), of which only the shape counts -> (B, n)."""
+        return self.std * rng.standard_normal(x.shape, dtype=x.dtype)
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """∇_θ(-log p_θ) = E_data ∇_θE - E_model ∇_θE, the second with samples of the current model    Eq. (1.2).
+
+    They come from `moves` steps of Langevin dynamics at every step of training, each a gradient of the network; as the
+    chain is short, they are not the model's, and neither is the gradient. The loss that is
+    returned, E(data) - E(samples), is no likelihood and need not fall.
+
+    Parameters
+    ----------
+    moves : int
+        Langevin steps from the start to the samples.
+    step : float
+        Their ε.
+    start : callable (x, rng) -> x
+        `from_data` (default) or `FromNoise(std)`.
+    t : float
+        Time at which the model is asked; the data are taken as they are.
+
+    Raises
+    ------
+    ValueError
+        Unless moves >= 1 and step > 0.
+    """
+
+    moves: int
+    step: float
+    start: Callable[[Array, Rng], Array] = from_data
+    t: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.moves < 1:
+            raise ValueError(f"moves must be at least 1, got {self.moves}")
+        check_positive(step=self.step)
+
+    def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
+        """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
+        kernel, x = Langevin(model.bind(theta), self.step), self.start(x0, rng)
+        for _ in range(self.moves):
+            x = kernel(x, self.t, rng)
+        return self.at(model, theta, x0, x)
+
+    def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
+        """The pure part: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)."""
+        xp, params = array_namespace(x0), views(theta, model.shapes)
+        E, cache = model.energy(params, xp.concat([x0, x]), self.t)
+        one = 1 + 0 * E
+        dE = xp.concat([one[: x0.shape[0]] / x0.shape[0], -one[x0.shape[0] :] / x.shape[0]])
+        _, grads = model.energy_backward(params, cache, dE)
+        return xp.sum(dE * E), flat(grads, model.shapes)

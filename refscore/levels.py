@@ -1,0 +1,141 @@
+"""Levels: which noise level a sample is given in training, and how much it counts. Chapter 6."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from array_api_compat import array_namespace, device
+
+from refscore.arrays import SDE, Array, Time, at
+from refscore.schedules import check_levels
+from refscore.sde import log_ratio
+
+# ------------------------------------------------------------------ laws of the time
+
+
+class TimeLaw(Protocol):
+    """A law of t on [0, 1], told by its quantiles."""
+
+    @property
+    def atoms(self) -> int | None:
+        """How many times there are, all equally likely; None for a continuum."""
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """u in [0, 1) -> t, and a factor for the loss: 1, or what makes the mean that of uniform t on [t_min, 1]."""
+
+
+@dataclass(frozen=True)
+class UniformTime:
+    """t uniform on [t_min, 1]. Below t_min σ is so small that the loss would be all noise."""
+
+    t_min: float = 1e-3
+    atoms = None
+
+    def __post_init__(self) -> None:
+        _check_t_min(self.t_min)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """t = t_min + u (1 - t_min), factor 1."""
+        return self.t_min + u * (1 - self.t_min), 1.0
+
+
+@dataclass(frozen=True)
+class UniformLogSNR:
+    """log σ/α uniform between its values at t_min and 1: density ∝ g²/σ².
+
+    For every linear SDE d(log σ/α)/dt = g²/(2σ²), so that drawing t with density ∝ g²/σ², which Song et
+    al. 2021 (arXiv 2101.09258) propose to lower the variance of likelihood weighting, needs no
+    numerical inversion: it is this. The factor undoes it, so the expected loss is that of uniform t.
+    """
+
+    t_min: float = 1e-3
+    atoms = None
+
+    def __post_init__(self) -> None:
+        _check_t_min(self.t_min)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """ℓ = ℓ(t_min) + u (ℓ(1) - ℓ(t_min)), t its inverse; factor 2σ²/g² (ℓ(1) - ℓ(t_min))/(1 - t_min)."""
+        low, high = log_ratio(sde, self.t_min), log_ratio(sde, 1.0)
+        # The inverse may round to a hair above 1.
+        t = array_namespace(u).minimum(sde.time_at_log_ratio(low + u * (high - low)), 1.0)
+        rate = 2 * (high - low) / (1 - self.t_min)
+        return t, rate * (sde.sigma(t) / sde.g(t)) ** 2
+
+
+@dataclass(frozen=True)
+class FixedTime:
+    """One noise level for all: `FixedTime(sde.time(0.5))` is σ = 0.5, `FixedTime(0.0)` the data as they are."""
+
+    t: float
+    atoms = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t <= 1:
+            raise ValueError(f"t must lie in [0, 1] (data at 0, noise at 1), got {self.t}")
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """t (1,), whatever u."""
+        return at(float(self.t), u), 1.0
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A ladder of noise levels σ₁ > σ₂ > ... > σ_L, each as likely as the others     Song and Ermon 2019, Eq. (6).
+
+    Raises
+    ------
+    ValueError
+        Unless there is a level, and they are positive and fall; at the call, for a level beyond the SDE's σ(1).
+    """
+
+    sigmas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_levels(self.sigmas)
+
+    @property
+    def atoms(self) -> int:
+        """L."""
+        return len(self.sigmas)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """u -> the time of level 1 + floor(u L), factor 1."""
+        xp, n = array_namespace(u), self.atoms
+        if self.sigmas[0] > sde.sigma(1.0):
+            raise ValueError(f"the level {self.sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}")
+        times = xp.asarray([float(sde.time(s)) for s in self.sigmas], dtype=u.dtype, device=device(u))
+        return xp.take(times, xp.astype(xp.minimum(u * n, n - 1.0), xp.int64)), 1.0  # u L may round to L
+
+
+def _check_t_min(t_min: float) -> None:
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min must lie in (0, 1), got {t_min}")
+
+
+# ------------------------------------------------------------------ weights λ(t)
+
+
+def sigma_squared(sde: SDE, t: Time) -> Time:
+    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖² (up to the ½, the "simple" loss of Ho et al. 2020)."""
+    return sde.sigma(t) ** 2
+
+
+def g_squared(sde: SDE, t: Time) -> Time:
+    """λ = g²: likelihood weighting; the excess bounds KL(data ‖ reverse SDE), up to the ends (arXiv 2101.09258)."""
+    return sde.g(t) ** 2
+
+
+def unweighted(sde: SDE, t: Time) -> Time:
+    """λ = 1: the plain Fisher divergence, ruled by the smallest noise."""
+    return 1 + 0 * t
+
+
+@dataclass(frozen=True)
+class SigmaPower:
+    """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`."""
+
+    power: float
+
+    def __call__(self, sde: SDE, t: Time) -> Time:
+        """σ(t)^power."""
+        return sde.sigma(t) ** self.power

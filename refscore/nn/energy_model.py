@@ -1,0 +1,120 @@
+"""EnergyModel: a network for the energy; its score is a derivative, and all the rest one order higher. Chapter 4."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import Array, Params, Score, Time, views
+from refscore.nn.layer import Adjoints, Grads, plus
+from refscore.nn.score_model import Scales
+
+
+@dataclass(frozen=True)
+class EnergyModel(Scales):
+    """E(x, t) = ½ c² ‖x‖² - (factor/c) F(c x, ℓ), F one number a sample, and the score s = -∇ₓE:
+
+        s(x, t) = -c² x + factor (∇F)(c x, ℓ)
+
+    where `ScoreModel` has a vector, here is a gradient; so s is conservative, and E is log p up to sign and a
+    constant. The first term is the energy of a Gaussian as wide as the data: F grows at most linearly, so e^-E can
+    always be normalised. By how much is never asked.
+
+    Its passes are those of a score model, written with the body's passes of one order more:
+
+        forward        the body's `backward`
+        backward       the body's `jvp` and `jvp_backward`, tangent = the adjoint of s
+        jvp            the same, once for each tangent
+        jvp_backward   the body's `jet` and `jet_backward`: third derivatives
+
+    Parameters
+    ----------
+    body : Net
+        Reads x (B, n) and, if it has a "level" input, ℓ (B,) or (1,); answers with (B, 1).
+    sde, data_std, predict
+        As for `ScoreModel`.
+
+    Raises
+    ------
+    ValueError
+        As for `ScoreModel`; at the call, for a body that answers with anything but (B, 1).
+    TypeError
+        In `jvp_backward`, for a body with a layer that has no jets.
+    """
+
+    def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
+        """x (B, n), t (B,) or (1,) -> E (B,), and the cache."""
+        xp = array_namespace(x)
+        c, out, level = self.scales(x, t)
+        y, cache = self.body.forward(params, c * x, *level)
+        if y.shape != (x.shape[0], 1):
+            raise ValueError(f"the body of an energy answers with one number a sample, (B, 1); got {tuple(y.shape)}")
+        return xp.sum(0.5 * (c * x) ** 2, axis=1) - (out / c * y)[:, 0], (cache, c, out, x)
+
+    def energy_backward(self, params: Params, cache: Any, dE: Array) -> tuple[Adjoints, Grads]:
+        """dE (B,) -> (dx,) and the gradients."""
+        cache, c, out, x = cache
+        dE = dE[:, None]
+        (dx, *_), grads = self.body.backward(params, cache, -out / c * dE)
+        return (dE * c**2 * x + c * dx,), grads
+
+    def bind(self, theta: Array) -> Score:
+        """The score (x, t) -> (B, n) at these parameters."""
+        params = views(theta, self.shapes)
+
+        def score(x: Array, t: Time) -> Array:
+            return self.forward(params, x, t)[0]
+
+        return score
+
+    def bind_energy(self, theta: Array) -> Callable[[Array, Time], Array]:
+        """The energy (x, t) -> (B,) at these parameters: -log p, but for a constant that depends on t."""
+        params = views(theta, self.shapes)
+        return lambda x, t: self.energy(params, x, t)[0]
+
+    def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
+        """x (B, n), t (B,) or (1,) -> s (B, n), and the cache."""
+        E, cache = self.energy(params, x, t)
+        dxs, _ = self.energy_backward(params, cache, -1 + 0 * E)
+        return dxs[0], cache
+
+    def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
+        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)."""
+        cache, c, out, _ = cache
+        dx, grads = self._second(params, cache, (out * dy)[None, ...])
+        return (plus(-(c**2) * dy, None if dx is None else c * dx),), grads
+
+    def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
+        """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape: ẋ."""
+        if xdot is None:
+            return None, None
+        xp, (kept, c, out, _) = array_namespace(xdot), cache
+        products = []
+        for k in range(xdot.shape[0]):
+            dx, _ = self._second(params, kept, (c * xdot[k, ...])[None, ...])
+            products.append(0 * xdot[k, ...] if dx is None else dx)
+        return -(c**2) * xdot + out * xp.stack(products), xdot
+
+    def jvp_backward(
+        self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
+    ) -> tuple[Adjoints, Adjoints, Grads]:
+        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ at once."""
+        kept, c, out, _ = cache
+        none = self.no_tangent
+        _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))
+        dF = 1 + 0 * dydot[..., :1]  # for each tangent and sample
+        (dx, *_), (_, (dv, *_), _), grads = self.body.jet_backward(params, kept, jet_tape, None, (None, None, dF))
+        dx = None if dx is None else c * dx
+        dxdot = plus(-(c**2) * dydot, None if dv is None else c * dv)
+        if dy is not None:
+            (more,), more_grads = self.backward(params, cache, dy)
+            dx = plus(dx, more)
+            grads = {name: grads[name] + more_grads[name] for name in grads}
+        return (dx,), (dxdot,), grads
+
+    def _second(self, params: Params, cache: Any, v: Array) -> tuple[Array | None, Grads]:
+        """The body's Hessian times v (1, B, n), and the gradient of its derivative along v."""
+        _, tape = self.body.jvp(params, cache, v, *self.no_tangent)
+        (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, 1 + 0 * v[..., :1])
+        return dx, grads
