@@ -50,6 +50,15 @@ def loss(params: Parameters, x0: jax.Array, log_sigma: jax.Array, noise: jax.Arr
     return 0.5 * jnp.mean(jnp.sum((network(params, scaled, embed(log_sigma)) + noise) ** 2, axis=1))
 
 
+def sliced_loss(params: Parameters, x0: jax.Array, log_sigma: jax.Array, noise: jax.Array, v: jax.Array) -> jax.Array:
+    """W4: σ² (vᵀ∇s v + ½ |s|²), s = f/σ, mean over the batch; the divergence by forward mode."""
+    sigma = jnp.exp(log_sigma)
+    c = 1 / jnp.sqrt(w.DATA_STD**2 + sigma**2)
+    e = embed(log_sigma)
+    f, dot = jax.jvp(lambda x: network(params, x, e), (c * (x0 + sigma * noise),), (v,))
+    return jnp.mean((sigma * c)[:, 0] * jnp.sum(dot * v, axis=1) + 0.5 * jnp.sum(f**2, axis=1))
+
+
 def draw(key: jax.Array, pool: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A batch: data, log σ and noise."""
     which, level, noise = jax.random.split(key, 3)
@@ -75,8 +84,8 @@ def update(state: dict[str, Any], grad: Parameters) -> dict[str, Any]:
     return {"params": params, "first": first, "second": second, "mean": mean, "count": count}
 
 
-def training() -> w.Unit:
-    """W1: one call of a jitted step that may overwrite the old state."""
+def training(sliced: bool = False) -> w.Unit:
+    """W1 or W4: one call of a jitted step that may overwrite the old state."""
     pool = jnp.asarray(w.pool())
     zeros = {name: jnp.zeros_like(p) for name, p in arrays(w.parameters()).items()}
     state: dict[str, Any] = {
@@ -89,8 +98,13 @@ def training() -> w.Unit:
     key = jax.random.key(0)
 
     def step(state: dict[str, Any], key: jax.Array, pool: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
-        key, here = jax.random.split(key)
-        value, grad = jax.value_and_grad(loss)(state["params"], *draw(here, pool))
+        key, here, probe = jax.random.split(key, 3)
+        inputs = draw(here, pool)
+        if sliced:
+            v = jax.random.rademacher(probe, inputs[0].shape, dtype=jnp.float32)
+            value, grad = jax.value_and_grad(sliced_loss)(state["params"], *inputs, v)
+        else:
+            value, grad = jax.value_and_grad(loss)(state["params"], *inputs)
         return update(state, grad), key, value
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
@@ -196,7 +210,12 @@ def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
 
 
 VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
-    "jax": {"W1": training, "W3-net": network_scan, "W3-mixture": mixture_plain},
+    "jax": {
+        "W1": training,
+        "W3-net": network_scan,
+        "W3-mixture": mixture_plain,
+        "W4": lambda: training(sliced=True),
+    },
     "jax-best": {"W3-mixture": mixture_best},
 }
 
@@ -218,4 +237,10 @@ def wait(result: Any) -> None:
 def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
     """W1's loss and gradient at the initial weights, for comparison with the reference."""
     value, grad = jax.value_and_grad(loss)(arrays(w.parameters()), x0, log_sigma[:, None], noise)
+    return float(value), {name: jax.device_get(g) for name, g in grad.items()}
+
+
+def sliced_gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array, v: w.Array) -> tuple[float, dict[str, w.Array]]:
+    """W4's loss and gradient, likewise."""
+    value, grad = jax.value_and_grad(sliced_loss)(arrays(w.parameters()), x0, log_sigma[:, None], noise, v)
     return float(value), {name: jax.device_get(g) for name, g in grad.items()}

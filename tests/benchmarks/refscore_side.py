@@ -29,12 +29,15 @@ from refscore import (
     GaussianMixture,
     Reverse,
     ScoreModel,
+    Sliced,
     __version__,
     fit,
     simulate,
 )
 from refscore.arrays import SDE, Score, flat, views
 from refscore.fast import FastExactScore
+from refscore.levels import sigma_squared
+from refscore.objectives import Objective, noised
 from refscore.simulation import last
 from refscore_backends import get, keep_memory
 
@@ -70,11 +73,11 @@ class UniformLogSigma:
         return sde.time_at_log_ratio(self.low + u * (self.high - self.low)), 1.0
 
 
-def training() -> w.Unit:
-    """W1: one step of `fit`; returns the loss."""
+def training(objective: Objective = Denoising(times=UniformLogSigma())) -> w.Unit:  # noqa: B008
+    """W1, or W4 with another objective: one step of `fit`; returns the loss."""
     states = fit(
         TRAINED,
-        Denoising(times=UniformLogSigma()),
+        objective,
         w.pool(),
         Adam(w.LEARNING_RATE, b1=w.BETA1, b2=w.BETA2, eps=w.EPSILON),
         get("numpy").rng(seed=0),
@@ -85,6 +88,10 @@ def training() -> w.Unit:
     )
     return lambda: next(states).loss
 
+
+# ---- W4 -----------------------------------------------------------------------------------------
+
+SLICED = Sliced(weight=sigma_squared, times=UniformLogSigma())  # one Rademacher probe, variance-reduced
 
 # ---- W3 -----------------------------------------------------------------------------------------
 
@@ -120,7 +127,7 @@ def mixture(path: w.Path = w.TIMED, exact: Any = ExactScore) -> w.Unit:
 
 
 VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
-    "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture},
+    "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture, "W4": lambda: training(SLICED)},
     "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
 }
 
@@ -141,7 +148,16 @@ def wait(result: Any) -> None:
 def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
     """W1's loss and gradient at the initial weights, under the names and signs of `workloads`."""
     t = TRAINED.sde.time_at_log_ratio(log_sigma)
-    value, vector = Denoising().at(TRAINED, theta(TRAINED), x0, t, noise)
+    return _named(*Denoising().at(TRAINED, theta(TRAINED), x0, t, noise))
+
+
+def sliced_gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array, v: w.Array) -> tuple[float, dict[str, w.Array]]:
+    """W4's loss and gradient, likewise."""
+    t = TRAINED.sde.time_at_log_ratio(log_sigma)
+    return _named(*SLICED.at(TRAINED, theta(TRAINED), noised(TRAINED.sde, x0, t, noise), t, v[None, ...]))
+
+
+def _named(value: w.Array, vector: w.Array) -> tuple[float, dict[str, w.Array]]:
     grads = views(vector, TRAINED.shapes)
     named = {f"{name}{k}": grads[f"dense{k + 1}.{name}"] for k in range(w.DEPTH) for name in "WTb"}
     return float(value), named | {"head": -grads["head.W"], "bias": -grads["head.b"]}

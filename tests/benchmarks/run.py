@@ -38,6 +38,7 @@ TITLES = {
     "W1": f"one step of denoising score matching, batch {w.BATCH}",
     "W3-net": f"{w.UNIT_STEPS} of {w.STEPS} Euler-Maruyama steps, {w.SAMPLES} samples, network score",
     "W3-mixture": f"{w.UNIT_STEPS} of {w.STEPS} Euler-Maruyama steps, {w.SAMPLES} samples, exact score",
+    "W4": f"one step of sliced score matching, batch {w.BATCH}",
 }
 PAUSE = 0.2  # seconds between turns: thread pools spin for a while after their last task
 

@@ -6,8 +6,10 @@ Runs with whatever is installed: `python -m pytest tests/benchmarks`.
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,21 +46,25 @@ def test_samples_without_noise_end_where_the_reference_ends(side: ModuleType, na
             assert relative_error(np.asarray(x)[:200], wanted) < 2e-5  # float32, 50 steps
 
 
-def test_gradient_along_a_direction_is_the_complex_step(side: ModuleType) -> None:
+def check_gradient(value: float, grad: dict[str, w.Array], loss: Callable[..., Any], *inputs: w.Array) -> None:
+    """The side's loss and gradient are the reference's, the gradient one tensor at a time along itself."""
+    params, inputs = w.parameters(), tuple(a.astype(np.float64) for a in inputs)
+    assert value == pytest.approx(loss(params, *inputs), rel=1e-5)  # float32
+    for name in params:  # along its own gradient: no cancellation
+        direction = grad[name] / np.linalg.norm(grad[name])
+        moved = params | {name: params[name] + 1e-20j * direction}
+        slope = loss(moved, *inputs).imag / 1e-20
+        assert np.linalg.norm(grad[name]) == pytest.approx(slope, rel=3e-5)  # float32
+
+
+def test_gradients_along_a_direction_are_the_complex_step(side: ModuleType) -> None:
     rng = np.random.default_rng(3)
     x0 = w.pool()[: w.BATCH]
     log_sigma = rng.uniform(np.log(w.SIGMA_MIN), np.log(w.SIGMA_MAX), w.BATCH).astype(np.float32)
     noise = rng.standard_normal((w.BATCH, w.DIMENSION), dtype=np.float32)
-    value, grad = side.gradient(x0, log_sigma, noise)
-
-    params = w.parameters()
-    exact = w.denoising_loss(params, *(a.astype(np.float64) for a in (x0, log_sigma, noise)))
-    assert value == pytest.approx(exact, rel=1e-5)  # float32
-    for name in params:  # one tensor at a time, along its own gradient: no cancellation
-        direction = grad[name] / np.linalg.norm(grad[name])
-        moved = params | {name: params[name] + 1e-20j * direction}
-        slope = w.denoising_loss(moved, *(a.astype(np.float64) for a in (x0, log_sigma, noise))).imag / 1e-20
-        assert np.linalg.norm(grad[name]) == pytest.approx(slope, rel=2e-5)  # float32
+    v = rng.choice(np.float32([-1, 1]), size=noise.shape)
+    check_gradient(*side.gradient(x0, log_sigma, noise), w.denoising_loss, x0, log_sigma, noise)
+    check_gradient(*side.sliced_gradient(x0, log_sigma, noise, v), w.sliced_loss, x0, log_sigma, noise, v)
 
 
 def test_the_table_of_sides_is_the_sides_own(side: ModuleType) -> None:

@@ -74,8 +74,8 @@ def average_together(mean: list[Tensor], params: list[Tensor]) -> None:
     torch._foreach_lerp_(mean, params, 1 - w.EMA_DECAY)
 
 
-def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]], None]) -> w.Unit:
-    """One training step; returns the loss as a tensor that nobody waits for."""
+def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]], None], sliced: bool = False) -> w.Unit:
+    """One training step of W1, or of W4; returns the loss as a tensor that nobody waits for."""
     pool = torch.tensor(w.pool())
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     leaves = list(params.values())
@@ -84,7 +84,8 @@ def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]],
 
     def step() -> Tensor:
         adam.zero_grad(set_to_none=True)
-        value = loss(params, *draw(pool))
+        inputs = draw(pool)
+        value = sliced_loss(params, *rademacher(*inputs)) if sliced else loss(params, *inputs)
         value.backward()
         adam.step()
         with torch.no_grad():
@@ -102,6 +103,24 @@ def training_plain() -> w.Unit:
 def training_best() -> w.Unit:
     """W1 with the fused Adam."""
     return training(True, average_together)
+
+
+# ---- W4 -----------------------------------------------------------------------------------------
+
+
+def sliced_loss(params: Parameters, x0: Tensor, log_sigma: Tensor, noise: Tensor, v: Tensor) -> Tensor:
+    """σ² (vᵀ∇s v + ½ |s|²), s = f/σ, mean over the batch; the divergence by a backward that is differentiated again."""
+    sigma = log_sigma.exp()
+    c = 1 / (w.DATA_STD**2 + sigma.square()).sqrt()
+    x = (c * (x0 + sigma * noise)).requires_grad_()
+    f = network(params, x, embed(log_sigma))
+    (pulled,) = torch.autograd.grad((f * v).sum(), x, create_graph=True)
+    return ((sigma * c)[:, 0] * (pulled * v).sum(dim=1) + 0.5 * f.square().sum(dim=1)).mean()
+
+
+def rademacher(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """W1's inputs, and a probe."""
+    return (*inputs, torch.randint(2, (w.BATCH, w.DIMENSION)).float().mul_(2).sub_(1))
 
 
 # ---- W3 -----------------------------------------------------------------------------------------
@@ -225,8 +244,18 @@ def mixture_gemm(path: w.Path = w.TIMED) -> w.Unit:
 
 
 VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
-    "torch": {"W1": training_plain, "W3-net": network_plain, "W3-mixture": mixture_plain},
-    "torch-best": {"W1": training_best, "W3-net": network_best, "W3-mixture": mixture_best},
+    "torch": {
+        "W1": training_plain,
+        "W3-net": network_plain,
+        "W3-mixture": mixture_plain,
+        "W4": lambda: training(None, average_each, sliced=True),
+    },
+    "torch-best": {
+        "W1": training_best,
+        "W3-net": network_best,
+        "W3-mixture": mixture_best,
+        "W4": lambda: training(True, average_together, sliced=True),
+    },
     "torch-gemm": {"W3-mixture": mixture_gemm},
 }
 
@@ -250,5 +279,16 @@ def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, di
     """W1's loss and gradient at the initial weights, for comparison with the reference."""
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     value = loss(params, torch.tensor(x0), torch.tensor(log_sigma)[:, None], torch.tensor(noise))
+    return _named(value, params)
+
+
+def sliced_gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array, v: w.Array) -> tuple[float, dict[str, w.Array]]:
+    """W4's loss and gradient, likewise."""
+    params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
+    x0, log_sigma, noise, v = (torch.tensor(a) for a in (x0, log_sigma, noise, v))
+    return _named(sliced_loss(params, x0, log_sigma[:, None], noise, v), params)
+
+
+def _named(value: Tensor, params: Parameters) -> tuple[float, dict[str, w.Array]]:
     value.backward()
     return value.item(), {name: p.grad.numpy() for name, p in params.items() if p.grad is not None}

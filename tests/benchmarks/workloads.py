@@ -4,6 +4,7 @@
     W3-net       50 of the 1000 Euler-Maruyama steps of a reverse VP SDE, 4096 samples, score
                  from that network
     W3-mixture   the same 50 steps with the exact score of a Gaussian mixture
+    W4           one training step of sliced score matching: W1 with the divergence of the score in the loss
 
 Plain NumPy, in double precision wherever something is a reference; the sides run in float32.
 """
@@ -19,7 +20,7 @@ import numpy as np
 Unit = Callable[[], Any]  # runs ONE unit of a workload
 Array = np.ndarray[Any, Any]
 
-NAMES = ("W1", "W3-net", "W3-mixture")
+NAMES = ("W1", "W3-net", "W3-mixture", "W4")
 
 # ---- the network: z = h W + e T + b, h = silu(z), three times; then a linear head ----------------
 # e = GAIN [sin, cos](FREQUENCIES level), level = log(σ/α), as in the library. The network answers
@@ -146,6 +147,28 @@ def denoising_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise:
     sigma = np.exp(log_sigma)[:, None]
     scaled = (x0 + sigma * noise) / np.sqrt(DATA_STD**2 + sigma**2)
     return 0.5 * np.sum((network(params, scaled, log_sigma) + noise) ** 2) / len(x0)
+
+
+def sliced_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise: Array, v: Array) -> Any:
+    """W4's loss, mean over the batch of σ² (vᵀ∇s v + ½ |s|²), s = f/σ; for derivatives by complex step."""
+    sigma = np.exp(log_sigma)[:, None]
+    c = 1 / np.sqrt(DATA_STD**2 + sigma**2)
+    x = c * (x0 + sigma * noise)
+    f = network(params, x, log_sigma)
+    along = np.sum(network_tangent(params, x, log_sigma, v) * v, axis=1)  # vᵀ(∂f/∂input) v
+    return np.mean((sigma * c)[:, 0] * along + 0.5 * np.sum(f**2, axis=1))
+
+
+def network_tangent(params: dict[str, Array], x: Array, level: Array, v: Array) -> Array:
+    """Derivative of the network's answer along v, a direction of its input."""
+    angles = level[:, None] * FREQUENCIES
+    e = GAIN * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    h, dot = x, v
+    for layer in range(DEPTH):
+        z = h @ params[f"W{layer}"] + e @ params[f"T{layer}"] + params[f"b{layer}"]
+        s = 1 / (1 + np.exp(-z))
+        h, dot = z * s, (s + z * s * (1 - s)) * (dot @ params[f"W{layer}"])
+    return dot @ params["head"]
 
 
 def network_score(x: Array, t: float) -> Array:
