@@ -1,4 +1,4 @@
-"""The command line: `refscore demo` and `refscore info`."""
+"""The command line: `refscore demo`, `refscore reproduce` and `refscore info`."""
 
 import argparse
 import importlib.metadata
@@ -48,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("refscore-demo"), help="folder for numbers and pictures")
     demo.set_defaults(run=_demo)
 
+    again = commands.add_parser("reproduce", help="hold published toy results against measurements")
+    again.add_argument("name", nargs="?", metavar="NAME", help="what to reproduce; left out, a list of what there is")
+    again.add_argument("--seeds", type=int, default=3, help="networks to train, each from its own seed (default: 3)")
+    again.add_argument("--steps", type=int, default=10_000, help="training steps of each (default: 10000, the paper's)")
+    again.add_argument("--out", type=Path, default=Path("refscore-reproduce"), help="folder for numbers and pictures")
+    again.set_defaults(run=_reproduce)
+
     info = commands.add_parser("info", help="print versions, back ends, devices and BLAS")
     info.set_defaults(run=lambda args: print("\n".join(info_lines())))
     return parser
@@ -57,6 +64,15 @@ def _demo(args: Any) -> None:
     from refscore import demo
 
     demo.run(args.data, get(args.backend), args.steps, args.seed, args.out)
+
+
+def _reproduce(args: Any) -> None:
+    from refscore import reproduce
+
+    if args.name is None:
+        print("\n".join(f"{name:20} {about}" for name, (about, _) in reproduce.PAPERS.items()))
+    else:
+        reproduce.run(args.name, args.out, args.seeds, args.steps)
 
 
 def info_lines() -> list[str]:

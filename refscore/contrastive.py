@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Rng, check_positive, flat, views
+from refscore.arrays import Array, Rng, check_positive, check_time, flat, views
 from refscore.langevin import Langevin
 from refscore.nn.energy_model import EnergyModel
 
@@ -17,7 +17,13 @@ def from_data(x: Array, rng: Rng) -> Array:
 
 @dataclass(frozen=True)
 class FromNoise:
-    """Start the chain at N(0, std² I)."""
+    """Start the chain at N(0, std² I).
+
+    Raises
+    ------
+    ValueError
+        Unless std > 0.
+    """
 
     std: float
 
@@ -33,25 +39,27 @@ class FromNoise:
 class MaximumLikelihood:
     """∇_θ(-log p_θ) = E_data ∇_θE - E_model ∇_θE, the second with samples of the current model    Eq. (1.2).
 
-    They come from `moves` steps of Langevin dynamics at every step of training, each a gradient of the network; as the
-    chain is short, they are not the model's, and neither is the gradient. The loss that is
-    returned, E(data) - E(samples), is no likelihood and need not fall.
+    They come from `moves` steps of Langevin dynamics at every step of training, each a gradient of the network in x. A
+    short chain has not arrived at the model: from the data its gradient is too short, Eq. (4.13), and for one small
+    step it is that of implicit score matching, Eq. (4.14); from noise it is wrong. The loss that is returned,
+    E(data) - E(samples), is no likelihood and need not fall.
 
     Parameters
     ----------
     moves : int
         Langevin steps from the start to the samples.
     step : float
-        Their ε.
+        Their ε, in squared data units. Below twice the smallest variance of the model, or they diverge.
     start : callable (x, rng) -> x
         `from_data` (default) or `FromNoise(std)`.
     t : float
-        Time at which the model is asked; the data are taken as they are.
+        Time at which the model is asked; the data are taken as they are. 0 (default) needs a model that is finite
+        there: `EnergyModel(..., predict="score")`.
 
     Raises
     ------
     ValueError
-        Unless moves >= 1 and step > 0.
+        Unless moves is an integer >= 1, step > 0 and 0 <= t <= 1.
     """
 
     moves: int
@@ -60,9 +68,10 @@ class MaximumLikelihood:
     t: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.moves < 1:
-            raise ValueError(f"moves must be at least 1, got {self.moves}")
+        if not isinstance(self.moves, int) or self.moves < 1:
+            raise ValueError(f"moves must be an integer of at least 1, got {self.moves!r}")
         check_positive(step=self.step)
+        check_time(self.t)
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
@@ -72,7 +81,7 @@ class MaximumLikelihood:
         return self.at(model, theta, x0, x)
 
     def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
-        """The pure part: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)."""
+        """The pure part: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)             Eq. (1.2)."""
         xp, params = array_namespace(x0), views(theta, model.shapes)
         E, cache = model.energy(params, xp.concat([x0, x]), self.t)
         one = 1 + 0 * E

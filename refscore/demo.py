@@ -6,12 +6,8 @@ is lost on the way: Ctrl-C ends the training, and what was learned so far is eva
 
 import json
 import math
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +19,12 @@ from refscore.arrays import Array
 from refscore.data import MIXTURES, DataFileError, load_points, mixture
 from refscore.distance import Estimate, sliced_wasserstein
 from refscore.evaluate import SampleTable, ScoreRow, excess_loss, flow_samples, sample_table, score_table
+from refscore.files import save_array, save_text, writable_folder
 from refscore.floor import denoising_floor
 from refscore.levels import UniformLogSNR, g_squared
 from refscore.mixture import GaussianMixture
 from refscore.optim import WarmupCosine
+from refscore.progress import progress
 from refscore.reverse import ExactScore
 from refscore.train import DivergenceError, TrainingState
 from refscore_backends import Backend
@@ -192,30 +190,6 @@ def _loss_in_words(report: Report) -> str:
     return f"loss {loss:.3f}{error}" if report.floor is None else f"excess loss {loss - report.floor.value:.3f}{error}"
 
 
-@contextmanager
-def progress(steps: int, say: Callable[[str], None]) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar with time left: tqdm's where it is installed, else a line every tenth of the way."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        started = time.perf_counter()
-
-        def show(step: int, words: str) -> None:
-            if step * 10 // steps > (step - max(1, steps // 100)) * 10 // steps:
-                left = (time.perf_counter() - started) * (steps - step) / step
-                say(f"  step {step} of {steps}, {words}, about {left:.0f} s left")
-
-        yield show
-        return
-    with tqdm(total=steps, file=sys.stderr, unit="step", dynamic_ncols=True) as bar:
-
-        def advance(step: int, words: str) -> None:
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(step - bar.n)
-
-        yield advance
-
-
 # ------------------------------------------------------------------ evaluation
 
 
@@ -270,39 +244,7 @@ def tables(report: Report) -> Iterator[str]:
         yield f"  training points   {report.held_out_floor:.4g}   (the sampling floor, from as many points)"
 
 
-# ------------------------------------------------------------------ files
-
-
-def writable_folder(out: Path) -> None:
-    """Make the folder, and make sure before any work that files can be written there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError(f"cannot write to the folder {out}: {error.strerror or error}") from error
-
-
-def save_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    _replace(path, lambda f: f.write(text.encode()))
-
-
-def save_array(path: Path, x: Any) -> None:
-    """Write an array as .npy, whole or not at all."""
-    _replace(path, lambda f: np.save(f, x, allow_pickle=False))
-
-
-def _replace(path: Path, write: Callable[[Any], Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as f:
-            write(f)
-        os.chmod(name, 0o644)  # mkstemp makes it private
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+# ------------------------------------------------------------------ pictures
 
 
 def _draw(

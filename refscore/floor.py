@@ -28,7 +28,7 @@ def denoising_floor(
     levels: int = 48,
     samples: int = 20_000,
 ) -> Estimate:
-    """The least expected loss that `objective` has on data from `mixture`.
+    """The least expected loss that `objective` has on data from `mixture`                             Eq. (3.12).
 
     The integral over times is Gauss-Legendre, or a sum where times are discrete; that over x_t is the trapezoid
     rule for D <= 2 where the grid needs no more than a million evaluations (spacing a quarter of the smallest

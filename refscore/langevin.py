@@ -16,13 +16,13 @@ class StepSizeWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Langevin:
-    """One step of unadjusted Langevin dynamics, x + ε s(x, t) + √(2ε) z, z ~ N(0, I)
+    """One step of unadjusted Langevin dynamics, x + ε s(x, t) + √(2ε) z, z ~ N(0, I)          Eq. (2.4).
 
     A kernel: time does not move. Parisi 1981; many papers write ε/2 and √ε, which is the same
     chain with a step named twice as large.
 
-    Its law tends to p_t up to a bias of order ε: on N(0, σ²) the stationary variance is
-    σ²/(1 - ε/(2σ²)), and from ε = 2σ² on there is none: the chain diverges.
+    Its law tends to p_t up to a bias of order ε, Eq. (2.7): on N(0, σ²) the stationary variance is
+    σ²/(1 - ε/(2σ²)), and from ε = 2σ² on there is none: the chain diverges, Eqs. (2.5), (2.6).
 
     Parameters
     ----------
@@ -66,8 +66,9 @@ class Langevin:
 
 @dataclass(frozen=True)
 class LevelStep:
-    """The step of annealed Langevin dynamics, ε(t) = ε σ(t)²/σ_L²             Song and Ermon 2019, Algorithm 1.
+    """The step of annealed Langevin dynamics, ε(t) = ε σ(t)²/σ_L²                               Eq. (6.7).
 
+    Song and Ermon 2019, Algorithm 1.
     The same fraction ε/σ_L² of the noise variance at every level: each level is as stable, and mixes as well
     within a mode, as the last. Their ε/2 is our ε.
 
@@ -101,10 +102,11 @@ class LevelStep:
 class SNRLangevin:
     """The step size rule of Song et al. 2021's corrector, sample by sample. An exhibit: its law is not p_t.
 
-        ε = 2 (r ‖z‖/‖s‖)²
+        ε = 2 (r ‖z‖/‖s‖)²                                                              Eq. (2.12)
 
-    As ε looks at x and z, the chain leaves another law alone, and not even a near one for small r: on N(0, I) it
-    tends to p(x) ∝ ‖x‖² exp(-‖x‖²/2v), v = (D + 2)/D, whose variance is ((D + 2)/D)² times too large
+    As ε looks at x and z, the chain leaves another law alone, and not even a near one for small r: on N(0, I), as
+    r -> 0, p(x) ∝ ‖x‖² exp(-‖x‖²/2v) with v = (D + 2)/D, whose variance is ((D + 2)/D)² times too large. And at any r
+    a sample that comes near the mode, where s = 0, is thrown far out: in D <= 4 the variance is infinite.
     (The published code takes means of both norms over the batch, which hides this for large batches and
     makes every sample depend on its neighbours.) Use `Langevin` with a step that depends on t alone.
 

@@ -80,7 +80,9 @@ class FixedTime:
 
 @dataclass(frozen=True)
 class Levels:
-    """A ladder of noise levels σ₁ > σ₂ > ... > σ_L, each as likely as the others     Song and Ermon 2019, Eq. (6).
+    """A ladder of noise levels σ₁ > σ₂ > ... > σ_L, each as likely as the others                 Eq. (6.3).
+
+    Song and Ermon 2019, Eq. (6).
 
     Raises
     ------
@@ -103,7 +105,8 @@ class Levels:
         xp, n = array_namespace(u), self.atoms
         if self.sigmas[0] > sde.sigma(1.0):
             raise ValueError(f"the level {self.sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}")
-        times = xp.asarray([float(sde.time(s)) for s in self.sigmas], dtype=u.dtype, device=device(u))
+        ladder = [min(float(sde.time(s)), 1.0) for s in self.sigmas]  # the inverse may round to a hair above 1
+        times = xp.asarray(ladder, dtype=u.dtype, device=device(u))
         return xp.take(times, xp.astype(xp.minimum(u * n, n - 1.0), xp.int64)), 1.0  # u L may round to L
 
 
@@ -116,7 +119,7 @@ def _check_t_min(t_min: float) -> None:
 
 
 def sigma_squared(sde: SDE, t: Time) -> Time:
-    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖² (up to the ½, the "simple" loss of Ho et al. 2020)."""
+    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖², Eq. (6.5); up to the ½ the "simple" loss of Ho et al. 2020."""
     return sde.sigma(t) ** 2
 
 
@@ -132,7 +135,7 @@ def unweighted(sde: SDE, t: Time) -> Time:
 
 @dataclass(frozen=True)
 class SigmaPower:
-    """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`."""
+    """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`     Eq. (6.3)."""
 
     power: float
 

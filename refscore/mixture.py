@@ -63,7 +63,7 @@ class GaussianMixture:
     log_weights: Array = field(init=False)  # (K,), -inf for a weight of 0
     variances: Array = field(init=False)  # eigenvalues of the covariances: (K, D), or (K, 1) if isotropic
     _axes: Array | None = field(init=False)  # (K, D, D), columns are eigenvectors
-    least_variance: float = field(init=False)  # the smallest of them
+    least_variance: float = field(init=False)  # the smallest of them that has a weight
     _singular: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +73,8 @@ class GaussianMixture:
         log_weights = xp.where(seen, xp.log(xp.where(seen, self.weights, 1.0)), -math.inf)
         variances, axes, singular = _decompose(self.covariances)
         for name, value in (
-            ("log_weights", log_weights), ("variances", variances), ("least_variance", float(xp.min(variances))),
+            ("log_weights", log_weights), ("variances", variances),
+            ("least_variance", float(xp.min(xp.where(seen[:, None], variances, math.inf)))),
             ("_axes", axes), ("_singular", singular),
         ):  # fmt: skip
             object.__setattr__(self, name, value)

@@ -101,7 +101,7 @@ class ScoreMatching(ABC):
 
 @dataclass(frozen=True)
 class Explicit(ScoreMatching):
-    """½ E‖s_θ(x, t) - s*(x, t)‖²: the Fisher divergence itself            Hyvärinen 2005.
+    """½ E‖s_θ(x, t) - s*(x, t)‖²: the Fisher divergence itself            Hyvärinen 2005. Eq. (3.1)
 
     For laws whose score s* is known, and as the truth that the other objectives are held against.
 
@@ -128,7 +128,7 @@ class Explicit(ScoreMatching):
 
 @dataclass(frozen=True)
 class Implicit(ScoreMatching):
-    """E[tr ∇s_θ(x, t) + ½ ‖s_θ(x, t)‖²]                        Hyvärinen 2005, Theorem 1.
+    """E[tr ∇s_θ(x, t) + ½ ‖s_θ(x, t)‖²]                        Hyvärinen 2005, Theorem 1. Eq. (3.3)
 
     Equals `Explicit` less ½ E‖s*‖², a constant that nobody needs to know; so it may be negative. One tangent per
     dimension: for few dimensions only.
@@ -147,7 +147,7 @@ class Implicit(ScoreMatching):
 
 @dataclass(frozen=True)
 class Sliced(ScoreMatching):
-    """E[1/K Σ_k vᵀ∇s_θ v + ½ ‖s_θ‖²], v random with E vvᵀ = I             Song et al. 2019.
+    """E[1/K Σ_k vᵀ∇s_θ v + ½ ‖s_θ‖²], v random with E vvᵀ = I             Song et al. 2019. Eq. (3.6)
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class Sliced(ScoreMatching):
 
 @dataclass(frozen=True)
 class FiniteDifference(ScoreMatching):
-    """E[1/K Σ_k vᵀ(s₊ - s₋)/2h + ½ ‖½ (s₊ + s₋)‖²], s± = s_θ(x ± hv)                 Pang et al. 2020.
+    """E[1/K Σ_k vᵀ(s₊ - s₋)/2h + ½ ‖½ (s₊ + s₋)‖²], s± = s_θ(x ± hv)        Pang et al. 2020. Eq. (3.9)
 
     Sliced score matching, up to O(h²), from values of s alone: for a model that has no tangents, or none for free.
     In float32 the rounding error u |s|/h and the bias, of order h², balance at steps of some 5e-3 of the scale on which
@@ -239,7 +239,7 @@ class FiniteDifference(ScoreMatching):
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising(ScoreMatching):
-    """E_t λ(t) ½ E‖s_θ(x_t, t) + z/σ(t)‖², x_t = α x₀ + σ z      Vincent 2011; Song et al. 2021, Eq. (7).
+    """E_t λ(t) ½ E‖s_θ(x_t, t) + z/σ(t)‖², x_t = α x₀ + σ z  Vincent 2011; Song et al. 2021, Eq. (7). Eq. (3.10)
 
     The minimiser is ∇log p_t, the minimum is not zero: `denoising_floor` computes it. Weighted with σ² (the default)
     over `Levels` it is the objective of Song and Ermon 2019, over `UniformTime` that of Song et al. 2021.
@@ -247,8 +247,8 @@ class Denoising(ScoreMatching):
     Parameters
     ----------
     control : bool
-        Subtract z·s_θ(α x₀)/σ + ½ (‖z‖² - D)/σ², whose mean given x₀ is zero for every θ (Song and Kingma 2021,
-        arXiv 2101.03288): the same expected loss and gradient. At small σ the variance of the plain loss grows
+        Subtract z·s_θ(α x₀)/σ + ½ (‖z‖² - D)/σ², Eq. (3.14), whose mean given x₀ is zero for every θ (Song and Kingma
+        2021, arXiv 2101.03288): the same expected loss and gradient. At small σ the variance of the plain loss grows
         as 1/σ⁴; with it, it does not. It costs a second evaluation, and at large σ it adds variance.
 
     Raises

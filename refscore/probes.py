@@ -1,6 +1,6 @@
-"""Probes: random directions v with E vvᵀ = I, so that E vᵀA v = tr A. Chapter 3.
+"""Probes: random directions v with E vvᵀ = I, so that E vᵀA v = tr A, Eq. (3.5). Chapter 3.
 
-What an average over K of them costs, S the symmetric part of A: the variance of vᵀA v is
+What an average over K of them costs, S the symmetric part of A: the variance of vᵀA v is, Eq. (3.7),
 
     gaussian     2 ‖S‖²
     rademacher   2 ‖S‖² - 2 Σ S_ii²

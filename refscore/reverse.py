@@ -30,13 +30,13 @@ class ExactScore:
         return self.mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
     def stable_step(self, t: float) -> float:
-        """Twice the smallest variance of p_t: from there on a Langevin step is unstable, at least near one mode."""
+        """Twice the smallest variance of p_t: from there on a Langevin step is unstable near one mode    Eq. (2.6)."""
         variance: float = self.sde.alpha(t) ** 2 * self.mixture.least_variance + self.sde.sigma(t) ** 2
         return 2 * variance
 
 
 def denoise(score: Score, sde: SDE, x: Array, t: float) -> Array:
-    """E[x₀ | x_t = x] = (x + σ² s)/α, x (B, ...) -> (B, ...)                                 Eq. (1.13).
+    """E[x₀ | x_t = x] = (x + σ² s)/α, x (B, ...) -> (B, ...)                        Eqs. (1.13), (6.11).
 
     The last step of a sampler, to be taken explicitly.
     What remains at the last level is noise of variance σ²; this takes the best guess of the point below it.

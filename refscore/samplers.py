@@ -104,7 +104,9 @@ class First:
 
 @dataclass(frozen=True)
 class AnnealedLangevin:
-    """n Langevin moves at each noise level, from the largest to the least   Song and Ermon 2019, Algorithm 1.
+    """n Langevin moves at each noise level, from the largest to the least                       Eq. (6.7).
+
+    Song and Ermon 2019, Algorithm 1; on a Gaussian its law is Eq. (6.8).
 
     A step for grids `level_times(sde, levels)`, the times of the levels and then 0: it is
     `First(Repeat(Langevin(score, LevelStep(sde, step, last)), moves), Stay())`.

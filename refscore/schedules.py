@@ -34,7 +34,9 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
 
 
 def geometric_levels(high: float, low: float, n: int) -> tuple[float, ...]:
-    """n noise levels from high down to low, each the same fraction of the one before       Song and Ermon 2019.
+    """n noise levels from high down to low, each the same fraction of the one before        Eq. (6.6).
+
+    Equal steps in log σ (Song and Ermon 2019).
 
     Raises
     ------
@@ -47,7 +49,7 @@ def geometric_levels(high: float, low: float, n: int) -> tuple[float, ...]:
 
 
 def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
-    """The times at which σ(t) is each of the levels, and then 0: the grid of annealed Langevin dynamics.
+    """The times at which σ(t) is each of the levels, and then 0: the grid of annealed Langevin dynamics, Eq. (6.7).
 
     Raises
     ------
@@ -55,15 +57,14 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
         Unless there is a level, and they are positive and fall; for a level beyond the SDE's σ(1).
     """
     check_levels(sigmas)
-    times = [float(sde.time(s)) for s in sigmas]
-    if times[0] > 1 + 1e-12:
+    if sigmas[0] > sde.sigma(1.0):
         raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}")
-    return [min(times[0], 1.0), *times[1:], 0.0]
+    return [*(min(1.0, float(sde.time(float(s)))) for s in sigmas), 0.0]  # σ(1) may round to a time above 1
 
 
 def check_levels(sigmas: Sequence[float]) -> None:
     """Refuse a ladder that is empty, not positive, or not falling."""
-    if not sigmas:
+    if len(sigmas) == 0:
         raise ValueError("levels must hold at least one σ, got none")
     if not all(math.isfinite(s) and s > 0 for s in sigmas):
         raise ValueError(f"levels must be positive and finite, got {list(sigmas)[:5]}")

@@ -1,6 +1,7 @@
 """Which noise levels do my data need? Techniques of Song and Ermon 2020 (NCSNv2), with reasons. Chapter 6."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
@@ -11,7 +12,8 @@ from refscore.arrays import Array, check_data
 from refscore.schedules import geometric_levels
 
 RATIO_CAP = 1.5
-NUMBERS = 4e8  # differences of coordinates that are looked at, at most: seconds
+NUMBERS = 4e8  # differences of coordinates that are looked at: seconds
+LEAST_ROWS = 16  # however many numbers that takes
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Suggestion:
     ratio: float  # γ = σ_i/σ_{i+1}
     moves: int  # Langevin steps a level, T
     step: float  # ε at the last level, for x + ε s + √(2ε) z
-    excess: float  # variance of the noise over σ² when a level is left, in the theory of technique 4
+    excess: float  # variance of the noise over σ² when a level is left, where data are thin: `ladder_excess`
     ema: float
     reasons: tuple[str, ...]
 
@@ -33,12 +35,14 @@ class Suggestion:
 def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = None) -> Suggestion:
     """Levels, steps and averaging for data (N, ...), after Song and Ermon 2020, Techniques 1, 2, 4 and 5.
 
-    (Technique 3, to let one network serve all levels by dividing its output by σ, is `ScoreModel`'s default.)
+    Technique 3, to let one network serve all levels by dividing its output by σ, is `ScoreModel`'s default. Technique 4
+    is applied to the whole ladder (`ladder_excess`), not to one level begun from the exact law of the one before.
 
     Parameters
     ----------
     data : Array (N, ...), N >= 2
-        Where all N² distances would take more than seconds, those of evenly chosen rows from all others.
+        Where all N² distances would take more than seconds, those of evenly chosen rows (at least 16) from all others.
+        The largest distance is then found up to a factor of 2 at worst.
     budget : int
         Evaluations of the score that a sample may cost: levels times moves.
     smallest : float, optional
@@ -47,11 +51,15 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
 
     Raises
     ------
+    TypeError
+        For data that are not floats.
     ValueError
-        For fewer than two rows, or rows that are all the same; for a budget below the number of levels; unless
-        0 < smallest < the largest distance.
+        For data with NaN or infinity, of fewer than two rows, or of rows that are all the same; for a budget that is no
+        integer or below the number of levels; unless 0 < smallest < the largest distance.
     """
     check_data("data", data)
+    if not isinstance(budget, int):
+        raise ValueError(f"budget must be an integer, got {budget!r}")
     nearest, largest = _distances(data)
     if largest == 0:
         raise ValueError("all rows of data are the same: there is no distance to bridge")
@@ -66,38 +74,32 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
             f"smallest must lie between 0 and the largest distance of two points, {largest}; got {smallest}"
         )
     D = math.prod(data.shape[1:])
-    wanted, ratio = overlap_ratio(D), min(overlap_ratio(D), RATIO_CAP)
-    L = 1 + math.ceil(math.log(largest / smallest) / math.log(ratio))
-    L = max(L, 2)
+    wanted = overlap_ratio(D)
+    L = max(2, 1 + math.ceil(math.log(largest / smallest) / math.log(min(wanted, RATIO_CAP))))
     ratio = (largest / smallest) ** (1 / (L - 1))
     if budget < L:
         raise ValueError(f"a budget of {budget} evaluations is less than one for each of the {L} levels")
     T = budget // L
-    fraction, excess = best_step(ratio, T)
-    solved = (
-        f"the overlap would be one half at {wanted:.3g}"
-        if wanted < math.inf
-        else "the overlap is above one half at any ratio"
-    )
+    fraction, excess = best_step(ratio, T, ladder_excess)
     solved = f"is one half at {wanted:.3g}" if wanted < math.inf else "is above one half at any ratio"
     capped = "" if wanted <= RATIO_CAP else f" (at most {RATIO_CAP}: in {D} dimensions the overlap {solved})"
     reasons = (
         f"largest level {largest:.4g}: the largest distance of two points, to go from any to any (technique 1)",
         f"smallest level {smallest:.4g}: what is finer than this is lost",
-        f"{L} levels, ratio {ratio:.4g}: samples of one are typical points of the next{capped} (technique 2)",
+        f"{L} levels, ratio {ratio:.4g}: typical points of one level are typical of the next{capped} (technique 2)",
         f"{T} moves a level: the budget of {budget} evaluations (technique 4)",
-        f"step {fraction * smallest**2:.4g} = {fraction:.4g} σ_L²: in theory a level ends with {excess:.4g} σ², "
-        f"the least that {T} moves can do (technique 4)",
+        f"step {fraction * smallest**2:.4g} = {fraction:.4g} σ_L²: where data are thin, each level ends with noise of "
+        f"variance {excess:.4g} σ², the least that {T} moves can do (technique 4, along the ladder)",
         "moving average of the parameters, decay 0.999 (technique 5)",
     )
     return Suggestion(geometric_levels(largest, smallest, L), ratio, T, fraction * smallest**2, excess, 0.999, reasons)
 
 
 def overlap(ratio: float, dim: int) -> float:
-    """Φ(√(2D)(γ - 1) + 3γ) - Φ(√(2D)(γ - 1) - 3γ): how much of one level is typical of the next  Song and Ermon 2020.
+    """Φ(√(2D)(γ - 1) + 3γ) - Φ(√(2D)(γ - 1) - 3γ): how much of one level is typical of the next    Eq. (6.12).
 
-    In high dimension a Gaussian N(0, σ² I) lives on the shell ‖x‖ ≈ √D σ of thickness σ/√2; this is the mass that the
-    shell of the larger noise has within three deviations of the smaller one's.
+    In high dimension a Gaussian N(0, σ² I) lives on a shell, ‖x‖ normal about √D σ with deviation σ/√2; this is the
+    share of the smaller noise that is within three deviations of the larger one's shell (Song and Ermon 2020).
     """
     shift = math.sqrt(2 * dim) * (ratio - 1)
     return float(ndtr(shift + 3 * ratio) - ndtr(shift - 3 * ratio))
@@ -115,18 +117,42 @@ def overlap_ratio(dim: int) -> float:
 
 
 def level_excess(fraction: float, ratio: float, moves: int) -> float:
-    """Variance of the noise over σ² after `moves` steps of ε = fraction·σ², begun with that of the level before, γ²σ².
+    """Variance of the noise over σ² after one level begun with γ²σ²: (1 - e)²ᵀ (γ² - c) + c        Eq. (6.13).
 
-    (1 - e)²ᵀ (γ² - c) + c, c = 1/(1 - e/2): Langevin dynamics on N(0, σ²) from N(0, γ²σ²)
+    e = ε/σ² is the `fraction`, T the number of moves, c = 1/(1 - e/2): Langevin dynamics on N(0, σ²) from N(0, γ²σ²),
+    as if the level before had been left exactly (Song and Ermon 2020, Technique 4).
     """
     c = 1 / (1 - fraction / 2)
     return float((1 - fraction) ** (2 * moves) * (ratio**2 - c) + c)
 
 
-def best_step(ratio: float, moves: int) -> tuple[float, float]:
-    """The fraction e = ε/σ² that makes `level_excess` least, and that least value: never 1, always above."""
+def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
+    """The excess that many levels settle at, each begun with that of the one before: c (1 - a)/(1 - γ² a)  Eq. (6.14).
+
+    a = (1 - e)²ᵀ; it solves v = a (γ² v - c) + c. From γ² a = 1 on there is no such v: the noise falls behind the
+    levels more and more, and the answer is infinity.
+    """
+    a, c = (1 - fraction) ** (2 * moves), 1 / (1 - fraction / 2)
+    return c * (1 - a) / (1 - ratio**2 * a) if ratio**2 * a < 1 else math.inf
+
+
+def best_step(
+    ratio: float, moves: int, excess: Callable[[float, float, int], float] = level_excess
+) -> tuple[float, float]:
+    """The fraction e = ε/σ² that makes the excess least, and that least value: never 1, always above.
+
+    `level_excess` (default) is technique 4 as published; `ladder_excess` is the same for a whole ladder.
+
+    Raises
+    ------
+    ValueError
+        Unless ratio > 1 and moves >= 1.
+    """
+    if not 1 < ratio < math.inf or moves < 1:
+        raise ValueError(f"need ratio > 1 and moves >= 1, got {ratio}, {moves}")
+    least = 1 - ratio ** (-1 / moves)  # below it the noise falls more slowly than the levels
     found = minimize_scalar(
-        lambda e: level_excess(e, ratio, moves), bounds=(1e-9, 1.0), method="bounded", options={"xatol": 1e-10}
+        lambda e: excess(e, ratio, moves), bounds=(least, 1.0), method="bounded", options={"xatol": 1e-10}
     )
     return float(found.x), float(found.fun)
 
@@ -135,13 +161,14 @@ def _distances(data: Array) -> tuple[float, float]:
     """Median distance to the nearest neighbour, and the largest of all; some rows against all where there are many."""
     xp = array_namespace(data)
     rows = xp.reshape(data, (data.shape[0], -1))
-    N = rows.shape[0]
+    N, D = rows.shape
     if N < 2:
         raise ValueError("data must hold at least two rows: distances between points are asked for")
-    looked = range(0, N, max(1, math.ceil(N * rows.shape[0] * rows.shape[1] / NUMBERS)))
+    count = min(N, max(LEAST_ROWS, int(NUMBERS / (N * D))))
     index, nearest, farthest = xp.arange(N, device=device(data)), [], []
-    for i in looked:
+    for i in (j * N // count for j in range(count)):
         d = xp.sqrt(xp.sum((rows - rows[i : i + 1, :]) ** 2, axis=1))
         nearest.append(xp.min(xp.where(index == i, math.inf, d)))
         farthest.append(xp.max(d))
-    return float(xp.sort(xp.stack(nearest))[len(looked) // 2]), float(xp.max(xp.stack(farthest)))
+    middle = xp.sort(xp.stack(nearest))[(count - 1) // 2 : count // 2 + 1]  # one, or two whose mean is the median
+    return float(xp.mean(middle)), float(xp.max(xp.stack(farthest)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import MLP, VP, ScoreModel, cli, demo
+from refscore import MLP, VP, ScoreModel, cli, demo, files
 from refscore.data import MIXTURES
 
 FAST = ["--steps", "30"]
@@ -225,14 +225,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pyte
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path) -> None:
-    demo.save_text(tmp_path / "numbers.json", "old")
+    files.save_text(tmp_path / "numbers.json", "old")
 
     def fail(file: Any) -> None:
         file.write(b"half of the n")
         raise OSError(28, os.strerror(28))
 
     with pytest.raises(OSError, match="space"):
-        demo._replace(tmp_path / "numbers.json", fail)
+        files._replace(tmp_path / "numbers.json", fail)
     assert (tmp_path / "numbers.json").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["numbers.json"]
 

@@ -21,15 +21,16 @@ ROWS = {
     "samplers": 5,
     "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
-    "evaluate": 8, "plots": 9, "demo": 9, "cli": 10,
+    "files": 7, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
-WITH_NUMPY = {"data", "law", "suggest", "plots", "demo", "cli"}
+WITH_NUMPY = {"files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
 SAME_ROW = {  # neighbours in reading order, earlier first
     ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
     ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
     ("quadrature", "mixture"), ("distance", "mixture"), ("distance", "quadrature"),
     ("nn.energy_model", "nn.score_model"),
     ("nn", "nn.energy_model"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),
+    ("reproduce", "plots"), ("reproduce", "failures"),
 }  # fmt: skip
 
 

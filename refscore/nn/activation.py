@@ -1,4 +1,4 @@
-"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand.
+"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand. Eqs. (4.7), (4.8).
 
     backward       dx = φ' dy
     jvp            ẏ = φ' ẋ
@@ -68,7 +68,7 @@ class Activation(ABC):
         return (plus(dx, times(u, dy)),), (u * dydot,), {}
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """φ' u, φ' v, φ'' u v + φ' w; the tape: u, v, w."""
+        """φ' u, φ' v, φ'' u v + φ' w; the tape: u, v, w                                                Eq. (4.7)."""
         (u,), (v,), (w,) = us, vs, ws
         slope = self.slope(cache)
         bent = times(self.curvature(cache), times(u, v))
@@ -77,7 +77,7 @@ class Activation(ABC):
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """As said at the top of this file."""
+        """As said at the top of this file                                                            Eq. (4.7)."""
         (u, v, w), (dyu, dyv, dyw) = tape, djet
         first, second = self.slope(cache), self.curvature(cache)
         dx = times(first, dy)
@@ -120,7 +120,7 @@ class SiLU(Activation):
         return s * (1 - s) * (2 + x - 2 * y)
 
     def third(self, cache: Any) -> Array:
-        """q (3 (1 - 2 s) + x (1 - 6 q))."""
+        """q (3 (1 - 2 s) + x (1 - 6 q))                                                                 Eq. (4.8)."""
         x, s, _ = cache
         q = s * (1 - s)
         return q * (3 * (1 - 2 * s) + x * (1 - 6 * q))
@@ -145,7 +145,7 @@ class Tanh(Activation):
         return -2 * cache * (1 - cache * cache)
 
     def third(self, cache: Any) -> Array:
-        """(1 - y²) (6 y² - 2)."""
+        """(1 - y²) (6 y² - 2)                                                                           Eq. (4.8)."""
         square = cache * cache
         return (1 - square) * (6 * square - 2)
 
@@ -171,5 +171,5 @@ class Softplus(Activation):
         return cache * (1 - cache)
 
     def third(self, cache: Any) -> Array:
-        """s (1 - s) (1 - 2 s)."""
+        """s (1 - s) (1 - 2 s)                                                                           Eq. (4.8)."""
         return cache * (1 - cache) * (1 - 2 * cache)

@@ -7,19 +7,20 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from refscore.arrays import Array, Params, Score, Time, views
-from refscore.nn.layer import Adjoints, Grads, plus
+from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.score_model import Scales
 
 
 @dataclass(frozen=True)
 class EnergyModel(Scales):
-    """E(x, t) = ½ c² ‖x‖² - (factor/c) F(c x, ℓ), F one number a sample, and the score s = -∇ₓE:
+    """E(x, t) = ½ c² ‖x‖² - (factor/c) F(c x, ℓ), F one number a sample, and the score s = -∇ₓE    Eqs. (4.1), (4.2):
 
         s(x, t) = -c² x + factor (∇F)(c x, ℓ)
 
     where `ScoreModel` has a vector, here is a gradient; so s is conservative, and E is log p up to sign and a
-    constant. The first term is the energy of a Gaussian as wide as the data: F grows at most linearly, so e^-E can
-    always be normalised. By how much is never asked.
+    constant. The first term is the energy of a Gaussian as wide as the data. A body of dense layers, sums and
+    activations of bounded slope grows at most linearly, so e^-E can be normalised (Eq. (4.3)). By how much is never
+    asked.
 
     Its passes are those of a score model, written with the body's passes of one order more:
 
@@ -44,7 +45,7 @@ class EnergyModel(Scales):
     """
 
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
-        """x (B, n), t (B,) or (1,) -> E (B,), and the cache."""
+        """x (B, n), t (B,) or (1,) -> E (B,), and the cache                                          Eq. (4.1)."""
         xp = array_namespace(x)
         c, out, level = self.scales(x, t)
         y, cache = self.body.forward(params, c * x, *level)
@@ -54,10 +55,10 @@ class EnergyModel(Scales):
 
     def energy_backward(self, params: Params, cache: Any, dE: Array) -> tuple[Adjoints, Grads]:
         """dE (B,) -> (dx,) and the gradients."""
-        cache, c, out, x = cache
+        kept, c, out, x = cache
         dE = dE[:, None]
-        (dx, *_), grads = self.body.backward(params, cache, -out / c * dE)
-        return (dE * c**2 * x + c * dx,), grads
+        (dx, *_), grads = self.body.backward(params, kept, -out / c * dE)
+        return (plus(dE * c**2 * x, times(c, dx)),), grads
 
     def bind(self, theta: Array) -> Score:
         """The score (x, t) -> (B, n) at these parameters."""
@@ -74,19 +75,19 @@ class EnergyModel(Scales):
         return lambda x, t: self.energy(params, x, t)[0]
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
-        """x (B, n), t (B,) or (1,) -> s (B, n), and the cache."""
+        """x (B, n), t (B,) or (1,) -> s (B, n), and the cache                                        Eq. (4.2)."""
         E, cache = self.energy(params, x, t)
         dxs, _ = self.energy_backward(params, cache, -1 + 0 * E)
         return dxs[0], cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)."""
-        cache, c, out, _ = cache
-        dx, grads = self._second(params, cache, (out * dy)[None, ...])
-        return (plus(-(c**2) * dy, None if dx is None else c * dx),), grads
+        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)      Eq. (4.4)."""
+        kept, c, out, _ = cache
+        dx, grads = self._second(params, kept, (out * dy)[None, ...])
+        return (plus(-(c**2) * dy, times(c, dx)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape: ẋ."""
+        """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape: ẋ      Eq. (4.5)."""
         if xdot is None:
             return None, None
         xp, (kept, c, out, _) = array_namespace(xdot), cache
@@ -99,14 +100,13 @@ class EnergyModel(Scales):
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ at once."""
+        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ, Eq. (4.5)."""
         kept, c, out, _ = cache
         none = self.no_tangent
         _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))
         dF = 1 + 0 * dydot[..., :1]  # for each tangent and sample
         (dx, *_), (_, (dv, *_), _), grads = self.body.jet_backward(params, kept, jet_tape, None, (None, None, dF))
-        dx = None if dx is None else c * dx
-        dxdot = plus(-(c**2) * dydot, None if dv is None else c * dv)
+        dx, dxdot = times(c, dx), plus(-(c**2) * dydot, times(c, dv))
         if dy is not None:
             (more,), more_grads = self.backward(params, cache, dy)
             dx = plus(dx, more)
@@ -114,7 +114,7 @@ class EnergyModel(Scales):
         return (dx,), (dxdot,), grads
 
     def _second(self, params: Params, cache: Any, v: Array) -> tuple[Array | None, Grads]:
-        """The body's Hessian times v (1, B, n), and the gradient of its derivative along v."""
+        """The body's Hessian times v (1, B, n), and the gradient in θ of its derivative along v."""
         _, tape = self.body.jvp(params, cache, v, *self.no_tangent)
         (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, 1 + 0 * v[..., :1])
         return dx, grads

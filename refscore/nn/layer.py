@@ -14,7 +14,7 @@ costs nothing.
 An energy's score is a derivative already, so there the same losses are of third order. For them a layer may have
 two passes more, along two tangents u and v at once and a second-order one w (chapter 4):
 
-    jet            y_u = F' u,   y_v = F' v,   y_w = F''[u, v] + F' w
+    jet            y_u = F' u,   y_v = F' v,   y_w = F''[u, v] + F' w                            Eq. (4.6)
     jet_backward   the transpose of the derivative of (y, y_u, y_v, y_w), in x, u, v, w and θ
 """
 
@@ -62,7 +62,7 @@ class HasJets(Protocol):
     """A layer whose inputs may carry two tangents at once. Where u is there, v is there too; w may be missing."""
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape."""
+        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (4.6)."""
 
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet

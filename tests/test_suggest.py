@@ -1,0 +1,288 @@
+"""Suggested ladders: the published numbers, brute force, and the exact law of the code that will walk them."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import chi, norm
+
+from refscore import VE, AnnealedLangevin, ExactScore, GaussianMixture, simulate
+from refscore import suggest as module
+from refscore.schedules import geometric_levels, level_times
+from refscore.simulation import last
+from refscore.suggest import (
+    RATIO_CAP,
+    best_step,
+    ladder_excess,
+    level_excess,
+    overlap,
+    overlap_ratio,
+    suggest_schedule,
+)
+from tests.backends import TestBackend
+from tests.laws.test_samplers import probe
+from tests.strategies import seeds
+
+ratios, fractions, some_moves = st.floats(1.001, 3.0), st.floats(0.005, 0.95), st.integers(1, 12)
+SIGMA = 0.05
+POINT = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.zeros(1))
+VES = VE(0.01, 500.0)
+
+
+# ------------------------------------------------------------------ technique 2: the ratio of levels
+
+
+@pytest.mark.parametrize(("dim", "ratio"), [(5, 19.5), (8, 4.0), (16, 2.13), (784, 1.082)])
+def test_the_ratio_with_overlap_one_half(dim: int, ratio: float) -> None:
+    """Eq. (6.12): recorded values, and that they solve the equation."""
+    found = overlap_ratio(dim)
+    assert found == pytest.approx(ratio, rel=3e-3)  # the digits that were recorded
+    assert abs(overlap(found, dim) - 0.5) <= 1e-10
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4])
+def test_in_four_dimensions_and_fewer_every_level_overlaps_with_every_other(dim: int) -> None:
+    """Eq. (6.12): as √(2D) < 3 both limits of the overlap move outwards with γ, so it never falls below its start."""
+    assert overlap_ratio(dim) == math.inf
+    assert min(overlap(float(r), dim) for r in np.geomspace(1, 1e6, 200)) == overlap(1, dim) > 0.997
+
+
+def test_the_published_ladder_for_cifar_has_overlap_point_567() -> None:
+    ratio = (50 / 0.01) ** (1 / 231)
+    assert ratio == pytest.approx(1.03756, abs=5e-6)
+    assert overlap(ratio, 3072) == pytest.approx(0.56697, abs=5e-6)
+
+
+def test_the_overlap_is_a_mass_of_a_normal_law() -> None:
+    """Eq. (6.12): the normal density integrated from √(2D)(γ - 1) - 3γ to √(2D)(γ - 1) + 3γ."""
+    for dim, ratio in ((5, 2.0), (100, 1.1), (3072, 1.0376)):
+        middle = math.sqrt(2 * dim) * (ratio - 1)
+        mass, _ = quad(norm.pdf, middle - 3 * ratio, middle + 3 * ratio, epsabs=1e-12)
+        assert overlap(ratio, dim) == pytest.approx(mass, abs=1e-11)
+
+
+@pytest.mark.parametrize(("dim", "ratio"), [(784, 1.082), (3072, 1.03756), (3072, 1.02), (12288, 1.02)])
+def test_the_overlap_is_the_share_of_the_smaller_noise_in_the_shell_of_the_larger(dim: int, ratio: float) -> None:
+    """Eq. (6.12): the radius of N(0, σ² I) is σ chi; how much of it is within 3 γ/√2 of γ√D?"""
+    shell = ratio * (math.sqrt(dim) + 3 / math.sqrt(2) * np.array([-1, 1]))
+    share = float(np.diff(chi.cdf(shell, dim))[0])
+    assert overlap(ratio, dim) == pytest.approx(share, abs=0.01)  # chi is normal but for 1/(4√D) in its mean
+
+
+def test_dimensions_below_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+        overlap_ratio(0)
+
+
+# ------------------------------------------------------------------ technique 4: the step
+
+
+def test_the_published_steps() -> None:
+    """Eq. (6.13): CIFAR's ε is the least excess; NCSN's is far from it."""
+    fraction, excess = best_step((50 / 0.01) ** (1 / 231), 5)
+    assert fraction == pytest.approx(0.0618, abs=5e-5)
+    assert excess == pytest.approx(1.0555, abs=5e-5)
+    assert level_excess(6.2e-6 / 0.01**2, (50 / 0.01) ** (1 / 231), 5) == pytest.approx(excess, rel=1e-5)
+    assert level_excess(2e-5 / 0.01**2, 100 ** (1 / 9), 100) == pytest.approx(1.1111, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("high", "L", "T", "step", "one", "many"),
+    [
+        (50, 232, 5, 6.2e-6, 1.0555, 1.128),
+        (90, 500, 5, 3.3e-6, 1.0314, 1.121),
+        (140, 788, 4, 4.9e-6, 1.0247, 1.079),
+        (190, 1086, 3, 1.8e-6, 1.0174, 1.200),
+        (348, 2311, 3, 9e-7, 1.0089, 1.200),
+    ],
+)
+def test_what_published_ladders_leave_level_by_level_and_in_all(
+    high: float, L: int, T: int, step: float, one: float, many: float
+) -> None:
+    """Eqs. (6.13), (6.14): from the exact law of the level before, and along the whole ladder from N(0, σ₁²)."""
+    e, ratio = step / 0.01**2, (high / 0.01) ** (1 / (L - 1))
+    assert level_excess(e, ratio, T) == pytest.approx(one, abs=1e-4)
+    assert ladder_excess(e, ratio, T) == pytest.approx(many, abs=1e-3)
+    v = level_excess(e, 1.0, T)
+    for _ in range(L - 1):
+        v = level_excess(e, ratio * math.sqrt(v), T)  # begun with what the level before has left
+    assert v == pytest.approx(ladder_excess(e, ratio, T), rel=1e-9)
+
+
+@given(fractions, ratios, some_moves)
+def test_level_excess_is_the_law_of_one_level_of_annealed_langevin(e: float, ratio: float, moves: int) -> None:
+    """Eq. (6.13), from the code: noise of variance γ²σ² around a point, then the moves of one level."""
+    step = AnnealedLangevin(ExactScore(POINT, VES), VES, e * SIGMA**2, SIGMA, moves)
+    A, B, c = probe(lambda x, rng: step(x, VES.time(SIGMA), 0.0, rng)[0], 1, moves)
+    variance = float(A[0, 0] ** 2 * (ratio * SIGMA) ** 2 + np.sum(B**2))
+    assert abs(c[0]) <= 1e-15
+    assert abs(variance / SIGMA**2 / level_excess(e, ratio, moves) - 1) <= 1e-12
+
+
+@given(fractions, ratios, st.integers(1, 4), st.integers(2, 7))
+def test_the_law_of_a_ladder_is_the_recursion_of_level_excesses(e: float, ratio: float, moves: int, L: int) -> None:
+    """Eqs. (6.13), (6.14), from the code: each level begins with what the one before has left."""
+    levels = [SIGMA * ratio**i for i in range(L - 1, -1, -1)]
+    step = AnnealedLangevin(ExactScore(POINT, VES), VES, e * SIGMA**2, SIGMA, moves)
+    times = level_times(VES, levels)
+    A, B, _ = probe(lambda x, rng: last(simulate(step, x, times, rng)), 1, moves * L)
+    variance = float(A[0, 0] ** 2 * (ratio * levels[0]) ** 2 + np.sum(B**2)) / SIGMA**2
+    v = 1.0
+    for _ in range(L):
+        v = level_excess(e, ratio * math.sqrt(v), moves)
+    assert abs(variance / v - 1) <= 1e-12
+    settled, forgets = ladder_excess(e, ratio, moves), (ratio * (1 - e) ** moves) ** 2
+    if math.isfinite(settled):  # v approaches it by the factor γ²a at each level
+        gap = settled * (1 - forgets)  # multiplied out: near γ²a = 1 both are large
+        assert abs((v - settled) * (1 - forgets) - forgets**L * ((1 - forgets) - gap)) <= 1e-12 * (1 + gap)
+        assert abs(level_excess(e, ratio * math.sqrt(settled), moves) / settled - 1) <= 1e-12
+    else:
+        assert forgets >= 1
+
+
+@given(ratios, st.integers(1, 300))
+def test_the_best_step_is_the_best_of_many(ratio: float, moves: int) -> None:
+    for excess in (level_excess, ladder_excess):
+        e, least = best_step(ratio, moves, excess)
+        tried = np.concatenate([np.geomspace(1e-7, 1, 2000, endpoint=False), np.linspace(0.01, 1.99, 1000)])
+        assert least == excess(e, ratio, moves) > 1
+        assert 0 < e < 1
+        assert least <= min(excess(float(other), ratio, moves) for other in tried) * (1 + 1e-9)  # xatol, squared
+    assert best_step(ratio, moves)[1] <= best_step(ratio, moves, ladder_excess)[1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("ratio", "moves"), [(1.0, 5), (0.5, 5), (math.inf, 5), (math.nan, 5), (1.5, 0)])
+def test_best_step_refuses(ratio: float, moves: int) -> None:
+    with pytest.raises(ValueError, match="need ratio > 1 and moves >= 1"):
+        best_step(ratio, moves)
+
+
+# ------------------------------------------------------------------ technique 1: the ends
+
+
+def all_distances(x: np.ndarray) -> np.ndarray:
+    x = x.reshape(len(x), -1)
+    return np.sqrt(((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=2))
+
+
+@given(seeds, st.integers(2, 40), st.sampled_from([(1,), (2,), (7,), (3, 2), (2, 2, 2)]), st.floats(-6, 6))
+def test_the_ends_are_the_largest_distance_and_the_median_neighbour(
+    seed: int, n: int, shape: tuple[int, ...], log_scale: float
+) -> None:
+    x = math.exp(log_scale) * np.random.default_rng(seed).standard_normal((n, *shape))
+    d = all_distances(x)
+    s = suggest_schedule(x, smallest=1e-3 * d.max())
+    assert s.levels[0] == pytest.approx(d.max(), rel=1e-14)
+    assert s.levels[-1] == 1e-3 * d.max()
+    np.fill_diagonal(d, math.inf)
+    nearest = float(np.median(d.min(axis=1)))
+    largest = float(d[np.isfinite(d)].max())
+    if nearest < largest:
+        assert suggest_schedule(x).levels[-1] == pytest.approx(nearest, rel=1e-14)
+    else:  # two points, or a regular simplex: the nearest is the farthest
+        with pytest.raises(ValueError, match="smallest must lie between 0 and the largest distance"):
+            suggest_schedule(x)
+
+
+def test_of_many_rows_some_are_held_against_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the largest distance is found up to a factor of two, by the triangle inequality; the rest by luck."""
+    x = np.random.default_rng(0).standard_normal((500, 3))
+    d = all_distances(x)
+    monkeypatch.setattr(module, "NUMBERS", 100 * x.size)
+    looked = d[[j * 500 // 100 for j in range(100)]]
+    s = suggest_schedule(x)
+    assert s.levels[0] == pytest.approx(looked.max(), rel=1e-14)
+    assert d.max() / 2 <= s.levels[0] <= d.max()
+    others = np.sort(looked, axis=1)[:, 1]
+    assert s.levels[-1] == pytest.approx(np.median(others), rel=1e-14)
+    monkeypatch.setattr(module, "NUMBERS", 1)
+    looked = d[[j * 500 // 16 for j in range(16)]]  # never fewer
+    assert suggest_schedule(x).levels[0] == pytest.approx(looked.max(), rel=1e-14)
+
+
+# ------------------------------------------------------------------ the suggestion
+
+
+@given(seeds, st.integers(3, 30), st.integers(1, 40), st.integers(60, 3000))
+def test_a_suggestion_keeps_its_promises(seed: int, n: int, dim: int, budget: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((n, dim))
+    high = all_distances(x).max()
+    s = suggest_schedule(x, budget, smallest=0.01 * high)
+    L, wanted = len(s.levels), min(overlap_ratio(dim), RATIO_CAP)
+    assert s.levels == geometric_levels(high, 0.01 * high, L)
+    assert s.ratio <= wanted * (1 + 1e-12)
+    assert 100 ** (1 / max(1, L - 2)) > wanted or L == 2  # one level fewer would leap too far
+    assert max(a / b for a, b in pairwise(s.levels)) == pytest.approx(s.ratio, rel=1e-12)
+    assert L * s.moves <= budget < L * (s.moves + 1)
+    assert s.excess == ladder_excess(s.step / s.levels[-1] ** 2, s.ratio, s.moves) or s.excess == pytest.approx(
+        ladder_excess(s.step / s.levels[-1] ** 2, s.ratio, s.moves), rel=1e-12
+    )
+    assert s.ema == 0.999
+    text = str(s)
+    assert text == "\n".join(s.reasons)
+    for part in (f"{L} levels", f"{s.moves} moves", f"{s.ratio:.4g}", f"{s.step:.4g}", f"{s.excess:.4g}"):
+        assert part in text
+    assert ("at most 1.5" in text) == (overlap_ratio(dim) > RATIO_CAP)
+
+
+def test_a_suggestion_can_be_walked() -> None:
+    """Twelve points in the plane, from all noise to the points: where each is thin, noise of the promised variance."""
+    x = np.random.default_rng(3).standard_normal((12, 2))
+    s = suggest_schedule(x, 400)
+    sde = VE(0.01, 2 * s.levels[0])
+    cloud = GaussianMixture(np.full(12, 1 / 12), x, np.zeros(12))
+    step = AnnealedLangevin(ExactScore(cloud, sde), sde, s.step, s.levels[-1], s.moves)
+    rng = np.random.default_rng(4)
+    end = last(simulate(step, s.levels[0] * rng.standard_normal((2000, 2)), level_times(sde, s.levels), rng))
+    assert np.abs(end).max() < 6
+    mean_log = float(np.mean(cloud.log_prob(end, 1.0, s.levels[-1])))
+    fresh = cloud.sample(rng, 2000) + s.levels[-1] * rng.standard_normal((2000, 2))
+    assert mean_log > float(np.mean(cloud.log_prob(fresh, 1.0, s.levels[-1]))) - 0.3  # not a law, a walk that arrives
+
+
+def test_every_backend_and_precision_suggests_the_same(any_backend: TestBackend) -> None:
+    x = np.random.default_rng(0).standard_normal((50, 3, 2)).astype("float32")
+    want = suggest_schedule(x.astype("float64"))
+    got = suggest_schedule(any_backend.asarray(x, dtype="float32"))
+    np.testing.assert_allclose(got.levels, want.levels, rtol=1e-6)  # float32
+    assert got.moves == want.moves
+    assert got.step == pytest.approx(want.step, rel=1e-5)
+    assert all(type(v) is float for v in (*got.levels, got.ratio, got.step, got.excess))
+
+
+NAN, INF = np.ones((4, 2)), np.ones((4, 2))
+NAN[2, 1], INF[1, 0] = math.nan, math.inf
+RAMP = np.arange(8.0).reshape(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "kwargs", "error", "words"),
+    [
+        (NAN, {}, ValueError, r"data holds 1 values that are not finite, the first at data\[2, 1\]"),
+        (INF, {}, ValueError, r"data holds 1 values that are not finite, the first at data\[1, 0\]"),
+        (RAMP[:1], {}, ValueError, "at least two rows"),
+        (RAMP[:0], {}, ValueError, "data is empty"),
+        (RAMP[:, 0], {}, ValueError, "at least 2 axes"),
+        (RAMP.astype(int), {}, TypeError, "must be float32 or float64"),
+        ([[1.0, 2.0], [3.0, 4.0]], {}, TypeError, "must be an array"),
+        (np.ones((4, 2)), {}, ValueError, "all rows of data are the same"),
+        (RAMP[[0, 0, 0, 1]], {}, ValueError, "most rows of data have an equal twin"),
+        (RAMP, {"smallest": 0.0}, ValueError, "smallest must lie between 0 and the largest distance"),
+        (RAMP, {"smallest": -1.0}, ValueError, "smallest must lie between 0 and the largest distance"),
+        (RAMP, {"smallest": math.nan}, ValueError, "smallest must lie between 0 and the largest distance"),
+        (RAMP, {"smallest": 100.0}, ValueError, "got 100.0"),
+        (RAMP, {"budget": 3}, ValueError, "a budget of 3 evaluations is less than one for each of the 4 levels"),
+        (RAMP, {"budget": 0}, ValueError, "a budget of 0 evaluations"),
+        (RAMP, {"budget": 100.0}, ValueError, "budget must be an integer, got 100.0"),
+    ],
+)
+def test_what_cannot_be_helped_is_refused(data: Any, kwargs: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        suggest_schedule(data, **kwargs)
+    if words.startswith("most rows"):
+        assert suggest_schedule(data, smallest=0.1).levels[-1] == 0.1
