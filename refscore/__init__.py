@@ -4,10 +4,11 @@ Everything a reader meets in the first chapters can be imported from here; the r
 module that its chapter names.
 """
 
+from refscore.denoising import Denoising
 from refscore.langevin import Langevin
 from refscore.mixture import GaussianMixture
 from refscore.nn import MLP, EnergyModel, ScoreModel
-from refscore.objectives import Denoising, Explicit, FiniteDifference, Implicit, Sliced
+from refscore.objectives import Explicit, FiniteDifference, Implicit, Sliced
 from refscore.optim import EMA, SGD, Adam
 from refscore.reverse import ExactScore, Reverse
 from refscore.samplers import AnnealedLangevin, EulerMaruyama, Heun

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace
 
 from refscore.arrays import SDE, Array, Rng, Score, per_sample
+from refscore.denoising import Denoising
 from refscore.distance import (
     Estimate,
     mode_weights,
@@ -15,7 +16,6 @@ from refscore.distance import (
     sliced_wasserstein_floor,
 )  # fmt: skip
 from refscore.mixture import GaussianMixture
-from refscore.objectives import Denoising
 from refscore.reverse import ExactScore, Reverse
 from refscore.samplers import Heun
 from refscore.schedules import log_snr_times

@@ -12,12 +12,14 @@ import numpy as np
 
 from refscore.arrays import Score
 from refscore.data import mixture
+from refscore.denoising import Denoising
 from refscore.langevin import Langevin, LevelStep
 from refscore.law import GridLaw, grid_law, langevin_law
 from refscore.levels import FixedTime, Levels
+from refscore.matching import Objective
 from refscore.mixture import GaussianMixture
 from refscore.nn import MLP, ScoreModel, Softplus
-from refscore.objectives import Denoising, Objective, Sliced
+from refscore.objectives import Sliced
 from refscore.optim import EMA, Adam, WarmupCosine
 from refscore.probes import gaussian
 from refscore.reverse import ExactScore

@@ -14,9 +14,9 @@ import math
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import SDE, Array, Rng
+from refscore.denoising import Denoising
 from refscore.distance import Estimate
 from refscore.mixture import GaussianMixture
-from refscore.objectives import Denoising
 from refscore.quadrature import gauss_legendre, quadrature_grid
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from refscore.arrays import Array, Rng, check_data, check_floating, check_same
-from refscore.objectives import Model, Objective
+from refscore.matching import Model, Objective
 from refscore.optim import EMA, EMAState, Optimizer, clip
 
 

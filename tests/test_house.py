@@ -17,7 +17,7 @@ ROWS = {
     "nn.dense": 1, "nn.add": 1, "nn.activation": 1, "nn.embed": 1,
     "sde": 2, "levels": 3, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
     "nn.score_model": 3, "nn.energy_model": 3, "nn": 3,
-    "reverse": 4, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
+    "reverse": 4, "matching": 3, "denoising": 3, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
     "samplers": 5,
     "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
@@ -27,6 +27,7 @@ WITH_NUMPY = {"files", "failures", "reproduce", "data", "law", "suggest", "plots
 SAME_ROW = {  # neighbours in reading order, earlier first
     ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
     ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
+    ("matching", "levels"), ("denoising", "matching"), ("denoising", "levels"),
     ("quadrature", "mixture"), ("distance", "mixture"), ("distance", "quadrature"),
     ("nn.energy_model", "nn.score_model"),
     ("nn", "nn.energy_model"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),

@@ -37,7 +37,7 @@ from refscore import (
 from refscore.arrays import SDE, Score, flat, views
 from refscore.fast import FastExactScore
 from refscore.levels import sigma_squared
-from refscore.objectives import Objective, noised
+from refscore.matching import Objective, noised
 from refscore.simulation import last
 from refscore_backends import get, keep_memory
 

@@ -36,7 +36,8 @@ from refscore.data import mixture
 from refscore.distance import fisher_divergence
 from refscore.floor import denoising_floor
 from refscore.levels import FixedTime, Levels, SigmaPower, UniformLogSNR, UniformTime, g_squared, sigma_squared
-from refscore.objectives import OBJECTIVES, ScoreMatching, noised
+from refscore.matching import ScoreMatching, noised
+from refscore.objectives import OBJECTIVES
 from refscore.quadrature import quadrature_grid
 from tests.backends import LAW_BACKENDS, ReplayRng, TestBackend
 from tests.strategies import mixtures, random_mixture, sdes, seeds
