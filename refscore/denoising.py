@@ -57,7 +57,7 @@ class Denoising(ScoreMatching):
         clean = per_sample(model.sde.alpha(t), x0) * x0
         s, cache = model.forward(params, xp.concat([x, clean]), repeat(t, 2))
         s, s_clean = s[: x0.shape[0], ...], s[x0.shape[0] :, ...]
-        error = s + push
-        expected = per_sample(model.sde.sigma(t) ** -2, x0)  # of each push²
-        loss = xp.sum(w * (0.5 * (error * error - push * push + expected) - push * s_clean))
-        return pull_back(model, theta, cache, loss, xp.concat([w * error, -w * push]))
+        variance = per_sample(model.sde.sigma(t) ** -2, x0)  # of each coordinate of push
+        # ½ (s + push)² less push·s_clean and ½ (push² - variance), where the two push² cancel
+        loss = xp.sum(w * (0.5 * s * s + push * (s - s_clean) + 0.5 * variance))
+        return pull_back(model, theta, cache, loss, xp.concat([w * (s + push), -w * push]))

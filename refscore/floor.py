@@ -1,4 +1,4 @@
-"""The floor of denoising score matching: "is my loss normal?" has an answer. Chapter 6.
+"""The floor of denoising score matching: "is my loss normal?" has an answer. Chapter 3.
 
 The loss compares the score with the noise of one draw, which no function of x_t can know. At the
 exact score there remains, with D the dimension and by Tweedie's formula,
@@ -42,7 +42,8 @@ def denoising_floor(
     rng : Rng, optional
         Needed only where Monte Carlo is.
     levels : int
-        Times at which the floor is computed; the error is judged against half as many.
+        Times at which the floor is computed; the error is judged against half as many. With λ = g² or 1 the small times
+        rule: `UniformLogSNR`, which has the same expected loss as `UniformTime`, comes to it with far fewer.
     samples : int
         Monte Carlo samples per time.
 
