@@ -29,6 +29,11 @@ class ExactScore:
         """x (B, D), t a float or an array (1,) or (B,) -> (B, D)."""
         return self.mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
+    def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
+        """The score and its derivative along each v (K, B, D)."""
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return self.mixture.score(x, alpha, sigma), self.mixture.score_jvp(x, v, alpha, sigma)
+
     def stable_step(self, t: float) -> float:
         """Twice the smallest variance of p_t: from there on a Langevin step is unstable near one mode    Eq. (2.6)."""
         variance: float = self.sde.alpha(t) ** 2 * self.mixture.least_variance + self.sde.sigma(t) ** 2

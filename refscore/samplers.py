@@ -4,9 +4,10 @@ A step takes x at time t to time s and returns it with what it must remember; `s
 along a grid. Times are Python floats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import NamedTuple
 
 from refscore.arrays import SDE, Array, Kernel, Process, Rng, Score, Step
 from refscore.langevin import Langevin, LevelStep
@@ -31,23 +32,60 @@ class EulerMaruyama:
         return x + (s - t) * drift + sqrt(abs(s - t)) * noise * z, None
 
 
+class Tableau(NamedTuple):
+    """An explicit Runge-Kutta method: k_i = v(x + h Σ_j a_ij k_j, t + c_i h), x(s) = x + h Σ_i b_i k_i."""
+
+    a: tuple[tuple[float, ...], ...]  # row i has i entries
+    b: tuple[float, ...]
+    c: tuple[float, ...]
+    order: int
+
+
+EULER = Tableau(((),), (1.0,), (0.0,), 1)
+MIDPOINT = Tableau(((), (0.5,)), (0.0, 1.0), (0.0, 0.5), 2)
+HEUN = Tableau(((), (1.0,)), (0.5, 0.5), (0.0, 1.0), 2)
+RK4 = Tableau(((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.5, 0.5, 1.0), 4)
+TABLEAUX = {"euler": EULER, "midpoint": MIDPOINT, "heun": HEUN, "rk4": RK4}
+
+
 @dataclass(frozen=True)
-class Heun:
-    """Heun's second-order step of the ODE dx/dt = v(x, t), from t to s.
+class RungeKutta:
+    """One explicit Runge-Kutta step of the ODE dx/dt = v(x, t), from t to s, up or down.
 
-        x' = x + h v(x, t),    x(s) = x + ½ h (v(x, t) + v(x', s)),    h = s - t
+    For the probability flow v is `Reverse(sde, score, lam=0).drift`. A method that evaluates v at s too (Heun, RK4)
+    should end above t = 0 where v is a network's: there σ = 0.
 
-    For the probability flow, v is `Reverse(sde, score, lam=0).drift`. Two evaluations a step. As v is
-    evaluated at s too, a grid that uses a network should end above t = 0, where σ = 0.
+    Parameters
+    ----------
+    velocity : callable (x, t) -> (B, ...)
+    tableau : Tableau
+        `EULER`, `MIDPOINT`, `HEUN`, `RK4`, or your own; as many evaluations a step as it has stages.
     """
 
     velocity: Callable[[Array, float], Array]
+    tableau: Tableau = RK4
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at time t -> x (B, ...) at time s. Draws nothing from rng."""
-        h = s - t
-        v = self.velocity(x, t)
-        return x + (0.5 * h) * (v + self.velocity(x + h * v, s)), None
+        h, stages = s - t, list[Array]()
+        for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
+            stages.append(self.velocity(_along(x, h, row, stages), s if c == 1 else t + c * h))
+        return _along(x, h, self.tableau.b, stages), None
+
+
+@dataclass(frozen=True)
+class Heun(RungeKutta):
+    """Heun's second-order step of the ODE dx/dt = v(x, t): x' = x + h v(x, t), x(s) = x + ½ h (v(x, t) + v(x', s))."""
+
+    tableau: Tableau = HEUN
+
+
+def _along(x: Array, h: float, weights: Sequence[float], slopes: Sequence[Array]) -> Array:
+    """x + h Σ w k, leaving out what has weight 0."""
+    for w, k in zip(weights, slopes, strict=True):
+        if w:
+            x = x + (h * w) * k
+    return x
 
 
 # ------------------------------------------------------------------ composition
@@ -100,6 +138,19 @@ class First:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """x (B, ...) at time t -> x (B, ...) at time s."""
         return self.step(self.kernel(x, t, rng), t, s, rng, memory)
+
+
+@dataclass(frozen=True)
+class Then:
+    """First the step from t to s, then the kernel at s: predict, correct. At s = 0, without noise, no correction."""
+
+    step: Step
+    kernel: Kernel
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
+        """x (B, ...) at time t -> x (B, ...) at time s."""
+        x, memory = self.step(x, t, s, rng, memory)
+        return (x if s == 0 else self.kernel(x, s, rng)), memory
 
 
 @dataclass(frozen=True)

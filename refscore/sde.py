@@ -69,9 +69,7 @@ class VP:
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
         """The t at which log σ/α = ratio: from e^B - 1 = σ²/α²."""
-        xp, u = namespace(ratio), 2 * ratio
-        # B = log(1 + e^u), in the form that neither overflows nor loses the small end.
-        return self._time_of_B(0.5 * (u + abs(u)) + xp.log1p(xp.exp(-abs(u))))
+        return self._time_of_B(_softplus(2 * ratio))
 
     def _B(self, t: Time) -> Time:
         check_time(t)
@@ -150,6 +148,227 @@ class VE:
         return math.log(self.sigma_max / self.sigma_min)
 
 
+@dataclass(frozen=True)
+class CosineVP:
+    """Variance-preserving with the cosine schedule of Nichol and Dhariwal 2021: α = cos φ(t)/cos φ(0), φ linear in t.
+
+    φ(0) = s/(1 + s) π/2 with their offset s = 0.008. Theirs ends at φ = π/2, where α = 0 and β infinite, which they cut
+    off at β < 1 for each step; here φ(1) is where α = alpha_end, so that there is an SDE. β = 2 φ' tan φ.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < offset < 1 and 0 < alpha_end < 1; for a float t outside [0, 1].
+    """
+
+    offset: float = 0.008
+    alpha_end: float = 5e-3
+
+    def __post_init__(self) -> None:
+        for name, value in (("offset", self.offset), ("alpha_end", self.alpha_end)):
+            if not 0 < value < 1:
+                raise ValueError(f"{name} must lie in (0, 1), got {value}")
+
+    @property
+    def prior_std(self) -> float:
+        """1."""
+        return 1.0
+
+    def f(self, t: Time) -> Time:
+        """Drift rate f = -φ' tan φ."""
+        return -self._turn * namespace(t).tan(self._angle(t))
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient g = √(2 φ' tan φ)."""
+        return namespace(t).sqrt(-2 * self.f(t))
+
+    def alpha(self, t: Time) -> Time:
+        """Signal scale α = cos φ/cos φ₀."""
+        return namespace(t).cos(self._angle(t)) / math.cos(self._start)
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale σ = √(sin(φ - φ₀) sin(φ + φ₀))/cos φ₀: the difference of two cosines without cancellation."""
+        xp, a = namespace(t), self._start
+        check_time(t)
+        turned = t * self._turn
+        return xp.sqrt(xp.sin(turned) * xp.sin(turned + 2 * a)) / math.cos(a)
+
+    def time(self, sigma: Time) -> Time:
+        """The t at which σ(t) = sigma, 0 <= sigma < 1."""
+        if isinstance(sigma, (float, int)) and not 0 <= sigma < 1:
+            raise ValueError(f"sigma must lie in [0, 1) for a variance-preserving SDE, got {sigma}")
+        return self._time(sigma**2, 1 - sigma**2)
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ/α = ratio: σ² and α² are the two logistic functions of 2 ratio."""
+        xp = namespace(ratio)
+        return self._time(xp.exp(-_softplus(-2 * ratio)), xp.exp(-_softplus(2 * ratio)))
+
+    def _angle(self, t: Time) -> Time:
+        check_time(t)
+        return self._start + t * self._turn
+
+    def _time(self, sigma2: Time, alpha2: Time) -> Time:
+        """From σ² and α² = 1 - σ², given both: neither may be rebuilt from the other without loss."""
+        xp, a = namespace(sigma2), self._start
+        sin2, cos2 = math.sin(a) ** 2 + sigma2 * math.cos(a) ** 2, alpha2 * math.cos(a) ** 2
+        sin, cos = xp.sqrt(sin2), xp.sqrt(cos2)
+        # φ - φ₀ by its sine, σ² cos²φ₀/sin(φ + φ₀), and its cosine: small angles keep their precision
+        sin_sum = sin * math.cos(a) + cos * math.sin(a)
+        cos_turned = cos * math.cos(a) + sin * math.sin(a)
+        return xp.atan2(sigma2 * math.cos(a) ** 2 / sin_sum, cos_turned) / self._turn
+
+    @property
+    def _start(self) -> float:
+        return 0.5 * math.pi * self.offset / (1 + self.offset)
+
+    @property
+    def _turn(self) -> float:
+        return math.acos(self.alpha_end * math.cos(self._start)) - self._start
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    """Sub-VP SDE  dx = -½ β(t) x dt + √(β(t) (1 - e^{-2B})) dw          Song et al. 2021.
+
+    The same drift as `VP`, and less noise: α = e^{-B/2}, σ = 1 - e⁻ᴮ (no root), so that the variance of data of
+    covariance I stays below 1, α² + σ² = 1 - e⁻ᴮ (1 - e⁻ᴮ).
+    """
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient g = √(β (1 - e^{-2B}))."""
+        xp = namespace(t)
+        return xp.sqrt(2 * self.f(t) * xp.expm1(-2 * self._B(t)))
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale σ = 1 - e⁻ᴮ."""
+        return -namespace(t).expm1(-self._B(t))
+
+    def time(self, sigma: Time) -> Time:
+        """The t at which σ(t) = sigma, 0 <= sigma < 1."""
+        if isinstance(sigma, (float, int)) and not 0 <= sigma < 1:
+            raise ValueError(f"sigma must lie in [0, 1) for a sub-variance-preserving SDE, got {sigma}")
+        return self._time_of_B(-namespace(sigma).log1p(-sigma))
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ/α = ratio: σ/α = 2 sinh ½B."""
+        xp = namespace(ratio)
+        return self._time_of_B(2 * xp.asinh(0.5 * xp.exp(ratio)))
+
+
+@dataclass(frozen=True)
+class LinearVE:
+    """Variance-exploding SDE with σ(t) = σ_max t, as in Karras et al. 2022 (where t is σ itself): dx = σ_max √(2t) dw.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < sigma_max < ∞; for a float t outside [0, 1].
+    """
+
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        check_positive(sigma_max=self.sigma_max)
+
+    @property
+    def prior_std(self) -> float:
+        """σ_max."""
+        return self.sigma_max
+
+    def f(self, t: Time) -> Time:
+        """Drift rate 0."""
+        check_time(t)
+        return 0 * t
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient g = σ_max √(2t)."""
+        check_time(t)
+        return self.sigma_max * namespace(t).sqrt(2 * t)
+
+    def alpha(self, t: Time) -> Time:
+        """Signal scale 1."""
+        check_time(t)
+        return 1.0 + 0 * t
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale σ = σ_max t."""
+        check_time(t)
+        return self.sigma_max * t
+
+    def time(self, sigma: Time) -> Time:
+        """The t at which σ(t) = sigma >= 0."""
+        if isinstance(sigma, (float, int)) and not sigma >= 0:
+            raise ValueError(f"sigma must not be negative, got {sigma}")
+        return sigma / self.sigma_max
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ/α = log σ = ratio."""
+        return namespace(ratio).exp(ratio) / self.sigma_max
+
+
+@dataclass(frozen=True)
+class OU:
+    """Ornstein-Uhlenbeck process  dx = -θ x dt + σ dw: constant coefficients (a longer horizon is a larger θ and σ).
+
+    α = e^{-θt}, σ(t)² = σ²/2θ (1 - e^{-2θt}); it tends to N(0, σ²/2θ) from any start. VP is this process with θ = 1,
+    σ = √2, run at the time ½ B(t).
+
+    Raises
+    ------
+    ValueError
+        Unless theta and diffusion are positive; for a float t outside [0, 1].
+    """
+
+    theta: float = 5.0
+    diffusion: float = math.sqrt(10.0)
+
+    def __post_init__(self) -> None:
+        check_positive(theta=self.theta, diffusion=self.diffusion)
+
+    @property
+    def prior_std(self) -> float:
+        """σ/√(2θ): that of the stationary law."""
+        return self.diffusion / math.sqrt(2 * self.theta)
+
+    def f(self, t: Time) -> Time:
+        """Drift rate -θ."""
+        check_time(t)
+        return -self.theta + 0 * t
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient σ."""
+        check_time(t)
+        return self.diffusion + 0 * t
+
+    def alpha(self, t: Time) -> Time:
+        """Signal scale e^{-θt}."""
+        check_time(t)
+        return namespace(t).exp(-self.theta * t)
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale σ √((1 - e^{-2θt})/2θ)."""
+        check_time(t)
+        xp = namespace(t)
+        return self.prior_std * xp.sqrt(-xp.expm1(-2 * self.theta * t))
+
+    def time(self, sigma: Time) -> Time:
+        """The t at which σ(t) = sigma, below the stationary σ/√(2θ)."""
+        if isinstance(sigma, (float, int)) and not 0 <= sigma < self.prior_std:
+            raise ValueError(f"sigma must lie in [0, {self.prior_std}), below the stationary deviation; got {sigma}")
+        return -namespace(sigma).log1p(-((sigma / self.prior_std) ** 2)) / (2 * self.theta)
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ/α = ratio: σ²/α² = (σ²/2θ)(e^{2θt} - 1)."""
+        return _softplus(2 * (ratio - math.log(self.prior_std))) / (2 * self.theta)
+
+
+def _softplus(u: Time) -> Time:
+    """log(1 + e^u), in the form that neither overflows nor loses the small end."""
+    xp = namespace(u)
+    return 0.5 * (u + abs(u)) + xp.log1p(xp.exp(-abs(u)))
+
+
 def log_ratio(sde: SDE, t: Time) -> Time:
     """log σ(t)/α(t), the noise level that networks are told: minus half the log signal-to-noise ratio."""
     return namespace(t).log(sde.sigma(t) / sde.alpha(t))
@@ -162,4 +381,11 @@ def prior(sde: SDE, shape: tuple[int, ...], rng: Rng, dtype: object = "float32")
     return sde.prior_std * rng.standard_normal(shape, dtype=dtype)
 
 
-SDES: dict[str, SDE] = {"vp": VP(), "ve": VE()}
+SDES: dict[str, SDE] = {
+    "vp": VP(),
+    "ve": VE(),
+    "subvp": SubVP(),
+    "cosine": CosineVP(),
+    "linear ve": LinearVE(),
+    "ou": OU(),
+}

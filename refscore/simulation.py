@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -125,3 +126,13 @@ def last(states: Iterable[Array]) -> Array:
     if not final:
         raise ValueError("the simulation yielded nothing")
     return final[0]
+
+
+class NoNoise:
+    """The rng of a deterministic sampler: asking it for anything is an error."""
+
+    def __getattr__(self, name: str) -> None:
+        raise AttributeError(f"this simulation is deterministic, and something asked for noise ({name})")
+
+
+NO_NOISE: Any = NoNoise()

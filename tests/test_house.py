@@ -15,15 +15,15 @@ ROWS = {
     "arrays": 0, "simulation": 0,
     "mixture": 1, "quadrature": 1, "distance": 1, "probes": 1, "schedules": 1, "optim": 1, "nn.layer": 1,
     "nn.dense": 1, "nn.add": 1, "nn.activation": 1, "nn.embed": 1,
-    "sde": 2, "levels": 3, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
+    "sde": 2, "parametrisation": 2, "levels": 3, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
     "nn.score_model": 3, "nn.energy_model": 3, "nn": 3,
     "reverse": 4, "matching": 3, "denoising": 3, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
     "samplers": 5,
-    "train": 6, "data": 6, "law": 6, "suggest": 6,
+    "transitions": 6, "host": 7, "likelihood": 6, "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
     "files": 7, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
-WITH_NUMPY = {"files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
+WITH_NUMPY = {"host", "files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
 SAME_ROW = {  # neighbours in reading order, earlier first
     ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
     ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),

@@ -6,9 +6,11 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Score, Time, views
+from refscore.arrays import Array, Params, Time, views
 from refscore.nn.layer import Adjoints, Grads, plus, times
-from refscore.nn.score_model import Scales
+from refscore.nn.score_model import BoundScore, Scales
+
+FACTORS = ("noise", "score", "F")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class EnergyModel(Scales):
     ----------
     body : Net
         Reads x (B, n) and, if it has a "level" input, ℓ (B,) or (1,); answers with (B, 1).
-    sde, data_std, predict
+    sde, data_std
         As for `ScoreModel`.
+    predict : str
+        "noise" (default), "score" or "F": the factor. (EDM's skip is -c², the Gaussian that every energy has here.)
 
     Raises
     ------
@@ -47,7 +51,7 @@ class EnergyModel(Scales):
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """x (B, n), t (B,) or (1,) -> E (B,), and the cache                                          Eq. (4.1)."""
         xp = array_namespace(x)
-        c, out, level = self.scales(x, t)
+        c, _, out, level = self.scales(x, t)  # the Gaussian below takes the place of the skip
         y, cache = self.body.forward(params, c * x, *level)
         if y.shape != (x.shape[0], 1):
             raise ValueError(f"the body of an energy answers with one number a sample, (B, 1); got {tuple(y.shape)}")
@@ -60,14 +64,18 @@ class EnergyModel(Scales):
         (dx, *_), grads = self.body.backward(params, kept, -out / c * dE)
         return (plus(dE * c**2 * x, times(c, dx)),), grads
 
-    def bind(self, theta: Array) -> Score:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predict not in FACTORS:
+            raise ValueError(f"an energy's network predicts one of {', '.join(FACTORS)}; got {self.predict!r}")
+
+    def bind(self, theta: Array) -> BoundScore:
         """The score (x, t) -> (B, n) at these parameters."""
-        params = views(theta, self.shapes)
+        return BoundScore(self, views(theta, self.shapes))
 
-        def score(x: Array, t: Time) -> Array:
-            return self.forward(params, x, t)[0]
-
-        return score
+    def apply(self, params: Params, x: Array, t: Time) -> Array:
+        """`forward` for its value alone."""
+        return self.forward(params, x, t)[0]
 
     def bind_energy(self, theta: Array) -> Callable[[Array, Time], Array]:
         """The energy (x, t) -> (B,) at these parameters: -log p, but for a constant that depends on t."""

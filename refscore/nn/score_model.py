@@ -1,15 +1,13 @@
 """ScoreModel: a network of ordinary size, made into a score at every noise level."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from refscore.arrays import (
     SDE,
     Array,
     Params,
     Rng,
-    Score,
     Shapes,
     Time,
     at,
@@ -19,32 +17,27 @@ from refscore.arrays import (
     per_sample,
     views,
 )
-from refscore.nn.layer import Adjoints, Grads
+from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
+from refscore.parametrisation import PARAMETRISATIONS, affine, size
 from refscore.sde import log_ratio
-
-# What a network is asked for, told by the factor that makes a score of it: (c, σ) -> factor.
-PREDICTIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "noise": lambda c, sigma: -1 / sigma,
-    "score": lambda c, sigma: c,
-}
 
 
 @dataclass(frozen=True)
 class Scales:
-    """How a network of ordinary size is told x, and how its answer becomes a score.
+    """How a network of ordinary size is told x, and how its answer becomes a score: s = skip x + factor F(c x, ℓ).
 
-    Inputs c x, c = 1/√(α² σ_d² + σ²), have unit variance at every level, and outputs are of order 1:
+    c = 1/√(α² σ_d² + σ²): inputs have unit variance at every level. ℓ = log σ/α tells the level to bodies that read
+    it. What F predicts is a choice, each with targets of unit size:
 
-        predict="noise"   s = -F(c x, ℓ)/σ      F is E[z | x] = -σ s (Tweedie); Ho et al. 2020. Needs σ > 0
-        predict="score"   s = c F(c x, ℓ)       for data of one scale, also without noise
-
-    ℓ = log σ/α tells the level to bodies that read it.
+        "noise"      E[z | x]; skip 0, factor -1/σ; Ho et al. 2020
+        "score"      s/c; skip 0, factor c: for data of one scale, and the only one that is finite without noise
+        "data", "v", "F", "velocity"    see `refscore.parametrisation`, divided by their `size`
 
     Raises
     ------
     ValueError
-        Unless data_std is positive and finite; for a prediction that is not in `PREDICTIONS`.
+        Unless data_std is positive and finite; for another prediction.
     """
 
     body: Net
@@ -54,8 +47,8 @@ class Scales:
 
     def __post_init__(self) -> None:
         check_positive(data_std=self.data_std)
-        if self.predict not in PREDICTIONS:
-            raise ValueError(f"predict must be one of {', '.join(PREDICTIONS)}; got {self.predict!r}")
+        if self.predict not in PARAMETRISATIONS:
+            raise ValueError(f"predict must be one of {', '.join(PARAMETRISATIONS)}; got {self.predict!r}")
 
     @property
     def shapes(self) -> Shapes:
@@ -66,13 +59,17 @@ class Scales:
         """Initial parameters as one flat vector θ."""
         return flat(self.body.init(rng, dtype), self.shapes)
 
-    def scales(self, x: Array, t: Time) -> tuple[Array, Array, tuple[Array, ...]]:
-        """c and the factor of the output, shaped to multiply x, and the level if the body reads one."""
+    def scales(self, x: Array, t: Time) -> tuple[Array, Array | None, Array, tuple[Array, ...]]:
+        """c, skip (None where it is 0) and factor, shaped to multiply x, and the level if the body reads one."""
         t = at(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         c = 1 / namespace(t).sqrt(alpha**2 * self.data_std**2 + sigma**2)
         level = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
-        return per_sample(c, x), per_sample(PREDICTIONS[self.predict](c, sigma), x), level
+        if self.predict == "score":
+            return per_sample(c, x), None, per_sample(c, x), level
+        a, b = affine(self.predict, self.sde, t, self.data_std)
+        skip = None if self.predict == "noise" else per_sample(-a / b, x)
+        return per_sample(c, x), skip, per_sample(size(self.predict, self.sde, t, self.data_std) / b, x), level
 
     @property
     def no_tangent(self) -> tuple[None, ...]:
@@ -80,9 +77,39 @@ class Scales:
         return (None,) * (len(self.body.inputs) - 1)
 
 
+class Differentiable(Protocol):
+    """What a bound score asks of its model."""
+
+    def apply(self, params: Params, x: Array, t: Time) -> Array:
+        """The score."""
+
+    def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
+        """The score and its cache."""
+
+    def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
+        """Its derivative along tangents."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoundScore:
+    """A model at some parameters: the score, and its derivatives for who wants them."""
+
+    model: Differentiable
+    params: Params
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        """x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""
+        return self.model.apply(self.params, x, t)
+
+    def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
+        """v (K, B, ...) -> s (B, ...) and ∇s v (K, B, ...)."""
+        s, cache = self.model.forward(self.params, x, t)
+        return s, self.model.jvp(self.params, cache, v)[0]
+
+
 @dataclass(frozen=True)
 class ScoreModel(Scales):
-    """s(x, t) = factor F(c x, ℓ): the network answers with a vector, see `Scales`.
+    """s(x, t) = skip x + factor F(c x, ℓ): the network answers with a vector, see `Scales`.
 
     Parameters
     ----------
@@ -92,7 +119,7 @@ class ScoreModel(Scales):
     data_std : float
         σ_d, standard deviation of the data about 0, per coordinate.
     predict : str
-        "noise" (default) or "score".
+        "noise" (default), "score", "data", "v", "F" or "velocity".
 
     A layer like any other: t takes the place of the second input, and carries no tangent.
 
@@ -102,39 +129,41 @@ class ScoreModel(Scales):
         Unless data_std is positive and finite; for an unknown prediction.
     """
 
-    def bind(self, theta: Array) -> Score:
+    def bind(self, theta: Array) -> BoundScore:
         """The score (x, t) -> (B, ...) at these parameters."""
-        params = views(theta, self.shapes)
+        return BoundScore(self, views(theta, self.shapes))
 
-        def score(x: Array, t: Time) -> Array:
-            c, out, level = self.scales(x, t)
-            return out * self.body.apply(params, c * x, *level)
-
-        return score
+    def apply(self, params: Params, x: Array, t: Time) -> Array:
+        """`forward` for its value alone."""
+        c, skip, out, level = self.scales(x, t)
+        s = out * self.body.apply(params, c * x, *level)
+        return s if skip is None else s + skip * x
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
-        c, out, level = self.scales(x, t)
+        c, skip, out, level = self.scales(x, t)
         y, cache = self.body.forward(params, c * x, *level)
-        return out * y, (cache, c, out)
+        s = out * y
+        return (s if skip is None else s + skip * x), (cache, c, skip, out)
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
         """ds -> (dx,) and the gradients."""
-        cache, c, out = cache
+        cache, c, skip, out = cache
         dxs, grads = self.body.backward(params, cache, out * dy)
-        return (c * dxs[0],), grads
+        return (plus(times(c, dxs[0]), times(skip, dy)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
         """ẋ (K, B, ...) -> ṡ (K, B, ...), and the tape."""
-        cache, c, out = cache
-        ydot, tape = self.body.jvp(params, cache, None if xdot is None else c * xdot, *self.no_tangent)
-        return (None if ydot is None else out * ydot), tape
+        cache, c, skip, out = cache
+        ydot, tape = self.body.jvp(params, cache, times(c, xdot), *self.no_tangent)
+        return plus(times(out, ydot), times(skip, xdot)), tape
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
         """ds, dṡ -> (dx,), (dẋ,) and the gradients."""
-        cache, c, out = cache
-        dxs, dxdots, grads = self.body.jvp_backward(params, cache, tape, None if dy is None else out * dy, out * dydot)
-        dx = None if dxs[0] is None else c * dxs[0]  # a linear body sends x nothing unless ds does
-        return (dx,), (c * dxdots[0],), grads
+        cache, c, skip, out = cache
+        dxs, dxdots, grads = self.body.jvp_backward(params, cache, tape, times(out, dy), out * dydot)
+        # a linear body sends x nothing unless ds does
+        dx, dxdot = plus(times(c, dxs[0]), times(skip, dy)), plus(times(c, dxdots[0]), times(skip, dydot))
+        return (dx,), (dxdot,), grads
