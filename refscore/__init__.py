@@ -6,40 +6,53 @@ module that its chapter names.
 
 from refscore.denoising import Denoising
 from refscore.langevin import Langevin
+from refscore.likelihood import log_likelihood
 from refscore.mixture import GaussianMixture
 from refscore.nn import MLP, EnergyModel, ScoreModel
 from refscore.objectives import Explicit, FiniteDifference, Implicit, Sliced
 from refscore.optim import EMA, SGD, Adam
 from refscore.reverse import ExactScore, Reverse
-from refscore.samplers import AnnealedLangevin, EulerMaruyama, Heun
-from refscore.sde import VE, VP, prior
+from refscore.samplers import AnnealedLangevin, EulerMaruyama, First, Heun, RungeKutta, Then
+from refscore.sde import OU, VE, VP, SubVP, prior
 from refscore.simulation import simulate, watch
 from refscore.train import fit
+from refscore.transitions import DDIM, EDM, Ancestral, DPMSolver, ReverseDiffusion
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDIM",
+    "EDM",
     "EMA",
     "MLP",
+    "OU",
     "SGD",
     "VE",
     "VP",
     "Adam",
+    "Ancestral",
     "AnnealedLangevin",
+    "DPMSolver",
     "Denoising",
     "EnergyModel",
     "EulerMaruyama",
     "ExactScore",
     "Explicit",
     "FiniteDifference",
+    "First",
     "GaussianMixture",
     "Heun",
     "Implicit",
     "Langevin",
     "Reverse",
+    "ReverseDiffusion",
+    "RungeKutta",
     "ScoreModel",
     "Sliced",
+    "SubVP",
+    "Then",
     "fit",
+    "log_likelihood",
     "prior",
     "simulate",
     "watch",

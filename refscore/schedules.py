@@ -33,6 +33,37 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     return [1.0, *inner, t_min]
 
 
+def karras_times(sde: SDE, n: int, high: float = 80.0, low: float = 0.002, rho: float = 7.0) -> list[float]:
+    """n steps: the n levels ς = σ/α with ς^{1/ρ} equally spaced from high to low, and then 0      Karras et al. 2022.
+
+    Raises
+    ------
+    ValueError
+        Unless n >= 2, high > low > 0 and rho > 0; for a level beyond the SDE's σ(1)/α(1).
+    """
+    if n < 2 or not (0 < low < high < math.inf and rho > 0):
+        raise ValueError(f"need n >= 2, high > low > 0 and rho > 0, got n = {n}, {high}, {low}, {rho}")
+    top = sde.sigma(1.0) / sde.alpha(1.0)
+    if high > top * (1 + 1e-12):
+        raise ValueError(f"the level {high} is beyond the noise that {sde} ends with, σ/α = {top:.6g}")
+    a, b = high ** (1 / rho), low ** (1 / rho)
+    levels = [(a + i / (n - 1) * (b - a)) ** rho for i in range(n - 1)] + [low]
+    return [*(min(float(sde.time_at_log_ratio(math.log(level))), 1.0) for level in levels), 0.0]
+
+
+def quadratic_times(n: int, t_min: float = 1e-3) -> list[float]:
+    """n steps from 1 to t_min, equal in √t: finer towards the data.
+
+    Raises
+    ------
+    ValueError
+        Unless n >= 1 and 0 <= t_min < 1.
+    """
+    _check(n, 0 <= t_min < 1, f"t_min must lie in [0, 1), got {t_min}")
+    root = math.sqrt(t_min)
+    return [(1 + i / n * (root - 1)) ** 2 for i in range(n)] + [t_min]
+
+
 def geometric_levels(high: float, low: float, n: int) -> tuple[float, ...]:
     """n noise levels from high down to low, each the same fraction of the one before        Eq. (6.6).
 

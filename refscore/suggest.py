@@ -8,7 +8,7 @@ from array_api_compat import array_namespace, device
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
 
-from refscore.arrays import Array, check_data
+from refscore.arrays import SDE, Array, check_data, check_positive
 from refscore.schedules import geometric_levels
 
 RATIO_CAP = 1.5
@@ -93,6 +93,43 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
         "moving average of the parameters, decay 0.999 (technique 5)",
     )
     return Suggestion(geometric_levels(largest, smallest, L), ratio, T, fraction * smallest**2, excess, 0.999, reasons)
+
+
+def prior_mismatch_bound(sde: SDE, data: Array) -> float:
+    """A bound of KL(p_1 ‖ prior) in nats, E_x₀ KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)): it asks for E‖x₀‖² alone.
+
+    What a sampler gets wrong by starting at the prior; look at it before training.
+    """
+    check_data("data", data)
+    D = math.prod(data.shape[1:])
+    ratio = (sde.sigma(1.0) / sde.prior_std) ** 2
+    shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * _mean_square(data)
+    return float(0.5 * (shift + D * (ratio - 1 - math.log(ratio))))
+
+
+def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
+    """σ(1) of a variance-exploding SDE whose mismatch with its prior is bounded by so many nats: √(E‖x‖²/2 nats).
+
+    For the geometric `VE`, σ(1)² = sigma_max² - sigma_min².
+    """
+    check_data("data", data)
+    check_positive(nats=nats)
+    return math.sqrt(0.5 * _mean_square(data) / nats)
+
+
+def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> float:
+    """β_max of `VP` whose mismatch with N(0, I) is bounded by so many nats, but for terms of order e^{-2B} D.
+
+    From α(1)² E‖x‖²/2 = nats: B(1) = log(E‖x‖²/2 nats), and β_max = 2B - β_min. Not below β_min.
+    """
+    check_data("data", data)
+    check_positive(nats=nats, beta_min=beta_min)
+    return float(max(2 * math.log(0.5 * _mean_square(data) / nats) - beta_min, beta_min))
+
+
+def _mean_square(data: Array) -> float:
+    xp = array_namespace(data)
+    return float(xp.sum(data * data) / data.shape[0])
 
 
 def overlap(ratio: float, dim: int) -> float:

@@ -10,10 +10,13 @@ steps here are made of these; where σ_s = 0, h is infinite and each of them end
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from refscore.arrays import SDE, Array, Rng, Score, at
+from refscore.arrays import SDE, Array, Rng, Score, Step, at
+from refscore.reverse import Reverse
+from refscore.samplers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun, RungeKutta
 
 
 class Transition(NamedTuple):
@@ -239,3 +242,23 @@ def _noisy(mean: Array, std: float, p: Transition, rng: Rng) -> Array:
     if std == 0 or p.h == math.inf:
         return mean
     return mean + std * rng.standard_normal(mean.shape, dtype=mean.dtype)
+
+
+# How to build each sampler from an SDE and a score.
+SAMPLERS: dict[str, Callable[[SDE, Score], Step]] = {
+    "euler-maruyama": lambda sde, score: EulerMaruyama(Reverse(sde, score)),
+    "reverse diffusion": ReverseDiffusion,
+    "ancestral": Ancestral,
+    "ancestral, large": lambda sde, score: Ancestral(sde, score, "large"),
+    "ddim": DDIM,
+    "ddim, eta 1": lambda sde, score: DDIM(sde, score, 1.0),
+    "euler": lambda sde, score: RungeKutta(Reverse(sde, score, 0.0).drift, EULER),
+    "midpoint": lambda sde, score: RungeKutta(Reverse(sde, score, 0.0).drift, MIDPOINT),
+    "heun": lambda sde, score: Heun(Reverse(sde, score, 0.0).drift),
+    "rk4": lambda sde, score: RungeKutta(Reverse(sde, score, 0.0).drift, RK4),
+    "dpm-solver++ 1": lambda sde, score: DPMSolver(sde, score, 1),
+    "dpm-solver++ 2m": DPMSolver,
+    "sde-dpm-solver++ 2m": lambda sde, score: DPMSolver(sde, score, stochastic=True),
+    "edm": EDM,
+    "edm, churn": lambda sde, score: EDM(sde, score, churn=0.1),
+}

@@ -19,7 +19,8 @@ ROWS = {
     "nn.score_model": 3, "nn.energy_model": 3, "nn": 3,
     "reverse": 4, "matching": 3, "denoising": 3, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
     "samplers": 5,
-    "transitions": 6, "host": 7, "likelihood": 6, "train": 6, "data": 6, "law": 6, "suggest": 6,
+    "transitions": 6, "chains": 2, "elbo": 7,
+    "conditional": 5, "host": 7, "likelihood": 6, "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
     "files": 7, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
@@ -93,7 +94,8 @@ def test_public_names() -> None:
     promised = {
         "GaussianMixture", "VP", "VE", "ExactScore", "Reverse", "MLP", "ScoreModel", "Denoising", "Adam", "SGD", "EMA",
         "fit", "Langevin", "EulerMaruyama", "Heun", "simulate", "watch", "prior", "Explicit", "Implicit", "Sliced",
-        "FiniteDifference", "EnergyModel", "AnnealedLangevin",
+        "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion", "Ancestral",
+        "DDIM", "DPMSolver", "EDM", "Then", "First", "log_likelihood",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:

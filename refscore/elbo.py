@@ -1,0 +1,91 @@
+"""The evidence lower bound of a diffusion: the bridge to variational diffusion models. Chapter 12.
+
+    -log p(x₀) <= KL(q(x_1 | x₀) ‖ π) + ∫ ½ g² E‖s(x_t) + z/σ‖² dt - E log p(x₀ | x_ε)
+
+from t = ε to 1, the last term a Gaussian decoder at Tweedie's mean (Kingma et al. 2021; Song et al. 2021, arXiv
+2101.09258). Since g² dt = 2σ² dℓ, ℓ = log σ/α, the integral is ∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it knows only the ends
+of the schedule.
+"""
+
+import math
+from collections.abc import Sequence
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import SDE, Array, Rng, Score, Time, at, check_data, per_sample
+from refscore.levels import UniformLogSNR
+from refscore.likelihood import LogLikelihood
+from refscore.sde import log_ratio
+
+
+def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
+    """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)."""
+    t = at(t, x0)
+    alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
+    return _squares(z + sigma * score(alpha * x0 + sigma * z, t))
+
+
+def prior_kl(sde: SDE, x0: Array) -> Array:
+    """KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, (B, ...) -> (B,)."""
+    ratio, D = (sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
+    shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * _squares(x0)
+    return 0.5 * (shift + D * (ratio - 1 - math.log(ratio)))
+
+
+def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
+    """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z, (B, ...) -> (B,)."""
+    scale, D = float(sde.sigma(t) / sde.alpha(t)), math.prod(x0.shape[1:])
+    # x₀ - (x_t + σ² s)/α = -(σ/α)(z - ẑ)
+    return -0.5 * noise_error(score, sde, x0, t, z) - 0.5 * D * math.log(2 * math.pi * scale**2)
+
+
+def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: Sequence[float]) -> Array:
+    """Σ ½ (e^{2h} - 1)‖z - ẑ‖² over the steps of a falling grid, h the gain in log α/σ; z one noise a step -> (B,).
+
+    The loss of the chain with `Ancestral`'s small variance. A last step to σ = 0 is the decoder's: end above it.
+    """
+    total = 0 * _squares(x0)
+    for t, s, noise in zip(times, times[1:], z, strict=False):
+        h = log_ratio(sde, t) - log_ratio(sde, s)
+        total = total + 0.5 * math.expm1(2 * h) * noise_error(score, sde, x0, t, noise)
+    return total
+
+
+def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min: float = 1e-3) -> LogLikelihood:
+    """A lower bound of log p(x₀) in nats, by Monte Carlo over times and noise.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+    sde : SDE
+    x0 : Array (B, ...)
+    rng : Rng
+    samples : int
+        Draws of time and noise for each row.
+    t_min : float
+        Where the decoder takes over.
+
+    Returns
+    -------
+    LogLikelihood
+        Nats (B,) and their standard error (B,).
+    """
+    check_data("x0", x0)
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, got {samples}")
+    xp, law = array_namespace(x0), UniformLogSNR(t_min)
+    span = float(log_ratio(sde, 1.0) - log_ratio(sde, t_min))
+    total, squares = 0.0, 0.0
+    for _ in range(samples):
+        t, _ = law.at(sde, rng.random((x0.shape[0],), dtype=x0.dtype))
+        z, last = (rng.standard_normal(x0.shape, dtype=x0.dtype) for _ in range(2))
+        one = decoder(score, sde, x0, last, t_min) - span * noise_error(score, sde, x0, t, z)
+        total, squares = total + one, squares + one * one
+    mean = total / samples
+    error = xp.sqrt(xp.maximum(squares / samples - mean * mean, 0.0) / (samples - 1))
+    return LogLikelihood(mean - prior_kl(sde, x0), error)
+
+
+def _squares(x: Array) -> Array:
+    xp = array_namespace(x)
+    return xp.sum(xp.reshape(x * x, (x.shape[0], -1)), axis=1)
