@@ -94,7 +94,8 @@ def test_public_names() -> None:
     promised = {
         "GaussianMixture", "VP", "VE", "ExactScore", "Reverse", "MLP", "ScoreModel", "Denoising", "Adam", "SGD", "EMA",
         "fit", "Langevin", "EulerMaruyama", "Heun", "simulate", "watch", "prior", "Explicit", "Implicit", "Sliced",
-        "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion", "Ancestral",
+        "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion",
+        "Ancestral",
         "DDIM", "DPMSolver", "EDM", "Then", "First", "log_likelihood",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
