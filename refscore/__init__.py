@@ -1,7 +1,7 @@
 """Score-based generative models: a textbook that runs.
 
-Everything a reader meets in the first chapters can be imported from here; the rest lives in the
-module that its chapter names.
+The nouns and the two loops can be imported from here: `fit` trains, `simulate` walks steps. Grids, levels, distances
+and experiments live in the modules that their chapters name.
 """
 
 from refscore.denoising import Denoising
@@ -12,7 +12,7 @@ from refscore.nn import MLP, EnergyModel, ScoreModel
 from refscore.objectives import Explicit, FiniteDifference, Implicit, Sliced
 from refscore.optim import EMA, SGD, Adam
 from refscore.reverse import ExactScore, Reverse
-from refscore.samplers import AnnealedLangevin, EulerMaruyama, First, Heun, RungeKutta, Then
+from refscore.samplers import AnnealedLangevin, EulerMaruyama, First, Heun, Repeat, RungeKutta, Stay, Then
 from refscore.sde import OU, VE, VP, SubVP, prior
 from refscore.simulation import simulate, watch
 from refscore.train import fit
@@ -44,11 +44,13 @@ __all__ = [
     "Heun",
     "Implicit",
     "Langevin",
+    "Repeat",
     "Reverse",
     "ReverseDiffusion",
     "RungeKutta",
     "ScoreModel",
     "Sliced",
+    "Stay",
     "SubVP",
     "Then",
     "fit",

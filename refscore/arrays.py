@@ -95,9 +95,10 @@ def namespace(t: Time) -> Any:
 
 
 def at(t: Time, x: Array) -> Array:
-    """A float t as a (1,) array beside x, in its dtype and on its device; an array t as it is."""
+    """A float t in [0, 1] as a (1,) array beside x, in its dtype and on its device; an array t as it is."""
     if not isinstance(t, (float, int)):
         return t
+    check_time(t)
     return array_namespace(x).full((1,), t, dtype=x.dtype, device=device(x))
 
 
@@ -120,8 +121,13 @@ def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
     params, start = {}, 0
     for name, shape in shapes.items():
         stop = start + math.prod(shape)
+        if stop > theta.shape[0]:
+            break
         params[name] = xp.reshape(theta[start:stop], shape)
         start = stop
+    if len(params) < len(shapes) or start != theta.shape[0]:
+        size = sum(math.prod(shape) for shape in shapes.values())
+        raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
     return params
 
 

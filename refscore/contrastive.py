@@ -75,6 +75,10 @@ class MaximumLikelihood:
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
+        if not hasattr(model, "energy"):
+            raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
+        if self.t == 0 and hasattr(model, "check_clean"):
+            model.check_clean()
         kernel, x = Langevin(model.bind(theta), self.step), self.start(x0, rng)
         for _ in range(self.moves):
             x = kernel(x, self.t, rng)

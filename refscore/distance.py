@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
-from refscore.arrays import Array, Rng, Score, at, check_data, check_same
+from refscore.arrays import SDE, Array, Rng, Score, at, check_data, check_same
 from refscore.mixture import GaussianMixture
 from refscore.quadrature import quadrature_grid
 
@@ -62,8 +62,14 @@ def fisher_divergence(
     """
     xp = array_namespace(p.means)
 
+    if not callable(score):
+        raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
+
     def half_squares(x: Array) -> Array:
-        return 0.5 * _squares(p.score(x) - score(x))
+        s = score(x)
+        if s.shape != x.shape:
+            raise ValueError(f"score must answer in the shape of x, {tuple(x.shape)}; got {tuple(s.shape)}")
+        return 0.5 * _squares(p.score(x) - s)
 
     grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
     if grid is None or wide_grid is None:
@@ -72,7 +78,52 @@ def fisher_divergence(
         draws = half_squares(p.sample(rng, samples))
         return Estimate(float(xp.mean(draws)), float(xp.std(draws)) / math.sqrt(samples))
     fine, coarse = (float(cell * xp.sum(xp.exp(p.log_prob(x)) * half_squares(x))) for x, cell in (grid, wide_grid))
-    return Estimate(fine, abs(fine - coarse))
+    return Estimate(fine, max(abs(fine - coarse), float(xp.finfo(p.means.dtype).eps) * fine))
+
+
+def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, samples: int = 20_000) -> Estimate:
+    """KL(p_1 ‖ N(0, prior_std² I)) in nats: what a sampler that starts at the prior gets wrong before its first step.
+
+    Pythagoras: KL(p_1 ‖ G) + KL(G ‖ prior), G the Gaussian with the mean and covariance of p_1. The second term is a
+    closed form; only the first, how far p_1 is from any Gaussian, is an integral.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+    sde : SDE
+    rng : Rng, optional
+        Needed in D > 2 only, where the first term is estimated.
+    samples : int
+        Monte Carlo samples.
+
+    Returns
+    -------
+    Estimate
+        The value; its error is that of Monte Carlo, or the difference from the rule of twice the spacing.
+
+    Raises
+    ------
+    ValueError
+        If Monte Carlo is needed and there is no rng.
+    """
+    xp = array_namespace(mixture.means)
+    p, variance = mixture.diffuse(sde.alpha(1.0), sde.sigma(1.0)), sde.prior_std**2
+    mean, C = _moments(p)
+    G = GaussianMixture(xp.ones_like(p.weights[:1]), mean[None, :], C[None, ...])
+    ratios = G.variances[0, :] / variance
+    moved = 0.5 * float(xp.sum(mean * mean) / variance + xp.sum(ratios - 1 - xp.log(ratios)))
+
+    def log_quotient(x: Array) -> Array:
+        return p.log_prob(x) - G.log_prob(x)
+
+    grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
+    if grid is None or wide_grid is None:
+        if rng is None:
+            raise ValueError("this mismatch needs Monte Carlo (D > 2, or too fine a grid): give an rng")
+        draws = log_quotient(p.sample(rng, samples))
+        return Estimate(moved + float(xp.mean(draws)), float(xp.std(draws)) / math.sqrt(samples))
+    fine, coarse = (float(cell * xp.sum(xp.exp(p.log_prob(x)) * log_quotient(x))) for x, cell in (grid, wide_grid))
+    return Estimate(moved + fine, abs(fine - coarse))
 
 
 def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> float:
@@ -132,6 +183,19 @@ def mode_weights(mixture: GaussianMixture, x: Array) -> list[Estimate]:
     r = mixture.responsibilities(x)
     mean, error = xp.mean(r, axis=0), xp.std(r, axis=0) / math.sqrt(x.shape[0])
     return [Estimate(float(mean[k]), float(error[k])) for k in range(mixture.n_components)]
+
+
+def _moments(p: GaussianMixture) -> tuple[Array, Array]:
+    """Mean (D,) and covariance (D, D): the mean of the covariances, and the covariance of the means."""
+    xp, w = array_namespace(p.means), p.weights
+    mean = xp.sum(w[:, None] * p.means, axis=0)
+    away = p.means - mean
+    if p.covariances.ndim == 3:
+        within = xp.sum(w[:, None, None] * p.covariances, axis=0)
+    else:
+        flat = xp.reshape(p.covariances, (p.n_components, -1))
+        within = xp.sum(w[:, None] * flat, axis=0) * xp.eye(p.dim, dtype=flat.dtype, device=device(flat))
+    return mean, within + xp.matrix_transpose(w[:, None] * away) @ away
 
 
 def _squares(x: Array) -> Array:

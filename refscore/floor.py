@@ -52,6 +52,8 @@ def denoising_floor(
     Estimate
         Value and error, in the units of the loss.
     """
+    if not isinstance(objective, Denoising):
+        raise TypeError(f"the floor is that of denoising score matching, got {objective!r}; others reach -½ E‖s‖²")
     if objective.times.atoms is not None:
         return _mean_over_times(objective, mixture, sde, rng, objective.times.atoms, samples)
     coarse = _mean_over_times(objective, mixture, sde, rng, max(1, levels // 2), samples)

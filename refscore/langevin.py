@@ -18,7 +18,8 @@ class StepSizeWarning(UserWarning):
 class Langevin:
     """One step of unadjusted Langevin dynamics, x + ε s(x, t) + √(2ε) z, z ~ N(0, I)          Eq. (2.4).
 
-    A kernel: time does not move. Parisi 1981; many papers write ε/2 and √ε, which is the same
+    A kernel: time does not move. `simulate` walks steps, and `First(Langevin(...), Stay())` is one.
+    Parisi 1981; many papers write ε/2 and √ε, which is the same
     chain with a step named twice as large.
 
     Its law tends to p_t up to a bias of order ε, Eq. (2.7): on N(0, σ²) the stationary variance is
@@ -51,7 +52,7 @@ class Langevin:
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) -> x (B, ...)."""
-        eps = self.step(t) if callable(self.step) else self.step
+        eps = float(self.step(t) if callable(self.step) else self.step)  # a numpy.float64 would widen float32
         bound = getattr(self.score, "stable_step", None)
         if bound is not None and eps >= bound(t):
             warnings.warn(
@@ -95,7 +96,7 @@ class LevelStep:
 
     def __call__(self, t: float) -> float:
         """ε(t)."""
-        return self.step * (self.sde.sigma(t) / self.last) ** 2  # type: ignore[no-any-return]
+        return float(self.step * (self.sde.sigma(t) / self.last) ** 2)
 
 
 @dataclass(frozen=True)

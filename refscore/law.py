@@ -25,7 +25,7 @@ class GridLaw:
     Raises
     ------
     ValueError
-        Unless low < high and the masses are not negative.
+        Unless low < high, and the masses are finite, not negative and sum to at most 1.
     """
 
     low: float
@@ -35,8 +35,13 @@ class GridLaw:
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"need low < high, got {self.low}, {self.high}")
-        if not np.all(self.mass >= 0):
-            raise ValueError("masses must not be negative")
+        if np.ndim(self.mass) != 1 or len(self.mass) < 1 or not np.all(np.isfinite(self.mass)):
+            raise ValueError(f"mass must be (n,) finite numbers, got {self.mass!r}")
+        if np.min(self.mass) < 0 or np.sum(self.mass) > 1 + 1e-6:
+            raise ValueError(
+                f"masses must not be negative, nor sum to more than 1; the least is {np.min(self.mass):.3g}, the sum "
+                f"{np.sum(self.mass):.9g}"
+            )
 
     @property
     def width(self) -> float:
@@ -60,7 +65,7 @@ class GridLaw:
         return float(1 - self.mass.sum())
 
     def mean(self, f: Callable[[Array], Array]) -> float:
-        """E f(x), f on the centres."""
+        """E f(x), f on the centres; what is lost counts as 0."""
         return float(self.mass @ f(self.centres))
 
     def transition(self, move: Callable[[Array], Array], noise: float) -> Array:
@@ -88,6 +93,8 @@ class GridLaw:
 
     def push(self, step: Array, times: int = 1) -> "GridLaw":
         """The law after `times` steps of a transition matrix; many are taken by squaring it."""
+        if times < 0:
+            raise ValueError(f"times must not be negative, got {times}")
         mass = self.mass
         if times > 4 * len(mass):
             return GridLaw(self.low, self.high, mass @ np.linalg.matrix_power(step, times))

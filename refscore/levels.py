@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import SDE, Array, Time, at
-from refscore.schedules import check_levels
+from refscore.schedules import BEYOND, check_levels
 from refscore.sde import log_ratio
 
 # ------------------------------------------------------------------ laws of the time
@@ -71,7 +71,9 @@ class FixedTime:
 
     def __post_init__(self) -> None:
         if not 0 <= self.t <= 1:
-            raise ValueError(f"t must lie in [0, 1] (data at 0, noise at 1), got {self.t}")
+            raise ValueError(
+                f"t must lie in [0, 1] (data at 0, noise at 1), got {self.t}; for a noise level: FixedTime(sde.time(σ))"
+            )
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
         """t (1,), whatever u."""
@@ -93,6 +95,7 @@ class Levels:
     sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", tuple(float(s) for s in self.sigmas))
         check_levels(self.sigmas)
 
     @property
@@ -104,7 +107,9 @@ class Levels:
         """u -> the time of level 1 + floor(u L), factor 1."""
         xp, n = array_namespace(u), self.atoms
         if self.sigmas[0] > sde.sigma(1.0):
-            raise ValueError(f"the level {self.sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}")
+            raise ValueError(
+                f"the level {self.sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}; {BEYOND}"
+            )
         ladder = [min(float(sde.time(s)), 1.0) for s in self.sigmas]  # the inverse may round to a hair above 1
         times = xp.asarray(ladder, dtype=u.dtype, device=device(u))
         return xp.take(times, xp.astype(xp.minimum(u * n, n - 1.0), xp.int64)), 1.0  # u L may round to L

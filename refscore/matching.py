@@ -68,6 +68,11 @@ class ScoreMatching(ABC):
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, ...) -> loss (0-d) and gradient (P,), with all that is random drawn from rng."""
 
+    def check_model(self, model: Any) -> None:
+        """Refuse a model that cannot be asked at the times of this objective: some divide by zero at t = 0."""
+        if self.times == FixedTime(0.0) and hasattr(model, "check_clean"):
+            model.check_clean()
+
     def draw(self, sde: SDE, x0: Array, rng: Rng) -> Draws:
         """t (B,) or (1,), noise z (B, ...), and the factor that undoes the law of t."""
         B = x0.shape[0]

@@ -29,6 +29,7 @@ class OfSamples(ScoreMatching):
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, ...) -> loss (0-d) and gradient (P,)."""
+        self.check_model(model)
         t, z, factor = self.draw(model.sde, x0, rng)
         return self.at(model, theta, noised(model.sde, x0, t, z), t, factor)
 
@@ -58,11 +59,16 @@ class OfProbes(ScoreMatching):
     law: Probes = rademacher
 
     def __post_init__(self) -> None:
-        if self.probes < 1:
-            raise ValueError(f"probes must be at least 1, got {self.probes}")
+        if not isinstance(self.probes, int) or self.probes < 1:
+            raise ValueError(f"probes must be an integer of at least 1, got {self.probes!r}")
+        if not callable(self.law):
+            raise TypeError(
+                f"law must be a function (rng, shape, dtype) -> v, one of refscore.probes; got {self.law!r}"
+            )
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, ...) -> loss (0-d) and gradient (P,)."""
+        self.check_model(model)
         t, z, factor = self.draw(model.sde, x0, rng)
         v = self.law(rng, (self.probes, *x0.shape), x0.dtype)
         return self.at(model, theta, noised(model.sde, x0, t, z), t, v, factor)

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from refscore.arrays import SDE
 
+BEYOND = "give the SDE more noise (for VE σ(1)² = sigma_max² - sigma_min², a little below sigma_max)"
+
 
 def uniform_times(n: int, t_min: float = 0.0) -> list[float]:
     """n equal steps from 1 to t_min: n + 1 times.
@@ -89,7 +91,7 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
     """
     check_levels(sigmas)
     if sigmas[0] > sde.sigma(1.0):
-        raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}")
+        raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}; {BEYOND}")
     return [*(min(1.0, float(sde.time(float(s)))) for s in sigmas), 0.0]  # σ(1) may round to a time above 1
 
 

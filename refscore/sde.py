@@ -376,7 +376,7 @@ def log_ratio(sde: SDE, t: Time) -> Time:
 
 def prior(sde: SDE, shape: tuple[int, ...], rng: Rng, dtype: object = "float32") -> Array:
     """Draw x(1) ~ N(0, prior_std² I) of the given shape (B, ...): where sampling starts."""
-    if 0 in shape or not shape:
+    if not isinstance(shape, tuple) or 0 in shape or not shape:
         raise ValueError(f"prior needs a shape (B, ...) without zeros, got {shape}")
     return sde.prior_std * rng.standard_normal(shape, dtype=dtype)
 

@@ -96,6 +96,7 @@ def fit(
             raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
+    _check_parts(model, objective, optimizer, rng, ema)
     endless = hasattr(data, "sample")
     if not endless:
         check_data("data", data)
@@ -111,6 +112,22 @@ def fit(
         _check_theta(theta, model, example)
         start = _begin(theta, optimizer, ema)
     return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)
+
+
+def _check_parts(model: Any, objective: Any, optimizer: Any, rng: Any, ema: Any) -> None:
+    """Refuse what cannot be what it is given as, by name."""
+    for name, part, methods, like in (
+        ("model", model, ("forward", "backward", "sde", "shapes"), "a ScoreModel(body, sde) or EnergyModel(body, sde)"),
+        ("optimizer", optimizer, ("init", "update", "rate"), "Adam(rate) or SGD(rate)"),
+        ("rng", rng, ("standard_normal", "random", "integers"), "numpy.random.default_rng(seed) or its CuPy twin"),
+        ("ema", ema, ("init", "update", "mean"), "EMA(decay)"),
+    ):
+        if name == "ema" and part is None:
+            continue
+        if isinstance(part, type) or not all(hasattr(part, method) for method in methods):
+            raise TypeError(f"{name} must be something like {like}, got {part!r}")
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(f"objective must be something like Denoising(), got {objective!r}")
 
 
 def _check_theta(theta: Array, model: Model, data: Array) -> None:
@@ -166,8 +183,11 @@ def _check(state: TrainingState, optimizer: Optimizer, last_good: TrainingState 
     if math.isfinite(loss) and math.isfinite(norm) and abs(loss) <= 1e6 * max(abs(first), 1e-30):
         return
     rate = optimizer.rate(state.step) if callable(optimizer.rate) else optimizer.rate
+    advice = "lower the rate or set max_norm"
+    if not math.isfinite(first):
+        advice = "look at the data, the times of the objective and what the model predicts, not at the rate"
     raise DivergenceError(
         f"training diverged by step {state.step}: loss {loss:.4g} (at the start {first:.4g}), gradient norm "
-        f"{norm:.4g}, learning rate {rate:.4g}; lower the rate or set max_norm",
+        f"{norm:.4g}, learning rate {rate:.4g}; {advice}",
         last_good,
     )

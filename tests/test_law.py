@@ -234,7 +234,7 @@ BAD: list[tuple[Any, Any, Any, str]] = [
     (2.0, 1.0, [1.0], "need low < high"),
     (0.0, math.nan, [1.0], "need low < high"),
     (0.0, 1.0, [0.5, -1e-20], "masses must not be negative"),
-    (0.0, 1.0, [0.5, math.nan], "masses must not be negative"),
+    (0.0, 1.0, [0.5, math.nan], "finite numbers"),
 ]
 
 

@@ -61,6 +61,8 @@ class Scales:
 
     def scales(self, x: Array, t: Time) -> tuple[Array, Array | None, Array, tuple[Array, ...]]:
         """c, skip (None where it is 0) and factor, shaped to multiply x, and the level if the body reads one."""
+        if isinstance(t, (float, int)) and t == 0:
+            self.check_clean()
         t = at(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         c = 1 / namespace(t).sqrt(alpha**2 * self.data_std**2 + sigma**2)
@@ -70,6 +72,20 @@ class Scales:
         a, b = affine(self.predict, self.sde, t, self.data_std)
         skip = None if self.predict == "noise" else per_sample(-a / b, x)
         return per_sample(c, x), skip, per_sample(size(self.predict, self.sde, t, self.data_std) / b, x), level
+
+    def check_clean(self) -> None:
+        """Refuse to be asked of data without noise, t = 0, where this model divides by zero."""
+        level = "level" in self.body.inputs
+        if self.predict != "score" or level:
+            why = (
+                "log σ/α, which the body reads (embed > 0), is -∞"
+                if level
+                else f"predict={self.predict!r} divides by σ"
+            )
+            raise ValueError(
+                f"at t = 0 there is no noise, and {why}: take times above 0, FixedTime(sde.time(σ)), or for "
+                'the data as they are a ScoreModel(MLP(widths), sde, predict="score") whose body is told no level'
+            )
 
     @property
     def no_tangent(self) -> tuple[None, ...]:
@@ -136,15 +152,16 @@ class ScoreModel(Scales):
     def apply(self, params: Params, x: Array, t: Time) -> Array:
         """`forward` for its value alone."""
         c, skip, out, level = self.scales(x, t)
-        s = out * self.body.apply(params, c * x, *level)
-        return s if skip is None else s + skip * x
+        y = self.body.apply(params, c * x, *level)
+        _check_answer(y, x)
+        return out * y if skip is None else out * y + skip * x
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
         c, skip, out, level = self.scales(x, t)
         y, cache = self.body.forward(params, c * x, *level)
-        s = out * y
-        return (s if skip is None else s + skip * x), (cache, c, skip, out)
+        _check_answer(y, x)
+        return (out * y if skip is None else out * y + skip * x), (cache, c, skip, out)
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
         """ds -> (dx,) and the gradients."""
@@ -167,3 +184,11 @@ class ScoreModel(Scales):
         # a linear body sends x nothing unless ds does
         dx, dxdot = plus(times(c, dxs[0]), times(skip, dy)), plus(times(c, dxdots[0]), times(skip, dydot))
         return (dx,), (dxdot,), grads
+
+
+def _check_answer(y: Array, x: Array) -> None:
+    if y.shape != x.shape:
+        raise ValueError(
+            f"the body answers with shape {tuple(y.shape)} to x of shape {tuple(x.shape)}: a score has "
+            "the shape of x, so a body's last width is its first"
+        )

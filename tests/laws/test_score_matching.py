@@ -814,7 +814,7 @@ def test_probes_that_do_not_go_with_x_are_refused(objective: Any, shape: tuple[i
 @pytest.mark.parametrize("make", [Sliced, FiniteDifference])
 @pytest.mark.parametrize("n", [0, -1])
 def test_there_is_at_least_one_probe(make: Any, n: int) -> None:
-    with pytest.raises(ValueError, match=f"probes must be at least 1, got {n}"):
+    with pytest.raises(ValueError, match=f"probes must be an integer of at least 1, got {n}"):
         make(probes=n)
 
 

@@ -1,0 +1,140 @@
+"""Mistakes that users make: each is refused early, by name, with what was given and what is allowed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refscore import (
+    EMA,
+    MLP,
+    SGD,
+    VE,
+    VP,
+    Adam,
+    Denoising,
+    EnergyModel,
+    ExactScore,
+    Explicit,
+    FiniteDifference,
+    Implicit,
+    Langevin,
+    ScoreModel,
+    Sliced,
+    fit,
+    prior,
+)  # fmt: skip
+from refscore.contrastive import MaximumLikelihood
+from refscore.data import mixture
+from refscore.distance import fisher_divergence
+from refscore.floor import denoising_floor
+from refscore.langevin import LevelStep
+from refscore.law import GridLaw
+from refscore.levels import FixedTime, Levels
+from refscore.schedules import level_times
+from refscore.train import DivergenceError
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((8, 2)).astype("float32")
+NOISY = ScoreModel(MLP((2, 4, 2), embed=4), VP())
+P = mixture("tilted")
+
+
+def theta(model: Any, dtype: str = "float32") -> Any:
+    return model.init(np.random.default_rng(0), dtype)
+
+
+def train(**changed: Any) -> Any:
+    given = {"model": NOISY, "objective": Denoising(), "data": X, "optimizer": Adam(1e-3), "rng": RNG, "ema": None}
+    return fit(*({**given, **changed}[k] for k in ("model", "objective", "data", "optimizer", "rng")), steps=3, batch=4,
+               ema=changed.get("ema"))  # fmt: skip
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "theta of another model": (
+        lambda: NOISY.bind(np.zeros(99, "float32")),
+        ValueError, r"theta must have shape \(38,\) for this model, got \(99,\)",
+    ),
+    "theta too short": (lambda: NOISY.bind(np.zeros(3, "float32")), ValueError, r"\(38,\) for this model, got \(3,\)"),
+    "t = 0 and predict=noise": (
+        lambda: ScoreModel(MLP((2, 4, 2)), VP()).bind(theta(ScoreModel(MLP((2, 4, 2)), VP())))(X, 0.0),
+        ValueError, "at t = 0 there is no noise, and predict='noise' divides by σ",
+    ),
+    "t = 0 and a level": (lambda: NOISY.bind(theta(NOISY))(X, 0.0), ValueError, "log σ/α, which the body reads"),
+    "likelihood of a noisy energy": (
+        lambda: MaximumLikelihood(1, 0.1)(EnergyModel(MLP((2, 1)), VP()), np.zeros(3, "float32"), X, RNG),
+        ValueError, "at t = 0 there is no noise",
+    ),
+    "data of another width": (
+        lambda: ScoreModel(MLP((3, 4, 2)), VP()).bind(np.zeros(26, "float32"))(X[:, [0, 1, 1]], 0.5),
+        ValueError, r"the body answers with shape \(8, 2\) to x of shape \(8, 3\)",
+    ),
+    "a body with one output": (
+        lambda: ScoreModel(MLP((2, 4, 1)), VP()).bind(np.zeros(17, "float32"))(X, 0.5),
+        ValueError, r"the body answers with shape \(8, 1\) to x of shape \(8, 2\)",
+    ),
+    "floor of another objective": (lambda: denoising_floor(Sliced(), P, VP()), TypeError, "the floor is that of"),
+    "probes that are no number": (lambda: Sliced(probes=1.5), ValueError, "probes must be an integer"),
+    "a law by name": (lambda: Sliced(law="rademacher"), TypeError, "law must be a function"),
+    "a level for a time": (lambda: FixedTime(5.0), ValueError, r"for a noise level: FixedTime\(sde.time\(σ\)\)"),
+    "levels beyond the SDE": (lambda: level_times(VE(0.01, 20.0), (20.0, 1.0)), ValueError, "a little below sigma_max"),
+    "a network with its time": (lambda: fisher_divergence(P, NOISY), TypeError, "score must be a function of x alone"),
+    "a score of another shape": (
+        lambda: fisher_divergence(P, lambda x: x[:, :1]), ValueError, "score must answer in the shape of x",
+    ),
+    "too much mass": (lambda: GridLaw(0.0, 1.0, np.ones(3)), ValueError, "nor sum to more than 1"),
+    "no cells": (lambda: GridLaw(0.0, 1.0, np.ones(0)), ValueError, r"mass must be \(n,\) finite numbers"),
+    "steps backwards": (lambda: GridLaw(0, 1, np.ones(2) / 2).push(np.eye(2), -1), ValueError, "must not be negative"),
+    "a number for a shape": (lambda: prior(VP(), 5, RNG), ValueError, "prior needs a shape"),
+    "a rate for an optimizer": (lambda: train(optimizer=1e-3), TypeError, "optimizer must be something like Adam"),
+    "a class for an optimizer": (lambda: train(optimizer=SGD), TypeError, "optimizer must be something like Adam"),
+    "a decay for an EMA": (lambda: train(ema=0.999), TypeError, "ema must be something like EMA"),
+    "a class for an EMA": (lambda: train(ema=EMA), TypeError, "ema must be something like EMA"),
+    "a seed for an rng": (lambda: train(rng=0), TypeError, "rng must be something like numpy.random.default_rng"),
+    "a body for a model": (lambda: train(model=MLP((2, 2))), TypeError, "model must be something like a ScoreModel"),
+    "a class for an objective": (lambda: train(objective=Denoising), TypeError, "objective must be something"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mistake", "error", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_refused_by_name(mistake: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        mistake()
+
+
+@pytest.mark.parametrize(
+    "objective", [Explicit(lambda x, t: -x), Implicit(), Sliced(), FiniteDifference()], ids=lambda o: type(o).__name__
+)
+def test_data_as_they_are_need_a_model_that_is_finite_there(objective: Any) -> None:
+    """The defaults of model and objective do not go together, and it says so at the first call."""
+    with pytest.raises(ValueError, match="at t = 0 there is no noise"):
+        next(train(objective=objective))
+    clean = ScoreModel(MLP((2, 4, 2)), VP(), predict="score")
+    assert np.isfinite(next(train(objective=objective, model=clean)).loss)
+
+
+@pytest.mark.parametrize("t", [-0.1, 1.5])
+def test_a_score_is_asked_at_times_in_the_interval(t: float) -> None:
+    for score in (ExactScore(P, VP()), NOISY.bind(theta(NOISY, "float64"))):
+        with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+            score(X.astype("float64"), t)
+
+
+def test_a_loss_that_was_never_finite_does_not_blame_the_learning_rate() -> None:
+    def objective(model: Any, theta: Any, x0: Any, rng: Any) -> Any:
+        return np.float32(np.nan) * theta[0], 0 * theta
+
+    with pytest.raises(DivergenceError, match=r"diverged by step 3: loss nan .*; look at the data, the times"):
+        list(train(objective=objective))
+
+
+def test_levels_are_kept_as_python_floats() -> None:
+    assert Levels(np.array([2.0, 1.0])) == Levels((2.0, 1.0))
+    assert hash(Levels([2.0, 1.0])) == hash(Levels((2.0, 1.0)))
+
+
+def test_a_step_that_is_a_numpy_number_keeps_float32() -> None:
+    for step in (np.float64(0.1), LevelStep(VE(), np.float64(0.1), 1.0)):
+        kernel = Langevin(lambda x, t: -x, step)
+        assert kernel(X, 0.5, np.random.default_rng(0)).dtype == np.float32
