@@ -9,9 +9,23 @@ from hypothesis import strategies as st
 from scipy.special import i0e, i1e
 from scipy.stats import norm
 
-from refscore import VE, GaussianMixture, Implicit, ScoreModel, Sliced
+from refscore import (
+    MLP,
+    VE,
+    AnnealedLangevin,
+    Denoising,
+    GaussianMixture,
+    Implicit,
+    ScoreModel,
+    Sliced,
+    failures,
+)
+from refscore.data import mixture
 from refscore.distance import fisher_divergence
 from refscore.failures import (
+    LEVELS,
+    SDE_TOY,
+    TOY_LEVELS,
     Circle,
     diagonal_of_box,
     low_density,
@@ -21,7 +35,10 @@ from refscore.failures import (
     weights,
     weights_law,
 )
-from refscore.nn import Dense, Net
+from refscore.levels import Levels
+from refscore.nn import Dense, Net, Softplus
+from refscore.probes import gaussian
+from tests.statistics import assert_mean
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -159,3 +176,66 @@ def test_the_experiment_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -
     assert r.errors.shape == (10, 10)
     assert np.all(r.deciles > 0)
     assert 0 <= r.weight <= 1
+
+
+def test_the_annealed_chain_runs_on_two_points_with_noise() -> None:
+    """Across the diagonal a component is one Gaussian: v -> (1 - e)^2n (v - c σ²) + c σ², e = ε/σ² = 0.05."""
+    moves, e = 10, 0.05
+    v, c = 64 / 3, 1 / (1 - e / 2)  # (x₁ - x₂)/√2 of a uniform point of the box
+    for sigma in TOY_LEVELS:
+        v = (1 - e) ** (2 * moves) * (v - c * sigma**2) + c * sigma**2
+    w = weights(seed=2, chains=20_000, moves=moves)
+    across = (w.annealed_samples[:, 0] - w.annealed_samples[:, 1]) / math.sqrt(2)
+    assert_mean(across**2, v)  # false alarm 1e-9; at n = 20 000 it sees 5 %, a data variance of 1 would be 60 %
+    assert w.error == 0.5 / math.sqrt(20_000)
+
+
+def test_the_low_density_experiment_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which objectives and steps it runs, and each number again from the definitions, with networks nobody trained."""
+    ran: list[object] = []
+    theta = lambda model: model.init(np.random.default_rng(5), "float32")  # noqa: E731
+
+    def untrained(model: ScoreModel, objective: object, data: object, steps: int, batch: int, *rest: object) -> object:
+        ran.append((objective, steps, batch))
+        return theta(model), np.zeros(60)
+
+    def annealed(score: object, sde: object, **numbers: object) -> AnnealedLangevin:
+        ran.append(numbers)
+        return AnnealedLangevin(score, sde, **numbers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(failures, "_train", untrained)
+    monkeypatch.setattr(failures, "AnnealedLangevin", annealed)
+    monkeypatch.setattr(failures, "WALK", (0, 3))
+    r = low_density(700, 4, lambda step, words: None, n=8, chains=30)
+    assert ran == [
+        (Sliced(law=gaussian), 700, 128), (Denoising(times=Levels(LEVELS)), 700, 128),
+        {"step": 0.1 * LEVELS[-1] ** 2, "last": LEVELS[-1], "moves": 100},
+    ]  # fmt: skip
+
+    p, sde = mixture("two-modes"), SDE_TOY
+    vanilla = ScoreModel(MLP((2, 128, 128, 2), activation=Softplus()), sde, data_std=5.1, predict="score")
+    cured = ScoreModel(MLP((2, 128, 128, 2), embed=16), sde, data_std=5.1)
+    axis = np.linspace(-7, 7, 8)
+    box = np.array([[a, b] for a in axis for b in axis])
+    order = np.argsort(p.log_prob(box))
+
+    def squares(model: ScoreModel, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        truth = p.score(x, 1.0, sde.sigma(t))
+        found = model.bind(theta(model))(x.astype("float32"), t)
+        return np.sum((found - truth) ** 2, axis=1), np.sum(truth**2, axis=1)
+
+    top = float(sde.time(LEVELS[0]))
+    for model, t, tenths in ((vanilla, 0.0, r.deciles), (cured, top, r.deciles_noised)):
+        off, size = squares(model, box, t)
+        for found, part in zip(tenths, np.array_split(order, 10), strict=True):
+            assert found == pytest.approx(off[part].sum() / size[part].sum(), rel=1e-4)  # float32 networks
+    off, size = squares(vanilla, box, 0.0)
+    assert np.max(np.abs(r.errors.ravel() - np.log10(off / size))) <= 1e-3
+    start = np.random.default_rng([4, 1]).uniform(-8, 8, (30, 2))
+    off, size = squares(vanilla, start, 0.0)
+    assert r.walk[0] == pytest.approx(off.sum() / size.sum(), rel=1e-4)
+    assert r.walk[1] != r.walk[0]
+
+
+def test_the_floor_on_the_circle_is_half_the_fisher_information() -> None:
+    assert manifold_floor(0.1) == -0.5 * ring_fisher_information(0.1)
