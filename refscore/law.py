@@ -109,7 +109,7 @@ def grid_law(low: float, high: float, n: int, cdf: Callable[[Array], Array]) -> 
 
 
 def gap(step: Array) -> float:
-    """1 - μ, μ the second largest eigenvalue: how much of its start a law forgets in one step          Eq. (2.11)."""
+    """1 - μ₂, μ₂ the second largest eigenvalue: how much of its start a law forgets in one step          Eq. (2.11)."""
     return 1 - float(np.sort(np.abs(np.linalg.eigvals(step)))[-2])
 
 

@@ -172,8 +172,8 @@ def song_ermon_2019(r: Results) -> list[Claim]:
         Claim(
             "Section 4",
             "noise at many levels gives a good score wherever the sampler comes",
-            f"worst relative error on the way of annealed Langevin {_spread(annealed, '.2g')}, "
-            f"of plain Langevin {_spread(walked, '.2g')}",
+            f"worst relative error at the end of a level of annealed Langevin {_spread(annealed, '.2g')}, "
+            f"on the way of plain Langevin {_spread(walked, '.2g')}",
             bool(np.max(annealed) < 0.05 and np.min(walked) > 0.1),
         ),
         Claim(

@@ -45,36 +45,36 @@ seeds = st.integers(0, 2**32 - 1)
 # ------------------------------------------------------------------ manifolds
 
 
-@given(d=st.integers(1, 3), codim=st.integers(1, 3), v=st.floats(0.2, 2.0), tau=st.floats(0.01, 1.0))
-def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d: int, codim: int, v: float, tau: float) -> None:
-    """Eq. (5.1): E‖s‖² = d/(v + τ²) + (D - d)/τ², which for one Gaussian is -div s at any point."""
+@given(d=st.integers(1, 3), codim=st.integers(1, 3), v=st.floats(0.2, 2.0), delta=st.floats(0.01, 1.0))
+def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d: int, codim: int, v: float, delta: float) -> None:
+    """Eq. (5.1): E‖s‖² = d/(v + δ²) + (D - d)/δ², which for one Gaussian is -div s at any point."""
     D = d + codim
     variances = np.array([v] * d + [0.0] * codim)
     flat = GaussianMixture(np.ones(1), np.zeros((1, D)), variances[None, :])
     x = np.random.default_rng(0).standard_normal((3, D))
-    wanted = d / (v + tau**2) + codim / tau**2
-    assert np.max(np.abs(-flat.divergence(x, 1.0, tau) - wanted)) <= 1e-12 * wanted
+    wanted = d / (v + delta**2) + codim / delta**2
+    assert np.max(np.abs(-flat.divergence(x, 1.0, delta) - wanted)) <= 1e-12 * wanted
     with pytest.raises(ValueError, match="density does not exist"):
         flat.score(x)
 
 
-@pytest.mark.parametrize(("tau", "tolerance"), [(0.5, 1e-4), (0.2, 1e-6), (0.05, 1e-6)])
-def test_the_noisy_circle_has_its_bessel_form(tau: float, tolerance: float) -> None:
-    """p ∝ exp(-(r² + 1)/2τ²) I₀(r/τ²): nothing of the mixture that the library uses."""
-    r = np.linspace(max(1e-9, 1 - 9 * tau), 1 + 9 * tau, 4001)
-    p = i0e(r / tau**2) * np.exp(-((r - 1) ** 2) / (2 * tau**2)) * r
-    s = (i1e(r / tau**2) / i0e(r / tau**2) - r) / tau**2
+@pytest.mark.parametrize(("delta", "tolerance"), [(0.5, 1e-4), (0.2, 1e-6), (0.05, 1e-6)])
+def test_the_noisy_circle_has_its_bessel_form(delta: float, tolerance: float) -> None:
+    """p ∝ exp(-(r² + 1)/2δ²) I₀(r/δ²): nothing of the mixture that the library uses."""
+    r = np.linspace(max(1e-9, 1 - 9 * delta), 1 + 9 * delta, 4001)
+    p = i0e(r / delta**2) * np.exp(-((r - 1) ** 2) / (2 * delta**2)) * r
+    s = (i1e(r / delta**2) / i0e(r / delta**2) - r) / delta**2
     exact = float(p @ s**2 / p.sum())
-    assert ring_fisher_information(tau) == pytest.approx(exact, rel=tolerance)  # at 0.5 the rule ends where p > 0
-    near = slice(0, 2401, 200)  # to r = 1 + 2 τ or so: further out fewer components are in sight
-    gap = thick_circle(tau).score(np.stack([r[near], 0 * r[near]], axis=1))[:, 0] - s[near]
-    assert np.max(np.abs(gap)) <= 1e-6 / tau  # components half a thickness apart
+    assert ring_fisher_information(delta) == pytest.approx(exact, rel=tolerance)  # at 0.5 the rule ends where p > 0
+    near = slice(0, 2401, 200)  # to r = 1 + 2 δ or so: further out fewer components are in sight
+    gap = thick_circle(delta).score(np.stack([r[near], 0 * r[near]], axis=1))[:, 0] - s[near]
+    assert np.max(np.abs(gap)) <= 1e-6 / delta  # components half a thickness apart
 
 
 def test_the_circles_score_blows_up_in_the_one_direction_across() -> None:
-    """Eq. (5.1) on a curve: τ² E‖s‖² -> D - d = 1, and the floor of the loss -½ E‖s‖² -> -∞."""
-    gaps = [1 - tau**2 * ring_fisher_information(tau) for tau in (0.1, 0.05, 0.025)]
-    assert np.all(np.abs(np.array(gaps[:-1]) / gaps[1:] - 4) <= 0.2)  # curvature adds a term of order τ²
+    """Eq. (5.1) on a curve: δ² E‖s‖² -> D - d = 1, and the floor of the loss -½ E‖s‖² -> -∞."""
+    gaps = [1 - delta**2 * ring_fisher_information(delta) for delta in (0.1, 0.05, 0.025)]
+    assert np.all(np.abs(np.array(gaps[:-1]) / gaps[1:] - 4) <= 0.2)  # curvature adds a term of order δ²
     assert manifold_floor(0.01) < -4999
 
 

@@ -634,7 +634,7 @@ def test_the_barrier_of_the_published_example() -> None:
 
 
 def test_the_weight_of_a_mode_forgets_its_start_at_the_relaxation_rate() -> None:
-    """Eq. (2.11): from either mode, W_n - w = (W_k - w) μⁿ⁻ᵏ once the wells have settled; μ = 1 - gap."""
+    """Eq. (2.11): from either mode, W_n - w = (W_k - w) μ₂ⁿ⁻ᵏ once the wells have settled; μ₂ = 1 - gap."""
     p, eps = line(0.8, 3.0), 0.02
     law = on_grid(p, 10.0, 0.9 * math.sqrt(2 * eps))
     step = transition(law, p, eps)
