@@ -51,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("reproduce", help="hold published toy results against measurements")
     again.add_argument("name", nargs="?", metavar="NAME", help="what to reproduce; left out, a list of what there is")
     again.add_argument("--seeds", type=int, default=3, help="networks to train, each from its own seed (default: 3)")
-    again.add_argument("--steps", type=int, default=10_000, help="training steps of each (default: 10000, the paper's)")
+    again.add_argument(
+        "--steps",
+        type=int,
+        default=10_000,
+        help="training steps of each, at least 600 (default: 10000, the paper's: a minute a seed)",
+    )
     again.add_argument("--out", type=Path, default=Path("refscore-reproduce"), help="folder for numbers and pictures")
     again.set_defaults(run=_reproduce)
 

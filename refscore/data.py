@@ -89,6 +89,8 @@ def load_points(path: str | Path, dim: int = 2) -> Any:
         points = _READERS[path.suffix.lower()](path)
     except KeyError:
         raise DataFileError(f"{path}: give a file ending in {', '.join(_READERS)}") from None
+    except FileNotFoundError:
+        raise DataFileError(f"{path} cannot be read: there is no such file") from None
     except DataFileError:
         raise
     except Exception as error:  # whatever a reader says of a damaged file
@@ -119,7 +121,26 @@ def _read_csv(path: Path) -> Any:
         skip = 0
     except (ValueError, IndexError):
         skip = 1
-    return np.loadtxt(lines[skip:], delimiter=",", ndmin=2)
+    rows = [(number, line) for number, line in enumerate(lines[skip:], start=skip + 1) if line.strip()]
+    if not rows:
+        raise DataFileError(f"{path} holds no lines of numbers")
+    try:
+        return np.loadtxt([line for _, line in rows], delimiter=",", ndmin=2)
+    except ValueError:
+        for number, line in rows:
+            if not _numbers(line) or line.count(",") != rows[0][1].count(","):
+                raise DataFileError(
+                    f"{path}, line {number}: {line[:60]!r} is not a row like the others, of numbers separated by commas"
+                ) from None
+        raise
+
+
+def _numbers(line: str) -> bool:
+    try:
+        [float(word) for word in line.split("#")[0].split(",")]
+    except ValueError:
+        return False
+    return True
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {

@@ -129,7 +129,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, name: str) -> None
 def test_a_table_cut_within_a_row_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("1,2\n3,4\n5")
-    with pytest.raises(DataFileError, match="cannot be read"):
+    with pytest.raises(DataFileError, match="cannot be read|is not a row like the others"):
         load_points(path)
 
 
@@ -296,3 +296,22 @@ def test_the_published_sets_have_their_parameters() -> None:
     assert np.linalg.norm(ring.means, axis=1) == pytest.approx(np.full(8, 2.0), rel=1e-14)
     assert np.sum(ring.means, axis=0) == pytest.approx(np.zeros(2), abs=1e-14)
     assert ring.covariances == pytest.approx(np.full(8, 0.01))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("x,y\n1,2\n\n3,oops\n", r"line 4: '3,oops' is not a row like the others, of numbers separated by commas"),
+    ("1,2\n3,4,5\n", "line 2: '3,4,5' is not a row like the others"),
+    ("1.3;-3.6\n2;3\n", "line 2: '2;3' is not a row like the others"),
+    ("", "holds no lines of numbers"),
+    ("x,y\n", "holds no lines of numbers"),
+])  # fmt: skip
+def test_a_bad_line_is_named_as_an_editor_counts(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(DataFileError, match=message):
+        load_points(path)
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataFileError, match=r"a\.csv cannot be read: there is no such file"):
+        load_points(tmp_path / "a.csv")
