@@ -8,17 +8,19 @@ sampler of this library runs on a chain as it runs on an SDE, and on the grid th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Time, check_time
+from refscore.arrays import Time, check_time, namespace
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A linear SDE with given α_i and σ_i at the times i/N, i = 0, ..., N.
+    """A linear SDE with given α_i and σ_i at the times i/N, i = 0, ..., N                  Eqs. (9.2), (9.8).
 
     Raises
     ------
@@ -35,8 +37,7 @@ class Chain:
             raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
         if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
             raise ValueError("a chain starts at data, α_0 = 1 and σ_0 = 0, and keeps α > 0")
-        ratios = self.ratios
-        if not all(b > a for a, b in pairwise(ratios)):
+        if not all(b > a for a, b in pairwise(self.ratios)):
             raise ValueError("σ/α must rise along the chain: every step adds noise")
 
     @property
@@ -49,67 +50,106 @@ class Chain:
         """The grid from noise to data, 1, 1 - 1/N, ..., 0."""
         return [i / self.n for i in range(self.n, -1, -1)]
 
-    @property
+    @cached_property
     def ratios(self) -> list[float]:
         """(σ_i/α_i)²."""
         return [(s / a) ** 2 for a, s in zip(self.alphas, self.sigmas, strict=True)]
 
     def alpha(self, t: Time) -> Time:
         """Signal scale, log-linear between the times of the chain."""
-        logs = [math.log(a) for a in self.alphas]
-        value, _ = _line(logs, t)
-        return math.exp(value) if isinstance(t, (float, int)) else array_namespace(value).exp(value)
+        return namespace(t).exp(_line(self._log_line, t)[0])
 
     def sigma(self, t: Time) -> Time:
         """Noise scale: (σ/α)² is linear between the times of the chain."""
-        value, _ = _line(self.ratios, t)
-        root = math.sqrt(value) if isinstance(t, (float, int)) else array_namespace(value).sqrt(value)
-        return self.alpha(t) * root
+        return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[0])
 
     def f(self, t: Time) -> Time:
         """Drift rate d log α/dt, constant within a step; at i/N that of the step which leads there."""
-        return _line([math.log(a) for a in self.alphas], t)[1]
+        return _line(self._log_line, t)[1]
 
     def g(self, t: Time) -> Time:
-        """Diffusion coefficient, g² = α² d(σ/α)²/dt."""
-        slope = _line(self.ratios, t)[1]
-        root = math.sqrt(slope) if isinstance(t, (float, int)) else array_namespace(slope).sqrt(slope)
-        return self.alpha(t) * root
+        """Diffusion coefficient, g² = α² d(σ/α)²/dt; at i/N that of the step which leads there."""
+        return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[1])
 
     def time(self, sigma: Time) -> Time:
         """Not to be had in closed form."""
-        raise NotImplementedError("a chain has no inverse of σ: use its own times, Chain.times")
+        raise NotImplementedError("a chain has no inverse of σ: use its own times, or time_at_log_ratio")
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
-        """The t at which log σ/α = ratio, for a float."""
-        target, ratios = math.exp(2 * ratio), self.ratios
-        if target >= ratios[-1]:
-            return 1.0
-        i = next(i for i in range(self.n) if ratios[i + 1] > target)
-        return (i + (target - ratios[i]) / (ratios[i + 1] - ratios[i])) / self.n
+        """The t at which log σ/α = ratio; 1 beyond the end of the chain."""
+        xp, target = namespace(ratio), namespace(ratio).exp(2 * ratio)
+        if isinstance(ratio, (float, int)):
+            if target >= self.ratios[-1]:
+                return 1.0
+            i = next(i for i in range(self.n) if self.ratios[i + 1] > target)
+            return (i + (target - self.ratios[i]) / (self.ratios[i + 1] - self.ratios[i])) / self.n
+        ratios = xp.asarray(self.ratios, dtype=target.dtype, device=device(target))
+        i = xp.searchsorted(ratios, target, side="right") - 1
+        i = xp.where(i < self.n, i, i - 1)
+        low, high = xp.take(ratios, i), xp.take(ratios, i + 1)
+        return xp.minimum((xp.astype(i, target.dtype) + (target - low) / (high - low)) / self.n, 1.0)
+
+    @cached_property
+    def _log_line(self) -> "Line":
+        return _through([math.log(a) for a in self.alphas])
+
+    @cached_property
+    def _ratio_line(self) -> "Line":
+        return _through(self.ratios)
 
 
-def _line(values: list[float], t: Time) -> tuple[Time, Time]:
-    """Value and slope at t of the straight lines through `values` at 0, 1/N, ..., 1."""
+Line = tuple[list[float], list[float]]  # values at 0, 1/N, ..., 1, and the N slopes between them
+
+
+def _through(values: list[float]) -> Line:
+    return values, [(b - a) * (len(values) - 1) for a, b in pairwise(values)]
+
+
+def _line(line: Line, t: Time) -> tuple[Time, Time]:
+    """Value and slope at t; on the grid the chain's own number, and the slope of the step that leads there."""
     check_time(t)
-    n = len(values) - 1
-    slopes = [(b - a) * n for a, b in pairwise(values)]
+    values, slopes = line
+    n = len(slopes)
     if isinstance(t, (float, int)):
         near = round(t * n)
-        if abs(t * n - near) <= 1e-9:  # on the grid the chain's own number
+        if abs(t * n - near) <= 1e-9:
             return values[near], slopes[max(near - 1, 0)]
-        i = min(int(t * n), n - 1)
+        i = int(t * n)
         return values[i] + (t - i / n) * slopes[i], slopes[i]
     xp = array_namespace(t)
-    i = xp.astype(xp.maximum(xp.ceil(t * n - 1e-6) - 1.0, 0.0), xp.int64)  # 1e-6: on the grid in float32, too
-    value, slope = (xp.take(xp.asarray(v, dtype=t.dtype, device=device(t)), i) for v in (values[:-1], slopes))
-    return value + (t - xp.astype(i, t.dtype) / n) * slope, slope
+    value, slope = (xp.asarray(v, dtype=t.dtype, device=device(t)) for v in line)
+    nearest = xp.round(t * n)
+    on = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))  # what i/N is rounded by
+    near = xp.astype(nearest, xp.int64)
+    i = xp.where(on, near - 1, xp.astype(xp.floor(t * n), xp.int64))
+    i = xp.where(i < 0, 0 * i, i)
+    between = xp.take(value, i) + (t - xp.astype(i, t.dtype) / n) * xp.take(slope, i)
+    return xp.where(on, xp.take(value, near), between), xp.take(slope, i)
+
+
+def from_betas(betas: Sequence[float]) -> Chain:
+    """The chain x_i = √(1 - β_i) x_{i-1} + √β_i z of any β_1, ..., β_N                               Eq. (9.1).
+
+    Raises
+    ------
+    ValueError
+        Unless there is a β and all lie in (0, 1).
+    """
+    for i, beta in enumerate(betas, start=1):
+        if not 0 < beta < 1:
+            raise ValueError(f"every beta must lie in (0, 1), got beta_{i} = {beta}")
+    alphas, sigmas, log_alpha2 = [1.0], [0.0], 0.0
+    for beta in betas:
+        log_alpha2 += math.log1p(-beta)
+        alphas.append(math.exp(0.5 * log_alpha2))
+        sigmas.append(math.sqrt(-math.expm1(log_alpha2)))
+    return Chain(tuple(alphas), tuple(sigmas))
 
 
 def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
-    """The DDPM chain with β_i from β_min/N to β_max/N in equal steps; N = 1000 gives 1e-4 to 2e-2.
+    """The DDPM chain with β_i from β_min/N to β_max/N in equal steps, Eq. (9.4); N = 1000 gives 1e-4 to 2e-2.
 
-    Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N.
+    Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N, Eq. (9.6).
 
     Raises
     ------
@@ -120,18 +160,11 @@ def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
         raise ValueError(
             f"a DDPM chain needs more steps than beta_max = {beta_max} (β_N = beta_max/n < 1), got n = {n}"
         )
-    alphas = [1.0]
-    log_alpha2 = 0.0
-    sigmas = [0.0]
-    for i in range(n):
-        log_alpha2 += math.log1p(-(beta_min + (beta_max - beta_min) * i / (n - 1)) / n)
-        alphas.append(math.exp(0.5 * log_alpha2))
-        sigmas.append(math.sqrt(-math.expm1(log_alpha2)))
-    return Chain(tuple(alphas), tuple(sigmas))
+    return from_betas([(beta_min + (beta_max - beta_min) * i / (n - 1)) / n for i in range(n)])
 
 
 def smld(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Chain:
-    """The SMLD chain: the marginals of `VE(sigma_min, sigma_max)` at i/N, at every N, not only in the limit.
+    """The SMLD chain, Eq. (9.3): the marginals of `VE(sigma_min, sigma_max)` at i/N, at every N, not only in the limit.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The command line: `refscore demo`, `refscore reproduce` and `refscore info`."""
+"""The command line: `refscore demo`, `refscore evaluate`, `refscore reproduce` and `refscore info`."""
 
 import argparse
 import importlib.metadata
@@ -60,6 +60,21 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--out", type=Path, default=Path("refscore-reproduce"), help="folder for numbers and pictures")
     again.set_defaults(run=_reproduce)
 
+    measure = commands.add_parser("evaluate", help="the error of every sampler by its number of score evaluations")
+    measure.add_argument(
+        "--data", metavar="NAME",
+        help=f"gaussian (default; its errors are exact) or {', '.join(MIXTURES)}; with --model, the model's own",
+    )  # fmt: skip
+    measure.add_argument("--samplers", nargs="+", metavar="NAME", help="default: all; an unknown name lists them")
+    measure.add_argument("--evaluations", nargs="+", type=int, default=[8, 16, 32, 64, 128], metavar="N",
+                         help="budgets of score evaluations (default: 8 16 32 64 128)")  # fmt: skip
+    measure.add_argument("--sde", default="vp", help="vp (default), ve, subvp, cosine, linear ve, ou")
+    measure.add_argument("--samples", type=int, default=20_000, help="for a mixture, whose errors are measured")
+    measure.add_argument("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
+    measure.add_argument("--model", type=Path, metavar="FOLDER", help="the learned score of a `refscore demo`")
+    measure.add_argument("--out", type=Path, default=Path("refscore-evaluate"), help="folder for numbers and picture")
+    measure.set_defaults(run=_evaluate)
+
     info = commands.add_parser("info", help="print versions, back ends, devices and BLAS")
     info.set_defaults(run=lambda args: print("\n".join(info_lines())))
     return parser
@@ -69,6 +84,12 @@ def _demo(args: Any) -> None:
     from refscore import demo
 
     demo.run(args.data, get(args.backend), args.steps, args.seed, args.out)
+
+
+def _evaluate(args: Any) -> None:
+    from refscore import budget
+
+    budget.run(args.data, args.samplers, args.evaluations, args.sde, args.samples, args.seed, args.model, args.out)
 
 
 def _reproduce(args: Any) -> None:

@@ -1,58 +1,96 @@
-"""Conditional sampling with a known answer: observations of a mixture, guidance, inpainting. Chapter 13."""
+"""Conditional sampling with a known answer: observations of a mixture, guidance, inpainting. Chapter 13.
 
+The conditional score is the unconditional one plus the gradient of log p_t(y | x), Eq. (13.1). For linear observations
+of a mixture, and for its components as classes, every term is known; `Guided` and `Replace` are measured against them.
+"""
+
+import math
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Rng, Score, Step, Time, check_floating, check_same
+from refscore.arrays import SDE, Array, Rng, Score, Step, Time, check_finite, check_floating, check_same
 from refscore.mixture import GaussianMixture
 
 
-def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> GaussianMixture:
-    """The law of x given y = H x + e, e ~ N(0, R): a mixture again.
+def observe(mixture: GaussianMixture, H: Array, R: Array) -> GaussianMixture:
+    """The law of y = H x + e, e ~ N(0, R): Σ_k w_k N(H m_k, H C_k Hᵀ + R)                         Eq. (13.3).
 
-        weights ∝ w_k N(y; H m_k, H C_k Hᵀ + R),  means m_k + K_k (y - H m_k),  covariances (I - K_k H) C_k
-        K_k = C_k Hᵀ (H C_k Hᵀ + R)⁻¹                                                         (Kalman's update)
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of x, in D dimensions.
+    H : Array (M, D)
+    R : Array (M, M)
+        Symmetric, no negative eigenvalue.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes, dtypes or devices that do not go together; for an R that is no covariance.
+    """
+    _check_observation(mixture, H, R)
+    means, _, S = _seen(mixture, H, R)
+    return GaussianMixture(mixture.weights, means, S)
+
+
+def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> GaussianMixture:
+    """The law of x given y = H x + e, e ~ N(0, R): a mixture again                                Eq. (13.4).
+
+        weights ∝ w_k N(y; H m_k, S_k),  means m_k + K_k (y - H m_k),  covariances (I - K_k H) C_k
+        S_k = H C_k Hᵀ + R,  K_k = C_k Hᵀ S_k⁻¹                                              (Kalman's update)
 
     Its score at every noise level, `ExactScore(linear_posterior(...), sde)`, is what a conditional sampler aims at.
 
     Parameters
     ----------
     mixture : GaussianMixture
+        Of x, in D dimensions.
     H : Array (M, D)
     y : Array (M,)
     R : Array (M, M)
-        Symmetric, positive definite: or small, to observe without noise.
+        Symmetric, no negative eigenvalue; 0 observes without noise, and then what is seen must have a density.
 
     Raises
     ------
     ValueError, TypeError
-        For shapes, dtypes or devices that do not go together.
+        For shapes, dtypes or devices that do not go together; for an R that is no covariance, or so small that some
+        S_k is singular.
     """
-    check_floating("H", H, ndim=2)
-    check_same(mixture.means, H=H, y=y, R=R)
-    M, D = H.shape
-    if mixture.dim != D or y.shape != (M,) or R.shape != (M, M):
-        raise ValueError(
-            f"H must be (M, {mixture.dim}), y (M,), R (M, M); got {tuple(H.shape)}, {tuple(y.shape)}, {tuple(R.shape)}"
-        )
+    _check_observation(mixture, H, R, y)
     xp, C = array_namespace(H), full_covariances(mixture)
-    Ht = xp.matrix_transpose(H)
-    S = H @ C @ Ht + R  # (K, M, M)
-    gain = xp.matrix_transpose(xp.linalg.solve(S, H @ C))  # (K, D, M)
-    residual = y - mixture.means @ Ht  # (K, M)
+    seen, HC, S = _seen(mixture, H, R)
+    # In units of each observation's own deviation, where small means singular and not just another unit.
+    unit = xp.sqrt(xp.linalg.diagonal(S))  # (K, M)
+    one = xp.where(unit > 0, unit, 1.0)
+    correlation = S / (one[:, :, None] * one[:, None, :])
+    least = float(xp.min(xp.linalg.eigvalsh(correlation)))
+    if not least > 8 * H.shape[0] * xp.finfo(H.dtype).eps:
+        raise ValueError(f"H C Hᵀ + R is singular (least eigenvalue of its correlations {least:.3g}): give a larger R")
+    HC, residual = HC / one[:, :, None], (y - seen) / one
+    gain = xp.matrix_transpose(xp.linalg.solve(correlation, HC))  # (K, D, M), for observations in these units
+    pulled = xp.linalg.solve(correlation, residual[..., None])[..., 0]
     means = mixture.means + (gain @ residual[..., None])[..., 0]
-    IKH = xp.eye(D, dtype=H.dtype, device=device(H)) - gain @ H
-    covariances = IKH @ C @ xp.matrix_transpose(IKH) + gain @ R @ xp.matrix_transpose(gain)  # symmetric by form
-    covariances = 0.5 * (covariances + xp.matrix_transpose(covariances))
-    pulled = xp.linalg.solve(S, residual[..., None])[..., 0]
-    log_w = mixture.log_weights - 0.5 * xp.sum(residual * pulled, axis=1) - 0.5 * xp.linalg.slogdet(S)[1]
-    w = xp.exp(log_w - xp.max(log_w))
-    return GaussianMixture(w / xp.sum(w), means, covariances)
+    # (I - K H) C (I - K H)ᵀ + K R Kᵀ: no subtraction, so no negative variance
+    IKH = xp.eye(mixture.dim, dtype=H.dtype, device=device(H)) - gain @ (H / one[:, :, None])
+    noise = R / (one[:, :, None] * one[:, None, :])
+    covariances = IKH @ C @ xp.matrix_transpose(IKH) + gain @ noise @ xp.matrix_transpose(gain)
+    log_det = 2 * xp.sum(xp.log(one), axis=1) + xp.linalg.slogdet(correlation)[1]
+    log_w = mixture.log_weights - 0.5 * xp.sum(residual * pulled, axis=1) - 0.5 * log_det
+    w = xp.exp(log_w - xp.max(log_w))  # relative to the largest: no observation is too unlikely
+    return GaussianMixture(w / xp.sum(w), means, 0.5 * (covariances + xp.matrix_transpose(covariances)))
 
 
 def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
-    """Component k alone: the law of x given its class."""
+    """Component k alone: the law of x given its class; ∇ log p_t(k | x) = g_k - s                 Eq. (13.6).
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= k < K.
+    """
+    if not 0 <= k < mixture.n_components:
+        raise ValueError(f"k must lie in [0, {mixture.n_components}), got {k}")
     one = array_namespace(mixture.weights).ones_like(mixture.weights[k : k + 1])
     return GaussianMixture(one, mixture.means[k : k + 1, :], mixture.covariances[k : k + 1, ...])
 
@@ -68,10 +106,12 @@ def full_covariances(mixture: GaussianMixture) -> Array:
 
 @dataclass(frozen=True)
 class Guided:
-    """s + w (s_y - s): classifier-free guidance (Ho and Salimans 2022); s_y - s is the gradient of log p_t(y | x).
+    """s + w (s_y - s): classifier guidance, and classifier-free guidance                          Eq. (13.7).
 
-    w = 1 is the conditional score s_y, w = 0 the unconditional. For any other w it is the score of no diffused law: it
-    belongs to p_t(x) p_t(y | x)^w at each t, but those are not the marginals of noise added to p(x) p(y | x)^w.
+    s_y - s is the gradient of log p_t(y | x): from a classifier of noisy x (Dhariwal and Nichol 2021), or from two
+    scores (Ho and Salimans 2022, whose w is ours less 1). w = 1 is the conditional score, w = 0 the unconditional. For
+    any other w it is the score of p_t(x) p_t(y | x)^w at each t, but these are not the marginals of noise added
+    to p(x) p(y | x)^w, nor to any other law: the flow and the reverse SDE then end in different laws, Eq. (13.10).
     """
 
     unconditional: Score
@@ -86,9 +126,11 @@ class Guided:
 
 @dataclass(frozen=True)
 class Replace:
-    """Inpainting by replacement (Song et al. 2021): after each step the known coordinates are the data's, noised to s.
+    """Inpainting by replacement (Song et al. 2021): after each step known coordinates are noised data  Eq. (13.12).
 
-    The unknown ones are moved by the unconditional score, which sees noised known ones: not the conditional law.
+    Noised afresh. The unknown ones are moved by the unconditional score, which sees that noise, and not by the
+    conditional one: their law is another, however many steps there are; Eqs. (13.13), (13.14) say which. With moves > 1
+    each step is taken, undone by forward noise, and taken again (Lugmayr et al. 2022): that comes nearer.
 
     Parameters
     ----------
@@ -98,16 +140,58 @@ class Replace:
         Clean values; only those under the mask count.
     mask : Array
         1 where known, 0 where not, broadcastable to x.
+    moves : int
+        How often each step is taken; an evaluation of the score each time.
+
+    Raises
+    ------
+    ValueError
+        Unless moves >= 1.
     """
 
     step: Step
     sde: SDE
     known: Array
     mask: Array
+    moves: int = 1
+
+    def __post_init__(self) -> None:
+        if self.moves < 1:
+            raise ValueError(f"moves must be at least 1, got {self.moves}")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """x (B, ...) at t -> x (B, ...) at s."""
-        x, memory = self.step(x, t, s, rng, memory)
-        z = rng.standard_normal(x.shape, dtype=x.dtype)
-        noised = float(self.sde.alpha(s)) * self.known + float(self.sde.sigma(s)) * z
-        return self.mask * noised + (1 - self.mask) * x, memory
+        alpha, sigma = float(self.sde.alpha(s)), float(self.sde.sigma(s))
+        a = float(self.sde.alpha(t)) / alpha
+        back = math.sqrt(max(float(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0))
+        for move in range(self.moves):
+            if move:
+                x = a * x + back * rng.standard_normal(x.shape, dtype=x.dtype)
+            x, found = self.step(x, t, s, rng, memory)
+            noised = alpha * self.known + sigma * rng.standard_normal(x.shape, dtype=x.dtype)
+            x = self.mask * noised + (1 - self.mask) * x
+        return x, found
+
+
+def _seen(mixture: GaussianMixture, H: Array, R: Array) -> tuple[Array, Array, Array]:
+    """H m_k (K, M), H C_k (K, M, D), and H C_k Hᵀ + R (K, M, M)."""
+    xp = array_namespace(H)
+    Ht, HC = xp.matrix_transpose(H), H @ full_covariances(mixture)
+    S = HC @ Ht + R
+    return mixture.means @ Ht, HC, 0.5 * (S + xp.matrix_transpose(S))
+
+
+def _check_observation(mixture: GaussianMixture, H: Array, R: Array, y: Array | None = None) -> None:
+    check_floating("H", H, ndim=2)
+    given = {"H": H, "R": R} if y is None else {"H": H, "y": y, "R": R}
+    check_same(mixture.means, **given)
+    M, D = H.shape
+    if M < 1 or mixture.dim != D or R.shape != (M, M) or (y is not None and y.shape != (M,)):
+        wanted = f"H must be (M, {mixture.dim}), R (M, M)" + ("" if y is None else " and y (M,)")
+        raise ValueError(f"{wanted}; got " + ", ".join(f"{n} {tuple(v.shape)}" for n, v in given.items()))
+    for name, value in given.items():
+        check_finite(name, value)
+    try:
+        GaussianMixture(array_namespace(R).ones_like(mixture.weights[:1]), R[:1, :], R[None, ...])
+    except ValueError as error:
+        raise ValueError(f"R must be a covariance: {error}") from None

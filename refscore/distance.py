@@ -82,7 +82,7 @@ def fisher_divergence(
 
 
 def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, samples: int = 20_000) -> Estimate:
-    """KL(p_1 ‖ N(0, prior_std² I)) in nats: what a sampler that starts at the prior gets wrong before its first step.
+    """KL(p_1 ‖ N(0, prior_std² I)) in nats: what a sampler gets wrong by its start      Eq. (7.13).
 
     Pythagoras: KL(p_1 ‖ G) + KL(G ‖ prior), G the Gaussian with the mean and covariance of p_1. The second term is a
     closed form; only the first, how far p_1 is from any Gaussian, is an integral.

@@ -3,8 +3,8 @@
     -log p(x₀) <= KL(q(x_1 | x₀) ‖ π) + ∫ ½ g² E‖s(x_t) + z/σ‖² dt - E log p(x₀ | x_ε)
 
 from t = ε to 1, the last term a Gaussian decoder at Tweedie's mean (Kingma et al. 2021; Song et al. 2021, arXiv
-2101.09258). Since g² dt = 2σ² dℓ, ℓ = log σ/α, the integral is ∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it knows only the ends
-of the schedule.
+2101.09258); p is the law that the model itself generates. Since g² dt = 2σ² dℓ, ℓ = log σ/α, the integral is
+∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it knows only the ends of the schedule. Kingma et al. write γ = 2ℓ, SNR = e^{-γ}.
 """
 
 import math
@@ -19,21 +19,21 @@ from refscore.sde import log_ratio
 
 
 def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
-    """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)."""
+    """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)                          Eq. (12.9)."""
     t = at(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
     return _squares(z + sigma * score(alpha * x0 + sigma * z, t))
 
 
 def prior_kl(sde: SDE, x0: Array) -> Array:
-    """KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, (B, ...) -> (B,)."""
+    """KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, (B, ...) -> (B,)                                Eq. (12.7)."""
     ratio, D = (sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
     shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * _squares(x0)
     return 0.5 * (shift + D * (ratio - 1 - math.log(ratio)))
 
 
 def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
-    """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z, (B, ...) -> (B,)."""
+    """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z, (B, ...) -> (B,)         Eq. (12.11)."""
     scale, D = float(sde.sigma(t) / sde.alpha(t)), math.prod(x0.shape[1:])
     # x₀ - (x_t + σ² s)/α = -(σ/α)(z - ẑ)
     return -0.5 * noise_error(score, sde, x0, t, z) - 0.5 * D * math.log(2 * math.pi * scale**2)
@@ -42,8 +42,16 @@ def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
 def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: Sequence[float]) -> Array:
     """Σ ½ (e^{2h} - 1)‖z - ẑ‖² over the steps of a falling grid, h the gain in log α/σ; z one noise a step -> (B,).
 
-    The loss of the chain with `Ancestral`'s small variance. A last step to σ = 0 is the decoder's: end above it.
+    Eqs. (12.8), (12.9). The loss of the chain with `Ancestral`'s small variance. A last step to σ = 0 is the decoder's:
+    end above it.
+
+    Raises
+    ------
+    ValueError
+        Unless there is a noise for each step.
     """
+    if len(z) != len(times) - 1:
+        raise ValueError(f"{len(times) - 1} steps need a noise each, got {len(z)} noises")
     total = 0 * _squares(x0)
     for t, s, noise in zip(times, times[1:], z, strict=False):
         h = log_ratio(sde, t) - log_ratio(sde, s)
@@ -52,7 +60,7 @@ def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: 
 
 
 def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min: float = 1e-3) -> LogLikelihood:
-    """A lower bound of log p(x₀) in nats, by Monte Carlo over times and noise.
+    """A lower bound of log p(x₀) in nats, by Monte Carlo over times and noise           Eqs. (12.7), (12.10).
 
     Parameters
     ----------

@@ -25,7 +25,8 @@ def solve(
 ) -> Array:
     """x(s) of dx/dt = velocity(x, t) from x (B, ...) at t, up or down.
 
-    Every sample has its own steps and its own error control, so none depends on its neighbours. The state lives on the
+    Every sample has its own steps and its own error control, so none depends on its neighbours. A velocity that tells
+    samples apart says so by a method `row(i)`, the velocity of sample i alone. The state lives on the
     host in double precision; the velocity is evaluated where x lives, in its dtype (in float32 do not ask for rtol
     below 1e-5). For many samples and moderate precision a fixed grid of `RungeKutta` is faster.
 
@@ -34,7 +35,7 @@ def solve(
     ValueError, TypeError
         For x that is not a batch of finite floats, times outside [0, 1].
     SolverError
-        Where the solver gives up.
+        Where the solver gives up, or the velocity is not finite.
     """
     check_data("x", x)
     for time in (t, s):
@@ -42,11 +43,14 @@ def solve(
     xp, like = array_namespace(x), device(x)
     ends = []
     for row in range(x.shape[0]):
-        shape = (1, *x.shape[1:])
+        one: Callable[[Array, float], Array] = velocity.row(row) if hasattr(velocity, "row") else velocity
 
-        def right(time: float, y: Any, shape: tuple[int, ...] = shape) -> Any:
-            there = xp.asarray(y.reshape(shape), dtype=x.dtype, device=like)
-            return np.asarray(_host(velocity(there, float(time))), dtype="float64").ravel()
+        def right(time: float, y: Any, row: int = row, one: Callable[[Array, float], Array] = one) -> Any:
+            there = xp.asarray(y.reshape((1, *x.shape[1:])), dtype=x.dtype, device=like)
+            slope = np.asarray(_host(one(there, float(time))), dtype="float64").ravel()
+            if not np.all(np.isfinite(slope)):  # the solver would try ever again
+                raise SolverError(f"row {row}: the velocity is not finite at t = {time:.6g}")
+            return slope
 
         start = np.asarray(_host(x[row, ...]), dtype="float64").ravel()
         found = solve_ivp(right, (t, s), start, method, rtol=rtol, atol=atol)

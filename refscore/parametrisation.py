@@ -44,7 +44,7 @@ PARAMETRISATIONS: dict[str, Callable[[SDE, Time, float], Affine]] = {
 
 
 def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
-    """a and b of q = a x + b s, for t a float or an array.
+    """a and b of q = a x + b s, for t a float or an array                                      Eqs. (12.2), (12.3).
 
     Raises
     ------
@@ -57,7 +57,7 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
 
 
 def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, data_std: float = 1.0) -> Array:
-    """q (B, ...), the `source` at x (B, ...) and t -> the `target` there.
+    """q (B, ...), the `source` at x (B, ...) and t -> the `target` there                              Eq. (12.4).
 
     Raises
     ------
@@ -72,7 +72,10 @@ def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, dat
 
 
 def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
-    """The root mean square of what a network that predicts q is trained on, for data of deviation data_std about 0."""
+    """The root mean square of what a network that predicts q is trained on, for data of deviation σ_d  Eq. (12.5).
+
+    For "score" it is that of the score itself times √(α² σ_d² + σ²), not that of -z/σ.
+    """
     xp = namespace(t)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     if name == "data":
@@ -87,7 +90,7 @@ def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
 
 @dataclass(frozen=True)
 class LossOf:
-    """The weight λ = b² that makes a score loss the plain squared error of q: λ ½ ‖s - s*‖² = ½ ‖q - q*‖².
+    """The weight λ = b² that makes a score loss the plain squared error of q: λ ½ ‖s - s*‖² = ½ ‖q - q*‖²  Eq. (12.6).
 
     `LossOf("noise")` is λ = σ², `LossOf("data")` σ⁴/α²: the same minimiser at each level, another emphasis.
 

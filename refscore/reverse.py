@@ -4,7 +4,7 @@ If dx = f(t) x dt + g(t) dw has marginals p_t, then for every λ >= 0
 
     dx = [f(t) x - ½ (1 + λ²) g(t)² ∇log p_t(x)] dt + λ g(t) dw̄
 
-run backwards from p_1 has them too: λ = 1 is Anderson's reversal (Anderson 1982), λ = 0 the
+run backwards from p_1 has them too, Eq. (8.5): λ = 1 is Anderson's reversal (Anderson 1982), λ = 0 the
 probability-flow ODE (Song et al. 2021, Eq. (13)).
 """
 
@@ -52,7 +52,7 @@ def denoise(score: Score, sde: SDE, x: Array, t: float) -> Array:
 
 @dataclass(frozen=True)
 class Reverse:
-    """The reverse-time process of a linear SDE, for one λ of the family above.
+    """The reverse-time process of a linear SDE, for one λ of the family above                  Eqs. (8.5), (8.6).
 
     Parameters
     ----------

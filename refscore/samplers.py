@@ -15,7 +15,7 @@ from refscore.langevin import Langevin, LevelStep
 
 @dataclass(frozen=True)
 class EulerMaruyama:
-    """One Euler-Maruyama step of dx = b(x, t) dt + c(x, t) dw, from t to s      Maruyama 1955.
+    """One Euler-Maruyama step of dx = b(x, t) dt + c(x, t) dw, from t to s      Maruyama 1955. Eq. (7.4).
 
         x(s) = x(t) + (s - t) b(x, t) + c(x, t) √|s - t| z,   z ~ N(0, I)
 
@@ -50,7 +50,7 @@ TABLEAUX = {"euler": EULER, "midpoint": MIDPOINT, "heun": HEUN, "rk4": RK4}
 
 @dataclass(frozen=True)
 class RungeKutta:
-    """One explicit Runge-Kutta step of the ODE dx/dt = v(x, t), from t to s, up or down.
+    """One explicit Runge-Kutta step of the ODE dx/dt = v(x, t), from t to s, up or down       Eqs. (7.1), (7.2).
 
     For the probability flow v is `Reverse(sde, score, lam=0).drift`. A method that evaluates v at s too (Heun, RK4)
     should end above t = 0 where v is a network's: there σ = 0.
@@ -114,8 +114,8 @@ class Repeat:
     n: int
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
+        if not isinstance(self.n, int) or self.n < 1:
+            raise ValueError(f"n must be an integer of at least 1, got {self.n!r}")
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) -> x (B, ...), both at time t."""
@@ -159,14 +159,14 @@ class AnnealedLangevin:
 
     Song and Ermon 2019, Algorithm 1; on a Gaussian its law is Eq. (6.8).
 
-    A step for grids `level_times(sde, levels)`, the times of the levels and then 0: it is
-    `First(Repeat(Langevin(score, LevelStep(sde, step, last)), moves), Stay())`.
+    A step for grids `level_times(sde, levels)`, the times of the levels and then 0 (without the 0 the last level is
+    left out): it is `First(Repeat(Langevin(score, LevelStep(sde, step, last)), moves), Stay())`.
 
     Parameters
     ----------
     score : callable (x, t) -> (B, ...)
     sde : SDE
-        Whose σ(t) the levels are; `VE` for those of the paper.
+        Whose σ(t) the levels are, the model's own; `VE` for those of the paper.
     step : float
         ε at the last level, in squared data units: the paper's is twice as large in name.
     last : float
@@ -177,7 +177,8 @@ class AnnealedLangevin:
     Raises
     ------
     ValueError
-        Unless step and last are positive and moves >= 1.
+        Unless step and last are positive and moves is an integer >= 1; for a step that adds noise, or whose level is
+        below the last: then grid, `last` and `sde` do not go together.
     """
 
     score: Score
@@ -195,4 +196,12 @@ class AnnealedLangevin:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """x (B, ...) at the level of t -> x (B, ...), after the moves there."""
+        level = self.sde.sigma(t)
+        if not s < t:
+            raise ValueError(f"annealing goes from the largest noise to the least; got t = {t}, then s = {s}")
+        if level < self.last * (1 - 1e-9):
+            raise ValueError(
+                f"t = {t:.6g} is the level σ = {level:.6g}, below the last one, {self.last}: take the grid "
+                "level_times(sde, levels), and last = levels[-1]"
+            )
         return self.one_level()(x, t, s, rng, memory)

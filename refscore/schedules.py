@@ -36,7 +36,9 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
 
 
 def karras_times(sde: SDE, n: int, high: float = 80.0, low: float = 0.002, rho: float = 7.0) -> list[float]:
-    """n steps: the n levels ς = σ/α with ς^{1/ρ} equally spaced from high to low, and then 0      Karras et al. 2022.
+    """n steps: the n levels ς = σ/α with ς^{1/ρ} equally spaced from high to low, and then 0      Eq. (10.15).
+
+    Karras et al. 2022.
 
     Raises
     ------

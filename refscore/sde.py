@@ -5,7 +5,7 @@ The law of x(t) given x(0) is N(α(t) x(0), σ(t)² I) with
     dα/dt = f α,   α(0) = 1,        dσ²/dt = 2 f σ² + g²,   σ(0) = 0,
 
 so an SDE is told either by (f, g) or by (α, σ); each class gives both, and the tests check that
-they solve these two equations (Särkkä and Solin 2019, Sec. 5.5). A time is a Python float or an
+they solve these two equations, Eq. (7.8) (Särkkä and Solin 2019, Sec. 5.5). A time is a Python float or an
 array: every method answers in kind, in the dtype and on the device of t.
 """
 
@@ -309,7 +309,7 @@ class LinearVE:
 
 @dataclass(frozen=True)
 class OU:
-    """Ornstein-Uhlenbeck process  dx = -θ x dt + σ dw: constant coefficients (a longer horizon is a larger θ and σ).
+    """Ornstein-Uhlenbeck process  dx = -θ x dt + σ dw: a longer horizon is a larger θ and σ      Eq. (7.7).
 
     α = e^{-θt}, σ(t)² = σ²/2θ (1 - e^{-2θt}); it tends to N(0, σ²/2θ) from any start. VP is this process with θ = 1,
     σ = √2, run at the time ½ B(t).

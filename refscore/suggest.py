@@ -96,9 +96,10 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
 
 
 def prior_mismatch_bound(sde: SDE, data: Array) -> float:
-    """A bound of KL(p_1 ‖ prior) in nats, E_x₀ KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)): it asks for E‖x₀‖² alone.
+    """A bound of KL(p_1 ‖ prior) in nats, E_x₀ KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)).                   Eq. (7.13).
 
-    What a sampler gets wrong by starting at the prior; look at it before training.
+    What a sampler gets wrong by starting at the prior; look at it before training. It asks for E‖x₀‖² alone; it is the
+    divergence (`distance.prior_mismatch`) and the mutual information of x₀ and x₁.
     """
     check_data("data", data)
     D = math.prod(data.shape[1:])
@@ -110,21 +111,43 @@ def prior_mismatch_bound(sde: SDE, data: Array) -> float:
 def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
     """σ(1) of a variance-exploding SDE whose mismatch with its prior is bounded by so many nats: √(E‖x‖²/2 nats).
 
-    For the geometric `VE`, σ(1)² = sigma_max² - sigma_min².
+    Eq. (7.14). For the geometric `VE`, σ(1)² = sigma_max² - sigma_min². Data about their mean need the least.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < nats < ∞; for data that are all zero, where any σ would do.
     """
     check_data("data", data)
     check_positive(nats=nats)
-    return math.sqrt(0.5 * _mean_square(data) / nats)
+    square = _mean_square(data)
+    if square == 0:
+        raise ValueError("all data are zero: any sigma_max will do")
+    return math.sqrt(0.5 * square / nats)
 
 
 def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> float:
-    """β_max of `VP` whose mismatch with N(0, I) is bounded by so many nats, but for terms of order e^{-2B} D.
+    """β_max of `VP` whose mismatch with N(0, I) is bounded by so many nats, at least β_min       Eq. (7.14).
 
-    From α(1)² E‖x‖²/2 = nats: B(1) = log(E‖x‖²/2 nats), and β_max = 2B - β_min. Not below β_min.
+    β_max = 2B - β_min, with B solving ½ [e⁻ᴮ E‖x‖² - D (e⁻ᴮ + log(1 - e⁻ᴮ))] = nats. The second term is about
+    D e⁻²ᴮ/4: without it B = log(E‖x‖²/2 nats), and that is what B tends to where nats are few.
+
+    Raises
+    ------
+    ValueError
+        Unless nats and beta_min are positive and finite.
     """
     check_data("data", data)
     check_positive(nats=nats, beta_min=beta_min)
-    return float(max(2 * math.log(0.5 * _mean_square(data) / nats) - beta_min, beta_min))
+    square, D = _mean_square(data), float(math.prod(data.shape[1:]))
+
+    def excess(B: float) -> float:  # falls with B
+        left = math.exp(-B)
+        return 0.5 * (left * square - D * (left + math.log(-math.expm1(-B)))) - nats
+
+    if excess(beta_min) <= 0:
+        return beta_min
+    return 2 * float(brentq(excess, beta_min, beta_min + 800.0, xtol=1e-14)) - beta_min  # e⁻⁸⁰⁰ is 0
 
 
 def _mean_square(data: Array) -> float:
@@ -154,9 +177,9 @@ def overlap_ratio(dim: int) -> float:
 
 
 def level_excess(fraction: float, ratio: float, moves: int) -> float:
-    """Variance of the noise over σ² after one level begun with γ²σ²: (1 - e)²ᵀ (γ² - c) + c        Eq. (6.13).
+    """Variance of the noise over σ² after one level begun with γ²σ²: (1 - η)²ᵀ (γ² - c) + c        Eq. (6.13).
 
-    e = ε/σ² is the `fraction`, T the number of moves, c = 1/(1 - e/2): Langevin dynamics on N(0, σ²) from N(0, γ²σ²),
+    η = ε/σ² is the `fraction`, T the number of moves, c = 1/(1 - η/2): Langevin dynamics on N(0, σ²) from N(0, γ²σ²),
     as if the level before had been left exactly (Song and Ermon 2020, Technique 4).
     """
     c = 1 / (1 - fraction / 2)
@@ -166,7 +189,7 @@ def level_excess(fraction: float, ratio: float, moves: int) -> float:
 def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
     """The excess that many levels settle at, each begun with that of the one before: c (1 - a)/(1 - γ² a)  Eq. (6.14).
 
-    a = (1 - e)²ᵀ; it solves v = a (γ² v - c) + c. From γ² a = 1 on there is no such v: the noise falls behind the
+    a = (1 - η)²ᵀ; it solves v = a (γ² v - c) + c. From γ² a = 1 on there is no such v: the noise falls behind the
     levels more and more, and the answer is infinity.
     """
     a, c = (1 - fraction) ** (2 * moves), 1 / (1 - fraction / 2)
@@ -176,7 +199,7 @@ def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
 def best_step(
     ratio: float, moves: int, excess: Callable[[float, float, int], float] = level_excess
 ) -> tuple[float, float]:
-    """The fraction e = ε/σ² that makes the excess least, and that least value: never 1, always above.
+    """The fraction η = ε/σ² that makes the excess least, and that least value: never 1, always above.
 
     `level_excess` (default) is technique 4 as published; `ladder_excess` is the same for a whole ladder.
 

@@ -6,7 +6,8 @@ From t to s < t, with a = α_t/α_s and h = log(α_s/σ_s) - log(α_t/σ_t) > 0,
     x_s | x_t, x₀ ~ N(a (σ_s/σ_t)² x_t + α_s (1 - e^{-2h}) x₀,  σ_s² (1 - e^{-2h}))
 
 and the score gives the best guesses of what one does not know, x̂₀ = (x + σ_t² s)/α_t and ẑ = -σ_t s. All
-steps here are made of these; where σ_s = 0, h is infinite and each of them ends at x̂₀, without noise. Chapter 10.
+steps here are made of these; where σ_s = 0, h is infinite and each of them (`ReverseDiffusion` excepted, unless α = 1)
+ends at x̂₀, without noise. Chapter 10.
 """
 
 import math
@@ -40,12 +41,12 @@ class Transition(NamedTuple):
 
 
 def transition(sde: SDE, t: float, s: float) -> Transition:
-    """What a step from t down to s is made of.
+    """What a step from t down to s is made of                                             Eqs. (10.1), (10.2).
 
     Raises
     ------
     ValueError
-        Unless s < t and there is noise at t: these steps remove noise.
+        Unless s < t, and there is noise at t, and more than at s: these steps remove noise.
     """
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")
@@ -53,12 +54,14 @@ def transition(sde: SDE, t: float, s: float) -> Transition:
     if sigma_t <= 0:
         raise ValueError(f"there is no noise to remove at t = {t}")
     h = math.inf if sigma_s == 0 else math.log(alpha_s / alpha_t) + math.log(sigma_t / sigma_s)
+    if not h > 0:
+        raise ValueError(f"t = {t} and s = {s} have the same noise: they are too near each other")
     return Transition(alpha_t, alpha_s, sigma_t, sigma_s, h)
 
 
 @dataclass(frozen=True)
 class Ancestral:
-    """Draw x_s from its law given x_t and x̂₀: x_s = (x + σ²_{t|s} s)/a + c z              Ho et al. 2020.
+    """Draw x_s from its law given x_t and x̂₀: x_s = (x + σ²_{t|s} s)/a + c z              Eq. (10.4); Ho et al. 2020.
 
     variance "small" is c² = σ_s² (1 - e^{-2h}), that of x_s given x_t and x₀ (β̃ in DDPM): exact where the data are one
     point. "large" is c² = σ²_{t|s} (β in DDPM): exact for a VP SDE where the data are N(0, I).
@@ -105,10 +108,10 @@ class ReverseDiffusion:
 
 @dataclass(frozen=True)
 class DDIM:
-    """x_s = α_s x̂₀ + √(σ_s² - c²) ẑ + c z,  c = η σ_s √(1 - e^{-2h})                     Song, Meng and Ermon 2021.
+    """x_s = α_s x̂₀ + √(σ_s² - c²) ẑ + c z,  c = η σ_s √(1 - e^{-2h})                                   Eq. (10.10).
 
-    In this form for every linear SDE (their c, printed with α alone, is VP's). η = 0 draws nothing: Euler's method in
-    σ/α, DPM-Solver++ of order 1. η = 1 is `Ancestral` with the small variance.
+    Song, Meng and Ermon 2021. In this form for every linear SDE (their c, printed with α alone, is VP's). η = 0 draws
+    nothing: Euler's method in σ/α, DPM-Solver++ of order 1. η = 1 is `Ancestral` with the small variance.
 
     Raises
     ------
@@ -136,7 +139,9 @@ class DDIM:
 
 @dataclass(frozen=True)
 class DPMSolver:
-    """DPM-Solver++, in the data prediction, exact where x̂₀ does not change               Lu et al. 2022.
+    """DPM-Solver++, in the data prediction, exact where x̂₀ does not change       Eqs. (10.6), (10.7), (10.8).
+
+    Lu et al. 2022.
 
         x_s = (σ_s/σ_t) x + α_s (1 - e^{-h}) m                       the ODE
         x_s = (σ_s/σ_t) e^{-h} x + α_s (1 - e^{-2h}) m + σ_s √(1 - e^{-2h}) z             the SDE
@@ -183,8 +188,9 @@ class DPMSolver:
 
 @dataclass(frozen=True)
 class EDM:
-    """Heun's method in ς = σ/α with churn: noise is added before each step             Karras et al. 2022, Algorithm 2.
+    """Heun's method in ς = σ/α with churn: noise is added before each step                           Eq. (10.9).
 
+    Karras et al. 2022, Algorithm 2.
     In x/α, where every linear SDE has the flow dy/dς = (y - x̂₀)/ς: raise ς to ς' = (1 + γ) ς with fresh noise, then one
     Heun step from ς' to the next level (Euler where that is without noise). Without churn it is deterministic.
 

@@ -129,7 +129,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, name: str) -> None
 def test_a_table_cut_within_a_row_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("1,2\n3,4\n5")
-    with pytest.raises(DataFileError, match="cannot be read|is not a row like the others"):
+    with pytest.raises(DataFileError, match=r"cannot be read|is not a row like the others"):
         load_points(path)
 
 

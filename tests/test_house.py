@@ -20,11 +20,12 @@ ROWS = {
     "reverse": 4, "matching": 3, "denoising": 3, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
     "samplers": 5,
     "transitions": 6, "chains": 2, "elbo": 7,
+    "affine": 1, "budget": 9,
     "conditional": 5, "host": 7, "likelihood": 6, "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
     "files": 7, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
-WITH_NUMPY = {"host", "files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
+WITH_NUMPY = {"budget", "host", "files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
 SAME_ROW = {  # neighbours in reading order, earlier first
     ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
     ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
@@ -32,7 +33,7 @@ SAME_ROW = {  # neighbours in reading order, earlier first
     ("quadrature", "mixture"), ("distance", "mixture"), ("distance", "quadrature"),
     ("nn.energy_model", "nn.score_model"),
     ("nn", "nn.energy_model"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),
-    ("reproduce", "plots"), ("reproduce", "failures"),
+    ("reproduce", "plots"), ("reproduce", "failures"), ("budget", "demo"), ("budget", "plots"),
 }  # fmt: skip
 
 

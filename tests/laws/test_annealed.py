@@ -321,7 +321,7 @@ def test_levels_are_walked_downwards_and_the_last_is_kept() -> None:
         (math.nan, 1.0, 3, "step must be positive"),
         (0.1, 0.0, 3, "last must be positive"),
         (0.1, math.inf, 3, "last must be positive"),
-        (0.1, 1.0, 0, "n must be at least 1, got 0"),
+        (0.1, 1.0, 0, "n must be an integer of at least 1, got 0"),
     ],
 )
 def test_walks_that_are_none_are_refused(step: float, low: float, moves: int, words: str) -> None:
@@ -755,3 +755,15 @@ def test_a_network_of_one_level_knows_no_other() -> None:
     errors = errors_by_level(score, levels)
     assert errors[1] <= 0.03
     assert min(errors[0], errors[2]) > 0.05
+
+
+@pytest.mark.parametrize(("times", "words"), [
+    ([0.9, 0.3, 0.1, 0.0], r"is the level σ = .*, below the last one"),  # another grid
+    ([0.5, 0.9], "annealing goes from the largest noise to the least"),
+])  # fmt: skip
+def test_a_grid_that_is_not_of_the_levels_is_refused(times: list[float], words: str) -> None:
+    sde = VE(0.01, 25.0)
+    step = AnnealedLangevin(lambda x, t: -x, sde, step=0.1, last=1.0, moves=1)
+    with pytest.raises(ValueError, match=words):
+        for _ in simulate(step, np.zeros((2, 2)), times, np.random.default_rng(0)):
+            pass

@@ -330,7 +330,7 @@ def test_repeat_applies_its_kernel_n_times_at_one_time() -> None:
     assert Repeat(kernel, 5)(np.ones((1, 1)), 0.3, None)[0, 0] == 32
     assert times == [0.3] * 5
     for n in (0, -1):
-        with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
+        with pytest.raises(ValueError, match=f"n must be an integer of at least 1, got {n}"):
             Repeat(kernel, n)
 
 

@@ -1,0 +1,117 @@
+"""The figures of chapter 8: python docs/figures/chapter08.py
+
+08-sign.png   the forward process, the same with its sign changed, and the reverse SDE
+08-paths.png  paths for λ = 0, 1, 2 over the exact marginals, and the laws they end with, without sampling
+
+It prints the numbers that the text quotes.
+"""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from refscore import VP, EulerMaruyama, ExactScore, GaussianMixture, Reverse, simulate
+from refscore.law import GridLaw, grid_law
+from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
+from refscore.schedules import log_snr_times, uniform_times
+
+HERE = Path(__file__).parent
+TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
+SDE, SLOW = VP(), VP(0.1, 5.0)
+SCORE = ExactScore(TWO_MODES, SDE)
+
+
+def shade(ax: Any, sde: Any, reach: float, down: bool) -> None:
+    """The exact density at every t, each t on its own scale."""
+    x, ts = np.linspace(-reach, reach, 300)[:, None], np.linspace(0, 1, 300)
+    columns = [np.exp(TWO_MODES.log_prob(x, sde.alpha(t), sde.sigma(t))) for t in ts.tolist()]
+    image = np.stack([c / c.max() for c in (columns[::-1] if down else columns)], axis=1)
+    extent = (1, 0, -reach, reach) if down else (0, 1, -reach, reach)
+    ax.imshow(image, origin="lower", extent=extent, cmap=SHADE, aspect="auto", vmax=1.4)
+    ax.set(xlim=extent[:2], ylim=(-reach, reach))
+
+
+def sign(path: Path = HERE / "08-sign.png") -> str:
+    rng, n, reach = np.random.default_rng(8), 24, 9.5
+    up = np.linspace(0, 1, 801).tolist()
+    forward = Reverse(SLOW, lambda x, t: 0 * x)  # without a score: drift f x, noise g
+    x0 = TWO_MODES.sample(rng, n)
+    walk = np.stack([x0, *simulate(EulerMaruyama(forward), x0, up, rng)])[..., 0]
+    x1 = SLOW.alpha(1.0) * TWO_MODES.sample(rng, n) + SLOW.sigma(1.0) * rng.standard_normal((n, 1))
+    score = ExactScore(TWO_MODES, SLOW)
+    panels = [("forward", up, walk)]
+    for title, process in (("sign changed", forward), ("reversed, λ = 1", Reverse(SLOW, score))):
+        steps = simulate(EulerMaruyama(process), x1, up[::-1], np.random.default_rng(9))
+        panels.append((title, up[::-1], np.stack([x1, *steps])[..., 0]))
+    fig, (axes,) = figure(3, size=3.6)
+    for ax, (title, times, paths) in zip(axes, panels, strict=True):
+        shade(ax, SLOW, reach, down=times[0] == 1)
+        ax.plot(times, paths, lw=0.5, color=LEARNED)
+        ax.set(title=title, xlabel="t")
+    axes[0].set_ylabel("x")
+    B = -2 * math.log(SLOW.alpha(1.0))
+    mean = float(TWO_MODES.weights @ TWO_MODES.means[:, 0])
+    variance = float(TWO_MODES.weights @ (0.06 + (TWO_MODES.means[:, 0] - mean) ** 2))
+    print(f"B = {B:.3f}: variance {variance:.4f} comes back as {variance + 2 * math.expm1(B):.2f}")
+    return save(fig, path)
+
+
+def cdf(x: Any, t: float) -> Any:
+    """Distribution function of p_t."""
+    sd = np.sqrt(SDE.alpha(t) ** 2 * TWO_MODES.variances[:, 0] + SDE.sigma(t) ** 2)
+    return ndtr((np.asarray(x)[:, None] - SDE.alpha(t) * TWO_MODES.means[:, 0]) / sd) @ TWO_MODES.weights
+
+
+def grid(steps: int) -> list[float]:
+    return log_snr_times(SDE, steps, float(SDE.time_at_log_ratio(math.log(0.1))))
+
+
+def law(lam: float, steps: int, n: int = 1600, reach: float = 6.0) -> tuple[Any, Any, float]:
+    """Edges and masses of the law that Euler-Maruyama ends with from the exact p₁; its distance in total variation."""
+    process, times = Reverse(SDE, SCORE, lam), grid(steps)
+    if lam == 0:  # a map: cells keep their mass and move
+        edges = np.linspace(-reach, reach, 4001)
+        mass = np.diff(cdf(edges, 1.0))
+        for t, s in pairwise(times):
+            edges = edges + (s - t) * process.drift(edges[:, None], t)[:, 0]
+        assert np.all(np.diff(edges) > 0)
+    else:
+        now: GridLaw = grid_law(-reach, reach, n, lambda x: cdf(x, 1.0))
+        for t, s in pairwise(times):
+            move = lambda x, t=t, s=s: x + (s - t) * process.drift(x[:, None], t)[:, 0]  # noqa: E731
+            now = now.push(now.transition(move, lam * SDE.g(t) * math.sqrt(t - s)))
+        edges, mass = now.edges, now.mass
+    return edges, mass, 0.5 * float(np.sum(np.abs(mass - np.diff(cdf(edges, times[-1])))))
+
+
+def paths(path: Path = HERE / "08-paths.png") -> str:
+    fig, axes = figure(3, 2, size=3.5)
+    for (top, bottom), lam in zip(axes.T, (0.0, 1.0, 2.0), strict=True):
+        shade(top, SDE, 3.2, down=True)
+        times, x1 = uniform_times(2000, 1e-3), np.linspace(-1.9, 1.9, 8 if lam else 16)[:, None]
+        walk = [x1, *simulate(EulerMaruyama(Reverse(SDE, SCORE, lam)), x1, times, np.random.default_rng(3))]
+        top.plot(times, np.stack(walk)[..., 0], lw=0.5, color=LEARNED)
+        top.set(title=f"λ = {lam:g}", xlabel="t")
+        distances = {steps: law(lam, steps) for steps in (50, 100, 200)}
+        print(f"λ = {lam:g}: total variation", {n: round(tv, 5) for n, (_, _, tv) in distances.items()})
+        x, t = np.linspace(-3, 3, 600), grid(50)[-1]
+        bottom.fill_between(
+            x, np.exp(TWO_MODES.log_prob(x[:, None], SDE.alpha(t), SDE.sigma(t))), color=EXACT, alpha=0.3
+        )
+        for steps, style in ((50, ":"), (200, "-")):
+            edges, mass, _ = distances[steps]
+            label = f"after {steps} steps"
+            bottom.plot(0.5 * (edges[1:] + edges[:-1]), mass / np.diff(edges), style, color=INK, lw=1, label=label)
+        bottom.set(xlabel="x at the end", xlim=(-3, 3), ylim=(0, 1.25))
+        bottom.legend(fontsize=8, loc="upper left")
+    axes[0, 0].set_ylabel("x")
+    axes[1, 0].set_ylabel("density: exact (shaded), Euler-Maruyama")
+    return save(fig, path)
+
+
+if __name__ == "__main__":
+    print(sign(), paths())

@@ -1,0 +1,266 @@
+"""`refscore evaluate`: the error of every sampler, against the number of scores it may ask for. Chapter 10.
+
+All run on one grid, the levels of Karras et al. 2022 from σ(1)/α(1) down to 0.002, and end with one denoising step,
+which is an evaluation like the others. They start from the true law at t = 1, so that the error is that of the
+steps and of the score; a column of its own tells what the prior adds.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refscore import MLP, ExactScore, GaussianMixture, ScoreModel, prior, simulate, watch
+from refscore.affine import Gaussian, probe, wasserstein
+from refscore.arrays import SDE, Array, Rng, Score
+from refscore.data import MIXTURES, mixture
+from refscore.demo import FEATURES, WIDTHS, load_problem
+from refscore.distance import Estimate, sliced_wasserstein, sliced_wasserstein_floor
+from refscore.files import save_text, writable_folder
+from refscore.progress import progress
+from refscore.reverse import denoise
+from refscore.schedules import karras_times
+from refscore.sde import SDES
+from refscore.simulation import NotFiniteError, last
+from refscore.transitions import SAMPLERS
+from refscore_backends import get
+
+LOW = 0.002  # the last σ/α before the denoising step
+EVALUATIONS = (8, 16, 32, 64, 128)
+GAUSSIAN = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8, 0.3], [0.3, 0.4]]]))
+
+
+@dataclass
+class Row:
+    """One sampler: its error for each budget (None where it is less than one step), and from the prior for the last."""
+
+    sampler: str
+    evaluations: list[int] = field(default_factory=list)  # those really used, at most the budget
+    errors: list[float | None] = field(default_factory=list)
+    from_prior: float | None = None
+
+
+@dataclass
+class Report:
+    """What `numbers.json` holds."""
+
+    data: str
+    sde: str
+    score: str  # "exact", or the folder of the model
+    distance: str
+    seed: int
+    samples: int | None
+    budgets: list[int]
+    floor: Estimate | None = None  # the distance of two exact samples
+    prior: float | None = None  # the distance of p₁ and the prior
+    rows: list[Row] = field(default_factory=list)
+
+
+Error = Callable[[Score, str, int, bool], float]  # score, sampler, steps, whether from the prior -> distance
+
+
+def run(
+    data: str | None, names: Sequence[str] | None, budgets: Sequence[int], sde: str, samples: int, seed: int,
+    model: Path | None, out: Path, say: Callable[[str], None] = print,
+) -> Report:  # fmt: skip
+    """Measure, print the table, draw; numbers and picture are in `out`.
+
+    Raises
+    ------
+    ValueError, OSError
+        Before any work: for unknown names, budgets below 2, a model that is not there or does not fit, an unwritable
+        folder.
+    """
+    data = _data_of(data, model)
+    names = list(names or SAMPLERS)
+    for name in names:
+        if name not in SAMPLERS:
+            raise ValueError(f"no sampler called {name!r}; there are {', '.join(map(repr, SAMPLERS))}")
+    budgets = sorted(set(budgets))
+    if not budgets or budgets[0] < 2:
+        raise ValueError(f"a budget of evaluations must be at least 2, got {list(budgets)}")
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, got {samples}")
+    if sde not in SDES:
+        raise ValueError(f"no SDE called {sde!r}; there are {', '.join(SDES)}")
+    process, exact = SDES[sde], GAUSSIAN if data == "gaussian" else mixture(data)
+    score: Score = ExactScore(exact, process)
+    if model is not None:
+        if sde != "vp":
+            raise ValueError(f"the models of `refscore demo` are made for the SDE 'vp', not {sde!r}")
+        score = _learned(model, data)
+    writable_folder(out)
+
+    gaussian = data == "gaussian"
+    distance = "2-Wasserstein, exact" if gaussian else "sliced Wasserstein, sampled"
+    report = Report(data, sde, "exact" if model is None else str(model), distance, seed,
+                    None if gaussian else samples, list(budgets))  # fmt: skip
+    if gaussian:
+        report.prior = wasserstein(*starts(process))
+        error = gaussian_error(process)
+    else:
+        report.floor = sliced_wasserstein_floor(exact, samples, np.random.default_rng(seed))
+        error = _sampled_error(process, exact, samples, seed)
+    say(f"refscore evaluate: {data}, SDE {sde}, {report.score} score, {distance}; files in {out}/")
+    with progress(len(names) * (len(budgets) + 1), say) as show:
+        for name in names:
+            report.rows.append(_row(name, score, budgets, error, len(report.rows) * (len(budgets) + 1), show))
+    for line in tables(report):
+        say(line)
+    save_text(out / "numbers.json", json.dumps(asdict(report), indent=1))
+    say(f"\nnumbers: {out / 'numbers.json'}")
+    say(_draw(report, out / "work-precision.png"))
+    return report
+
+
+def _row(
+    name: str, score: Score, budgets: Sequence[int], error: Error, done: int, show: Callable[[int, str], None]
+) -> Row:
+    row, each = Row(name), evaluations_per_step(name)
+    for n, budget in enumerate(budgets, start=1):
+        steps = (budget - 1) // each  # one is for the end
+        row.evaluations.append(steps * each + 1 if steps else 0)
+        row.errors.append(error(score, name, steps, False) if steps else None)
+        show(done + n, name)
+    if steps:
+        row.from_prior = error(score, name, steps, True)
+    show(done + len(budgets) + 1, name)
+    return row
+
+
+def evaluations_per_step(name: str) -> int:
+    """How often one step asks for the score, counted."""
+    asked = []
+
+    def score(x: Array, t: Array) -> Array:
+        asked.append(t)
+        return -x
+
+    SAMPLERS[name](SDES["vp"], score)(np.zeros((1, 1)), 0.5, 0.4, np.random.default_rng(0))
+    return len(asked)
+
+
+def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) -> Array:
+    """x (B, D) at t = 1 -> (B, D) at 0: so many steps of a sampler, and one that denoises."""
+    times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
+    states = simulate(SAMPLERS[name](sde, score), x, times, rng)
+    return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])
+
+
+# ------------------------------------------------------------------ the error
+
+
+def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
+    """The true law at t = 1 of the Gaussian, and the prior."""
+    alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
+    m, C = GAUSSIAN.means[0], GAUSSIAN.covariances[0]
+    return Gaussian(alpha * m, alpha**2 * C + sigma**2 * np.eye(2)), Gaussian(0 * m, sde.prior_std**2 * np.eye(2))
+
+
+def gaussian_error(sde: SDE) -> Error:
+    """Exact: the law of the chain itself, Eq. (10.11), its distance by Eq. (10.12)."""
+    true = Gaussian(GAUSSIAN.means[0], GAUSSIAN.covariances[0])
+
+    def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
+        made = probe(lambda x, rng: sample(score, sde, name, steps, x, rng), true.mean)
+        return wasserstein(made.law(starts(sde)[int(from_prior)]), true)
+
+    return error
+
+
+def _sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
+    fresh = exact.sample(np.random.default_rng([seed, 1]), n)
+
+    def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
+        rng = np.random.default_rng([seed, 2])  # the same noise for all: differences are not luck
+        x = prior(sde, (n, exact.dim), rng, "float64")
+        if not from_prior:
+            x = sde.alpha(1.0) * exact.sample(rng, n) + sde.sigma(1.0) * x / sde.prior_std
+        try:
+            made = sample(score, sde, name, steps, x, rng)
+        except NotFiniteError:
+            return math.inf
+        return sliced_wasserstein(made, fresh, np.random.default_rng([seed, 3]))
+
+    return error
+
+
+# ------------------------------------------------------------------ a trained model
+
+
+def _data_of(data: str | None, model: Path | None) -> str:
+    known = ("gaussian", *MIXTURES)
+    if data is not None and data not in known:
+        raise ValueError(f"no data set called {data!r}; there are {', '.join(known)}")
+    if model is None:
+        return data or "gaussian"
+    try:
+        trained = str(json.loads((model / "numbers.json").read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{model} is not a folder of `refscore demo`: cannot read its numbers.json") from error
+    if trained not in MIXTURES:
+        raise ValueError(f"the model in {model} was trained on {trained}, whose law is not known")
+    if data is not None and data != trained:
+        raise ValueError(f"the model in {model} was trained on {trained}, not on {data}")
+    return trained
+
+
+def _learned(folder: Path, data: str) -> Score:
+    """The score of a model of `refscore demo`; it computes in float32, what is around it in float64."""
+    backend = get("numpy")
+    model = ScoreModel(MLP(WIDTHS, embed=FEATURES), SDES["vp"], data_std=load_problem(data, backend, 0).std)
+    try:
+        theta = np.load(folder / "theta.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"cannot read {folder / 'theta.npy'}: {error}") from error
+    size = sum(math.prod(shape) for shape in model.shapes.values())
+    if theta.shape != (size,) or theta.dtype != np.float32 or not np.isfinite(theta).all():
+        raise ValueError(f"{folder / 'theta.npy'} does not hold the {size} finite float32 numbers of the demo's model")
+    bound: Any = model.bind(theta)
+    return lambda x, t: bound(x.astype("float32"), t.astype("float32")).astype(x.dtype)
+
+
+# ------------------------------------------------------------------ what is said and drawn
+
+
+def tables(report: Report) -> Iterator[str]:
+    """The report as lines of text."""
+    yield f"\ndistance to the exact law ({report.distance}), by number of score evaluations"
+    heads = [*map(str, report.budgets), "prior"]
+    yield f"  {'sampler':22}" + "".join(f"{head:>11}" for head in heads)
+    for row in report.rows:
+        cells = ("-" if e is None else f"{e:.3g}" for e in [*row.errors, row.from_prior])
+        yield f"  {row.sampler:22}" + "".join(f"{cell:>11}" for cell in cells)
+    yield f"  prior: {report.budgets[-1]} evaluations, started from the prior and not from the true law at t = 1"
+    if report.floor is not None:
+        of = f"{report.floor.value:.3g} ± {report.floor.error:.2g}"
+        yield f"  two sets of exact samples: {of} (the sampling floor: below it nothing can be told)"
+    if report.prior is not None:
+        yield f"  the prior and that law are {report.prior:.3g} apart"
+
+
+def _draw(report: Report, path: Path) -> str:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return 'no picture: matplotlib is not installed (pip install "refscore[plots]")'
+    from refscore.plots import INK, figure, save
+
+    fig, ((ax,),) = figure(1, size=5.5)
+    fig.set_size_inches(8.0, 5.0)
+    for i, row in enumerate(report.rows):
+        points = [(n, e) for n, e in zip(row.evaluations, row.errors, strict=True) if e is not None and e < math.inf]
+        if points:
+            ax.plot(*zip(*points, strict=True), "os^Dv"[i % 5] + ("-", "--", ":")[i // 5 % 3], ms=4, label=row.sampler)
+    if report.floor is not None:
+        ax.axhline(report.floor.value, color=INK, lw=0.8, label="sampling floor")
+    ax.set(xscale="log", yscale="log", xlabel="score evaluations", ylabel=f"{report.distance} distance")
+    ax.set_xticks(report.budgets, [str(n) for n in report.budgets])
+    ax.minorticks_off()
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.set_title(f"{report.data}, SDE {report.sde}, {'exact' if report.score == 'exact' else 'learned'} score")
+    return f"picture: {save(fig, path)}"

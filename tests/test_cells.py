@@ -1,0 +1,193 @@
+"""Every cell of SDE × sampler × corrector × parametrisation × shape runs, on every back end, in either precision.
+
+Four steps with a small network: finite samples of the right dtype and shape, and nothing on the way makes a device
+wait for the host. And a sample does not know of its batch.
+"""
+
+from collections.abc import Callable
+from itertools import combinations, product
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from refscore import MLP, ExactScore, First, Langevin, ScoreModel, Then, prior, simulate, watch
+from refscore.data import mixture
+from refscore.langevin import LevelStep
+from refscore.parametrisation import PARAMETRISATIONS
+from refscore.samplers import AnnealedLangevin
+from refscore.sde import SDES
+from refscore.simulation import NotFiniteError, last
+from refscore.transitions import SAMPLERS
+from refscore_backends.numpy import NumpyBackend
+from refscore_backends.strict import StrictBackend
+from tests.backends import ReplayRng
+from tests.laws.test_transitions import PROCESSES
+from tests.test_no_sync import nobody_waits
+
+R = 0.16
+CORRECTORS: dict[str, Callable[[Any, Any], Any]] = {
+    "none": lambda step, kernel: step,
+    "then": Then,
+    "first": lambda step, kernel: First(kernel, step),
+}
+STRICT = StrictBackend("device1")
+BACKENDS: dict[str, Any] = {"numpy": NumpyBackend(), "strict": STRICT}
+SHAPES = ((3, 2), (3, 3, 2))
+TIMES = [1.0, 0.6, 0.2, 0.05]  # above 0: a network has no score without noise
+NET = MLP((2, 4, 2), embed=4)
+
+samplers = pytest.mark.parametrize("name", SAMPLERS)
+processes = pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES)
+
+
+def run_cell(sde: Any, sampler: str, corrector: str, predict: str, shape: tuple[int, ...], on: str, dtype: str) -> None:
+    backend = BACKENDS[on]
+    kind = getattr(np if on == "numpy" else array_api_strict, dtype)
+    rng = backend.rng(0)
+    model = ScoreModel(NET, sde, data_std=1.5, predict=predict)
+    score = model.bind(model.init(rng, kind))
+    kernel = Langevin(score, LevelStep(sde, 2 * R**2, 1.0))
+    step = CORRECTORS[corrector](SAMPLERS[sampler](sde, score), kernel)
+    x = prior(sde, shape, rng, kind)
+    states = simulate(step, x, TIMES, rng)
+    if on == "strict":
+        with nobody_waits():
+            for x in states:
+                pass
+    else:
+        x = last(states)
+    assert x.dtype == kind
+    assert tuple(x.shape) == shape
+    assert np.isfinite(backend.to_numpy(x)).all()
+
+
+WAYS = list(product(PARAMETRISATIONS, SHAPES, BACKENDS, ("float32", "float64")))  # 48
+CELLS = list(product(SDES, SAMPLERS, CORRECTORS))  # 270, and 7 is prime to 48
+
+
+@samplers
+@pytest.mark.parametrize("sde", SDES)
+def test_every_sampler_runs_on_every_sde_with_every_corrector(sde: str, name: str) -> None:
+    """Each in one of the 48 ways, so that each way is taken five or six times; `-m slow` takes all in all."""
+    for corrector in CORRECTORS:
+        run_cell(SDES[sde], name, corrector, *WAYS[7 * CELLS.index((sde, name, corrector)) % 48])
+
+
+def test_the_quick_cells_meet_every_pair() -> None:
+    """Sampler × parametrisation, sampler × back end, and so on: no pair of choices is left out."""
+    met = [(*cell, *WAYS[7 * i % 48]) for i, cell in enumerate(CELLS)]
+    axes = [list(SDES), list(SAMPLERS), list(CORRECTORS), list(PARAMETRISATIONS), list(SHAPES), list(BACKENDS),
+            ["float32", "float64"]]  # fmt: skip
+    for i, j in combinations(range(len(axes)), 2):
+        missing = set(product(axes[i], axes[j])) - {(m[i], m[j]) for m in met}
+        assert not missing, missing
+
+
+@pytest.mark.slow
+@samplers
+@pytest.mark.parametrize("sde", SDES)
+def test_every_cell_there_is(sde: str, name: str) -> None:
+    """All 12 960 of them: some minutes."""
+    for corrector, way in product(CORRECTORS, WAYS):
+        run_cell(SDES[sde], name, corrector, *way)
+
+
+@samplers
+@pytest.mark.parametrize("chain", ["ddpm chain", "smld chain"])
+def test_every_sampler_runs_on_chains(chain: str, name: str) -> None:
+    run_cell(PROCESSES[chain], name, "then", "noise", (3, 2), "strict", "float32")
+
+
+# ------------------------------------------------------------------ samples never meet
+
+
+def noise(n: int, shape: tuple[int, ...]) -> list[np.ndarray]:
+    return list(np.random.default_rng(1).standard_normal((n, *shape)))
+
+
+class Rows:
+    """Replays noise for some of the rows; as much of it as is asked for."""
+
+    def __init__(self, z: list[np.ndarray], rows: Any) -> None:
+        self.z, self.rows = iter(z), rows
+
+    def standard_normal(self, size: Any = None, dtype: Any = None) -> np.ndarray:
+        z = next(self.z)[self.rows]
+        assert z.shape == tuple(size)
+        return z
+
+
+def run(name: str, sde: Any, score: Any, x: np.ndarray, z: list[np.ndarray], rows: Any) -> np.ndarray:
+    kernel = Langevin(score, LevelStep(sde, 2 * R**2, 1.0))
+    return last(simulate(Then(SAMPLERS[name](sde, score), kernel), x[rows], TIMES, Rows(z, rows)))
+
+
+@samplers
+def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None:
+    """Element by element to two units in the last place; through matrix products to 1e-13 of scale; in any order."""
+    n, sde = 4096, SDES["vp"]
+    x, z = np.random.default_rng(0).standard_normal((n, 2)), noise(6, (n, 2))
+    scores: dict[str, tuple[Any, Callable[[np.ndarray], Any]]] = {
+        "elementwise": (lambda x, t: -x / (1 + x * x), lambda y: 2 * np.spacing(np.abs(y))),
+        "mixture": (ExactScore(mixture("tilted"), sde), lambda y: 1e-13 * (1 + np.max(np.abs(y)))),
+    }
+    order = np.random.default_rng(2).permutation(n)
+    for score, allowed in scores.values():
+        whole = run(name, sde, score, x, z, slice(None))
+        assert np.all(np.abs(run(name, sde, score, x, z, order) - whole[order]) <= allowed(whole[order]))
+        for rows in (slice(0, 1), slice(4095, 4096), slice(0, 7), slice(2000, 2007)):
+            assert np.all(np.abs(run(name, sde, score, x, z, rows) - whole[rows]) <= allowed(whole[rows]))
+
+
+@samplers
+def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
+    """64 steps: rounding of matrix products, carried along."""
+    sde, n = SDES["vp"], 256
+    model = ScoreModel(NET, sde, data_std=1.5)
+    score = model.bind(model.init(np.random.default_rng(3), "float64"))
+    x, z = np.random.default_rng(0).standard_normal((n, 2)), noise(64, (n, 2))
+    times = np.linspace(1, 0.01, 65).tolist()
+    whole = last(simulate(SAMPLERS[name](sde, score), x, times, Rows(z, slice(None))))
+    for rows in (slice(0, 1), slice(100, 107), slice(255, None, -1)):
+        some = last(simulate(SAMPLERS[name](sde, score), x[rows], times, Rows(z, rows)))
+        assert np.max(np.abs(some - whole[rows])) <= 1e-10 * (1 + np.max(np.abs(whole)))
+
+
+@samplers
+def test_a_nan_is_named_by_step_and_row_and_stays_there(name: str) -> None:
+    sde = SDES["vp"]
+    exact = ExactScore(mixture("tilted"), sde)
+
+    def broken(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        s = exact(x, t)
+        if t[0] == TIMES[1] and len(x) > 3:
+            s[3] = np.nan
+        return s
+
+    x, z = np.random.default_rng(0).standard_normal((7, 2)), noise(3, (7, 2))
+    states = simulate(SAMPLERS[name](sde, broken), x, TIMES, Rows(z, slice(None)))
+    with pytest.raises(NotFiniteError, match=r"step [12] \(t = 0\.[26]\): 1 of 7 rows are not finite.*: \[3\]"):
+        last(watch(states, TIMES))
+    some = last(simulate(SAMPLERS[name](sde, broken), x, TIMES, Rows(z, slice(None))))
+    good = last(simulate(SAMPLERS[name](sde, exact), x, TIMES, Rows(z, slice(None))))
+    assert np.isnan(some[3]).all()
+    assert np.array_equal(np.delete(some, 3, axis=0), np.delete(good, 3, axis=0))
+
+
+# ------------------------------------------------------------------ doors of what is composed
+
+
+def test_annealed_langevin_is_checked_when_it_is_made() -> None:
+    sde = SDES["ve"]
+    for bad in ({"step": 0.0}, {"last": -1.0}, {"moves": 0}):
+        with pytest.raises(ValueError, match=r"must be (positive|an integer)"):
+            AnnealedLangevin(lambda x, t: -x, sde, **{"step": 0.1, "last": 0.1, "moves": 1, **bad})  # type: ignore[arg-type]
+
+
+def test_then_does_not_correct_where_there_is_no_noise() -> None:
+    step = SAMPLERS["ddim"](SDES["vp"], lambda x, t: -x)
+    x = np.ones((2, 2))
+    one, _ = Then(step, Langevin(lambda x, t: -x, LevelStep(SDES["vp"], 0.1, 1.0)))(x, 0.3, 0.0, ReplayRng())
+    assert np.array_equal(one, step(x, 0.3, 0.0, ReplayRng())[0])
