@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything as it is, with fewer samples: these tests look at the plumbing."""
     for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
         monkeypatch.setattr(demo, name, 200)
+    monkeypatch.setattr(demo, "denoising_floor", partial(demo.denoising_floor, levels=6))
 
 
 @pytest.fixture

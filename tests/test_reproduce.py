@@ -68,7 +68,10 @@ def test_the_command_prints_claims_and_writes_numbers_and_pictures(
     assert {p.name for p in tmp_path.glob("*.png")} == {"manifold.png", "density.png", "weights.png"}
 
 
-def test_what_was_measured_is_not_measured_again(tmp_path: Path, counted: list[str]) -> None:
+def test_what_was_measured_is_not_measured_again(
+    tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "save", lambda fig, path: str(path))
     run = ["reproduce", "song-ermon-2019", "--seeds", "1", "--out", str(tmp_path)]
     assert cli.main(run) == 0
     (tmp_path / "weights-0.npz").unlink()  # as if interrupted before
