@@ -11,7 +11,7 @@ from refscore.mixture import GaussianMixture
 from refscore.nn import MLP, EnergyModel, ScoreModel
 from refscore.objectives import Explicit, FiniteDifference, Implicit, Sliced
 from refscore.optim import EMA, SGD, Adam
-from refscore.reverse import ExactScore, Reverse
+from refscore.reverse import ExactScore, Forward, Reverse
 from refscore.samplers import AnnealedLangevin, EulerMaruyama, First, Heun, Repeat, RungeKutta, Stay, Then
 from refscore.sde import OU, VE, VP, SubVP, prior
 from refscore.simulation import simulate, watch
@@ -40,6 +40,7 @@ __all__ = [
     "Explicit",
     "FiniteDifference",
     "First",
+    "Forward",
     "GaussianMixture",
     "Heun",
     "Implicit",

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from refscore import EMA, MLP, VP, Adam, Denoising, ScoreModel, fit
-from refscore.arrays import Array
+from refscore.arrays import SDE, Array
 from refscore.data import MIXTURES, DataFileError, load_points, mixture
-from refscore.distance import Estimate, sliced_wasserstein
+from refscore.distance import Estimate, prior_mismatch, sliced_wasserstein
 from refscore.evaluate import SampleTable, ScoreRow, excess_loss, flow_samples, sample_table, score_table
 from refscore.files import save_array, save_text, writable_folder
 from refscore.floor import denoising_floor
@@ -26,6 +26,7 @@ from refscore.mixture import GaussianMixture
 from refscore.optim import WarmupCosine
 from refscore.progress import progress
 from refscore.reverse import ExactScore
+from refscore.suggest import prior_mismatch_bound
 from refscore.train import DivergenceError, TrainingState
 from refscore_backends import Backend
 
@@ -91,6 +92,7 @@ def run(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Call
     if problem.exact is not None:
         floor = denoising_floor(OBJECTIVE, problem.exact, model.sde, backend.rng(seed))
     say(f"refscore demo: {problem.name} on {backend.name} ({backend.device()}), seed {seed}, files in {out}/")
+    say(_mismatch_in_words(problem, model.sde))
 
     report = Report(data, backend.name, seed, steps, False, 0.0, floor=floor)
     ema = EMA(min(0.999, 1 - 20 / (steps + 20)))  # over a twentieth of a short run
@@ -145,6 +147,13 @@ def load_problem(data: str, backend: Backend, seed: int) -> Problem:
         centre,
         scale,
     )
+
+
+def _mismatch_in_words(problem: Problem, sde: SDE) -> str:
+    """What sampling gets wrong by its start, before anything is trained."""
+    if problem.exact is not None:
+        return f"noise at t = 1 and the prior: KL = {prior_mismatch(problem.exact, sde).value:.2g} nats"
+    return f"noise at t = 1 and the prior: KL <= {prior_mismatch_bound(sde, problem.data):.2g} nats"
 
 
 def _full(m: GaussianMixture) -> Any:

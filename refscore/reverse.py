@@ -51,6 +51,22 @@ def denoise(score: Score, sde: SDE, x: Array, t: float) -> Array:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """The SDE itself, dx = f x dt + g dw, as a process that `EulerMaruyama` walks upwards, from data to noise."""
+
+    sde: SDE
+    upwards = True
+
+    def drift(self, x: Array, t: Time) -> Array:
+        """f x, x (B, ...) -> (B, ...)."""
+        return per_sample(self.sde.f(t), x) * x
+
+    def noise(self, x: Array, t: Time) -> Time:
+        """g(t)."""
+        return per_sample(self.sde.g(t), x)
+
+
+@dataclass(frozen=True)
 class Reverse:
     """The reverse-time process of a linear SDE, for one λ of the family above                  Eqs. (8.5), (8.6).
 
@@ -74,6 +90,11 @@ class Reverse:
     def __post_init__(self) -> None:
         if not self.lam >= 0:
             raise ValueError(f"lam must not be negative, got {self.lam}")
+
+    @property
+    def upwards(self) -> bool | None:
+        """False where noise is added: upwards that would be no reversal. None for the flow, which goes both ways."""
+        return None if self.lam == 0 else False
 
     def drift(self, x: Array, t: Time) -> Array:
         """f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...)."""

@@ -21,12 +21,21 @@ class EulerMaruyama:
 
     Weak order 1 in the step. With `Reverse(sde, exact_score)` there remain this error, that of the start
     (the prior instead of p₁) and that of the end (t_min instead of 0); only this one shrinks with the step.
+
+    Raises
+    ------
+    ValueError
+        At a step against the direction of a process that has one (`Reverse` down, `Forward` up).
     """
 
     process: Process
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at time t -> x (B, ...) at time s."""
+        upwards = getattr(self.process, "upwards", None)
+        if upwards is not None and upwards != (s > t):
+            way = "up, from data to noise" if upwards else "down, from noise to data"
+            raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
         drift, noise = self.process.drift(x, t), self.process.noise(x, t)
         z = rng.standard_normal(x.shape, dtype=x.dtype)
         return x + (s - t) * drift + sqrt(abs(s - t)) * noise * z, None

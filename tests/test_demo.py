@@ -46,7 +46,7 @@ def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pyt
     assert all(np.isfinite(row["error"]["value"]) for row in numbers["scores"])
     assert [m["weight"] for m in numbers["samples"]["modes"]] == [0.5, 0.3, 0.2]
     said = capsys.readouterr().out
-    for words in ("floor of the loss", "worst:", "the sampling floor", "mode weights", "pictures:"):
+    for words in ("the prior: KL = ", "floor of the loss", "worst:", "the sampling floor", "mode weights", "pictures:"):
         assert words in said
     model = ScoreModel(MLP(demo.WIDTHS, embed=demo.FEATURES), VP())
     score = model.bind(np.load(out / "theta.npy"))  # the parameters fit the model they came from

@@ -183,8 +183,20 @@ def test_evaluate_on_a_gaussian_prints_exact_errors(tmp_path: Path, capsys: pyte
     assert rk4["errors"][1:] == pytest.approx([0.0106, 0.00284], rel=5e-3)
     assert em["errors"][1:] == pytest.approx([0.167, 0.0715], rel=5e-3)
     assert numbers["prior"] == pytest.approx(0.0104, rel=5e-3)
+    split = numbers["likelihood"]
+    assert list(split) == ["truncation", "prior", "score", "discretisation", "probes"]
+    assert split["score"] == 0.0  # it is the exact one
+    assert 0 < split["discretisation"] < 1e-3 < split["prior"] < 0.1 < split["probes"]
     said = capsys.readouterr().out
-    for words in ("2-Wasserstein, exact", "sampler", "rk4", "-", "started from the prior", "picture: "):
+    for words in (
+        "2-Wasserstein, exact",
+        "sampler",
+        "rk4",
+        "-",
+        "started from the prior",
+        "part of its error, in nats",
+        "picture: ",
+    ):
         assert words in said
 
 
@@ -225,6 +237,8 @@ def test_evaluate_takes_the_model_of_a_demo_and_its_data(trained: Path, tmp_path
     assert run("--data", "circle", *args[2:], "--out", tmp_path / "c") == 0
     exact = json.loads((tmp_path / "c" / "numbers.json").read_text())
     assert exact["rows"][0]["errors"] != a["rows"][0]["errors"]
+    assert exact["likelihood"]["score"] == 0.0
+    assert a["likelihood"]["score"] > 0.1  # twenty steps of training
 
 
 def test_evaluate_without_matplotlib_says_which_extra(

@@ -7,13 +7,11 @@ It prints the numbers that the text quotes.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from refscore import EulerMaruyama, GaussianMixture, RungeKutta, simulate
+from refscore import EulerMaruyama, Forward, GaussianMixture, RungeKutta, simulate
 from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
 from refscore.quadrature import gauss_legendre
 from refscore.samplers import TABLEAUX
@@ -22,21 +20,6 @@ from refscore.simulation import NO_NOISE, last
 
 HERE = Path(__file__).parent
 TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
-
-
-@dataclass(frozen=True)
-class Forward:
-    """dx = f x dt + g dw."""
-
-    sde: Any
-
-    def drift(self, x: Any, t: float) -> Any:
-        """f x."""
-        return self.sde.f(t) * x
-
-    def noise(self, x: Any, t: float) -> Any:
-        """g."""
-        return self.sde.g(t)
 
 
 def ode_errors(name: str, counts: list[int]) -> list[float]:

@@ -21,6 +21,7 @@ from refscore import (
     VP,
     EulerMaruyama,
     ExactScore,
+    Forward,
     GaussianMixture,
     Heun,
     Langevin,
@@ -464,3 +465,15 @@ def test_the_prior_is_the_noise_at_1_times_a_standard_normal(any_backend: TestBa
 def test_the_prior_refuses_shapes_without_samples(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="without zeros"):
         prior(VP(), shape, np.random.default_rng(0))
+
+
+def test_noise_is_added_in_one_direction_only() -> None:
+    score, x, rng = (lambda x, t: -x), np.ones((2, 2)), np.random.default_rng(0)
+    for process, wrong in ((Reverse(VP(), score), (0.3, 0.5)), (Forward(VP()), (0.5, 0.3))):
+        right = (wrong[1], wrong[0])
+        assert np.isfinite(EulerMaruyama(process)(x, *right, rng)[0]).all()
+        with pytest.raises(ValueError, match=rf"{type(process).__name__} adds noise on its way .*; got t = {wrong[0]}"):
+            EulerMaruyama(process)(x, *wrong, rng)
+    flow = EulerMaruyama(Reverse(VP(), score, lam=0.0))  # without noise it is an ODE, and goes both ways
+    for t, s in ((0.3, 0.5), (0.5, 0.3)):
+        assert np.isfinite(flow(x, t, s, rng)[0]).all()

@@ -5,7 +5,6 @@ t are complex steps. Orders come from exact laws, without a sample.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from refscore import OU, VE, VP, EulerMaruyama, GaussianMixture, RungeKutta, SubVP, simulate
+from refscore import OU, VE, VP, EulerMaruyama, Forward, GaussianMixture, RungeKutta, SubVP, simulate
 from refscore.arrays import SDE
 from refscore.distance import prior_mismatch
 from refscore.quadrature import gauss_legendre
@@ -37,21 +36,6 @@ others = st.one_of(
 )
 every = st.one_of(others, sdes)  # all six, with parameters of their own
 each_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-
-
-@dataclass(frozen=True)
-class Forward:
-    """dx = f x dt + g dw as a process that `EulerMaruyama` runs."""
-
-    sde: Any
-
-    def drift(self, x: Any, t: float) -> Any:
-        """f x."""
-        return self.sde.f(t) * x
-
-    def noise(self, x: Any, t: float) -> Any:
-        """g."""
-        return self.sde.g(t)
 
 
 def slopes(errors: list[float]) -> np.ndarray:
