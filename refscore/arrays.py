@@ -196,6 +196,13 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
+def check_made_for(score: Any, sde: SDE) -> None:
+    """Refuse a score that says it belongs to another SDE (`ExactScore`, a bound model); functions say nothing."""
+    own = getattr(score, "sde", None) or getattr(getattr(score, "model", None), "sde", None)
+    if own is not None and own != sde:
+        raise ValueError(f"the score was made for {own}, not for {sde}: they disagree on what t means")
+
+
 def check_time(t: Time) -> None:
     """Refuse a float outside [0, 1]. Arrays pass: looking into them would make the device wait."""
     if isinstance(t, (float, int)) and not 0 <= t <= 1:

@@ -146,7 +146,7 @@ class Replace:
     Raises
     ------
     ValueError
-        Unless moves >= 1.
+        Unless moves is an integer >= 1 and the mask 0 or 1; at the call, where known does not broadcast to x.
     """
 
     step: Step
@@ -156,8 +156,11 @@ class Replace:
     moves: int = 1
 
     def __post_init__(self) -> None:
-        if self.moves < 1:
-            raise ValueError(f"moves must be at least 1, got {self.moves}")
+        if not isinstance(self.moves, int) or self.moves < 1:
+            raise ValueError(f"moves must be an integer of at least 1, got {self.moves!r}")
+        check_same(self.known, mask=self.mask)
+        if not bool(array_namespace(self.mask).all((self.mask == 0) | (self.mask == 1))):
+            raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """x (B, ...) at t -> x (B, ...) at s."""
@@ -169,7 +172,9 @@ class Replace:
                 x = a * x + back * rng.standard_normal(x.shape, dtype=x.dtype)
             x, found = self.step(x, t, s, rng, memory)
             noised = alpha * self.known + sigma * rng.standard_normal(x.shape, dtype=x.dtype)
-            x = self.mask * noised + (1 - self.mask) * x
+            if noised.shape != x.shape:
+                raise ValueError(f"known {tuple(self.known.shape)} does not broadcast to x {tuple(x.shape)}")
+            x = array_namespace(x).where(self.mask == 1, noised, x)  # not a product: the unknown may be NaN in `known`
         return x, found
 
 

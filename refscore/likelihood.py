@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Score, Time, at, check_data, check_positive
+from refscore.arrays import SDE, Array, Score, Time, at, check_data, check_made_for, check_positive
 from refscore.mixture import GaussianMixture
 from refscore.probes import units
 from refscore.reverse import ExactScore, Reverse
@@ -104,12 +104,12 @@ class FixedSteps:
 
 def encode(score: Score, sde: SDE, x: Array, t_min: float = 1e-5, solve: Solve | None = None) -> Array:
     """Follow the probability flow from data x (B, ...) at t_min up to t = 1."""
-    return (solve or FixedSteps(sde))(Reverse(sde, score, lam=0.0).drift, x, t_min, 1.0)
+    return (solve or FixedSteps(sde))(Reverse(sde, score, lam=0.0).drift, x, _check_start(t_min), 1.0)
 
 
 def decode(score: Score, sde: SDE, x1: Array, t_min: float = 1e-5, solve: Solve | None = None) -> Array:
     """The way back: x1 (B, ...) at t = 1 down to t_min."""
-    return (solve or FixedSteps(sde))(Reverse(sde, score, lam=0.0).drift, x1, 1.0, t_min)
+    return (solve or FixedSteps(sde))(Reverse(sde, score, lam=0.0).drift, x1, 1.0, _check_start(t_min))
 
 
 def interpolate(
@@ -118,8 +118,16 @@ def interpolate(
     """Between x (w = 0) and y (w = 1), both (B, ...): on the quarter circle between their codes at t = 1  Eq. (11.11).
 
     If the codes are independent draws of N(0, σ²I), then so is cos φ x₁ + sin φ y₁ at every φ = ½πw. On the straight
-    line the variance would fall to a half midway, to codes that hardly ever occur.
+    line the variance would fall to a half midway, to codes that hardly ever occur. For independent x and y only:
+    between two near points the middle is up to √2 too far out, and between x and x it is not x.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= w <= 1.
     """
+    if not 0 <= w <= 1:
+        raise ValueError(f"w must lie in [0, 1], from x to y; got {w}")
     x1, y1, turn = encode(score, sde, x, t_min, solve), encode(score, sde, y, t_min, solve), 0.5 * math.pi * w
     return decode(score, sde, math.cos(turn) * x1 + math.sin(turn) * y1, t_min, solve)
 
@@ -146,32 +154,54 @@ def log_likelihood(
         Where the flow starts; the density is that of data with the noise σ(t_min).
     probes : Array (K, B, ...), optional
         Random directions with E vvᵀ = I (see `refscore.probes`), kept along the way: then the divergence is estimated,
-        by K tangents, and the error says how well if K > 1. Without them it is exact, by D tangents.
+        by K tangents, and the error says how well if K > 1. Without them it is exact, by D tangents. (Unit vectors do
+        not qualify: their mean would be the trace over D.)
     prior : callable x (B, ...) -> (B,), optional
-        log density at t = 1; by default that of N(0, prior_std²).
+        log density at t = 1 (not `refscore.prior`, which draws); by default that of N(0, prior_std²).
     solve : callable (velocity, y, t, s) -> y, optional
-        `FixedSteps(sde)` by default; `refscore.host.solve` for an adaptive solver.
+        `FixedSteps(sde)` by default; `refscore.host.solve` for an adaptive solver, but not on a `Chain`, at whose
+        jumps it creeps.
 
     Returns
     -------
     LogLikelihood
         Nats (B,), and their standard error from the probes (B,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For t_min outside (0, 1); a score without jvp, or made for another SDE; probes that do not go with x; a prior
+        that does not answer with (B,).
     """
     check_data("x", x)
+    t_min = _check_start(t_min)
+    if not hasattr(score, "jvp"):
+        raise TypeError(f"the score needs a method jvp, as ExactScore and model.bind(theta) have; got {score!r}")
+    check_made_for(score, sde)
+    if probes is not None:
+        check_data("probes", probes)
+        if tuple(probes.shape[1:]) != tuple(x.shape):
+            raise ValueError(f"probes must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}")
     xp, (B, *shape) = array_namespace(x), x.shape
     D, K = math.prod(shape), 1 if probes is None else probes.shape[0]
-    if probes is not None and tuple(probes.shape[1:]) != tuple(x.shape):
-        raise ValueError(f"probes must have shape (K, {', '.join(map(str, x.shape))}), got {tuple(probes.shape)}")
     flow = Flow(sde, score, tuple(shape), probes)
     y = xp.concat([xp.reshape(x, (B, D)), xp.zeros((B, K), dtype=x.dtype, device=device(x))], axis=1)
     y = (solve or FixedSteps(sde))(flow, y, t_min, 1.0)
     ends = (prior or gaussian_prior(sde))(xp.reshape(y[:, :D], x.shape))
+    if ends.shape != (B,):
+        raise ValueError(f"prior must answer with one log density a row, ({B},); got {tuple(ends.shape)}")
     gained = y[:, D:]
     if K > 1:
         error = xp.std(gained, axis=1, correction=1) / math.sqrt(K)
     else:  # of its own error one probe knows nothing
         error = xp.full(ends.shape, 0.0 if probes is None else math.inf, dtype=x.dtype, device=device(x))
     return LogLikelihood(ends + xp.mean(gained, axis=1), error)
+
+
+def _check_start(t_min: float) -> float:
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min must lie in (0, 1), got {t_min}")
+    return float(t_min)
 
 
 def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:

@@ -16,7 +16,7 @@ where b is not zero: q' = a' x + (b'/b)(q - a x).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from refscore.arrays import SDE, Array, Time, namespace, per_sample
+from refscore.arrays import SDE, Array, Time, check_positive, check_time, namespace, per_sample
 
 Affine = tuple[Time, Time]  # a and b
 
@@ -64,7 +64,12 @@ def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, dat
     ValueError
         For unknown names; for a float t where the source does not tell the score (σ = 0, or g = 0 for the velocity).
     """
-    (a, b), (a2, b2) = (affine(name, sde, t, data_std) for name in (source, target))
+    check_positive(data_std=data_std)
+    check_time(t)
+    try:
+        (a, b), (a2, b2) = (affine(name, sde, t, data_std) for name in (source, target))
+    except ZeroDivisionError:
+        raise ValueError(f"at t = {t} there is no noise, and F is not defined") from None
     if isinstance(b, float) and b == 0:
         raise ValueError(f"at t = {t} the {source} does not tell the score: there is no noise")
     a, b, a2, b2 = (per_sample(c, x) for c in (a, b, a2, b2))
@@ -102,6 +107,11 @@ class LossOf:
 
     name: str
     data_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(data_std=self.data_std)
+        if self.name not in PARAMETRISATIONS:
+            raise ValueError(f"no parametrisation called {self.name!r}; there are {', '.join(PARAMETRISATIONS)}")
 
     def __call__(self, sde: SDE, t: Time) -> Time:
         """b(t)²."""

@@ -10,7 +10,7 @@ probability-flow ODE (Song et al. 2021, Eq. (13)).
 
 from dataclasses import dataclass
 
-from refscore.arrays import SDE, Array, Score, Time, at, per_sample
+from refscore.arrays import SDE, Array, Score, Time, at, check_made_for, per_sample
 from refscore.mixture import GaussianMixture
 
 
@@ -80,7 +80,7 @@ class Reverse:
     Raises
     ------
     ValueError
-        Unless lam >= 0.
+        Unless lam >= 0; for a score that was made for another SDE.
     """
 
     sde: SDE
@@ -90,6 +90,7 @@ class Reverse:
     def __post_init__(self) -> None:
         if not self.lam >= 0:
             raise ValueError(f"lam must not be negative, got {self.lam}")
+        check_made_for(self.score, self.sde)
 
     @property
     def upwards(self) -> bool | None:

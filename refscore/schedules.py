@@ -10,7 +10,7 @@ BEYOND = "give the SDE more noise (for VE σ(1)² = sigma_max² - sigma_min², a
 
 
 def uniform_times(n: int, t_min: float = 0.0) -> list[float]:
-    """n equal steps from 1 to t_min: n + 1 times.
+    """n equal steps from 1 to t_min: n + 1 times. Not for `LinearVE`, whose t is σ: take `karras_times` there.
 
     Raises
     ------
@@ -35,19 +35,21 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     return [1.0, *inner, t_min]
 
 
-def karras_times(sde: SDE, n: int, high: float = 80.0, low: float = 0.002, rho: float = 7.0) -> list[float]:
+def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002, rho: float = 7.0) -> list[float]:
     """n steps: the n levels ς = σ/α with ς^{1/ρ} equally spaced from high to low, and then 0      Eq. (10.15).
 
-    Karras et al. 2022.
+    Karras et al. 2022, who have high = 80 and low = 0.002 for data of deviation ½. By default high is σ(1)/α(1), where
+    `prior` draws.
 
     Raises
     ------
     ValueError
-        Unless n >= 2, high > low > 0 and rho > 0; for a level beyond the SDE's σ(1)/α(1).
+        Unless n >= 2, high > low > 0 and 0 < rho < ∞; for a level beyond the SDE's σ(1)/α(1).
     """
-    if n < 2 or not (0 < low < high < math.inf and rho > 0):
-        raise ValueError(f"need n >= 2, high > low > 0 and rho > 0, got n = {n}, {high}, {low}, {rho}")
     top = sde.sigma(1.0) / sde.alpha(1.0)
+    high = top if high is None else high
+    if n < 2 or not (0 < low < high < math.inf and 0 < rho < math.inf):
+        raise ValueError(f"need n >= 2, high > low > 0 and finite rho > 0, got n = {n}, {high}, {low}, {rho}")
     if high > top * (1 + 1e-12):
         raise ValueError(f"the level {high} is beyond the noise that {sde} ends with, σ/α = {top:.6g}")
     a, b = high ** (1 / rho), low ** (1 / rho)

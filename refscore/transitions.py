@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from refscore.arrays import SDE, Array, Rng, Score, Step, at
+from refscore.arrays import SDE, Array, Rng, Score, Step, at, check_made_for
 from refscore.reverse import Reverse
 from refscore.samplers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun, RungeKutta
 
@@ -77,6 +77,7 @@ class Ancestral:
     variance: str = "small"
 
     def __post_init__(self) -> None:
+        check_made_for(self.score, self.sde)
         if self.variance not in ("small", "large"):
             raise ValueError(f"variance must be 'small' (β̃) or 'large' (β), got {self.variance!r}")
 
@@ -98,6 +99,9 @@ class ReverseDiffusion:
 
     sde: SDE
     score: Score
+
+    def __post_init__(self) -> None:
+        check_made_for(self.score, self.sde)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
@@ -124,6 +128,7 @@ class DDIM:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
+        check_made_for(self.score, self.sde)
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
 
@@ -168,6 +173,7 @@ class DPMSolver:
     stochastic: bool = False
 
     def __post_init__(self) -> None:
+        check_made_for(self.score, self.sde)
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order}")
 
@@ -217,6 +223,7 @@ class EDM:
     inflate: float = 1.0
 
     def __post_init__(self) -> None:
+        check_made_for(self.score, self.sde)
         if not (self.churn >= 0 and self.inflate > 0 and self.low <= self.high):
             raise ValueError(f"need churn >= 0, inflate > 0 and low <= high, got {self}")
 

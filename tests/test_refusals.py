@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from refscore import (
+    DDIM,
     EMA,
     MLP,
     SGD,
@@ -20,11 +21,14 @@ from refscore import (
     FiniteDifference,
     Implicit,
     Langevin,
+    Reverse,
     ScoreModel,
     Sliced,
     fit,
+    log_likelihood,
     prior,
-)  # fmt: skip
+)
+from refscore.conditional import Replace
 from refscore.contrastive import MaximumLikelihood
 from refscore.data import mixture
 from refscore.distance import fisher_divergence
@@ -32,6 +36,8 @@ from refscore.floor import denoising_floor
 from refscore.langevin import LevelStep
 from refscore.law import GridLaw
 from refscore.levels import FixedTime, Levels
+from refscore.likelihood import interpolate
+from refscore.parametrisation import LossOf, convert
 from refscore.schedules import level_times
 from refscore.train import DivergenceError
 
@@ -86,6 +92,37 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "too much mass": (lambda: GridLaw(0.0, 1.0, np.ones(3)), ValueError, "nor sum to more than 1"),
     "no cells": (lambda: GridLaw(0.0, 1.0, np.ones(0)), ValueError, r"mass must be \(n,\) finite numbers"),
     "steps backwards": (lambda: GridLaw(0, 1, np.ones(2) / 2).push(np.eye(2), -1), ValueError, "must not be negative"),
+    "a score of another SDE": (lambda: Reverse(VE(), ExactScore(P, VP())), ValueError, "the score was made for VP"),
+    "a sampler with a score of another SDE": (lambda: DDIM(VE(), ExactScore(P, VP())), ValueError, "was made for VP"),
+    "a likelihood with a score of another SDE": (
+        lambda: log_likelihood(ExactScore(P, VP()), VE(), X.astype("float64")), ValueError, "was made for VP",
+    ),
+    "a likelihood of a function": (
+        lambda: log_likelihood(lambda x, t: -x, VP(), X), TypeError, "the score needs a method jvp",
+    ),
+    "a prior that draws one number": (
+        lambda: log_likelihood(
+            ExactScore(P, VP()), VP(), X.astype("float64"), prior=lambda x: x.sum(), solve=lambda v, y, t, s: y
+        ),
+        ValueError, r"one log density a row, \(8,\); got \(\)",
+    ),
+    "no probes at all": (
+        lambda: log_likelihood(ExactScore(P, VP()), VP(), X, probes=np.zeros((0, 8, 2), "float32")),
+        ValueError, "probes is empty",
+    ),
+    "beyond the ends": (lambda: interpolate(lambda x, t: -x, VP(), X, X, 50.0), ValueError, r"w must lie in \[0, 1\]"),
+    "a mask of grey": (
+        lambda: Replace(DDIM(VP(), lambda x, t: -x), VP(), X, 255 * np.ones(2, "float32")),
+        ValueError, "mask must be 1",
+    ),
+    "known values of more samples": (
+        lambda: Replace(DDIM(VP(), lambda x, t: -x), VP(), X[:, None, :], np.ones(2, "float32"))(X, 0.5, 0.4, RNG),
+        ValueError, r"known \(8, 1, 2\) does not broadcast to x \(8, 2\)",
+    ),
+    "a loss of an unknown name": (lambda: LossOf("x0"), ValueError, "no parametrisation called 'x0'"),
+    "data without width": (
+        lambda: convert(X, X, 0.5, VP(), "F", "score", 0.0), ValueError, "data_std must be positive",
+    ),
     "a number for a shape": (lambda: prior(VP(), 5, RNG), ValueError, "prior needs a shape"),
     "a rate for an optimizer": (lambda: train(optimizer=1e-3), TypeError, "optimizer must be something like Adam"),
     "a class for an optimizer": (lambda: train(optimizer=SGD), TypeError, "optimizer must be something like Adam"),

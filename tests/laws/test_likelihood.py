@@ -326,8 +326,8 @@ def test_every_back_end_says_the_same(backend: TestBackend) -> None:
         ({"x": np.zeros(3)}, "at least 2 axes"),
         ({"x": np.full((2, 2), np.nan)}, "not finite"),
         ({"probes": np.ones((2, 3))}, r"probes must have shape \(K, 2, 2\), got \(2, 3\)"),
-        ({"t_min": 0.0}, r"times in \(0, 1\], got 0.0"),
-        ({"t_min": 1.5}, r"times in \(0, 1\], got 1.5"),
+        ({"t_min": 0.0}, r"t_min must lie in \(0, 1\), got 0.0"),
+        ({"t_min": 1.5}, r"t_min must lie in \(0, 1\), got 1.5"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -125,7 +125,7 @@ PUBLISHED = (
 def test_karras_levels_are_the_published_ones() -> None:
     """Eq. (10.15): the 18 levels of Karras et al. 2022, and then 0."""
     for sde in (SDES["linear ve"], SDES["vp"], VE(0.002, 81.0)):
-        times = karras_times(sde, 18)
+        times = karras_times(sde, 18, 80.0)
         assert len(times) == 19
         assert times[-1] == 0.0
         levels = [sde.sigma(t) / sde.alpha(t) for t in times[:-1]]
@@ -155,6 +155,7 @@ def test_karras_times_take_the_highest_level_there_is_and_no_more() -> None:
     for sde in SDES.values():
         top = sde.sigma(1.0) / sde.alpha(1.0)
         assert karras_times(sde, 5, top)[0] == pytest.approx(1, abs=1e-9)
+        assert karras_times(sde, 5) == karras_times(sde, 5, top)
         with pytest.raises(ValueError, match=r"the level .* is beyond the noise that .* ends with"):
             karras_times(sde, 5, 1.001 * top)
 
@@ -162,10 +163,11 @@ def test_karras_times_take_the_highest_level_there_is_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("n", "high", "low", "rho"),
     [(1, 80, 0.002, 7), (0, 80, 0.002, 7), (5, 1, 1, 7), (5, 1, 2, 7), (5, 80, 0, 7), (5, 80, -1, 7), (5, 80, 0.1, 0),
-     (5, math.nan, 0.1, 7), (5, 80, math.nan, 7), (5, 80, 0.1, math.nan), (5, math.inf, 0.1, 7)],
+     (5, math.nan, 0.1, 7), (5, 80, math.nan, 7), (5, 80, 0.1, math.nan), (5, math.inf, 0.1, 7),
+     (5, 80, 0.1, math.inf)],
 )  # fmt: skip
 def test_karras_times_refuse(n: int, high: float, low: float, rho: float) -> None:
-    with pytest.raises(ValueError, match="need n >= 2, high > low > 0 and rho > 0"):
+    with pytest.raises(ValueError, match="need n >= 2, high > low > 0 and finite rho > 0"):
         karras_times(VP(), n, high, low, rho)
 
 
