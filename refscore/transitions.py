@@ -93,7 +93,7 @@ class Ancestral:
 class ReverseDiffusion:
     """x_s = (2 - a) x + σ²_{t|s} s + σ_{t|s} z: the forward chain's step, undone           Song et al. 2021.
 
-    How they discretise the reverse SDE. For VP its mean agrees with that of `Ancestral` to second order in β, for VE
+    How they discretise the reverse SDE. For VP its mean differs from that of `Ancestral` by terms of order β², for VE
     it is the same.
     """
 

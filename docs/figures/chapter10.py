@@ -131,7 +131,7 @@ def work_precision(path: Path = HERE / "10-work-precision.png") -> str:
         found = [distance(name, n) for n in steps]
         print("mixture", name, [(n * each, float(f"{e:.3g}")) for n, e in zip(steps, found, strict=True)])
         axes[1].plot([n * each for n in steps], found, style, ms=3.5, lw=1.2, color=color)
-    axes[0].axhline(0.0078, color=INK, lw=0.8, ls=":")
+    axes[0].axhline(0.0079, color=INK, lw=0.8, ls=":")
     axes[0].text(4.6, 0.007, "what the prior costs the flow", fontsize=7, color=INK, va="top")
     for ax, title, what in (
         (axes[0], "one Gaussian in 2-D, to σ = 0", "2-Wasserstein distance, exact"),

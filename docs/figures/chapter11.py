@@ -67,8 +67,10 @@ def probes(path: Path = HERE / "11-probes.png") -> str:
     )
     whole = log_likelihood(score, SDE, x, t_min=T_MIN, solve=steps)
     axes[0].plot(exact, whole.value, "x", ms=5, color=EXACT, label="exact divergence")
-    axes[0].plot([-9, 1], [-9, 1], lw=0.8, color=INK)
-    axes[0].set(xlabel="exact log p(x), nats", ylabel="by the flow, nats", xlim=(-9, 1), ylim=(-9, 1))
+    ends = np.concatenate([exact, whole.value, found.value - found.error, found.value + found.error])
+    limits = (float(ends.min()) - 0.2, float(ends.max()) + 0.2)
+    axes[0].plot(limits, limits, lw=0.8, color=INK)
+    axes[0].set(xlabel="exact log p(x), nats", ylabel="by the flow, nats", xlim=limits, ylim=limits)
     axes[0].set_title("log likelihood by the flow")
     axes[0].legend(fontsize=8)
     counts, x = (1, 2, 4, 8, 16, 32), start
@@ -82,7 +84,7 @@ def probes(path: Path = HERE / "11-probes.png") -> str:
         print(law.__name__, [f"{s:.2f}" for s in spread])
         axes[1].loglog(counts, spread, "o-", ms=4, color=colour, label=law.__name__)
     axes[1].plot(counts, spread[0] * np.array(counts, dtype=float) ** -0.5, ":", color=INK, lw=1, label=r"$1/\sqrt{K}$")
-    axes[1].set(xlabel="probes K", ylabel="rms error, nats", title="what few probes cost, D = 2")
+    axes[1].set(xlabel="probes K", ylabel="rms error, nats", title="D = 2, one draw of probes per K")
     axes[1].legend(fontsize=8)
     return save(fig, path)
 

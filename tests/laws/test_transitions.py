@@ -416,6 +416,26 @@ def test_edm_without_churn_is_heun_in_the_level(law: Any, seed: int, sde: Any, n
     assert np.max(np.abs(edm - heun)) <= 1e-11 * (1 + np.max(np.abs(edm)) + sde.sigma(1.0))
 
 
+@given(seed=seeds, sde=any_process, t=st.floats(0.3, 0.8), churn=st.floats(0.01, 0.4), inflate=st.floats(0.5, 1.5))
+def test_churn_adds_noise_and_goes_on_from_the_level_that_it_makes(
+    seed: int, sde: Any, t: float, churn: float, inflate: float
+) -> None:
+    """Eq. (10.9): y + S_noise √(ς'² - ς²) z, then the step without churn from ς'; outside the band no churn at all."""
+    rng, score, s = np.random.default_rng(seed), lambda x, t: -x / (1 + t.reshape(-1, 1)), 0.5 * t
+    x, z = rng.standard_normal((2, 3, 2))
+    level = sde.sigma(t) / sde.alpha(t)
+    raised = min((1 + churn) * level, sde.sigma(1.0) / sde.alpha(1.0))
+    up = min(float(sde.time_at_log_ratio(math.log(raised))), 1.0)
+    y = x / sde.alpha(t) + inflate * math.sqrt(raised**2 - level**2) * z
+    wanted, _ = EDM(sde, score)(sde.alpha(up) * y, up, s, None)  # type: ignore[arg-type]
+    found, _ = EDM(sde, score, churn=churn, inflate=inflate)(x, t, s, ReplayRng(z))  # type: ignore[arg-type]
+    assert np.max(np.abs(found - wanted)) <= 1e-9 * (1 + np.max(np.abs(wanted)))  # the inverse of the level
+    plain, _ = EDM(sde, score)(x, t, s, None)  # type: ignore[arg-type]
+    for band in ({"low": 1.01 * level}, {"high": 0.99 * level}):
+        outside, _ = EDM(sde, score, churn=churn, **band)(x, t, s, ReplayRng())  # type: ignore[arg-type]
+        assert np.array_equal(outside, plain)
+
+
 @given(law=mixtures(max_dim=3, max_components=4, low=0.05), seed=seeds, n=st.integers(1, 6))
 def test_where_the_level_is_the_time_the_plain_methods_are_the_others(law: Any, seed: int, n: int) -> None:
     """`LinearVE`, σ/α = 80 t: Euler in t is DDIM, Heun in t is EDM."""
