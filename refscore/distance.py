@@ -60,8 +60,6 @@ def fisher_divergence(
     ValueError
         If Monte Carlo is needed and there is no rng.
     """
-    xp = array_namespace(p.means)
-
     if not callable(score):
         raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
 
@@ -71,14 +69,7 @@ def fisher_divergence(
             raise ValueError(f"score must answer in the shape of x, {tuple(x.shape)}; got {tuple(s.shape)}")
         return 0.5 * _squares(p.score(x) - s)
 
-    grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
-    if grid is None or wide_grid is None:
-        if rng is None:
-            raise ValueError("this divergence needs Monte Carlo (D > 2, or too fine a grid): give an rng")
-        draws = half_squares(p.sample(rng, samples))
-        return Estimate(float(xp.mean(draws)), float(xp.std(draws)) / math.sqrt(samples))
-    fine, coarse = (float(cell * xp.sum(xp.exp(p.log_prob(x)) * half_squares(x))) for x, cell in (grid, wide_grid))
-    return Estimate(fine, max(abs(fine - coarse), float(xp.finfo(p.means.dtype).eps) * fine))
+    return _expectation(p, half_squares, rng, samples)
 
 
 def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, samples: int = 20_000) -> Estimate:
@@ -113,17 +104,21 @@ def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, s
     ratios = G.variances[0, :] / variance
     moved = 0.5 * float(xp.sum(mean * mean) / variance + xp.sum(ratios - 1 - xp.log(ratios)))
 
-    def log_quotient(x: Array) -> Array:
-        return p.log_prob(x) - G.log_prob(x)
+    shape = _expectation(p, lambda x: p.log_prob(x) - G.log_prob(x), rng, samples)
+    return Estimate(moved + shape.value, shape.error)
 
+
+def _expectation(p: GaussianMixture, f: Callable[[Array], Array], rng: Rng | None, samples: int) -> Estimate:
+    """E_p f(x), f (B, D) -> (B,): by the trapezoid rule where there is a grid, by Monte Carlo otherwise."""
+    xp = array_namespace(p.means)
     grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
     if grid is None or wide_grid is None:
         if rng is None:
-            raise ValueError("this mismatch needs Monte Carlo (D > 2, or too fine a grid): give an rng")
-        draws = log_quotient(p.sample(rng, samples))
-        return Estimate(moved + float(xp.mean(draws)), float(xp.std(draws)) / math.sqrt(samples))
-    fine, coarse = (float(cell * xp.sum(xp.exp(p.log_prob(x)) * log_quotient(x))) for x, cell in (grid, wide_grid))
-    return Estimate(moved + fine, abs(fine - coarse))
+            raise ValueError("this needs Monte Carlo (D > 2, or too fine a grid): give an rng")
+        draws = f(p.sample(rng, samples))
+        return Estimate(float(xp.mean(draws)), float(xp.std(draws)) / math.sqrt(samples))
+    fine, coarse = (float(cell * xp.sum(xp.exp(p.log_prob(x)) * f(x))) for x, cell in (grid, wide_grid))
+    return Estimate(fine, max(abs(fine - coarse), float(xp.finfo(p.means.dtype).eps) * abs(fine)))
 
 
 def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> float:
