@@ -133,9 +133,10 @@ def load_problem(data: str, backend: Backend, seed: int) -> Problem:
     if len(points) < 20:
         raise DataFileError(f"{data} holds {len(points)} points; at least 20 are needed")
     points = np.random.default_rng(seed).permutation(points)
-    centre, scale = points.mean(axis=0), float(points.std())
-    if scale == 0:
+    if np.all(points == points[0]):
         raise DataFileError(f"{data}: all points are the same")
+    centre = points.mean(axis=0)
+    scale = float((points - centre).std())  # of the points about their centre, which may be far from 0
     unit = (points - centre) / scale
     cut = len(unit) // 5
     return Problem(

@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from refscore import MLP, VP, ScoreModel, cli, demo, files
 from refscore.data import MIXTURES
+from refscore_backends import get
 
 FAST = ["--steps", "30"]
 
@@ -46,7 +48,14 @@ def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pyt
     assert all(np.isfinite(row["error"]["value"]) for row in numbers["scores"])
     assert [m["weight"] for m in numbers["samples"]["modes"]] == [0.5, 0.3, 0.2]
     said = capsys.readouterr().out
-    for words in ("the prior: KL = ", "floor of the loss", "worst:", "the sampling floor", "mode weights", "pictures:"):
+    for words in (
+        "the prior: KL = 6.3e-06 nats",
+        "floor of the loss",
+        "worst:",
+        "the sampling floor",
+        "mode weights",
+        "pictures:",
+    ):
         assert words in said
     model = ScoreModel(MLP(demo.WIDTHS, embed=demo.FEATURES), VP())
     score = model.bind(np.load(out / "theta.npy"))  # the parameters fit the model they came from
@@ -91,8 +100,27 @@ def test_demo_runs_on_a_file_without_the_exact_columns(
     assert numbers["floor"] is None
     assert numbers["scores"] == []
     assert 0 < numbers["held_out_floor"] < 30  # in the units of the file
-    assert "vs exact" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "vs exact" not in said
+    # in units of their spread about their centre E‖x‖² is 2, so the bound is α(1)² = 4.32e-5 (on four points in five)
+    (bound,) = re.findall(r"the prior: KL <= (\S+) nats", said)
+    assert float(bound) == pytest.approx(4.32e-5, rel=0.15)
     assert (tmp_path / "out" / "field.png").exists()
+
+
+def test_points_of_a_file_are_measured_from_their_centre(tmp_path: Path) -> None:
+    """Far from 0 and unlike in their coordinates: the network still sees deviation 1 about 0."""
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal((1000.0, -3.0), (30.0, 5.0), (4000, 2)))
+    problem = demo.load_problem(str(tmp_path / "a.npy"), get("numpy"), 0)
+    assert np.max(np.abs(problem.data.mean(axis=0))) <= 0.1
+    assert float(problem.data.std()) == pytest.approx(problem.std, rel=0.05)
+    assert problem.scale == pytest.approx(np.sqrt((30**2 + 5**2) / 2), rel=0.05)
+
+
+def test_one_point_many_times_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "a.npy", np.tile([0.1, 0.7], (50, 1)))
+    assert run(*FAST, "--data", tmp_path / "a.npy", "--out", tmp_path) == 2
+    assert "all points are the same" in capsys.readouterr().err
 
 
 def test_file_points_are_centred_scaled_and_split(tmp_path: Path) -> None:
