@@ -109,6 +109,12 @@ def per_sample(a: Time, x: Array) -> Time:
     return array_namespace(a).reshape(a, (-1,) + (1,) * (x.ndim - 1))
 
 
+def row_squares(x: Array) -> Array:
+    """‖x‖² of each sample, (B, ...) -> (B,)."""
+    xp = array_namespace(x)
+    return xp.sum(xp.reshape(x * x, (x.shape[0], -1)), axis=1)
+
+
 def real(x: Array) -> Array:
     """The real part, of an array that may be real already: comparisons and maxima want it."""
     xp = array_namespace(x)

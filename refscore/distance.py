@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Rng, Score, at, check_data, check_same
+from refscore.arrays import SDE, Array, Rng, Score, at, check_data, check_same, row_squares
 from refscore.mixture import GaussianMixture
 from refscore.quadrature import quadrature_grid
 
@@ -27,8 +27,8 @@ def score_error(score: Score, exact: Score, x: Array, t: float) -> Estimate:
     check_data("x", x)
     xp = array_namespace(x)
     s, truth = score(x, at(t, x)), exact(x, at(t, x))
-    off = _squares(s - truth)
-    size = _squares(truth)
+    off = row_squares(s - truth)
+    size = row_squares(truth)
     mean = float(xp.mean(size))
     ratio = float(xp.mean(off)) / mean
     return Estimate(ratio, float(xp.std(off - ratio * size)) / (mean * math.sqrt(x.shape[0])))
@@ -67,7 +67,7 @@ def fisher_divergence(
         s = score(x)
         if s.shape != x.shape:
             raise ValueError(f"score must answer in the shape of x, {tuple(x.shape)}; got {tuple(s.shape)}")
-        return 0.5 * _squares(p.score(x) - s)
+        return 0.5 * row_squares(p.score(x) - s)
 
     return _expectation(p, half_squares, rng, samples)
 
@@ -191,11 +191,6 @@ def _moments(p: GaussianMixture) -> tuple[Array, Array]:
         flat = xp.reshape(p.covariances, (p.n_components, -1))
         within = xp.sum(w[:, None] * flat, axis=0) * xp.eye(p.dim, dtype=flat.dtype, device=device(flat))
     return mean, within + xp.matrix_transpose(w[:, None] * away) @ away
-
-
-def _squares(x: Array) -> Array:
-    xp = array_namespace(x)
-    return xp.sum(xp.reshape(x * x, (x.shape[0], -1)), axis=1)
 
 
 def _mean_distances(x: Array, y: Array, rows: int = 512) -> Array:

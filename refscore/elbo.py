@@ -9,10 +9,11 @@ from t = ε to 1, the last term a Gaussian decoder at Tweedie's mean (Kingma et 
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import SDE, Array, Rng, Score, Time, at, check_data, per_sample
+from refscore.arrays import SDE, Array, Rng, Score, Time, at, check_data, per_sample, row_squares
 from refscore.levels import UniformLogSNR
 from refscore.likelihood import LogLikelihood
 from refscore.sde import log_ratio
@@ -22,13 +23,13 @@ def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
     """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)                          Eq. (12.9)."""
     t = at(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
-    return _squares(z + sigma * score(alpha * x0 + sigma * z, t))
+    return row_squares(z + sigma * score(alpha * x0 + sigma * z, t))
 
 
 def prior_kl(sde: SDE, x0: Array) -> Array:
     """KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, (B, ...) -> (B,)                                Eq. (12.7)."""
     ratio, D = (sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
-    shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * _squares(x0)
+    shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * row_squares(x0)
     return 0.5 * (shift + D * (ratio - 1 - math.log(ratio)))
 
 
@@ -52,8 +53,8 @@ def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: 
     """
     if len(z) != len(times) - 1:
         raise ValueError(f"{len(times) - 1} steps need a noise each, got {len(z)} noises")
-    total = 0 * _squares(x0)
-    for t, s, noise in zip(times, times[1:], z, strict=False):
+    total = 0 * row_squares(x0)
+    for (t, s), noise in zip(pairwise(times), z, strict=True):
         h = log_ratio(sde, t) - log_ratio(sde, s)
         total = total + 0.5 * math.expm1(2 * h) * noise_error(score, sde, x0, t, noise)
     return total
@@ -92,8 +93,3 @@ def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min
     mean = total / samples
     error = xp.sqrt(xp.maximum(squares / samples - mean * mean, 0.0) / (samples - 1))
     return LogLikelihood(mean - prior_kl(sde, x0), error)
-
-
-def _squares(x: Array) -> Array:
-    xp = array_namespace(x)
-    return xp.sum(xp.reshape(x * x, (x.shape[0], -1)), axis=1)

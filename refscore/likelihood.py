@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Score, Time, at, check_data, check_made_for, check_positive
+from refscore.arrays import SDE, Array, Score, Time, at, check_data, check_made_for, check_positive, row_squares
 from refscore.mixture import GaussianMixture
 from refscore.probes import units
 from refscore.reverse import ExactScore, Reverse
@@ -208,9 +208,8 @@ def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
     """log density of N(0, prior_std² I), x (B, ...) -> (B,)."""
 
     def log_prob(x: Array) -> Array:
-        xp, variance = array_namespace(x), sde.prior_std**2
-        squares = xp.sum(xp.reshape(x * x, (x.shape[0], -1)), axis=1)
-        return -0.5 * (squares / variance + math.prod(x.shape[1:]) * math.log(2 * math.pi * variance))
+        variance = sde.prior_std**2
+        return -0.5 * (row_squares(x) / variance + math.prod(x.shape[1:]) * math.log(2 * math.pi * variance))
 
     return log_prob
 

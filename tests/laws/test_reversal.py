@@ -26,7 +26,7 @@ from refscore.sde import SDES, log_ratio
 from tests.laws.test_mixture_laws import size_of_jacobian
 from tests.laws.test_samplers import probe
 from tests.laws.test_sde_family import every, others, up
-from tests.laws.test_sde_laws import H, divergence_of, dt, terms
+from tests.laws.test_sde_laws import H, check_score_equation, divergence_of, dt, terms
 from tests.strategies import mixtures, points, random_mixture, seeds, times
 
 each_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
@@ -58,18 +58,7 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
 @given(mixtures(max_dim=3), others, times, seeds)
 def test_scores_solve_the_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """Eq. (8.3): its gradient, ∂_t s = ∇[½ g² (div s + |s|²) - f x·s]: no density, only scores."""
-    a, s = sde.alpha(t), sde.sigma(t)
-    x, f, g = points(p, a, s, seed), sde.f(t), sde.g(t)
-    change = dt(lambda t: p.score(x, sde.alpha(t), sde.sigma(t)), t)
-
-    def inside(x: np.ndarray) -> np.ndarray:
-        score = p.score(x, a, s)
-        return 0.5 * g**2 * (p.divergence(x, a, s) + np.sum(score**2, axis=1)) - f * np.sum(x * score, axis=1)
-
-    gradient = np.stack([inside(x + 1j * H * e).imag / H for e in np.eye(p.dim)], axis=1)
-    J = size_of_jacobian(p, x, a, s)
-    scale = (0.5 * g**2 * J * np.sqrt(J) + abs(f) * (np.sqrt(J) + J * np.abs(x).max(axis=1)))[:, None] + np.abs(change)
-    assert np.all(np.abs(change - gradient) <= 1e-10 * scale)
+    check_score_equation(p, sde, t, seed)
 
 
 def residual(p: GaussianMixture, process: Any, sde: SDE, t: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -233,6 +233,10 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
 
 @given(mixtures(max_dim=3), sdes, times, seeds)
 def test_scores_solve_the_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+    check_score_equation(p, sde, t, seed)
+
+
+def check_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """∂_t s = ∇[½ g² (div s + |s|²) - f x·s]."""
     a, s = sde.alpha(t), sde.sigma(t)
     x = points(p, a, s, seed)
