@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Array, Rng
+from refscore.arrays import Array, Rng, constant
 
 
 class Gaussian(NamedTuple):
@@ -64,8 +64,9 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     """
     xp, dim = array_namespace(like), like.shape[0]
     count: Any = _Zeros(like)
-    run(0 * like[None, :], count)
-    start = xp.concat([0 * like[None, :], xp.eye(dim, dtype=like.dtype, device=device(like))])
+    zero = constant(0.0, like[None, :])
+    run(zero, count)
+    start = xp.concat([zero, xp.eye(dim, dtype=like.dtype, device=device(like))])
     rest = xp.zeros((count.draws * dim, dim), dtype=like.dtype, device=device(like))
     units: Any = _Units(like)
     y = run(xp.concat([start, rest]), units)
@@ -91,4 +92,4 @@ def _root(cov: Array) -> Array:
     """The symmetric root; eigenvalues below zero are rounding."""
     xp = array_namespace(cov)
     values, vectors = xp.linalg.eigh(0.5 * (cov + xp.matrix_transpose(cov)))
-    return (vectors * xp.sqrt(xp.where(values > 0, values, 0 * values))) @ xp.matrix_transpose(vectors)
+    return (vectors * xp.sqrt(xp.where(values > 0, values, 0.0))) @ xp.matrix_transpose(vectors)

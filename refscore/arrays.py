@@ -4,9 +4,12 @@ Arrays come from the arguments or from the rng, so nothing here (nor in any form
 NumPy or CuPy: `array_namespace(x)` finds the library that made x.
 """
 
+import dataclasses
 import math
+import operator
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from numbers import Real
+from typing import Any, Protocol, TypeAlias, get_args, get_origin
 
 from array_api_compat import array_namespace, device
 
@@ -89,23 +92,62 @@ class SDE(Protocol):
 # ------------------------------------------------------------------ arrays that fit each other
 
 
+def is_number(t: Time) -> bool:
+    """True for a number of Python's or NumPy's own, False for an array."""
+    return isinstance(t, Real)
+
+
+def plain(t: Time) -> Time:
+    """A number as a Python float, an array as it is: a numpy.float64 beside a float32 array would widen it."""
+    return float(t) if is_number(t) else t
+
+
 def namespace(t: Time) -> Any:
-    """`math` for a Python number, the array's own library otherwise."""
-    return math if isinstance(t, (float, int)) else array_namespace(t)
+    """`math` for a number, the array's own library otherwise."""
+    return math if is_number(t) else array_namespace(t)
+
+
+def constant(value: float, like: Time) -> Time:
+    """The value in the shape of `like`: a float beside a number, an array beside an array."""
+    if is_number(like):
+        return value
+    return array_namespace(like).full_like(like, value)
+
+
+def beside(t: Time, x: Array) -> Time:
+    """t as it goes with x (B, ...): a float from a number, an array (1,) or (B,) in the dtype of x; else refused."""
+    xp = array_namespace(x)
+    if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
+        raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
+    if is_number(t):
+        return check_time(t)
+    t = xp.reshape(t, (1,)) if t.ndim == 0 else t
+    if t.shape not in ((1,), (x.shape[0],)):
+        raise ValueError(
+            f"t must be one time, or one for each of the {x.shape[0]} samples, ({x.shape[0]},); got shape "
+            f"{tuple(t.shape)}"
+        )
+    complex_step = xp.isdtype(t.dtype, "complex floating") or xp.isdtype(x.dtype, "complex floating")
+    return t if t.dtype == x.dtype or complex_step else xp.astype(t, x.dtype)
 
 
 def at(t: Time, x: Array) -> Array:
-    """A float t in [0, 1] as a (1,) array beside x, in its dtype and on its device; an array t as it is."""
-    if not isinstance(t, (float, int)):
-        return t
-    check_time(t)
-    return array_namespace(x).full((1,), t, dtype=x.dtype, device=device(x))
+    """t as an array beside x (B, ...), in its dtype and on its device: (1,) from a number, else as in `beside`."""
+    t = beside(t, x)
+    return array_namespace(x).full((1,), t, dtype=x.dtype, device=device(x)) if is_number(t) else t
+
+
+def ask(score: Score, x: Array, t: Time) -> Array:
+    """score(x, t), x (B, ...) -> (B, ...); an answer of another shape, which would broadcast, is refused."""
+    return check_answer("the score", score(x, at(t, x)), x)
 
 
 def per_sample(a: Time, x: Array) -> Time:
-    """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row; a float as it is."""
-    if isinstance(a, (float, int)):
-        return a
+    """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row; a number as a float."""
+    if is_number(a):
+        return float(a)
+    if a.shape not in ((), (1,), (x.shape[0],)):
+        raise ValueError(f"one number, or one for each of the {x.shape[0]} samples, is wanted; got {tuple(a.shape)}")
     return array_namespace(a).reshape(a, (-1,) + (1,) * (x.ndim - 1))
 
 
@@ -137,9 +179,9 @@ def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
     return params
 
 
-def flat(arrays: Params, shapes: Shapes) -> Array:
-    """Named arrays as one vector, in the order of `shapes`: the inverse of `views`."""
-    parts = [arrays[name] for name in shapes]
+def flat(arrays: Params, shapes: Shapes, like: Array | None = None) -> Array:
+    """Named arrays as one vector, in the order of `shapes`: the inverse of `views`. If there are none: `like`."""
+    parts = [arrays[name] for name in shapes] or [like]
     xp = array_namespace(*parts)
     return xp.concat([xp.reshape(part, (-1,)) for part in parts])
 
@@ -195,11 +237,59 @@ def check_data(name: str, x: Array) -> None:
     check_finite(name, x)
 
 
+def check_answer(who: str, y: Array, x: Array) -> Array:
+    """y, if it has the shape of x: what a user's function answers with would else broadcast, silently."""
+    if getattr(y, "shape", None) != x.shape:
+        got = tuple(y.shape) if hasattr(y, "shape") else type(y).__name__
+        raise ValueError(f"{who} must answer in the shape of x, {tuple(x.shape)}; got {got}")
+    return y
+
+
+def check_number(name: str, value: Any) -> float:
+    """A Python float from a number or a 0-d array, whoever made it; anything else is refused by name."""
+    if isinstance(value, (bool, complex, str, bytes)) or getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A Python int from an integer of any library that is at least `least`; anything else is refused by name."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return count
+
+
 def check_positive(**values: float) -> None:
     """Refuse numbers that are not finite and positive, by name."""
     for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
+        if not (math.isfinite(check_number(name, value)) and value > 0):
             raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def settle(noun: Any, **least: int) -> None:
+    """Make Python numbers of a frozen dataclass's own: floats of fields that may be float, counts of those named here.
+
+    For `__post_init__`: a numpy.float64 that a user hands over, say a standard deviation, would turn every float32
+    array it meets into float64. Each count is named with the least value it may have.
+    """
+    for name, lowest in least.items():
+        object.__setattr__(noun, name, check_count(name, getattr(noun, name), lowest))
+    for field in dataclasses.fields(noun):
+        value, of = getattr(noun, field.name), get_args(field.type) or (field.type,)
+        if float not in of or value is None or callable(value):
+            continue
+        if get_origin(field.type) is tuple:
+            number: Any = tuple(check_number(f"{field.name}[{i}]", v) for i, v in enumerate(value))
+        else:
+            number = check_number(field.name, value)
+        object.__setattr__(noun, field.name, number)
 
 
 def check_made_for(score: Any, sde: SDE) -> None:
@@ -209,7 +299,19 @@ def check_made_for(score: Any, sde: SDE) -> None:
         raise ValueError(f"the score was made for {own}, not for {sde}: they disagree on what t means")
 
 
-def check_time(t: Time) -> None:
-    """Refuse a float outside [0, 1]. Arrays pass: looking into them would make the device wait."""
-    if isinstance(t, (float, int)) and not 0 <= t <= 1:
+def check_inverse(sde: SDE) -> None:
+    """Refuse an SDE that cannot tell the time of a noise level, where levels are what is asked for."""
+    if not hasattr(sde, "time_at_log_ratio"):
+        raise TypeError(
+            "noise levels are found by sde.time_at_log_ratio(ratio), the t at which log σ/α is the ratio, and "
+            f"{type(sde).__name__} has none: add it, or take uniform_times"
+        )
+
+
+def check_time(t: Time) -> Time:
+    """t, a number as a Python float, which must lie in [0, 1]. Arrays pass: looking would make the device wait."""
+    if not is_number(t):
+        return t
+    if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1] (data at 0, noise at 1), got {t}")
+    return float(t)

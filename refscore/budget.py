@@ -164,7 +164,9 @@ def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
     """The true law at t = 1 of the Gaussian, and the prior."""
     alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
     m, C = GAUSSIAN.means[0], GAUSSIAN.covariances[0]
-    return Gaussian(alpha * m, alpha**2 * C + sigma**2 * np.eye(2)), Gaussian(0 * m, sde.prior_std**2 * np.eye(2))
+    return Gaussian(alpha * m, alpha**2 * C + sigma**2 * np.eye(2)), Gaussian(
+        np.zeros_like(m), sde.prior_std**2 * np.eye(2)
+    )
 
 
 def gaussian_error(sde: SDE) -> Error:

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Time, check_time, namespace
+from refscore.arrays import Time, check_time, namespace, settle
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Chain:
     prior_std: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         if len(self.alphas) != len(self.sigmas) or len(self.alphas) < 2:
             raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
         if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
@@ -122,7 +123,7 @@ def _line(line: Line, t: Time) -> tuple[Time, Time]:
     on = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))  # what i/N is rounded by
     near = xp.astype(nearest, xp.int64)
     i = xp.where(on, near - 1, xp.astype(xp.floor(t * n), xp.int64))
-    i = xp.where(i < 0, 0 * i, i)
+    i = xp.where(i < 0, xp.zeros_like(i), i)
     between = xp.take(value, i) + (t - xp.astype(i, t.dtype) / n) * xp.take(slope, i)
     return xp.where(on, xp.take(value, near), between), xp.take(slope, i)
 

@@ -7,9 +7,21 @@ of a mixture, and for its components as classes, every term is known; `Guided` a
 import math
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
-from refscore.arrays import SDE, Array, Rng, Score, Step, Time, check_finite, check_floating, check_same
+from refscore.arrays import (
+    SDE,
+    Array,
+    Rng,
+    Score,
+    Step,
+    Time,
+    check_answer,
+    check_finite,
+    check_floating,
+    check_same,
+    settle,
+)
 from refscore.mixture import GaussianMixture
 
 
@@ -118,10 +130,14 @@ class Guided:
     conditional: Score
     weight: float
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     def __call__(self, x: Array, t: Time) -> Array:
         """x (B, ...) -> (B, ...)."""
-        s = self.unconditional(x, t)
-        return s + self.weight * (self.conditional(x, t) - s)
+        s = check_answer("the unconditional score", self.unconditional(x, t), x)
+        s_y = check_answer("the conditional score", self.conditional(x, t), x)
+        return s + self.weight * (s_y - s)
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,7 @@ class Replace:
     known : Array (B, ...) or broadcastable
         Clean values; only those under the mask count.
     mask : Array
-        1 where known, 0 where not, broadcastable to x.
+        1 (or True) where known, 0 (or False) where not, broadcastable to x.
     moves : int
         How often each step is taken; an evaluation of the score each time.
 
@@ -156,10 +172,13 @@ class Replace:
     moves: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.moves, int) or self.moves < 1:
-            raise ValueError(f"moves must be an integer of at least 1, got {self.moves!r}")
-        check_same(self.known, mask=self.mask)
-        if not bool(array_namespace(self.mask).all((self.mask == 0) | (self.mask == 1))):
+        settle(self, moves=1)
+        check_floating("known", self.known)
+        xp = array_namespace(self.known)
+        if not is_array_api_obj(self.mask) or array_namespace(self.mask) is not xp:
+            raise TypeError(f"mask must be an array of {xp.__name__}, as known is; got {type(self.mask).__name__}")
+        object.__setattr__(self, "mask", xp.astype(self.mask, self.known.dtype))
+        if not bool(xp.all((self.mask == 0) | (self.mask == 1))):
             raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:

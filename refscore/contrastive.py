@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Rng, check_positive, check_time, flat, views
+from refscore.arrays import Array, Rng, check_answer, check_positive, check_time, flat, settle, views
 from refscore.langevin import Langevin
 from refscore.nn.energy_model import EnergyModel
 
@@ -28,6 +28,7 @@ class FromNoise:
     std: float
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(std=self.std)
 
     def __call__(self, x: Array, rng: Rng) -> Array:
@@ -68,10 +69,9 @@ class MaximumLikelihood:
     t: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.moves, int) or self.moves < 1:
-            raise ValueError(f"moves must be an integer of at least 1, got {self.moves!r}")
+        settle(self, moves=1)
         check_positive(step=self.step)
-        check_time(self.t)
+        object.__setattr__(self, "t", check_time(self.t))
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
@@ -79,7 +79,7 @@ class MaximumLikelihood:
             raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
         if self.t == 0 and hasattr(model, "check_clean"):
             model.check_clean()
-        kernel, x = Langevin(model.bind(theta), self.step), self.start(x0, rng)
+        kernel, x = Langevin(model.bind(theta), self.step), check_answer("start", self.start(x0, rng), x0)
         for _ in range(self.moves):
             x = kernel(x, self.t, rng)
         return self.at(model, theta, x0, x)
@@ -88,7 +88,7 @@ class MaximumLikelihood:
         """The pure part: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)             Eq. (1.2)."""
         xp, params = array_namespace(x0), views(theta, model.shapes)
         E, cache = model.energy(params, xp.concat([x0, x]), self.t)
-        one = 1 + 0 * E
+        one = xp.ones_like(E)
         dE = xp.concat([one[: x0.shape[0]] / x0.shape[0], -one[x0.shape[0] :] / x.shape[0]])
         _, grads = model.energy_backward(params, cache, dE)
-        return xp.sum(dE * E), flat(grads, model.shapes)
+        return xp.sum(dE * E), flat(grads, model.shapes, theta)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Rng, Score, at, check_data, check_same, row_squares
+from refscore.arrays import SDE, Array, Rng, Score, ask, check_answer, check_count, check_data, check_same, row_squares
 from refscore.mixture import GaussianMixture
 from refscore.quadrature import quadrature_grid
 
@@ -26,7 +26,7 @@ def score_error(score: Score, exact: Score, x: Array, t: float) -> Estimate:
     """
     check_data("x", x)
     xp = array_namespace(x)
-    s, truth = score(x, at(t, x)), exact(x, at(t, x))
+    s, truth = ask(score, x, t), ask(exact, x, t)
     off = row_squares(s - truth)
     size = row_squares(truth)
     mean = float(xp.mean(size))
@@ -60,14 +60,12 @@ def fisher_divergence(
     ValueError
         If Monte Carlo is needed and there is no rng.
     """
+    samples = check_count("samples", samples, 2)
     if not callable(score):
         raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
 
     def half_squares(x: Array) -> Array:
-        s = score(x)
-        if s.shape != x.shape:
-            raise ValueError(f"score must answer in the shape of x, {tuple(x.shape)}; got {tuple(s.shape)}")
-        return 0.5 * row_squares(p.score(x) - s)
+        return 0.5 * row_squares(p.score(x) - check_answer("the score", score(x), x))
 
     return _expectation(p, half_squares, rng, samples)
 
@@ -130,7 +128,7 @@ def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> f
     _check_pair(x, y)
     if x.shape != y.shape:
         raise ValueError(f"both samples must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    xp = array_namespace(x)
+    xp, directions = array_namespace(x), check_count("directions", directions)
     u = rng.standard_normal((x.shape[1], directions), dtype=x.dtype)
     u = u / xp.sqrt(xp.sum(u * u, axis=0))
     gap = xp.sort(x @ u, axis=0) - xp.sort(y @ u, axis=0)

@@ -13,7 +13,20 @@ from itertools import pairwise
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import SDE, Array, Rng, Score, Time, at, check_data, per_sample, row_squares
+from refscore.arrays import (
+    SDE,
+    Array,
+    Rng,
+    Score,
+    Time,
+    ask,
+    at,
+    check_count,
+    check_data,
+    constant,
+    per_sample,
+    row_squares,
+)
 from refscore.levels import UniformLogSNR
 from refscore.likelihood import LogLikelihood
 from refscore.sde import log_ratio
@@ -23,7 +36,7 @@ def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
     """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)                          Eq. (12.9)."""
     t = at(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
-    return row_squares(z + sigma * score(alpha * x0 + sigma * z, t))
+    return row_squares(z + sigma * ask(score, alpha * x0 + sigma * z, t))
 
 
 def prior_kl(sde: SDE, x0: Array) -> Array:
@@ -53,7 +66,7 @@ def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: 
     """
     if len(z) != len(times) - 1:
         raise ValueError(f"{len(times) - 1} steps need a noise each, got {len(z)} noises")
-    total = 0 * row_squares(x0)
+    total = constant(0.0, row_squares(x0))
     for (t, s), noise in zip(pairwise(times), z, strict=True):
         h = log_ratio(sde, t) - log_ratio(sde, s)
         total = total + 0.5 * math.expm1(2 * h) * noise_error(score, sde, x0, t, noise)
@@ -80,16 +93,16 @@ def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min
         Nats (B,) and their standard error (B,).
     """
     check_data("x0", x0)
-    if samples < 2:
-        raise ValueError(f"samples must be at least 2, got {samples}")
+    samples = check_count("samples", samples, 2)
     xp, law = array_namespace(x0), UniformLogSNR(t_min)
     span = float(log_ratio(sde, 1.0) - log_ratio(sde, t_min))
-    total, squares = 0.0, 0.0
-    for _ in range(samples):
+    mean, squares = 0.0, 0.0  # Welford 1962: squares are taken about the mean, so that float32 does not lose them
+    for n in range(1, samples + 1):
         t, _ = law.at(sde, rng.random((x0.shape[0],), dtype=x0.dtype))
         z, last = (rng.standard_normal(x0.shape, dtype=x0.dtype) for _ in range(2))
         one = decoder(score, sde, x0, last, t_min) - span * noise_error(score, sde, x0, t, z)
-        total, squares = total + one, squares + one * one
-    mean = total / samples
-    error = xp.sqrt(xp.maximum(squares / samples - mean * mean, 0.0) / (samples - 1))
+        away = one - mean
+        mean = mean + away / n
+        squares = squares + away * (one - mean)
+    error = xp.sqrt(squares / (samples * (samples - 1)))
     return LogLikelihood(mean - prior_kl(sde, x0), error)

@@ -60,7 +60,7 @@ def ring_fisher_information(thickness: float) -> float:
     """E‖s‖² of the noisy circle, along one ray: the law looks the same from every angle."""
     p = thick_circle(thickness)
     r = np.arange(max(1e-9, 1 - 9 * thickness), 1 + 9 * thickness, thickness / 20)
-    x = np.stack([r, 0 * r], axis=1)
+    x = np.stack([r, np.zeros_like(r)], axis=1)
     mass = np.exp(p.log_prob(x)) * r
     return float(mass @ np.sum(p.score(x) ** 2, axis=1) / mass.sum())
 

@@ -13,7 +13,7 @@ import math
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Rng
+from refscore.arrays import SDE, Array, Rng, check_count, constant
 from refscore.denoising import Denoising
 from refscore.distance import Estimate
 from refscore.mixture import GaussianMixture
@@ -54,6 +54,7 @@ def denoising_floor(
     """
     if not isinstance(objective, Denoising):
         raise TypeError(f"the floor is that of denoising score matching, got {objective!r}; others reach -½ E‖s‖²")
+    levels, samples = check_count("levels", levels), check_count("samples", samples, 2)
     if objective.times.atoms is not None:
         return _mean_over_times(objective, mixture, sde, rng, objective.times.atoms, samples)
     coarse = _mean_over_times(objective, mixture, sde, rng, max(1, levels // 2), samples)
@@ -67,7 +68,7 @@ def _mean_over_times(
     nodes, weights = _times(objective.times.atoms, mixture.means, levels)
     t, factor = objective.times.at(sde, nodes)
     scale = 0.5 * factor * objective.weight(sde, t) * sde.alpha(t) ** 2 / sde.sigma(t) ** 4
-    scale = scale + 0 * nodes  # (levels,), also where there is one time
+    scale = scale * array_namespace(nodes).ones_like(nodes)  # (levels,), also where there is one time
     value, variance = 0.0, 0.0
     for i in range(levels):
         now = float(t[min(i, t.shape[0] - 1)])
@@ -101,4 +102,4 @@ def _times(atoms: int | None, like: Array, levels: int) -> tuple[Array, Array]:
     if atoms is None:
         return gauss_legendre(like, levels)
     u = (array_namespace(like).arange(atoms, dtype=like.dtype, device=device(like)) + 0.5) / atoms
-    return u, 0 * u + 1 / atoms
+    return u, constant(1 / atoms, u)

@@ -3,11 +3,11 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import SDE, Array, Rng, Score, at, check_positive
+from refscore.arrays import SDE, Array, Rng, Score, ask, check_number, check_positive, settle
 
 
 class StepSizeWarning(UserWarning):
@@ -47,12 +47,13 @@ class Langevin:
     step: float | Callable[[float], float]
 
     def __post_init__(self) -> None:
-        if not callable(self.step) and not (isfinite(self.step) and self.step > 0):
-            raise ValueError(f"step must be positive and finite, got {self.step}")
+        settle(self)
+        if not callable(self.step):
+            check_positive(step=self.step)
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) -> x (B, ...)."""
-        eps = float(self.step(t) if callable(self.step) else self.step)  # a numpy.float64 would widen float32
+        eps = check_number("step(t)", self.step(t)) if callable(self.step) else self.step
         bound = getattr(self.score, "stable_step", None)
         if bound is not None and eps >= bound(t):
             warnings.warn(
@@ -62,7 +63,7 @@ class Langevin:
                 stacklevel=2,
             )
         z = rng.standard_normal(x.shape, dtype=x.dtype)
-        return x + eps * self.score(x, at(t, x)) + sqrt(2 * eps) * z
+        return x + eps * ask(self.score, x, t) + sqrt(2 * eps) * z
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class LevelStep:
     last: float
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(step=self.step, last=self.last)
 
     def __call__(self, t: float) -> float:
@@ -121,12 +123,13 @@ class SNRLangevin:
     snr: float
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(snr=self.snr)
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) -> x (B, ...)."""
         xp, axes = array_namespace(x), tuple(range(1, x.ndim))
-        s = self.score(x, at(t, x))
+        s = ask(self.score, x, t)
         z = rng.standard_normal(x.shape, dtype=x.dtype)
         z2, s2 = (xp.sum(a * a, axis=axes, keepdims=True) for a in (z, s))
         eps = 2 * self.snr**2 * z2 / s2

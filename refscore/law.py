@@ -12,7 +12,7 @@ from math import ceil, pi, sqrt
 
 import numpy as np
 
-from refscore.arrays import Array, Score, at
+from refscore.arrays import Array, Score, ask
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ def langevin_law(
         step = eps(t)
 
         def move(x: Array, t: float = t, step: float = step) -> Array:
-            return x + step * score(x[:, None], at(t, x))[:, 0]
+            return x + step * ask(score, x[:, None], t)[:, 0]
 
         law = law.push(law.transition(move, sqrt(2 * step)), moves)
     return law

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Time, at
+from refscore.arrays import SDE, Array, Time, at, check_inverse, constant, settle
 from refscore.schedules import BEYOND, check_levels
 from refscore.sde import log_ratio
 
@@ -31,6 +31,7 @@ class UniformTime:
     atoms = None
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_t_min(self.t_min)
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
@@ -51,10 +52,12 @@ class UniformLogSNR:
     atoms = None
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_t_min(self.t_min)
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
         """ℓ = ℓ(t_min) + u (ℓ(1) - ℓ(t_min)), t its inverse; factor 2σ²/g² (ℓ(1) - ℓ(t_min))/(1 - t_min)."""
+        check_inverse(sde)
         low, high = log_ratio(sde, self.t_min), log_ratio(sde, 1.0)
         # The inverse may round to a hair above 1.
         t = array_namespace(u).minimum(sde.time_at_log_ratio(low + u * (high - low)), 1.0)
@@ -70,6 +73,7 @@ class FixedTime:
     atoms = 1
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 <= self.t <= 1:
             raise ValueError(
                 f"t must lie in [0, 1] (data at 0, noise at 1), got {self.t}; for a noise level: FixedTime(sde.time(σ))"
@@ -77,7 +81,7 @@ class FixedTime:
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
         """t (1,), whatever u."""
-        return at(float(self.t), u), 1.0
+        return at(self.t, u), 1.0
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,7 @@ class Levels:
     sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", tuple(float(s) for s in self.sigmas))
-        check_levels(self.sigmas)
+        object.__setattr__(self, "sigmas", check_levels(self.sigmas))
 
     @property
     def atoms(self) -> int:
@@ -135,7 +138,7 @@ def g_squared(sde: SDE, t: Time) -> Time:
 
 def unweighted(sde: SDE, t: Time) -> Time:
     """λ = 1: the plain Fisher divergence, ruled by the smallest noise."""
-    return 1 + 0 * t
+    return constant(1.0, t)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,9 @@ class SigmaPower:
     """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`     Eq. (6.3)."""
 
     power: float
+
+    def __post_init__(self) -> None:
+        settle(self)
 
     def __call__(self, sde: SDE, t: Time) -> Time:
         """σ(t)^power."""

@@ -13,7 +13,22 @@ from typing import NamedTuple, Protocol
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import SDE, Array, Score, Time, at, check_data, check_made_for, check_positive, row_squares
+from refscore.arrays import (
+    SDE,
+    Array,
+    Score,
+    Time,
+    at,
+    check_answer,
+    check_count,
+    check_data,
+    check_inverse,
+    check_made_for,
+    check_number,
+    check_positive,
+    row_squares,
+    settle,
+)
 from refscore.mixture import GaussianMixture
 from refscore.probes import units
 from refscore.reverse import ExactScore, Reverse
@@ -57,6 +72,7 @@ class Flow:
         x = xp.reshape(y[:, :D], (-1, *self.shape))
         v = units(x) if self.probes is None else self.probes
         s, sdot = self.score.jvp(x, at(t, x), v)
+        check_answer("the score", s, x), check_answer("the score's jvp", sdot, v)
         traces = xp.sum(xp.reshape(v * sdot, (v.shape[0], v.shape[1], -1)), axis=2)  # (K, B)
         if self.probes is None:
             traces = xp.sum(traces, axis=0, keepdims=True)
@@ -88,8 +104,8 @@ class FixedSteps:
     steps: int = 200
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        settle(self, steps=1)
+        check_inverse(self.sde)
 
     def __call__(self, velocity: Callable[[Array, float], Array], y: Array, t: float, s: float) -> Array:
         """y (B, ...) at t -> y (B, ...) at s, up or down."""
@@ -126,6 +142,7 @@ def interpolate(
     ValueError
         Unless 0 <= w <= 1.
     """
+    w = check_number("w", w)
     if not 0 <= w <= 1:
         raise ValueError(f"w must lie in [0, 1], from x to y; got {w}")
     x1, y1, turn = encode(score, sde, x, t_min, solve), encode(score, sde, y, t_min, solve), 0.5 * math.pi * w
@@ -199,16 +216,17 @@ def log_likelihood(
 
 
 def _check_start(t_min: float) -> float:
+    t_min = check_number("t_min", t_min)
     if not 0 < t_min < 1:
         raise ValueError(f"t_min must lie in (0, 1), got {t_min}")
-    return float(t_min)
+    return t_min
 
 
 def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
     """log density of N(0, prior_std² I), x (B, ...) -> (B,)."""
 
     def log_prob(x: Array) -> Array:
-        variance = sde.prior_std**2
+        variance = float(sde.prior_std) ** 2
         return -0.5 * (row_squares(x) / variance + math.prod(x.shape[1:]) * math.log(2 * math.pi * variance))
 
     return log_prob
@@ -225,8 +243,7 @@ def bits_per_dim(nats: Array, dim: int, bins: float = 1.0) -> Array:
         Unless dim >= 1 and bins > 0.
     """
     check_positive(bins=bins)
-    if dim < 1:
-        raise ValueError(f"dim must be at least 1, got {dim}")
+    dim = check_count("dim", dim)
     return -nats / (dim * math.log(2)) - math.log2(bins)
 
 
@@ -274,7 +291,7 @@ def error_split(
     fine : callable, optional
         A solver without an error to speak of; `FixedSteps(sde, 800)` by default.
     """
-    fine = fine or FixedSteps(sde, 800)
+    fine, t_min = fine or FixedSteps(sde, 800), _check_start(t_min)
     ladder = [
         mixture.log_prob(x),
         mixture.log_prob(x, sde.alpha(t_min), sde.sigma(t_min)),

@@ -99,7 +99,7 @@ def noised(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
 def pull_back(model: Model, theta: Array, cache: Any, loss: Array, ds: Array) -> tuple[Array, Array]:
     """The loss, and its gradient from the adjoint of the score."""
     _, grads = model.backward(views(theta, model.shapes), cache, ds)
-    return loss, flat(grads, model.shapes)
+    return loss, flat(grads, model.shapes, theta)
 
 
 def repeat(t: Array, n: int) -> Array:

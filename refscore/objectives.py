@@ -18,7 +18,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Rng, Score, check_positive, flat, views
+from refscore.arrays import Array, Rng, Score, ask, check_positive, flat, settle, views
 from refscore.denoising import Denoising
 from refscore.matching import Model, ScoreMatching, noised, pull_back, repeat
 from refscore.probes import Probes, rademacher, units
@@ -59,8 +59,7 @@ class OfProbes(ScoreMatching):
     law: Probes = rademacher
 
     def __post_init__(self) -> None:
-        if not isinstance(self.probes, int) or self.probes < 1:
-            raise ValueError(f"probes must be an integer of at least 1, got {self.probes!r}")
+        settle(self, probes=1)
         if not callable(self.law):
             raise TypeError(
                 f"law must be a function (rng, shape, dtype) -> v, one of refscore.probes; got {self.law!r}"
@@ -95,7 +94,7 @@ class Explicit(OfSamples):
     def at(self, model: Model, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The pure part: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         s, cache = model.forward(views(theta, model.shapes), x, t)
-        error = s - self.score(x, t)
+        error = s - ask(self.score, x, t)
         ds = self.share(model.sde, x, t, factor) * error
         return pull_back(model, theta, cache, 0.5 * array_namespace(x).sum(ds * error), ds)
 
@@ -208,7 +207,7 @@ def _with_divergence(
         along = xp.sum(v * s, axis=tuple(range(2, v.ndim)), keepdims=True)  # (K, B, 1, ...)
         ds = xp.sum(dsdot * along, axis=0)
     _, _, grads = model.jvp_backward(params, cache, tape, ds, dsdot)
-    return xp.sum(dsdot * sdot) + 0.5 * xp.sum(ds * s), flat(grads, model.shapes)
+    return xp.sum(dsdot * sdot) + 0.5 * xp.sum(ds * s), flat(grads, model.shapes, theta)
 
 
 def _check_match(v: Array, x: Array) -> None:

@@ -15,8 +15,23 @@ where b is not zero: q' = a' x + (b'/b)(q - a x).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from refscore.arrays import SDE, Array, Time, check_positive, check_time, namespace, per_sample
+from array_api_compat import array_namespace
+
+from refscore.arrays import (
+    SDE,
+    Array,
+    Time,
+    beside,
+    check_answer,
+    check_number,
+    check_positive,
+    constant,
+    namespace,
+    per_sample,
+    settle,
+)
 
 Affine = tuple[Time, Time]  # a and b
 
@@ -34,8 +49,8 @@ def _v(sde: SDE, t: Time, data_std: float) -> Affine:
 
 
 PARAMETRISATIONS: dict[str, Callable[[SDE, Time, float], Affine]] = {
-    "score": lambda sde, t, data_std: (0 * t, 1 + 0 * t),
-    "noise": lambda sde, t, data_std: (0 * t, -sde.sigma(t)),
+    "score": lambda sde, t, data_std: (constant(0.0, t), constant(1.0, t)),
+    "noise": lambda sde, t, data_std: (constant(0.0, t), -sde.sigma(t)),
     "data": lambda sde, t, data_std: (1 / sde.alpha(t), sde.sigma(t) ** 2 / sde.alpha(t)),
     "v": _v,
     "F": _edm,
@@ -53,7 +68,7 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
     """
     if name not in PARAMETRISATIONS:
         raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
-    return PARAMETRISATIONS[name](sde, t, data_std)
+    return PARAMETRISATIONS[name](sde, t, check_number("data_std", data_std))
 
 
 def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, data_std: float = 1.0) -> Array:
@@ -62,18 +77,23 @@ def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, dat
     Raises
     ------
     ValueError
-        For unknown names; for a float t where the source does not tell the score (σ = 0, or g = 0 for the velocity).
+        For unknown names; for a t where the source does not tell the score (σ = 0, or g = 0 for the velocity), which
+        in an array is looked for, so a GPU waits.
     """
     check_positive(data_std=data_std)
-    check_time(t)
-    try:
-        (a, b), (a2, b2) = (affine(name, sde, t, data_std) for name in (source, target))
-    except ZeroDivisionError:
-        raise ValueError(f"at t = {t} there is no noise, and F is not defined") from None
-    if isinstance(b, float) and b == 0:
+    t = beside(t, x)
+    check_answer(f"the {source}", q, x)
+    if "F" in (source, target) and _any(t == 0):
+        raise ValueError(f"at t = {t} there is no noise, and F is not defined")
+    (a, b), (a2, b2) = (affine(name, sde, t, data_std) for name in (source, target))
+    if _any(b == 0):
         raise ValueError(f"at t = {t} the {source} does not tell the score: there is no noise")
     a, b, a2, b2 = (per_sample(c, x) for c in (a, b, a2, b2))
     return a2 * x + b2 / b * (q - a * x)
+
+
+def _any(found: Any) -> bool:
+    return found if isinstance(found, bool) else bool(array_namespace(found).any(found))
 
 
 def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
@@ -84,13 +104,13 @@ def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
     xp = namespace(t)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     if name == "data":
-        return data_std + 0 * t
+        return constant(data_std, t)
     if name == "v":
         return xp.sqrt(alpha**2 + (sigma * data_std) ** 2)
     if name == "velocity":  # α' x₀ + σ' z
         f, g = sde.f(t), sde.g(t)
         return xp.sqrt((f * alpha * data_std) ** 2 + (f * sigma + 0.5 * g**2 / sigma) ** 2)
-    return 1 + 0 * t
+    return constant(1.0, t)
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,7 @@ class LossOf:
     data_std: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(data_std=self.data_std)
         if self.name not in PARAMETRISATIONS:
             raise ValueError(f"no parametrisation called {self.name!r}; there are {', '.join(PARAMETRISATIONS)}")

@@ -8,9 +8,23 @@ run backwards from p_1 has them too, Eq. (8.5): λ = 1 is Anderson's reversal (A
 probability-flow ODE (Song et al. 2021, Eq. (13)).
 """
 
+import math
 from dataclasses import dataclass
 
-from refscore.arrays import SDE, Array, Score, Time, at, check_made_for, per_sample
+from array_api_compat import array_namespace
+
+from refscore.arrays import (
+    SDE,
+    Array,
+    Score,
+    Time,
+    ask,
+    beside,
+    check_made_for,
+    is_number,
+    per_sample,
+    settle,
+)
 from refscore.mixture import GaussianMixture
 
 
@@ -27,10 +41,12 @@ class ExactScore:
 
     def __call__(self, x: Array, t: Time) -> Array:
         """x (B, D), t a float or an array (1,) or (B,) -> (B, D)."""
+        t = beside(t, x)
         return self.mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
         """The score and its derivative along each v (K, B, D)."""
+        t = beside(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return self.mixture.score(x, alpha, sigma), self.mixture.score_jvp(x, v, alpha, sigma)
 
@@ -40,14 +56,24 @@ class ExactScore:
         return 2 * variance
 
 
-def denoise(score: Score, sde: SDE, x: Array, t: float) -> Array:
-    """E[x₀ | x_t = x] = (x + σ² s)/α, x (B, ...) -> (B, ...)                        Eqs. (1.13), (6.11).
+def denoise(score: Score, sde: SDE, x: Array, t: Time) -> Array:
+    """E[x₀ | x_t = x] = (x + σ² s)/α, x (B, ...), t a float, (1,) or (B,) -> (B, ...)       Eqs. (1.13), (6.11).
 
     The last step of a sampler, to be taken explicitly.
-    What remains at the last level is noise of variance σ²; this takes the best guess of the point below it.
+    What remains at the last level is noise of variance σ²; this takes the best guess of the point below it. Where t = 0
+    there is no noise, and x is the answer: the score is not asked there, which a network need not know.
     """
-    sigma, alpha = sde.sigma(t), sde.alpha(t)
-    return (x + sigma**2 * score(x, at(t, x))) / alpha
+    t = beside(t, x)
+    if is_number(t):
+        return x if t == 0 else _denoised(score, sde, x, t)
+    xp = array_namespace(x)
+    noisy = t > 0
+    return xp.where(per_sample(noisy, x), _denoised(score, sde, x, xp.where(noisy, t, 1.0)), x)
+
+
+def _denoised(score: Score, sde: SDE, x: Array, t: Time) -> Array:
+    sigma, alpha = per_sample(sde.sigma(t), x), per_sample(sde.alpha(t), x)
+    return (x + sigma**2 * ask(score, x, t)) / alpha
 
 
 @dataclass(frozen=True)
@@ -59,11 +85,11 @@ class Forward:
 
     def drift(self, x: Array, t: Time) -> Array:
         """f x, x (B, ...) -> (B, ...)."""
-        return per_sample(self.sde.f(t), x) * x
+        return per_sample(self.sde.f(beside(t, x)), x) * x
 
     def noise(self, x: Array, t: Time) -> Time:
         """g(t)."""
-        return per_sample(self.sde.g(t), x)
+        return per_sample(self.sde.g(beside(t, x)), x)
 
 
 @dataclass(frozen=True)
@@ -88,8 +114,9 @@ class Reverse:
     lam: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.lam >= 0:
-            raise ValueError(f"lam must not be negative, got {self.lam}")
+        settle(self)
+        if not 0 <= self.lam < math.inf:
+            raise ValueError(f"lam must be finite and not negative, got {self.lam}")
         check_made_for(self.score, self.sde)
 
     @property
@@ -99,10 +126,10 @@ class Reverse:
 
     def drift(self, x: Array, t: Time) -> Array:
         """f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...)."""
-        f, g = self.sde.f(t), self.sde.g(t)
-        s = self.score(x, at(t, x))
+        t = beside(t, x)
+        f, g, s = self.sde.f(t), self.sde.g(t), ask(self.score, x, t)
         return per_sample(f, x) * x - per_sample(0.5 * (1 + self.lam**2) * g**2, x) * s
 
     def noise(self, x: Array, t: Time) -> Time:
         """λ g(t)."""
-        return per_sample(self.lam * self.sde.g(t), x)
+        return per_sample(self.lam * self.sde.g(beside(t, x)), x)

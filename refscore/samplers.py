@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
-from refscore.arrays import SDE, Array, Kernel, Process, Rng, Score, Step
+from refscore.arrays import SDE, Array, Kernel, Process, Rng, Score, Step, check_answer, plain, settle
 from refscore.langevin import Langevin, LevelStep
 
 
@@ -32,13 +32,15 @@ class EulerMaruyama:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at time t -> x (B, ...) at time s."""
+        t, s = plain(t), plain(s)
         upwards = getattr(self.process, "upwards", None)
         if upwards is not None and upwards != (s > t):
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
-        drift, noise = self.process.drift(x, t), self.process.noise(x, t)
+        drift, noise = check_answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))
         z = rng.standard_normal(x.shape, dtype=x.dtype)
-        return x + (s - t) * drift + sqrt(abs(s - t)) * noise * z, None
+        moved = check_answer("noise · z", sqrt(abs(s - t)) * noise * z, x)
+        return x + (s - t) * drift + moved, None
 
 
 class Tableau(NamedTuple):
@@ -76,9 +78,11 @@ class RungeKutta:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at time t -> x (B, ...) at time s. Draws nothing from rng."""
+        t, s = plain(t), plain(s)
         h, stages = s - t, list[Array]()
         for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
-            stages.append(self.velocity(_along(x, h, row, stages), s if c == 1 else t + c * h))
+            v = self.velocity(_along(x, h, row, stages), s if c == 1 else t + c * h)
+            stages.append(check_answer("the velocity", v, x))
         return _along(x, h, self.tableau.b, stages), None
 
 
@@ -123,8 +127,7 @@ class Repeat:
     n: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 1:
-            raise ValueError(f"n must be an integer of at least 1, got {self.n!r}")
+        settle(self, n=1)
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) -> x (B, ...), both at time t."""
@@ -197,6 +200,7 @@ class AnnealedLangevin:
     moves: int = 100
 
     def __post_init__(self) -> None:
+        settle(self, moves=1)
         self.one_level()  # whose parts check what they are given
 
     def one_level(self) -> First:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from refscore.arrays import SDE
+from refscore.arrays import SDE, check_count, check_inverse, check_number
 
 BEYOND = "give the SDE more noise (for VE σ(1)² = sigma_max² - sigma_min², a little below sigma_max)"
 
@@ -17,7 +17,7 @@ def uniform_times(n: int, t_min: float = 0.0) -> list[float]:
     ValueError
         Unless n >= 1 and 0 <= t_min < 1.
     """
-    _check(n, 0 <= t_min < 1, f"t_min must lie in [0, 1), got {t_min}")
+    n, t_min = _settled(n, t_min)
     return [1 - (1 - t_min) * i / n for i in range(n)] + [t_min]
 
 
@@ -29,7 +29,10 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     ValueError
         Unless n >= 1 and 0 < t_min < 1.
     """
-    _check(n, 0 < t_min < 1, f"t_min must lie in (0, 1), got {t_min}: log σ/α is infinite at 0")
+    n, t_min = _settled(n, t_min)
+    if t_min == 0:
+        raise ValueError("t_min must lie in (0, 1), got 0: log σ/α is infinite there")
+    check_inverse(sde)
     top, bottom = (math.log(sde.sigma(t) / sde.alpha(t)) for t in (1.0, t_min))
     inner = [float(sde.time_at_log_ratio(top + (bottom - top) * i / n)) for i in range(1, n)]
     return [1.0, *inner, t_min]
@@ -46,10 +49,12 @@ def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002
     ValueError
         Unless n >= 2, high > low > 0 and 0 < rho < ∞; for a level beyond the SDE's σ(1)/α(1).
     """
+    n, low, rho = check_count("n", n, 2), check_number("low", low), check_number("rho", rho)
+    check_inverse(sde)
     top = sde.sigma(1.0) / sde.alpha(1.0)
-    high = top if high is None else high
-    if n < 2 or not (0 < low < high < math.inf and 0 < rho < math.inf):
-        raise ValueError(f"need n >= 2, high > low > 0 and finite rho > 0, got n = {n}, {high}, {low}, {rho}")
+    high = top if high is None else check_number("high", high)
+    if not (0 < low < high < math.inf and 0 < rho < math.inf):
+        raise ValueError(f"need high > low > 0 and finite rho > 0, got {high}, {low}, {rho}")
     if high > top * (1 + 1e-12):
         raise ValueError(f"the level {high} is beyond the noise that {sde} ends with, σ/α = {top:.6g}")
     a, b = high ** (1 / rho), low ** (1 / rho)
@@ -65,7 +70,7 @@ def quadratic_times(n: int, t_min: float = 1e-3) -> list[float]:
     ValueError
         Unless n >= 1 and 0 <= t_min < 1.
     """
-    _check(n, 0 <= t_min < 1, f"t_min must lie in [0, 1), got {t_min}")
+    n, t_min = _settled(n, t_min)
     root = math.sqrt(t_min)
     return [(1 + i / n * (root - 1)) ** 2 for i in range(n)] + [t_min]
 
@@ -80,8 +85,9 @@ def geometric_levels(high: float, low: float, n: int) -> tuple[float, ...]:
     ValueError
         Unless n >= 2 and high > low > 0.
     """
-    if n < 2 or not 0 < low < high < math.inf:
-        raise ValueError(f"need high > low > 0 and n >= 2, got {high}, {low}, {n}")
+    n, high, low = check_count("n", n, 2), check_number("high", high), check_number("low", low)
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"need high > low > 0, got {high}, {low}")
     return (*(high * (low / high) ** (i / (n - 1)) for i in range(n - 1)), low)
 
 
@@ -93,24 +99,26 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
     ValueError
         Unless there is a level, and they are positive and fall; for a level beyond the SDE's σ(1).
     """
-    check_levels(sigmas)
+    sigmas = check_levels(sigmas)
     if sigmas[0] > sde.sigma(1.0):
         raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}; {BEYOND}")
-    return [*(min(1.0, float(sde.time(float(s)))) for s in sigmas), 0.0]  # σ(1) may round to a time above 1
+    return [*(min(1.0, float(sde.time(s))) for s in sigmas), 0.0]  # σ(1) may round to a time above 1
 
 
-def check_levels(sigmas: Sequence[float]) -> None:
-    """Refuse a ladder that is empty, not positive, or not falling."""
+def check_levels(sigmas: Sequence[float]) -> tuple[float, ...]:
+    """The ladder as Python floats; refused if it is empty, not positive, or not falling."""
+    sigmas = tuple(check_number(f"levels[{i}]", s) for i, s in enumerate(sigmas))
     if len(sigmas) == 0:
         raise ValueError("levels must hold at least one σ, got none")
     if not all(math.isfinite(s) and s > 0 for s in sigmas):
-        raise ValueError(f"levels must be positive and finite, got {list(sigmas)[:5]}")
+        raise ValueError(f"levels must be positive and finite, got {sigmas[:5]}")
     if not all(a > b for a, b in pairwise(sigmas)):
-        raise ValueError(f"levels must fall strictly, from the largest noise to the least; got {list(sigmas)[:5]}")
+        raise ValueError(f"levels must fall strictly, from the largest noise to the least; got {sigmas[:5]}")
+    return sigmas
 
 
-def _check(n: int, good: bool, message: str) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    if not good:
-        raise ValueError(message)
+def _settled(n: int, t_min: float) -> tuple[int, float]:
+    n, t_min = check_count("n", n), check_number("t_min", t_min)
+    if not 0 <= t_min < 1:
+        raise ValueError(f"t_min must lie in [0, 1), got {t_min}")
+    return n, t_min

@@ -12,7 +12,19 @@ array: every method answers in kind, in the dtype and on the device of t.
 import math
 from dataclasses import dataclass
 
-from refscore.arrays import SDE, Array, Rng, Time, check_positive, check_time, namespace
+from refscore.arrays import (
+    SDE,
+    Array,
+    Rng,
+    Time,
+    check_positive,
+    check_time,
+    constant,
+    is_number,
+    namespace,
+    plain,
+    settle,
+)
 
 
 @dataclass(frozen=True)
@@ -27,16 +39,18 @@ class VP:
     Raises
     ------
     ValueError
-        Unless 0 < beta_min <= beta_max < ∞; for a float t outside [0, 1].
+        Unless 0 < beta_min <= beta_max < ∞; where α(1)² underflows; for a float t outside [0, 1].
     """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(beta_min=self.beta_min, beta_max=self.beta_max)
         if self.beta_min > self.beta_max:
             raise ValueError(f"need beta_min <= beta_max, got {self.beta_min}, {self.beta_max}")
+        _check_signal(self)
 
     @property
     def prior_std(self) -> float:
@@ -45,7 +59,7 @@ class VP:
 
     def f(self, t: Time) -> Time:
         """Drift rate f = -½ β."""
-        check_time(t)
+        t = check_time(t)
         return -0.5 * (self.beta_min + t * (self.beta_max - self.beta_min))
 
     def g(self, t: Time) -> Time:
@@ -63,7 +77,8 @@ class VP:
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma, 0 <= sigma < 1. Near 1 it is as ill-conditioned as 1 - sigma."""
-        if isinstance(sigma, (float, int)) and not 0 <= sigma < 1:
+        sigma = plain(sigma)
+        if is_number(sigma) and not 0 <= sigma < 1:
             raise ValueError(f"sigma must lie in [0, 1) for a variance-preserving SDE, got {sigma}")
         return self._time_of_B(-namespace(sigma).log1p(-(sigma**2)))
 
@@ -72,7 +87,7 @@ class VP:
         return self._time_of_B(_softplus(2 * ratio))
 
     def _B(self, t: Time) -> Time:
-        check_time(t)
+        t = check_time(t)
         return t * self.beta_min + 0.5 * t**2 * (self.beta_max - self.beta_min)
 
     def _time_of_B(self, B: Time) -> Time:
@@ -103,6 +118,7 @@ class VE:
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"need sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}")
@@ -114,28 +130,27 @@ class VE:
 
     def f(self, t: Time) -> Time:
         """Drift rate 0."""
-        check_time(t)
-        return 0 * t
+        return constant(0.0, check_time(t))
 
     def g(self, t: Time) -> Time:
         """Diffusion coefficient g = σ_min rᵗ √(2 ln r)."""
-        check_time(t)
+        t = check_time(t)
         return self.sigma_min * math.sqrt(2 * self._log_r) * namespace(t).exp(t * self._log_r)
 
     def alpha(self, t: Time) -> Time:
         """Signal scale 1."""
-        check_time(t)
-        return 1.0 + 0 * t
+        return constant(1.0, check_time(t))
 
     def sigma(self, t: Time) -> Time:
         """Noise scale σ = σ_min √(r²ᵗ - 1); expm1 keeps full precision as t -> 0."""
-        check_time(t)
+        t = check_time(t)
         xp = namespace(t)
         return self.sigma_min * xp.sqrt(xp.expm1(2 * t * self._log_r))
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma >= 0."""
-        if isinstance(sigma, (float, int)) and not sigma >= 0:
+        sigma = plain(sigma)
+        if is_number(sigma) and not sigma >= 0:
             raise ValueError(f"sigma must not be negative, got {sigma}")
         return namespace(sigma).log1p((sigma / self.sigma_min) ** 2) / (2 * self._log_r)
 
@@ -165,6 +180,7 @@ class CosineVP:
     alpha_end: float = 5e-3
 
     def __post_init__(self) -> None:
+        settle(self)
         for name, value in (("offset", self.offset), ("alpha_end", self.alpha_end)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {value}")
@@ -188,14 +204,15 @@ class CosineVP:
 
     def sigma(self, t: Time) -> Time:
         """Noise scale σ = √(sin(φ - φ₀) sin(φ + φ₀))/cos φ₀: the difference of two cosines without cancellation."""
+        t = check_time(t)
         xp, a = namespace(t), self._start
-        check_time(t)
         turned = t * self._turn
         return xp.sqrt(xp.sin(turned) * xp.sin(turned + 2 * a)) / math.cos(a)
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma, 0 <= sigma < 1."""
-        if isinstance(sigma, (float, int)) and not 0 <= sigma < 1:
+        sigma = plain(sigma)
+        if is_number(sigma) and not 0 <= sigma < 1:
             raise ValueError(f"sigma must lie in [0, 1) for a variance-preserving SDE, got {sigma}")
         return self._time(sigma**2, 1 - sigma**2)
 
@@ -205,7 +222,7 @@ class CosineVP:
         return self._time(xp.exp(-_softplus(-2 * ratio)), xp.exp(-_softplus(2 * ratio)))
 
     def _angle(self, t: Time) -> Time:
-        check_time(t)
+        t = check_time(t)
         return self._start + t * self._turn
 
     def _time(self, sigma2: Time, alpha2: Time) -> Time:
@@ -246,7 +263,8 @@ class SubVP(VP):
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma, 0 <= sigma < 1."""
-        if isinstance(sigma, (float, int)) and not 0 <= sigma < 1:
+        sigma = plain(sigma)
+        if is_number(sigma) and not 0 <= sigma < 1:
             raise ValueError(f"sigma must lie in [0, 1) for a sub-variance-preserving SDE, got {sigma}")
         return self._time_of_B(-namespace(sigma).log1p(-sigma))
 
@@ -269,6 +287,7 @@ class LinearVE:
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(sigma_max=self.sigma_max)
 
     @property
@@ -278,27 +297,26 @@ class LinearVE:
 
     def f(self, t: Time) -> Time:
         """Drift rate 0."""
-        check_time(t)
-        return 0 * t
+        return constant(0.0, check_time(t))
 
     def g(self, t: Time) -> Time:
         """Diffusion coefficient g = σ_max √(2t)."""
-        check_time(t)
+        t = check_time(t)
         return self.sigma_max * namespace(t).sqrt(2 * t)
 
     def alpha(self, t: Time) -> Time:
         """Signal scale 1."""
-        check_time(t)
-        return 1.0 + 0 * t
+        return constant(1.0, check_time(t))
 
     def sigma(self, t: Time) -> Time:
         """Noise scale σ = σ_max t."""
-        check_time(t)
+        t = check_time(t)
         return self.sigma_max * t
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma >= 0."""
-        if isinstance(sigma, (float, int)) and not sigma >= 0:
+        sigma = plain(sigma)
+        if is_number(sigma) and not sigma >= 0:
             raise ValueError(f"sigma must not be negative, got {sigma}")
         return sigma / self.sigma_max
 
@@ -317,14 +335,16 @@ class OU:
     Raises
     ------
     ValueError
-        Unless theta and diffusion are positive; for a float t outside [0, 1].
+        Unless theta and diffusion are positive; where α(1)² underflows; for a float t outside [0, 1].
     """
 
     theta: float = 5.0
     diffusion: float = math.sqrt(10.0)
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(theta=self.theta, diffusion=self.diffusion)
+        _check_signal(self)
 
     @property
     def prior_std(self) -> float:
@@ -333,28 +353,27 @@ class OU:
 
     def f(self, t: Time) -> Time:
         """Drift rate -θ."""
-        check_time(t)
-        return -self.theta + 0 * t
+        return constant(-self.theta, check_time(t))
 
     def g(self, t: Time) -> Time:
         """Diffusion coefficient σ."""
-        check_time(t)
-        return self.diffusion + 0 * t
+        return constant(self.diffusion, check_time(t))
 
     def alpha(self, t: Time) -> Time:
         """Signal scale e^{-θt}."""
-        check_time(t)
+        t = check_time(t)
         return namespace(t).exp(-self.theta * t)
 
     def sigma(self, t: Time) -> Time:
         """Noise scale σ √((1 - e^{-2θt})/2θ)."""
-        check_time(t)
+        t = check_time(t)
         xp = namespace(t)
         return self.prior_std * xp.sqrt(-xp.expm1(-2 * self.theta * t))
 
     def time(self, sigma: Time) -> Time:
         """The t at which σ(t) = sigma, below the stationary σ/√(2θ)."""
-        if isinstance(sigma, (float, int)) and not 0 <= sigma < self.prior_std:
+        sigma = plain(sigma)
+        if is_number(sigma) and not 0 <= sigma < self.prior_std:
             raise ValueError(f"sigma must lie in [0, {self.prior_std}), below the stationary deviation; got {sigma}")
         return -namespace(sigma).log1p(-((sigma / self.prior_std) ** 2)) / (2 * self.theta)
 
@@ -365,8 +384,17 @@ class OU:
 
 def _softplus(u: Time) -> Time:
     """log(1 + e^u), in the form that neither overflows nor loses the small end."""
+    u = plain(u)
     xp = namespace(u)
     return 0.5 * (u + abs(u)) + xp.log1p(xp.exp(-abs(u)))
+
+
+def _check_signal(sde: SDE) -> None:
+    """Refuse α(1) whose square is below the range of floats: samplers divide by it."""
+    if not sde.alpha(1.0) ** 2 > 1e-300:
+        raise ValueError(
+            f"{sde} leaves {sde.alpha(1.0):.3g} of the data at t = 1, too little to divide by: lower its rate"
+        )
 
 
 def log_ratio(sde: SDE, t: Time) -> Time:
@@ -378,7 +406,7 @@ def prior(sde: SDE, shape: tuple[int, ...], rng: Rng, dtype: object = "float32")
     """Draw x(1) ~ N(0, prior_std² I) of the given shape (B, ...): where sampling starts."""
     if not isinstance(shape, tuple) or 0 in shape or not shape:
         raise ValueError(f"prior needs a shape (B, ...) without zeros, got {shape}")
-    return sde.prior_std * rng.standard_normal(shape, dtype=dtype)
+    return float(sde.prior_std) * rng.standard_normal(shape, dtype=dtype)
 
 
 SDES: dict[str, SDE] = {

@@ -5,6 +5,7 @@ live outside of it.
 """
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -12,11 +13,15 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Rng, Step, check_data, check_time
+from refscore.arrays import Array, Rng, Step, check_answer, check_count, check_data, check_time, is_number
 
 
 class NotFiniteError(ArithmeticError):
     """A sample became NaN or infinite; the message names step, time and rows."""
+
+
+class NotFiniteWarning(UserWarning):
+    """Samples are NaN or infinite at the end of a simulation that nobody watched."""
 
 
 class RunawayError(ArithmeticError):
@@ -33,7 +38,7 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     x : Array, shape (B, ...)
         Samples at times[0], usually drawn from the prior.
     times : sequence of N + 1 floats in [0, 1]
-        Strictly monotone. Python floats: a step may branch on them, and none waits for the GPU.
+        Strictly monotone. A step is given Python floats: it may branch on them, and none waits for the GPU.
     rng : Rng
         numpy.random.Generator, its CuPy twin, or anything with their methods.
 
@@ -41,15 +46,19 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     ------
     ValueError
         At the call, before the first step, if `times` repeats, turns round or leaves [0, 1], or
-        if x is empty or not finite.
+        if x is empty or not finite; at a step that changes the shape of x.
     TypeError
-        If x is not a float32 or float64 array, or `times` are not Python numbers.
+        If x is not a float32 or float64 array, or `times` are not numbers.
+
+    Warns
+    -----
+    NotFiniteWarning
+        If the last state is not finite; `watch` finds the step where that began.
     """
     check_data("x", x)
-    if any(type(t) not in (float, int) for t in times):  # numpy.float64 is a float, but widens float32
-        raise TypeError("times must be Python floats (for an array: times.tolist())")
-    for t in times:
-        check_time(t)
+    if not all(is_number(t) for t in times):
+        raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")
+    times = [check_time(_rounded(t)) for t in times]
     steps = [s - t for t, s in pairwise(times)]
     if not steps or not (all(h < 0 for h in steps) or all(h > 0 for h in steps)):
         raise ValueError(f"times must be strictly monotone, at least two of them; got {list(times)[:5]}")
@@ -59,8 +68,27 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
 def _walk(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
     memory = None
     for t, s in pairwise(times):
-        x, memory = step(x, t, s, rng, memory)
+        moved, memory = step(x, t, s, rng, memory)
+        x = check_answer("a step", moved, x)
+        if s == times[-1]:
+            _warn(x)
         yield x
+
+
+def _rounded(t: float) -> float:
+    """A grid computed in double precision may end one rounding above 1."""
+    return 1.0 if 1 < t <= 1 + 2**-52 else t
+
+
+def _warn(x: Array) -> None:
+    count, first = _rows(~_finite(x))
+    if count:
+        warnings.warn(
+            f"{count} of {x.shape[0]} rows are not finite after the last step, the first: {first}; "
+            "watch(simulate(...), times) stops where that begins",
+            NotFiniteWarning,
+            stacklevel=3,
+        )
 
 
 def watch(
@@ -89,8 +117,7 @@ def watch(
     RunawayError
         The same, for rows beyond `largest`.
     """
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}")
+    every = check_count("every", every)
     if not largest > 0:
         raise ValueError(f"largest must be positive, got {largest}")
     return _watched(states, times, every, largest)
@@ -104,20 +131,29 @@ def _watched(states: Iterable[Array], times: Sequence[float], every: int, larges
 
 
 def _look(x: Array, where: str, largest: float) -> None:
-    xp = array_namespace(x)
-    x = xp.reshape(x, (x.shape[0], -1))
-    _refuse(~xp.all(xp.isfinite(x), axis=1), NotFiniteError, where, "not finite")
+    _refuse(~_finite(x), NotFiniteError, where, "not finite")
     if largest < math.inf:
+        xp = array_namespace(x)
         what = f"beyond {largest:.3g} (a chain whose step is too large diverges)"
-        _refuse(xp.any(xp.abs(x) > largest, axis=1), RunawayError, where, what)
+        _refuse(xp.any(xp.reshape(xp.abs(x) > largest, (x.shape[0], -1)), axis=1), RunawayError, where, what)
 
 
 def _refuse(bad: Array, error: type[ArithmeticError], where: str, what: str) -> None:
-    (index,) = array_namespace(bad).nonzero(bad)
-    count = index.shape[0]
+    count, first = _rows(bad)
     if count:
-        first = [int(index[i]) for i in range(min(5, count))]
         raise error(f"{where}: {count} of {bad.shape[0]} rows are {what}, the first: {first}")
+
+
+def _finite(x: Array) -> Array:
+    """(B, ...) -> (B,): which rows are finite."""
+    xp = array_namespace(x)
+    return xp.all(xp.reshape(xp.isfinite(x), (x.shape[0], -1)), axis=1)
+
+
+def _rows(bad: Array) -> tuple[int, list[int]]:
+    """How many rows are bad, and the first five of them."""
+    (index,) = array_namespace(bad).nonzero(bad)
+    return index.shape[0], [int(index[i]) for i in range(min(5, index.shape[0]))]
 
 
 def last(states: Iterable[Array]) -> Array:

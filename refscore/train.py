@@ -1,13 +1,15 @@
 """Training: one loop, `fit`, that yields after every step."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
-from refscore.arrays import Array, Rng, check_data, check_floating, check_same
+from refscore.arrays import Array, Rng, check_count, check_data, check_floating, check_number, check_same
+from refscore.levels import FixedTime
 from refscore.matching import Model, Objective
 from refscore.optim import EMA, EMAState, Optimizer, clip
 
@@ -91,12 +93,13 @@ def fit(
     DivergenceError
         While training; names step, learning rate and gradient norm.
     """
-    for name, n in (("steps", steps), ("batch", batch), ("check_every", check_every)):
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {n!r}")
+    steps, batch = check_count("steps", steps), check_count("batch", batch)
+    check_every, max_norm = check_count("check_every", check_every), check_number("max_norm", max_norm)
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     _check_parts(model, objective, optimizer, rng, ema)
+    if hasattr(data, "to_numpy"):
+        raise TypeError(f"data is a {type(data).__name__}: give its numbers, data.to_numpy(dtype='float32')")
     endless = hasattr(data, "sample")
     if not endless:
         check_data("data", data)
@@ -104,13 +107,23 @@ def fit(
         # Nothing is drawn here: to go on from a state must do as the uninterrupted run does.
         if (start.average is None) != (ema is None):
             raise ValueError("give the same ema (or none) as when the state was made")
+        wanted, got = type(optimizer.init(start.theta)), type(start.optimizer_state)
+        if wanted is not got:
+            raise TypeError(
+                f"start was made with another optimizer: {type(optimizer).__name__} keeps {wanted.__name__}, "
+                f"start has {got.__name__}"
+            )
         _check_theta(start.theta, model, start.theta if endless else data)
     else:
-        example = data.sample(rng, 1) if endless else data
+        example = _batch(data, rng, 1) if endless else data
         check_data("data", example)
         theta = model.init(rng, example.dtype) if start is None else start
         _check_theta(theta, model, example)
         start = _begin(theta, optimizer, ema)
+        if not endless:
+            _check_spread(model, data)
+    if callable(optimizer.rate):
+        optimizer.rate(start.step + steps)  # a schedule that ends too early says so now
     return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)
 
 
@@ -139,7 +152,7 @@ def _check_theta(theta: Array, model: Model, data: Array) -> None:
 
 
 def _begin(theta: Array, optimizer: Optimizer, ema: EMA | None) -> TrainingState:
-    nan = math.nan * array_namespace(theta).sum(theta[:1])
+    nan = array_namespace(theta).full((), math.nan, dtype=theta.dtype, device=device(theta))
     average = None if ema is None else ema.init(theta)
     return TrainingState(0, theta, nan, nan, nan, optimizer.init(theta), average)
 
@@ -154,14 +167,20 @@ def _walk(
         before = state
         state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
         if state.step % check_every == 0 or state.step == end:
-            _check(state, optimizer, last_good)
+            _check(state, objective, optimizer, x0, last_good)
+            if last_good is None and hasattr(data, "sample"):
+                _check_spread(model, x0)
             last_good = before  # whose parameters have just been seen to give a sound loss
         yield state
 
 
 def _batch(data: Any, rng: Rng, n: int) -> Array:
     if hasattr(data, "sample"):
-        return data.sample(rng, n)
+        x0 = data.sample(rng, n)
+        if getattr(x0, "shape", ())[:1] != (n,):
+            got = tuple(x0.shape) if hasattr(x0, "shape") else type(x0).__name__
+            raise ValueError(f"data.sample(rng, {n}) must answer with an array ({n}, ...), got {got}")
+        return x0
     return array_namespace(data).take(data, rng.integers(0, data.shape[0], size=(n,)), axis=0)
 
 
@@ -171,6 +190,11 @@ def _step(
 ) -> TrainingState:  # fmt: skip
     """One step of training; nothing in it waits for a device."""
     loss, grad = objective(model, state.theta, x0, rng)
+    if loss.shape != () or grad.shape != state.theta.shape:
+        raise ValueError(
+            f"the objective must answer with a loss () and a gradient {tuple(state.theta.shape)}; got shapes "
+            f"{tuple(loss.shape)} and {tuple(grad.shape)}"
+        )
     grad, norm = clip(grad, max_norm)
     theta, optimizer_state = optimizer.update(grad, state.optimizer_state, state.theta)
     average = ema.update(state.average, theta) if ema is not None and state.average is not None else None
@@ -178,16 +202,46 @@ def _step(
     return TrainingState(state.step + 1, theta, loss, norm, first, optimizer_state, average)
 
 
-def _check(state: TrainingState, optimizer: Optimizer, last_good: TrainingState | None) -> None:
+def _check(
+    state: TrainingState, objective: Objective, optimizer: Optimizer, x0: Array, last_good: TrainingState | None
+) -> None:
     loss, norm, first = float(state.loss), float(state.grad_norm), float(state.first_loss)
     if math.isfinite(loss) and math.isfinite(norm) and abs(loss) <= 1e6 * max(abs(first), 1e-30):
         return
     rate = optimizer.rate(state.step) if callable(optimizer.rate) else optimizer.rate
-    advice = "lower the rate or set max_norm"
-    if not math.isfinite(first):
-        advice = "look at the data, the times of the objective and what the model predicts, not at the rate"
     raise DivergenceError(
         f"training diverged by step {state.step}: loss {loss:.4g} (at the start {first:.4g}), gradient norm "
-        f"{norm:.4g}, learning rate {rate:.4g}; {advice}",
+        f"{norm:.4g}, learning rate {rate:.4g}; {_advice(objective, loss, first, x0)}",
         last_good,
     )
+
+
+def _advice(objective: Any, loss: float, first: float, x0: Array) -> str:
+    xp = array_namespace(x0)
+    if not bool(xp.all(xp.isfinite(x0))):
+        return "the data hold numbers that are not finite"
+    if not math.isfinite(first):
+        return "look at the data, the times of the objective and what the model predicts, not at the rate"
+    advice = "lower the rate or set max_norm"
+    if loss < 0 or getattr(objective, "times", None) == FixedTime(0.0):
+        return (
+            "where data repeat, or lie on a line or a surface, a loss without noise has no floor: then take "
+            f"times=FixedTime(sde.time(σ)); else {advice}"
+        )
+    return advice
+
+
+class SpreadWarning(UserWarning):
+    """The data are far from as wide as the model was told."""
+
+
+def _check_spread(model: Any, x0: Array) -> None:
+    """Warn where data_std is more than three times off: the network then sees inputs that are not of unit size."""
+    told = getattr(model, "data_std", None)
+    spread = float(array_namespace(x0).mean(x0 * x0)) ** 0.5
+    if told is not None and not told / 3 <= spread <= 3 * told:
+        warnings.warn(
+            f"the data have deviation {spread:.3g} about 0, the model was made for data_std={told:.3g}: give it theirs",
+            SpreadWarning,
+            stacklevel=3,
+        )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from refscore.arrays import SDE, Array, Rng, Score, Step, at, check_made_for
+from refscore.arrays import SDE, Array, Rng, Score, Step, ask, check_inverse, check_made_for, check_number, settle
 from refscore.reverse import Reverse
 from refscore.samplers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun, RungeKutta
 
@@ -48,6 +48,7 @@ def transition(sde: SDE, t: float, s: float) -> Transition:
     ValueError
         Unless s < t, and there is noise at t, and more than at s: these steps remove noise.
     """
+    t, s = check_number("t", t), check_number("s", s)
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")
     alpha_t, alpha_s, sigma_t, sigma_s = (float(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
@@ -84,7 +85,7 @@ class Ancestral:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
         p = transition(self.sde, t, s)
-        mean = (x + p.sigma_t**2 * p.lost * self.score(x, at(t, x))) / p.a
+        mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
         std = (p.sigma_s if self.variance == "small" else p.sigma_t) * math.sqrt(p.lost)
         return _noisy(mean, std, p, rng), None
 
@@ -107,7 +108,7 @@ class ReverseDiffusion:
         """x (B, ...) at t -> x (B, ...) at s."""
         p = transition(self.sde, t, s)
         variance = p.sigma_t**2 * p.lost
-        return _noisy((2 - p.a) * x + variance * self.score(x, at(t, x)), math.sqrt(variance), p, rng), None
+        return _noisy((2 - p.a) * x + variance * ask(self.score, x, t), math.sqrt(variance), p, rng), None
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class DDIM:
     eta: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_made_for(self.score, self.sde)
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
@@ -135,7 +137,7 @@ class DDIM:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
         p = transition(self.sde, t, s)
-        score = self.score(x, at(t, x))
+        score = ask(self.score, x, t)
         noise = -p.sigma_t * score
         data = (x - p.sigma_t * noise) / p.alpha_t
         c = self.eta * p.sigma_s * math.sqrt(p.lost)
@@ -174,6 +176,7 @@ class DPMSolver:
 
     def __post_init__(self) -> None:
         check_made_for(self.score, self.sde)
+        settle(self, order=0)
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order}")
 
@@ -182,7 +185,7 @@ class DPMSolver:
     ) -> tuple[Array, tuple[Array, float]]:
         """x (B, ...) at t -> x (B, ...) at s; remembers x̂₀ and h."""
         p = transition(self.sde, t, s)
-        m = data = (x + p.sigma_t**2 * self.score(x, at(t, x))) / p.alpha_t
+        m = data = (x + p.sigma_t**2 * ask(self.score, x, t)) / p.alpha_t
         if self.order == 2 and memory is not None and p.h < math.inf:
             before, h = memory
             m = data + 0.5 * p.h / h * (data - before)
@@ -212,7 +215,7 @@ class EDM:
     Raises
     ------
     ValueError
-        Unless churn >= 0, inflate > 0 and low <= high.
+        Unless 0 <= churn <= √2 - 1, inflate > 0 and low <= high.
     """
 
     sde: SDE
@@ -223,9 +226,17 @@ class EDM:
     inflate: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_made_for(self.score, self.sde)
         if not (self.churn >= 0 and self.inflate > 0 and self.low <= self.high):
             raise ValueError(f"need churn >= 0, inflate > 0 and low <= high, got {self}")
+        if self.churn > 0:
+            check_inverse(self.sde)
+        if self.churn > math.sqrt(2) - 1:
+            raise ValueError(
+                f"churn is γ, at most √2 - 1 = 0.414, got {self.churn}; of the S_churn of Karras et al., over N steps, "
+                "it is min(S_churn/N, √2 - 1)"
+            )
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
@@ -247,7 +258,7 @@ class EDM:
     def _slope(self, y: Array, t: float, level: float) -> Array:
         """dy/dς = (y - x̂₀)/ς = -σ s(α y)."""
         alpha = float(self.sde.alpha(t))
-        return -level * alpha * self.score(alpha * y, at(t, y))
+        return -level * alpha * ask(self.score, alpha * y, t)
 
 
 def _noisy(mean: Array, std: float, p: Transition, rng: Rng) -> Array:

@@ -74,6 +74,14 @@ def test_only_the_edges_choose_a_library() -> None:
         assert not heads & {"numpy", "scipy", "cupy", "torch", "jax"} - allowed, module
 
 
+def test_zeros_are_made_and_not_multiplied() -> None:
+    """0 * x is not zero where x is infinite or NaN, and -1 + 0 * x not -1: `constant(value, like)` is."""
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            zero = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, ast.Constant)
+            assert not (zero and node.left.value == 0), f"{module}:{node.lineno}"
+
+
 def test_matplotlib_and_tqdm_are_imported_inside_functions() -> None:
     for module, tree in modules().items():
         top = {

@@ -42,7 +42,7 @@ def test_fourier_lives_beside_the_level(any_backend: TestBackend) -> None:
 
 @pytest.mark.parametrize("n", [0, -2, 1, 7])
 def test_fourier_refuses_odd_numbers_of_features(n: int) -> None:
-    with pytest.raises(ValueError, match=f"even and positive, got {n}"):
+    with pytest.raises(ValueError, match=f"(at least 2|even), got {n}"):
         Fourier(n)
 
 
@@ -57,7 +57,7 @@ def test_fourier_refuses_frequencies_out_of_order(low: float, high: float) -> No
 
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (-1, 2), (1, 1, -1)])
 def test_dense_refuses_sizes_that_cannot_be(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"Dense\(.*at least"):
+    with pytest.raises(ValueError, match=r"n_(in|out|cond) must be an integer of at least"):
         Dense(*sizes)
 
 
@@ -148,12 +148,12 @@ def test_a_net_refuses_rows_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize("widths", [(), (2,), (2, 0), (0, 2), (2, 3, 0, 2)])
 def test_an_mlp_refuses_widths_that_cannot_be(widths: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"widths|Dense"):
+    with pytest.raises(ValueError, match=r"widths|n_(in|out)"):
         MLP(widths)
 
 
 def test_an_mlp_refuses_an_odd_embedding() -> None:
-    with pytest.raises(ValueError, match="even and positive"):
+    with pytest.raises(ValueError, match="must be even"):
         MLP((2, 3, 2), embed=3)
 
 

@@ -116,6 +116,52 @@ def test_an_ema_is_the_weighted_mean_of_what_was_visited(seed: int, steps: int, 
     assert np.max(np.abs(ema.mean(state) - w @ thetas / w.sum())) <= 1e-11
 
 
+PATHS = {
+    "equal": lambda n: 0.3,
+    "a step": lambda n: 1.0 if n < 10 else -0.7,
+    "drift": lambda n: 0.5 + 1e-6 * n,
+    "there and back": lambda n: 1.0 if n % 2 else -1.0,
+    "far once": lambda n: 100.0 if n == 1 else 0.1,
+    "noise": lambda n: math.sin(n * n),
+}
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.999, 0.9999, 0.99999, 1 - 1e-6])
+def test_an_ema_in_float32_is_the_weighted_mean_at_any_decay(decay: float) -> None:
+    """Late steps move it by less than a float32 holds: what was rounded off is not lost."""
+    ema, steps = EMA(decay), 20_000
+    thetas = np.array([[path(n) for path in PATHS.values()] for n in range(steps)], dtype="float32")
+    state = ema.init(thetas[0])
+    for theta in thetas:
+        state = ema.update(state, theta)
+    w = decay ** np.arange(steps - 1.0, -1, -1)
+    wanted = w @ thetas.astype("float64") / w.sum()
+    largest = np.max(np.abs(thetas), axis=0)
+    assert ema.mean(state).dtype == np.float32
+    assert np.max(np.abs(ema.mean(state) - wanted) / largest) <= 1e-6
+    assert abs(state.weight - w.sum()) <= 1e-9 * w.sum()
+
+
+def test_the_state_of_an_ema_knows_its_weight() -> None:
+    """Read with another decay it is the same mean; gone on with another, it is still a weighted mean."""
+    state = EMA(0.9).init(np.zeros(2))
+    for theta in (np.array([1.0, 2.0]), np.array([3.0, 2.0])):
+        state = EMA(0.9).update(state, theta)
+    assert np.array_equal(EMA(0.999).mean(state), EMA(0.9).mean(state))
+    state = EMA(0.5).update(state, np.array([7.0, 2.0]))
+    np.testing.assert_allclose(EMA().mean(state), [(0.45 * 1 + 0.5 * 3 + 7) / 1.95, 2.0], rtol=1e-14)
+
+
+def test_adams_normalisers_meet_their_sums_in_float32() -> None:
+    """A constant gradient moves θ by the rate, whatever its size, up to u/(1 - b2): the rounding of the sum."""
+    g = np.array([1.0, 0.3, 1e-3], dtype="float32")
+    adam, theta = Adam(1.0), np.zeros(3, dtype="float32")
+    state = adam.init(theta)
+    for _ in range(20_000):
+        moved, state = adam.update(g, state, theta)
+    assert np.max(np.abs(moved + 1)) <= 2.0**-24 / (1 - adam.b2) + 1e-5  # eps = 1e-8 beside 1e-3
+
+
 def test_an_ema_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing has been averaged"):
         EMA().mean(EMA().init(np.zeros(2)))
@@ -160,6 +206,8 @@ def test_warmup_cosine_goes_through_its_corners() -> None:
     without = WarmupCosine(0.3, steps=100)
     assert abs(without(1) - 0.15 * (1 + math.cos(math.pi / 100))) <= 1e-16
     assert without(100) == 0.0
+    with pytest.raises(ValueError, match="step 101 is past the last of this schedule, 100, where the rate is 0"):
+        without(101)
 
 
 @given(st.integers(2, 200), st.floats(0, 0.99), st.floats(0, 1))

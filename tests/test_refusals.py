@@ -8,8 +8,10 @@ import pytest
 
 from refscore import (
     DDIM,
+    EDM,
     EMA,
     MLP,
+    OU,
     SGD,
     VE,
     VP,
@@ -36,15 +38,26 @@ from refscore.floor import denoising_floor
 from refscore.langevin import LevelStep
 from refscore.law import GridLaw
 from refscore.levels import FixedTime, Levels
-from refscore.likelihood import interpolate
+from refscore.likelihood import FixedSteps, interpolate
+from refscore.nn import SiLU
 from refscore.parametrisation import LossOf, convert
-from refscore.schedules import level_times
+from refscore.schedules import karras_times, level_times, log_snr_times
 from refscore.train import DivergenceError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((8, 2)).astype("float32")
 NOISY = ScoreModel(MLP((2, 4, 2), embed=4), VP())
 P = mixture("tilted")
+
+
+class WithoutInverse:
+    """What a user writes first: α and σ, and the two coefficients."""
+
+    prior_std = 1.0
+
+    def __init__(self) -> None:
+        vp = VP()
+        self.f, self.g, self.alpha, self.sigma, self.time = vp.f, vp.g, vp.alpha, vp.sigma, vp.time
 
 
 def theta(model: Any, dtype: str = "float32") -> Any:
@@ -130,6 +143,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a class for an EMA": (lambda: train(ema=EMA), TypeError, "ema must be something like EMA"),
     "a seed for an rng": (lambda: train(rng=0), TypeError, "rng must be something like numpy.random.default_rng"),
     "a body for a model": (lambda: train(model=MLP((2, 2))), TypeError, "model must be something like a ScoreModel"),
+    "S_churn for churn": (lambda: EDM(VP(), lambda x, t: -x, churn=40), ValueError, r"it is min\(S_churn/N, √2 - 1\)"),
+    "a beta that leaves nothing": (lambda: VP(0.1, 3000.0), ValueError, "too little to divide by"),
+    "a theta that leaves nothing": (lambda: OU(800.0), ValueError, "too little to divide by"),
+    "an SDE without an inverse": (
+        lambda: log_snr_times(WithoutInverse(), 4), TypeError, "time_at_log_ratio.* WithoutInverse has none",
+    ),
+    "Karras without an inverse": (lambda: karras_times(WithoutInverse(), 4), TypeError, "WithoutInverse has none"),
+    "churn without an inverse": (
+        lambda: EDM(WithoutInverse(), lambda x, t: -x, churn=0.1), TypeError, "WithoutInverse has none",
+    ),
+    "even steps without an inverse": (lambda: FixedSteps(WithoutInverse()), TypeError, "WithoutInverse has none"),
+    "an activation by name": (lambda: MLP((2, 4, 2), activation="tanh"), TypeError, "activation must be a layer"),
+    "an activation class": (lambda: MLP((2, 4, 2), activation=SiLU), TypeError, "activation must be a layer"),
+    "a mask of another library": (
+        lambda: Replace(DDIM(VP(), lambda x, t: -x), VP(), X, [1, 0]), TypeError, "mask must be an array .* got list",
+    ),
     "a class for an objective": (lambda: train(objective=Denoising), TypeError, "objective must be something"),
 }  # fmt: skip
 
@@ -175,3 +204,16 @@ def test_a_step_that_is_a_numpy_number_keeps_float32() -> None:
     for step in (np.float64(0.1), LevelStep(VE(), np.float64(0.1), 1.0)):
         kernel = Langevin(lambda x, t: -x, step)
         assert kernel(X, 0.5, np.random.default_rng(0)).dtype == np.float32
+
+
+def test_a_sampler_of_an_sde_without_an_inverse_runs_where_it_needs_none() -> None:
+    for make in (DDIM, EDM):
+        assert make(WithoutInverse(), lambda x, t: -x)(X, 0.5, 0.4, RNG)[0].shape == X.shape
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int64", "bool"])
+def test_a_mask_may_be_of_any_kind_of_number(kind: str) -> None:
+    known, mask = np.full((8, 2), 7.0, "float32"), np.array([1, 0]).astype(kind)
+    x, _ = Replace(DDIM(VP(), lambda x, t: -x), VP(), known, mask)(X, 0.5, 0.0, RNG)
+    assert np.array_equal(x[:, 0], known[:, 0])
+    assert x.dtype == np.float32

@@ -121,7 +121,7 @@ def test_prior_of_nothing_is_refused(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("lam", [-1e-300, -1.0, math.nan])
 def test_lambda_must_not_be_negative(lam: float) -> None:
-    with pytest.raises(ValueError, match="lam must not be negative"):
+    with pytest.raises(ValueError, match="lam must be finite and not negative"):
         Reverse(VP(), lambda x, t: -x, lam)
 
 
@@ -173,7 +173,7 @@ def test_the_score_is_told_the_time_as_an_array() -> None:
 
 
 def test_vp_inverses_at_the_far_ends() -> None:
-    steep = VP(0.1, 2000.0)
+    steep = VP(0.1, 1200.0)
     assert steep.time_at_log_ratio(360.0) == pytest.approx(steep.time_at_log_ratio(np.array([360.0]))[0], rel=1e-14)
     for sigma in (1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="sigma must lie in"):

@@ -1,6 +1,7 @@
 """The training loop: the same bits again, resumed anywhere, divergence named, bad arguments refused at the call."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -8,13 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import EMA, MLP, SGD, VE, VP, Adam, Denoising, ExactScore, ScoreModel, fit
+from refscore import (
+    EMA,
+    MLP,
+    SGD,
+    VE,
+    VP,
+    Adam,
+    Denoising,
+    ExactScore,
+    Explicit,
+    FiniteDifference,
+    Implicit,
+    ScoreModel,
+    Sliced,
+    fit,
+)
 from refscore.data import mixture
 from refscore.distance import score_error
 from refscore.levels import FixedTime
+from refscore.nn import Net, Tanh
 from refscore.optim import WarmupCosine
 from refscore.simulation import last
-from refscore.train import DivergenceError, TrainingState
+from refscore.train import DivergenceError, SpreadWarning, TrainingState
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.backends import TestBackend
@@ -80,9 +97,9 @@ def test_training_that_was_interrupted_goes_on_from_the_yielded_state() -> None:
 def test_a_state_is_not_changed_by_what_comes_after() -> None:
     states = train(3, ema=EMA(0.9))
     first = next(states)
-    kept = [a.copy() for a in (first.theta, *first.optimizer_state[1:], first.average.total)]
+    kept = [a.copy() for a in (first.theta, *first.optimizer_state[1:], first.average.value, first.average.low)]
     last(states)
-    now = (first.theta, *first.optimizer_state[1:], first.average.total)
+    now = (first.theta, *first.optimizer_state[1:], first.average.value, first.average.low)
     assert all(np.array_equal(a, b) for a, b in zip(now, kept, strict=True))
 
 
@@ -138,7 +155,7 @@ def test_rows_of_the_data_are_drawn_with_replacement_all_alike() -> None:
 def test_steps_on_float32_data_stay_float32(any_backend: TestBackend) -> None:
     data = any_backend.asarray(POINTS, dtype="float32")
     state = last(train(3, any_backend.rng(0), data=data, ema=EMA(0.9), max_norm=1.0))
-    arrays = (state.theta, state.loss, state.grad_norm, *state.optimizer_state[1:], state.average.total)
+    arrays = (state.theta, state.loss, state.grad_norm, *state.optimizer_state[1:], *state.average[2:])
     assert all(a.dtype == data.dtype for a in arrays)
     assert state.loss.shape == state.grad_norm.shape == ()
 
@@ -231,6 +248,91 @@ def test_the_last_step_is_always_looked_at() -> None:
     states = fit(MODEL, poisoned(5, "loss", math.nan), POINTS, Adam(1e-3), np.random.default_rng(0), steps=5, batch=8)
     with pytest.raises(DivergenceError, match="by step 5"):
         last(states)
+
+
+class Growing:
+    """Rows that become NaN from the sixth batch on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def sample(self, rng: Any, n: int) -> Any:
+        self.asked += 1
+        return np.full((n, 2), math.nan if self.asked > 6 else 1.0)
+
+
+def test_what_is_wrong_is_named_when_training_diverges() -> None:
+    """The data, where they are; noise, where a loss has no floor; the rate only where it may be the rate."""
+    clean = ScoreModel(MLP((2, 16, 2)), VP(), predict="score")
+    twins = np.array([[1.0, 0.0], [-1.0, 0.5]])
+    rng = np.random.default_rng(0)
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="data hold numbers that are not finite"):
+        last(fit(MODEL, Denoising(), Growing(), Adam(1e-3), rng, steps=20, batch=8, check_every=1))
+    for objective in (Implicit(), Sliced(), FiniteDifference(step=1e-3)):
+        training = fit(clean, objective, twins, SGD(0.3), rng, steps=3000, batch=8, check_every=1)
+        with np.errstate(all="ignore"), pytest.raises(DivergenceError, match=r"where data repeat.*times=FixedTime"):
+            last(training)
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="lower the rate or set max_norm"):
+        last(fit(clean, Denoising(), POINTS, SGD(1e6), rng, steps=50, batch=8, check_every=1))
+
+
+def test_a_state_of_another_optimizer_is_refused_at_the_call() -> None:
+    state = last(train(2, optimizer=SGD(1e-3)))
+    with pytest.raises(TypeError, match="made with another optimizer: Adam keeps AdamState, start has SGDState"):
+        train(1, start=state)
+    state = last(train(2))
+    with pytest.raises(TypeError, match="SGD keeps SGDState, start has AdamState"):
+        train(1, start=state, optimizer=SGD(1e-3))
+
+
+def test_a_schedule_that_ends_before_the_training_is_refused_at_the_call() -> None:
+    with pytest.raises(ValueError, match="step 11 is past the last of this schedule, 10"):
+        train(11, optimizer=Adam(WarmupCosine(1e-3, 10)))
+    state = last(train(10, optimizer=Adam(WarmupCosine(1e-3, 10))))
+    with pytest.raises(ValueError, match="step 12 is past"):
+        train(2, start=state, optimizer=Adam(WarmupCosine(1e-3, 10)))
+    assert last(train(2, start=state, optimizer=Adam(WarmupCosine(1e-3, 10, end=1e-5)))).step == 12
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1.6, False), (4.0, False), (0.6, False), (157.0, True), (0.01, True)])
+def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(scale: float, warned: bool) -> None:
+    states = train(3, data=scale * np.sign(POINTS))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        last(states)
+    said = [str(w.message) for w in caught if issubclass(w.category, SpreadWarning)]
+    assert len(said) == warned
+    assert not warned or f"the data have deviation {scale:.3g} about 0, the model was made for data_std=1.6" in said[0]
+
+
+class FrameOfData:
+    """What pandas calls a DataFrame, as far as `fit` can see: it has a method `sample`, and means another thing."""
+
+    def sample(self, n: int | None = None, frac: float | None = None) -> Any:
+        raise ValueError("Please enter a value for `frac` OR `n`, not both")
+
+    def to_numpy(self, dtype: str) -> Any:
+        return POINTS.astype(dtype)
+
+
+def test_a_data_frame_is_asked_for_its_numbers() -> None:
+    with pytest.raises(TypeError, match=r"data is a FrameOfData: give its numbers, data.to_numpy\(dtype='float32'\)"):
+        train(1, data=FrameOfData())
+
+
+def test_a_model_without_parameters_trains_to_nothing(any_backend: TestBackend) -> None:
+    """Every objective gives a loss and an empty gradient: such a model is a law that is held against data."""
+    model = ScoreModel(Net((("out", Tanh(), ("x",)),)), VP(), predict="score")
+    data = any_backend.asarray(POINTS, dtype="float32")
+    law = FixedTime(0.5)
+    for objective in (
+        Denoising(times=law), Implicit(times=law), Sliced(times=law), FiniteDifference(times=law),
+        Explicit(lambda x, t: -x, times=law),
+    ):  # fmt: skip
+        state = last(fit(model, objective, data, Adam(1e-3), any_backend.rng(0), steps=2, batch=8, ema=EMA(0.9)))
+        assert state.theta.shape == (0,)
+        assert state.theta.dtype == state.loss.dtype == data.dtype
+        assert np.isfinite(float(any_backend.to_numpy(state.loss)))
 
 
 def test_a_loss_that_grows_less_than_a_million_times_is_no_divergence() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng, check_positive
-from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to
+from refscore.arrays import Array, Params, Rng, check_positive, constant, settle
+from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to, zeros
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Dense:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.n_in, self.n_out) < 1 or self.n_cond < 0:
-            raise ValueError(f"{self}: n_in and n_out must be at least 1, n_cond at least 0")
+        settle(self, n_in=1, n_out=1, n_cond=0)
         check_positive(gain=self.gain)
 
     @property
@@ -50,11 +49,14 @@ class Dense:
             for name, shape in self.shapes.items()
             if name != "b"
         }
-        params["b"] = 0 * params["W"][0, :]
+        params["b"] = constant(0.0, params["W"][0, :])
         return params
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
         """x (..., n_in), e (B or 1, n_cond) -> y (..., n_out), and the cache: the inputs."""
+        if xs[0].shape[-1:] != (self.n_in,) or (xs[-1].ndim != xs[0].ndim and xs[-1].shape[0] != 1):
+            wanted = f"x (..., {self.n_in})" + f" and e of as many axes, (..., {self.n_cond})" * (len(xs) > 1)
+            raise ValueError(f"{self} takes {wanted}; got {', '.join(str(tuple(x.shape)) for x in xs)}")
         y = xs[0] @ params["W"]
         y += params["b"] if len(xs) == 1 else xs[1] @ params["T"] + params["b"]
         return y, xs
@@ -80,7 +82,7 @@ class Dense:
         xp = array_namespace(dydot)
         none: Adjoints = (None,) * len(cache)
         if dy is None:
-            dxs, grads = none, {name: 0 * params[name] for name in self.shapes}
+            dxs, grads = none, zeros(params, self.shapes)
         else:
             dxs, grads = self.backward(params, cache, dy)
         grads["W"] = grads["W"] + xp.matrix_transpose(rows(tape)) @ rows(dydot)
@@ -99,7 +101,7 @@ class Dense:
         xp = array_namespace(params["W"])
         none: Adjoints = (None,) * len(cache)
         if dy is None:
-            dxs, grads = none, {name: 0 * params[name] for name in self.shapes}
+            dxs, grads = none, zeros(params, self.shapes)
         else:
             dxs, grads = self.backward(params, cache, dy)
         for a, da in zip(tape, djet, strict=True):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Array, Params, Rng
+from refscore.arrays import Array, Params, Rng, settle
 from refscore.nn.layer import Adjoints, Grads
 
 
@@ -31,8 +31,9 @@ class Fourier:
     shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def __post_init__(self) -> None:
-        if self.n < 2 or self.n % 2:
-            raise ValueError(f"the number of features must be even and positive, got {self.n}")
+        settle(self, n=2)
+        if self.n % 2:
+            raise ValueError(f"the number of features must be even, got {self.n}")
         if not 0 < self.low < self.high:
             raise ValueError(f"need 0 < low < high, got {self.low}, {self.high}")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Time, views
+from refscore.arrays import Array, Params, Time, constant, views
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.score_model import BoundScore, Scales
 
@@ -50,12 +50,9 @@ class EnergyModel(Scales):
 
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """x (B, n), t (B,) or (1,) -> E (B,), and the cache                                          Eq. (4.1)."""
-        xp = array_namespace(x)
-        c, _, out, level = self.scales(x, t)  # the Gaussian below takes the place of the skip
-        y, cache = self.body.forward(params, c * x, *level)
-        if y.shape != (x.shape[0], 1):
-            raise ValueError(f"the body of an energy answers with one number a sample, (B, 1); got {tuple(y.shape)}")
-        return xp.sum(0.5 * (c * x) ** 2, axis=1) - (out / c * y)[:, 0], (cache, c, out, x)
+        y, cache = self._body(params, x, t)
+        _, c, out, _ = cache
+        return array_namespace(x).sum(0.5 * (c * x) ** 2, axis=1) - (out / c * y)[:, 0], cache
 
     def energy_backward(self, params: Params, cache: Any, dE: Array) -> tuple[Adjoints, Grads]:
         """dE (B,) -> (dx,) and the gradients."""
@@ -84,8 +81,8 @@ class EnergyModel(Scales):
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """x (B, n), t (B,) or (1,) -> s (B, n), and the cache                                        Eq. (4.2)."""
-        E, cache = self.energy(params, x, t)
-        dxs, _ = self.energy_backward(params, cache, -1 + 0 * E)
+        y, cache = self._body(params, x, t)  # not the energy itself, whose square overflows first
+        dxs, _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))
         return dxs[0], cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
@@ -102,7 +99,7 @@ class EnergyModel(Scales):
         products = []
         for k in range(xdot.shape[0]):
             dx, _ = self._second(params, kept, (c * xdot[k, ...])[None, ...])
-            products.append(0 * xdot[k, ...] if dx is None else dx)
+            products.append(constant(0.0, xdot[k, ...]) if dx is None else dx)
         return -(c**2) * xdot + out * xp.stack(products), xdot
 
     def jvp_backward(
@@ -112,7 +109,7 @@ class EnergyModel(Scales):
         kept, c, out, _ = cache
         none = self.no_tangent
         _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))
-        dF = 1 + 0 * dydot[..., :1]  # for each tangent and sample
+        dF = constant(1.0, dydot[..., :1])  # for each tangent and sample
         (dx, *_), (_, (dv, *_), _), grads = self.body.jet_backward(params, kept, jet_tape, None, (None, None, dF))
         dx, dxdot = times(c, dx), plus(-(c**2) * dydot, times(c, dv))
         if dy is not None:
@@ -121,8 +118,16 @@ class EnergyModel(Scales):
             grads = {name: grads[name] + more_grads[name] for name in grads}
         return (dx,), (dxdot,), grads
 
+    def _body(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
+        """F(c x, ℓ) (B, 1), and the cache."""
+        c, _, out, level = self.scales(x, t)  # the Gaussian of the energy takes the place of the skip
+        y, cache = self.body.forward(params, c * x, *level)
+        if y.shape != (x.shape[0], 1):
+            raise ValueError(f"the body of an energy answers with one number a sample, (B, 1); got {tuple(y.shape)}")
+        return y, (cache, c, out, x)
+
     def _second(self, params: Params, cache: Any, v: Array) -> tuple[Array | None, Grads]:
         """The body's Hessian times v (1, B, n), and the gradient in θ of its derivative along v."""
         _, tape = self.body.jvp(params, cache, v, *self.no_tangent)
-        (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, 1 + 0 * v[..., :1])
+        (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, constant(1.0, v[..., :1]))
         return dx, grads

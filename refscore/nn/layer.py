@@ -18,11 +18,12 @@ two passes more, along two tangents u and v at once and a second-order one w (ch
     jet_backward   the transpose of the derivative of (y, y_u, y_v, y_w), in x, u, v, w and θ
 """
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng, Shapes
+from refscore.arrays import Array, Params, Rng, Shapes, constant
 
 Grads = dict[str, Array]
 Adjoints = tuple[Array | None, ...]
@@ -68,6 +69,11 @@ class HasJets(Protocol):
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
         """dy and (dy_u, dy_v, dy_w) -> (dx for each input, (du, dv, dw) for each input, gradients)."""
+
+
+def zeros(params: Params, names: Iterable[str]) -> Grads:
+    """The gradients of parameters that nothing depends on."""
+    return {name: constant(0.0, params[name]) for name in names}
 
 
 def rows(x: Array) -> Array:

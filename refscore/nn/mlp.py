@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from refscore.arrays import check_count
 from refscore.nn.activation import SiLU
 from refscore.nn.dense import Dense
 from refscore.nn.embed import Fourier
@@ -26,6 +27,8 @@ class MLP(Net):
 
     Raises
     ------
+    TypeError
+        For an activation that is not a layer.
     ValueError
         For fewer than two widths, or widths or embed that their layers refuse.
     """
@@ -33,6 +36,9 @@ class MLP(Net):
     def __init__(self, widths: Sequence[int], embed: int = 0, activation: Layer | None = None) -> None:
         if len(widths) < 2:
             raise ValueError(f"widths must name at least input and output, got {tuple(widths)}")
+        if activation is not None and (isinstance(activation, type) or not hasattr(activation, "jvp_backward")):
+            raise TypeError(f"activation must be a layer, SiLU(), Tanh() or Softplus(); got {activation!r}")
+        embed = check_count("embed", embed, 0)
         rows: list[Row] = [("embed", Fourier(embed), ("level",))] if embed else []
         condition = ("embed",) if embed else ()
         h = "x"

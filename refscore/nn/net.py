@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from refscore.arrays import Array, Params, Rng
-from refscore.nn.layer import Adjoints, Grads, HasJets, Jet, Layer, plus
+from refscore.nn.layer import Adjoints, Grads, HasJets, Jet, Layer, plus, zeros
 
 Row = tuple[str, Layer, Sequence[str]]
 
@@ -89,7 +89,7 @@ class Net:
         for (name, layer, inputs), kept in zip(reversed(self.rows), reversed(cache), strict=True):
             own = _own(params, name, layer)
             if (dv := d.pop(name, None)) is None:
-                dxs, own_grads = (None,) * len(inputs), {key: 0 * value for key, value in own.items()}
+                dxs, own_grads = (None,) * len(inputs), zeros(own, own)
             else:
                 dxs, own_grads = layer.backward(own, kept, dv)
             _collect(d, grads, name, inputs, dxs, own_grads)
@@ -125,7 +125,7 @@ class Net:
             elif dv is not None:
                 (dxs, own_grads), dxdots = layer.backward(own, kept, dv), none
             else:
-                dxs, dxdots, own_grads = none, none, {key: 0 * value for key, value in own.items()}
+                dxs, dxdots, own_grads = none, none, zeros(own, own)
             _collect(d, grads, name, inputs, dxs, own_grads)
             _collect(ddot, {}, name, inputs, dxdots, {})
         return tuple(d.get(i) for i in self.inputs), tuple(ddot.get(i) for i in self.inputs), grads
@@ -168,7 +168,7 @@ class Net:
             elif dv is not None:
                 dxs, own_grads = layer.backward(own, kept, dv)
             else:
-                dxs, own_grads = none, {key: 0 * value for key, value in own.items()}
+                dxs, own_grads = none, zeros(own, own)
             _collect(d, grads, name, inputs, dxs, own_grads)
             for each, adjoints in zip(djets, below, strict=True):
                 _collect(each, {}, name, inputs, adjoints, {})

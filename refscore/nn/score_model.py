@@ -13,8 +13,10 @@ from refscore.arrays import (
     at,
     check_positive,
     flat,
+    is_number,
     namespace,
     per_sample,
+    settle,
     views,
 )
 from refscore.nn.layer import Adjoints, Grads, plus, times
@@ -46,6 +48,7 @@ class Scales:
     predict: str = "noise"
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(data_std=self.data_std)
         if self.predict not in PARAMETRISATIONS:
             raise ValueError(f"predict must be one of {', '.join(PARAMETRISATIONS)}; got {self.predict!r}")
@@ -57,11 +60,11 @@ class Scales:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Array:
         """Initial parameters as one flat vector θ."""
-        return flat(self.body.init(rng, dtype), self.shapes)
+        return flat(self.body.init(rng, dtype), self.shapes, rng.standard_normal((0,), dtype=dtype))
 
     def scales(self, x: Array, t: Time) -> tuple[Array, Array | None, Array, tuple[Array, ...]]:
         """c, skip (None where it is 0) and factor, shaped to multiply x, and the level if the body reads one."""
-        if isinstance(t, (float, int)) and t == 0:
+        if is_number(t) and t == 0:
             self.check_clean()
         t = at(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)

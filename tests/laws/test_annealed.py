@@ -321,7 +321,7 @@ def test_levels_are_walked_downwards_and_the_last_is_kept() -> None:
         (math.nan, 1.0, 3, "step must be positive"),
         (0.1, 0.0, 3, "last must be positive"),
         (0.1, math.inf, 3, "last must be positive"),
-        (0.1, 1.0, 0, "n must be an integer of at least 1, got 0"),
+        (0.1, 1.0, 0, "moves must be an integer of at least 1, got 0"),
     ],
 )
 def test_walks_that_are_none_are_refused(step: float, low: float, moves: int, words: str) -> None:

@@ -366,7 +366,7 @@ def test_on_every_back_end_and_shape(any_backend: TestBackend) -> None:
     ("x0", "samples", "t_min", "message"),
     [
         (np.zeros(3), 10, 0.01, "at least 2 axes"),
-        (np.zeros((1, 1)), 1, 0.01, "samples must be at least 2, got 1"),
+        (np.zeros((1, 1)), 1, 0.01, "samples must be an integer of at least 2, got 1"),
         (np.zeros((1, 1)), 10, 0.0, "t_min must lie in"),
     ],
 )

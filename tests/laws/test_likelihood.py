@@ -400,7 +400,10 @@ def test_densities_may_exceed_one_and_bits_may_be_negative() -> None:
     assert bits_per_dim(peak, 1)[0] < 0
     assert bits_per_dim(peak, 1, 1 / 256)[0] == bits_per_dim(peak, 1)[0] + 8  # the offset of 8-bit data in [0, 1]
     assert bits_per_dim(peak, 1, 1 / 128)[0] == bits_per_dim(peak, 1)[0] + 7
-    for wrong, message in (((peak, 0), "dim must be at least 1"), ((peak, 1, 0.0), "bins must be positive")):
+    for wrong, message in (
+        ((peak, 0), "dim must be an integer of at least 1"),
+        ((peak, 1, 0.0), "bins must be positive"),
+    ):
         with pytest.raises(ValueError, match=message):
             bits_per_dim(*wrong)
 

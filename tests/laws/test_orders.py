@@ -167,7 +167,7 @@ def test_karras_times_take_the_highest_level_there_is_and_no_more() -> None:
      (5, 80, 0.1, math.inf)],
 )  # fmt: skip
 def test_karras_times_refuse(n: int, high: float, low: float, rho: float) -> None:
-    with pytest.raises(ValueError, match="need n >= 2, high > low > 0 and finite rho > 0"):
+    with pytest.raises(ValueError, match=r"need high > low > 0 and finite rho > 0|n must be an integer of at least 2"):
         karras_times(VP(), n, high, low, rho)
 
 
@@ -177,7 +177,7 @@ def test_quadratic_times_are_equal_steps_of_the_root(n: int, t_min: float) -> No
     assert (times[0], times[-1], len(times)) == (1.0, t_min, n + 1)
     np.testing.assert_allclose(-np.diff(np.sqrt(times)), (1 - math.sqrt(t_min)) / n, rtol=0, atol=1e-14)
     for bad in ((0, 0.1), (3, 1.0), (3, -0.1), (3, math.nan)):
-        with pytest.raises(ValueError, match=r"n must be at least 1|t_min must lie in"):
+        with pytest.raises(ValueError, match=r"n must be an integer of at least 1|t_min must lie in"):
             quadratic_times(*bad)
 
 

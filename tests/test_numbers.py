@@ -1,0 +1,287 @@
+"""Numbers that users hand over: NumPy's own do not widen float32, counts are integers, whoever made them."""
+
+import dataclasses
+import importlib
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+import refscore
+from refscore import (
+    DDIM,
+    EDM,
+    MLP,
+    OU,
+    VE,
+    VP,
+    Adam,
+    Ancestral,
+    Denoising,
+    DPMSolver,
+    ExactScore,
+    FiniteDifference,
+    Forward,
+    GaussianMixture,
+    Langevin,
+    Reverse,
+    ReverseDiffusion,
+    ScoreModel,
+    Sliced,
+    fit,
+    log_likelihood,
+    prior,
+    simulate,
+)
+from refscore.arrays import check_count, check_number
+from refscore.chains import Chain
+from refscore.conditional import Guided, Replace
+from refscore.contrastive import FromNoise, MaximumLikelihood
+from refscore.distance import sliced_wasserstein
+from refscore.elbo import decoder, elbo
+from refscore.langevin import LevelStep, SNRLangevin
+from refscore.levels import FixedTime, Levels, SigmaPower, UniformLogSNR, UniformTime, unweighted
+from refscore.likelihood import FixedSteps, bits_per_dim, decode, encode, interpolate
+from refscore.nn.dense import Dense
+from refscore.nn.embed import Fourier
+from refscore.nn.layer import zeros
+from refscore.optim import SGD, WarmupCosine, clip
+from refscore.parametrisation import LossOf, affine, convert
+from refscore.reverse import denoise
+from refscore.samplers import AnnealedLangevin, Repeat, Stay
+from refscore.schedules import geometric_levels, karras_times, level_times, log_snr_times, uniform_times
+from refscore.sde import SDES
+from refscore.simulation import last
+from refscore.transitions import SAMPLERS
+
+WRITERS: dict[str, Callable[[float], Any]] = {
+    "float64": np.float64, "float32": np.float32, "0-d": np.asarray, "0-d float32": lambda v: np.asarray(v, "float32"),
+}  # fmt: skip
+each_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+X = np.random.default_rng(0).standard_normal((8, 2)).astype("float32")
+P = GaussianMixture(np.ones(1, "float32"), np.zeros((1, 2), "float32"), np.ones(1, "float32"))
+MODEL = ScoreModel(MLP((2, 4, 2), embed=2), VP())
+
+
+def score(x: Any, t: Any) -> Any:
+    return -x
+
+
+# What a class needs besides its defaults; and those whose numbers nobody hands over.
+EXAMPLES: dict[str, Any] = {
+    "Chain": Chain((1.0, 0.5), (0.0, 0.8)), "Reverse": Reverse(VP(), score), "Langevin": Langevin(score, 0.1),
+    "LevelStep": LevelStep(VE(), 0.1, 1.0), "SNRLangevin": SNRLangevin(score, 0.1), "Levels": Levels((2.0, 1.0)),
+    "FixedTime": FixedTime(0.5), "SigmaPower": SigmaPower(2.0), "DDIM": DDIM(VP(), score),
+    "EDM": EDM(VP(), score, 0.1, 0.2, 0.9, 1.1),
+    "DPMSolver": DPMSolver(VP(), score), "Repeat": Repeat(Langevin(score, 0.1), 2), "Fourier": Fourier(4),
+    "AnnealedLangevin": AnnealedLangevin(score, VE(), 0.1, 1.0, 3), "Dense": Dense(2, 3, 1),
+    "FixedSteps": FixedSteps(VP(), 9),
+    "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
+    "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
+    "Guided": Guided(score, score, 2.0), "LossOf": LossOf("noise"), "Scales": MODEL, "ScoreModel": MODEL,
+    "EnergyModel": refscore.EnergyModel(MLP((2, 1)), VP()), "Replace": Replace(DDIM(VP(), score), VP(), X, X * 0, 2),
+}  # fmt: skip
+RESULTS = {  # what functions answer with, or the edges print
+    "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
+    "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
+}  # fmt: skip
+
+
+def nouns() -> Iterator[type]:
+    """Every dataclass of the package that has a field of a number."""
+    for module in pkgutil.walk_packages(refscore.__path__, "refscore."):
+        if not module.name.endswith("__main__"):
+            for thing in vars(importlib.import_module(module.name)).values():
+                own = dataclasses.is_dataclass(thing) and isinstance(thing, type) and thing.__module__ == module.name
+                if own and any(float in kinds(f) or int in kinds(f) for f in dataclasses.fields(thing)):
+                    yield thing
+
+
+def kinds(field: Any) -> list[Any]:
+    """What a field may hold: the parts of a union, or of a tuple."""
+    return [field.type, *get_args(field.type)]
+
+
+NOUNS = [noun for noun in nouns() if noun.__name__ not in RESULTS and not inspect.isabstract(noun)]
+
+
+def example(noun: type) -> Any:
+    return EXAMPLES[noun.__name__] if noun.__name__ in EXAMPLES else noun()
+
+
+@each_writer
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda n: n.__name__)
+def test_every_noun_keeps_python_numbers(noun: type, write: Callable[[float], Any]) -> None:
+    made, fields = example(noun), [f for f in dataclasses.fields(noun) if f.init]
+    given = {f.name: getattr(made, f.name) for f in fields}
+    changed = dict(given)
+    for field in fields:
+        value, of = given[field.name], kinds(field)
+        if isinstance(value, float) and float in of:
+            changed[field.name] = write(value)
+        elif isinstance(value, tuple) and float in of:
+            changed[field.name] = tuple(write(v) for v in value)
+        elif isinstance(value, int) and int in of and not isinstance(value, bool):
+            changed[field.name] = np.int64(value)
+    assert any(changed[name] is not given[name] for name in given)
+    again = noun(**changed)
+    for name, value in given.items():
+        if changed[name] is not value:
+            kept = getattr(again, name)
+            kept, value = (kept, value) if isinstance(value, tuple) else ((kept,), (value,))
+            assert all(type(k) is type(v) for k, v in zip(kept, value, strict=True)), (name, kept)
+            np.testing.assert_allclose(kept, value, rtol=1e-7)
+
+
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda n: n.__name__)
+@pytest.mark.parametrize("bad", ["1.0", True, 1j, np.ones(1), [1.0]], ids=repr)
+def test_what_is_no_number_is_refused_by_name(noun: type, bad: Any) -> None:
+    made, fields = example(noun), [f for f in dataclasses.fields(noun) if f.init]
+    given = {f.name: getattr(made, f.name) for f in fields}
+    for field in fields:
+        number = isinstance(given[field.name], (float, int)) and not isinstance(given[field.name], bool)
+        if number and (float in kinds(field) or int in kinds(field)):
+            with pytest.raises((TypeError, ValueError), match=rf"{field.name} must be an? (number|integer)"):
+                noun(**{**given, field.name: bad})
+
+
+# ------------------------------------------------------------------ functions
+
+
+def walked(step: Any, times: Any = (1.0, 0.5, 0.25)) -> Any:
+    return last(simulate(step, X, times, np.random.default_rng(0)))
+
+
+def trained(objective: Any, optimizer: Any, **more: Any) -> Any:
+    return last(fit(MODEL, objective, X, optimizer, np.random.default_rng(0), steps=2, batch=4, **more)).theta
+
+
+CALLS: dict[str, Callable[[Callable[[float], Any]], Any]] = {
+    "prior": lambda w: prior(VE(w(0.01), w(50.0)), (4, 2), np.random.default_rng(0)),
+    "prior of OU": lambda w: prior(OU(w(5.0), w(3.0)), (4, 2), np.random.default_rng(0)),
+    "model": lambda w: ScoreModel(MLP((2, 4, 2), embed=2), VP(w(0.1), w(20.0)), data_std=w(1.5)).bind(
+        MODEL.init(np.random.default_rng(0))
+    )(X, w(0.5)),
+    "exact score": lambda w: ExactScore(P, VP())(X, w(0.5)),
+    "exact jvp": lambda w: ExactScore(P, VP()).jvp(X, w(0.5), X[None])[1],
+    "denoise": lambda w: denoise(score, VP(), X, w(0.5)),
+    "drift": lambda w: Reverse(VP(), score, w(0.5)).drift(X, w(0.5)),
+    "noise": lambda w: Reverse(VP(), score, w(0.5)).noise(X, w(0.5)) * X,
+    "forward": lambda w: Forward(VP()).drift(X, w(0.5)) + Forward(VP()).noise(X, w(0.5)) * X,
+    "convert": lambda w: convert(X, X, w(0.5), VP(), "noise", "F", w(0.5)),
+    "guided": lambda w: Guided(score, score, w(2.0))(X, w(0.5)),
+    "langevin": lambda w: Langevin(score, w(0.1))(X, 0.5, np.random.default_rng(0)),
+    "langevin by a function": lambda w: Langevin(score, lambda t: w(0.1))(X, 0.5, np.random.default_rng(0)),
+    "snr": lambda w: SNRLangevin(score, w(0.1))(X, 0.5, np.random.default_rng(0)),
+    "annealed": lambda w: walked(
+        AnnealedLangevin(score, VE(), w(0.1), w(0.5), 2), level_times(VE(), [w(2.0), w(1.0), w(0.5)])
+    ),
+    "eta": lambda w: walked(DDIM(VP(), score, w(0.5))),
+    "churn": lambda w: walked(EDM(VP(), score, w(0.1), w(0.01), w(50.0), w(1.007))),
+    "uniform grid": lambda w: walked(ReverseDiffusion(VP(), score), uniform_times(4, w(0.1))),
+    "log snr grid": lambda w: walked(Ancestral(VP(), score), log_snr_times(VP(), 4, w(0.1))),
+    "karras grid": lambda w: walked(Ancestral(VP(), score), karras_times(VP(), 4, w(80.0), w(0.002), w(7.0))),
+    "levels": lambda w: walked(Stay(), level_times(VE(), geometric_levels(w(2.0), w(0.5), 3))),
+    "encode": lambda w: encode(score, VP(), X, w(0.1), FixedSteps(VP(), 2)),
+    "decode": lambda w: decode(score, VP(), X, w(0.1), FixedSteps(VP(), 2)),
+    "interpolate": lambda w: interpolate(score, VP(), X, X, w(0.5), w(0.1), FixedSteps(VP(), 2)),
+    "likelihood": lambda w: log_likelihood(
+        ExactScore(P, OU(w(5.0), w(3.0))), OU(w(5.0), w(3.0)), X, t_min=w(0.1), solve=FixedSteps(OU(5.0, 3.0), 2)
+    ).value,
+    "bits": lambda w: bits_per_dim(X[:, 0], 2, w(1 / 128)),
+    "elbo": lambda w: elbo(score, VE(w(0.01), w(50.0)), X, np.random.default_rng(0), 3, w(0.1)).error,
+    "decoder": lambda w: decoder(score, VP(), X, X, w(0.5)),
+    "clip": lambda w: clip(X[:, 0], w(0.1))[0],
+    "train": lambda w: trained(
+        Denoising(weight=SigmaPower(w(2.0)), times=UniformTime(w(0.1))), Adam(w(0.1), w(0.9), w(0.99), w(1e-8)),
+        ema=refscore.EMA(w(0.9)), max_norm=w(1.0),
+    ),
+    "train by SGD": lambda w: trained(FiniteDifference(times=FixedTime(w(0.5)), step=w(0.01)), SGD(w(0.1), w(0.9))),
+    "rate by a function": lambda w: trained(Sliced(times=Levels([w(0.9), w(0.5)])), Adam(lambda step: w(0.1))),
+    "weights of a loss": lambda w: trained(
+        Denoising(weight=LossOf("F", w(0.5)), times=UniformLogSNR(w(0.1))), Adam(WarmupCosine(w(0.1), 2, 1, w(0.01)))
+    ),
+}  # fmt: skip
+
+
+@each_writer
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_float32_stays_float32_whoever_made_the_numbers(call: Any, write: Callable[[float], Any]) -> None:
+    found, wanted = call(write), call(float)
+    assert found.dtype == wanted.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+
+
+@each_writer
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_step_takes_numbers_of_any_kind(name: str, write: Callable[[float], Any]) -> None:
+    t, s = write(0.5), write(0.25)
+    if isinstance(t, np.ndarray):
+        t, s = t[()], s[()]
+    moved, _ = SAMPLERS[name](VP(), score)(X, t, s, np.random.default_rng(0))
+    wanted, _ = SAMPLERS[name](VP(), score)(X, 0.5, 0.25, np.random.default_rng(0))
+    assert moved.dtype == np.float32
+    np.testing.assert_allclose(moved, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_program_whose_scale_numpy_computed_trains_in_float32() -> None:
+    """ScoreModel(..., data_std=raw.std()): what a newcomer writes first."""
+    raw = np.random.default_rng(0).standard_normal((100, 2))
+    model = ScoreModel(MLP((2, 4, 2), embed=2), VP(*np.array([0.1, 20.0])), data_std=raw.std())
+    state = last(fit(model, Denoising(), raw.astype("float32"), Adam(1e-3), np.random.default_rng(0), steps=2))
+    x = prior(model.sde, (4, 2), np.random.default_rng(0))
+    made = last(simulate(DDIM(model.sde, model.bind(state.theta)), x, log_snr_times(model.sde, 3), None))
+    assert state.theta.dtype == state.loss.dtype == made.dtype == np.float32
+    assert sliced_wasserstein(made, raw[:4].astype("float32"), np.random.default_rng(0)) > 0
+
+
+def test_counts_are_integers_of_any_library() -> None:
+    for value in (3, np.int64(3), np.uint8(3), np.asarray(3)):
+        assert check_count("n", value) == 3
+        assert type(check_count("n", value)) is int
+    for value in (0, True, 3.0, np.float64(3), "3", None, np.ones(2, "int64")):
+        with pytest.raises(ValueError, match="n must be an integer of at least 1, got"):
+            check_count("n", value)
+    assert check_number("a", np.asarray(1.5)) == 1.5
+
+
+# ------------------------------------------------------------------ constants
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_an_sde_answers_a_number_with_a_float_and_an_array_with_its_like(sde: Any) -> None:
+    for name in ("f", "g", "alpha", "sigma"):
+        for t in (0, 1, 0.5, np.float64(0.5), np.float32(0.5)):
+            assert type(getattr(sde, name)(t)) is float, (name, t)
+        found = getattr(sde, name)(np.array([0.25, 0.5], "float32"))
+        assert (found.shape, found.dtype) == ((2,), np.float32), name
+    for inverse in (sde.time, sde.time_at_log_ratio):
+        assert type(inverse(np.float64(0.5))) is float
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, -math.inf, 3.0])
+def test_constants_are_made_whatever_they_stand_beside(value: float) -> None:
+    for weight in (unweighted, lambda sde, t: affine("score", sde, t)[1]):
+        assert np.array_equal(weight(VP(), np.full(3, value)), np.ones(3))
+    params = {"W": np.full((2, 3), value), "b": np.full(3, value)}
+    assert all(np.array_equal(v, np.zeros_like(v)) for v in zeros(params, params).values())
+    state = Adam().init(np.full(3, value))
+    assert not state.m.any()
+    assert not state.v.any()
+    assert not SGD().init(np.full(3, value)).m.any()
+    assert not refscore.EMA().init(np.full(3, value)).value.any()
+
+
+def test_the_score_of_an_energy_is_finite_where_the_energy_is_not() -> None:
+    """½ ‖x‖² overflows in float32 at 2e19; its gradient is x."""
+    model = refscore.EnergyModel(MLP((2, 4, 1), embed=2), VP())
+    score = model.bind(model.init(np.random.default_rng(0)))
+    x = np.array([[3e19, -3e19], [1.0, 2.0]], "float32")
+    with np.errstate(all="raise", under="ignore"):
+        s, sdot = score.jvp(x, 0.5, np.ones((1, 2, 2), "float32"))
+    np.testing.assert_allclose(s[0], -x[0], rtol=1e-4)
+    assert np.isfinite(sdot).all()
