@@ -47,6 +47,12 @@ class GaussianMixture:
     full covariance of condition above 1e14 counts as singular: ask `score(x, alpha, sigma)` of the
     mixture before the noise, which sees the variances exactly, rather than of `diffuse(alpha, sigma)`.
 
+    Second derivatives (`score_jvp`, `divergence`) keep the same bound relative to the terms that they sum,
+    Σ_k r_k (|g_k - s|² + tr S_k⁻¹); the posterior's mean relative to √E|x₀|², its covariance to its trace. The
+    squares of components of one covariance are rounded alike only up to |x - m| = σ/√u (1e8 σ, or 4e3 σ in
+    float32): farther out r_k cannot choose between them, which may cost their distance in a posterior mean, and
+    its square over σ⁴ in a second derivative.
+
     Raises
     ------
     TypeError
@@ -155,21 +161,17 @@ class GaussianMixture:
         """
         xp = array_namespace(x)
         g, r, variances = self._pull(x, alpha, sigma)
-        # In each component's own axes; s is turned into them, v as well.
-        s = xp.sum(self._out(r[:, None, :] * g), axis=0)
-        away = g - self._in(xp.expand_dims(s, axis=0))
-        v = self._in(xp.expand_dims(xp.matrix_transpose(v), axis=-3))  # (..., K or 1, D, B)
-        along = xp.sum(away * v, axis=-2, keepdims=True)
-        r = r[:, None, :]
-        terms = self._out((r * away) * along - r * v / variances)
+        away, r = _apart(self._out(g), r), r[:, None, :]
+        v = xp.expand_dims(xp.matrix_transpose(v), axis=-3)  # (..., 1, D, B)
+        along = xp.sum((r * away) * v, axis=-2, keepdims=True)  # r first: where it is 0, |g_k - s|² may be too large
+        terms = away * along - self._out(r * self._in(v) / variances)
         return xp.matrix_transpose(xp.sum(terms, axis=-3))
 
     def divergence(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """div s = ∆ log p = Σ_k r_k (|g_k - s|² - tr S_k⁻¹), x (B, D) -> (B,)           Eq. (1.12)."""
         xp = array_namespace(x)
         g, r, variances = self._pull(x, alpha, sigma)
-        s = xp.sum(self._out(r[:, None, :] * g), axis=0)
-        away = g - self._in(xp.expand_dims(s, axis=0))
+        away = _apart(self._out(g), r)
         spread = xp.sum((r[:, None, :] * away) * away, axis=1)
         trace = xp.sum(1 / variances, axis=1) * (self.dim // variances.shape[1])
         return xp.sum(spread - r * trace, axis=0)
@@ -186,7 +188,7 @@ class GaussianMixture:
         """Cov[x₀ | α x₀ + σ z = x]: within components plus between their means, (B, D) -> (B, D, D)."""
         xp = array_namespace(x)
         means, r, within = self._posteriors(x, alpha, sigma)
-        between = means - xp.sum(r[:, None, :] * means, axis=0)
+        between = _apart(means, r)
         # Everything once more with samples first: (B, K, D).
         between, r = xp.permute_dims(between, (2, 0, 1)), xp.matrix_transpose(r)[:, :, None]
         cov = xp.matmul(xp.matrix_transpose(r * between), between)
@@ -202,9 +204,9 @@ class GaussianMixture:
         """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
         xp = array_namespace(x)
         means, r, within = self._posteriors(x, alpha, sigma)
-        between = means - xp.sum(r[:, None, :] * means, axis=0)
+        between = _apart(means, r)
         trace = xp.sum(within, axis=1) * (self.dim // within.shape[1])
-        return xp.sum(r * (trace + xp.sum(between * between, axis=1)), axis=0)
+        return xp.sum(r * trace + xp.sum((r[:, None, :] * between) * between, axis=1), axis=0)
 
     # -------------------------------------------------------------- inside: (K, D, B)
 
@@ -282,6 +284,18 @@ def _softmax(log_joint: Array) -> Array:
     xp = array_namespace(log_joint)
     e = xp.exp(log_joint - xp.max(real(log_joint), axis=0))
     return e / xp.sum(e, axis=0)
+
+
+def _apart(a: Array, r: Array) -> Array:
+    """a_k - Σ_j r_j a_j, for a (K, D, B) in common coordinates and r (K, B).
+
+    Measured from the likeliest component, so that the difference is exactly 0 where that one has all, or where
+    all a_k are the same: rounding of a, far out, would be squared.
+    """
+    xp = array_namespace(a)
+    likeliest = xp.argmax(real(r), axis=0)[None, None, :]
+    a = a - xp.take_along_axis(a, likeliest, axis=0)
+    return a - xp.sum(r[:, None, :] * a, axis=0)
 
 
 def _check_parameters(weights: Array, means: Array, covariances: Array) -> None:

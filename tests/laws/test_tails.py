@@ -54,6 +54,83 @@ def test_score_and_density_are_exact_in_the_tails(name: str) -> None:
                 assert abs(value - log_p) <= slack * (1 + abs(log_p)), row
 
 
+def relative(found: np.ndarray, expected: object, size: float) -> float:
+    return float(np.linalg.norm((found - np.asarray(expected)) / size))
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_second_derivatives_and_posteriors_are_exact_in_the_tails(name: str) -> None:
+    """Relative to the terms that are summed: tr S⁻¹ and |g - s|² for derivatives, E|x₀|² for the posterior."""
+    p = MIXTURES[name]
+    upper = np.triu_indices(p.dim)
+    for row in (row for row in TABLE["rows"] if row["mixture"] == name):
+        a, s, x = row["alpha"], row["sigma"], np.asarray([row["x"]])
+        allowed = 1e-7 if row["between"] else 1e-12 + 10 * U * condition(p, a, s)
+        v = np.asarray([[1.0, -2.0, 0.5]])[:, : p.dim]
+        S = np.broadcast_to(a**2 * p.variances + s**2, p.means.shape)
+        size = row["divergence"] + 2 * float(p.responsibilities(x, a, s)[0] @ np.sum(1 / S, axis=1))
+        for q, level in ((p.diffuse(a, s), ()), (p, (a, s)), (p, (np.asarray([a]), np.asarray([s])))):
+            assert relative(q.divergence(x, *level), row["divergence"], size) <= allowed, row
+            assert relative(q.score_jvp(x, v, *level)[0], row["jvp"], size) <= 3 * allowed, row  # |v| <= 2.3
+        if name.startswith("points") and np.linalg.norm(x - a * p.means, axis=1).max() > s / math.sqrt(U):
+            continue  # too far to tell modes of one covariance apart by their squares, as the docstring says
+        cov = np.zeros((p.dim, p.dim))
+        cov[upper] = cov.T[upper] = row["cov"]
+        trace, largest = float(np.trace(cov)), float(np.abs(row["mean"]).max())
+        spread = math.hypot(largest, math.sqrt(trace))
+        assert relative(p.posterior_mean(x, a, s)[0], row["mean"], spread) <= 2 * allowed, row
+        if trace > 0:
+            assert relative(p.posterior_cov(x, a, s)[0], cov, trace) <= allowed, row
+            assert relative(p.posterior_variance(x, a, s), trace, trace) <= allowed, row
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_one_gaussian_no_second_order_quantity_knows_how_far_x_is(kind: str, dtype: str) -> None:
+    """Also of three that are the same, where no component has all."""
+    C = {"full": [[0.8, 0.3], [0.3, 0.5]], "diagonal": [0.8, 0.5], "isotropic": 0.5}[kind]
+    divergence = {"full": -1.3 / 0.31, "diagonal": -3.25, "isotropic": -4.0}[kind]
+    u = float(np.finfo(dtype).eps)
+    for weights in ([1.0], [0.2, 0.3, 0.5]):
+        K = len(weights)
+        p = GaussianMixture(*(np.asarray(a, dtype=dtype) for a in (weights, [[0.0, 0.0]] * K, [C] * K)))
+        r = np.logspace(0, 150 if dtype == "float64" else 18, 31)
+        x = (r[:, None] * np.asarray([1.0, -0.7])).astype(dtype)
+        v = np.ones_like(x)
+        assert p.divergence(x) == pytest.approx(np.full(31, divergence), rel=8 * u)
+        for found in (p.score_jvp(x, v), p.posterior_cov(x, 0.5, 0.3), p.posterior_variance(x, 0.5, 0.3)):
+            assert np.abs(found - found[:1]).max() <= 8 * u * np.abs(found).max()
+
+
+@given(seeds, st.integers(1, 3), st.sampled_from(KINDS), st.floats(0.0, 18.0))
+def test_second_order_quantities_of_float32_are_those_of_float64_far_out(
+    seed: int, dim: int, kind: str, distance: float
+) -> None:
+    narrow = random_mixture(seed, dim, 3, kind, low=0.3)
+    narrow = GaussianMixture(*(a.astype("float32") for a in (narrow.weights, narrow.means, narrow.covariances)))
+    weights = narrow.weights.astype("float64")
+    wide = GaussianMixture(
+        weights / weights.sum(), narrow.means.astype("float64"), narrow.covariances.astype("float64")
+    )
+    x = (10.0**distance * np.random.default_rng(seed).standard_normal((20, dim))).astype("float32")
+    decided = wide.responsibilities(x.astype("float64"), 0.5, 0.3).max(axis=1) == 1  # between modes: the odds decide
+    decided &= narrow.responsibilities(x, 0.5, 0.3).max(axis=1) == 1
+    for name in ("divergence", "posterior_cov", "posterior_variance"):
+        out, exact = (getattr(p, name)(y, 0.5, 0.3)[decided] for p, y in ((narrow, x), (wide, x.astype("float64"))))
+        assert out.dtype == np.float32
+        assert np.all(np.abs(out - exact) <= 1e-5 * np.abs(exact).max(initial=0.0)), name  # condition 7, as above
+
+
+def test_an_unseen_mode_adds_nothing_however_far_its_posterior_is() -> None:
+    """float32: the other mode's squared distance overflows, its responsibility is 0."""
+    p = GaussianMixture(*(np.asarray(a, dtype="float32") for a in ([0.5, 0.5], [[0.0], [0.0]], [1.0, 1e-6])))
+    x = np.asarray([[1e25]], dtype="float32")
+    assert p.posterior_variance(x, 0.5, 0.3)[0] == pytest.approx(0.09 / 0.34, rel=1e-6)
+    assert p.posterior_cov(x, 0.5, 0.3)[0, 0, 0] == pytest.approx(0.09 / 0.34, rel=1e-6)
+    assert p.divergence(x, 0.5, 0.3)[0] == pytest.approx(-1 / 0.34, rel=1e-6)
+    assert p.score_jvp(x, 1e5 * x / x, 0.5, 0.3)[0, 0] == pytest.approx(-1e5 / 0.34, rel=1e-6)
+
+
 def test_the_table_covers_the_promised_domain() -> None:
     rows = TABLE["rows"]
     assert min(row["sigma"] for row in rows) == 1e-8
