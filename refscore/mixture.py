@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Array, Rng, Time, check_finite, check_floating, check_same, real
+from refscore.arrays import Array, Rng, Time, check_finite, check_floating, check_same, long_sum, real
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,12 @@ class GaussianMixture:
     -----
     The relative error of a score, in norm, is at most 1e-12 + 10 u κ (u the rounding unit, κ the largest
     condition number of the S_k), for σ from 1e-8 to 1e5 and |x| up to 1e150 in float64. Between two narrow and distant
-    modes the error is that of the log odds, u |x - m|²/σ² (1e-7 at |x - m| = 3e4 σ): the odds are
-    a small difference of two large squares. Where the score itself exceeds the largest number
-    it saturates there; log p becomes -inf. Means should stay below 1e100 standard deviations. A
-    full covariance of condition above 1e14 counts as singular: ask `score(x, alpha, sigma)` of the
-    mixture before the noise, which sees the variances exactly, rather than of `diffuse(alpha, sigma)`.
+    modes the error is that of the log odds, a small difference of two large squares: u |x - m|²/σ² root mean square
+    (1e-7 at |x - m| = 3e4 σ; .006 in float32 for D = 1e5, as |x - m|² ~ D σ²) and seldom above three times that.
+    Where the score itself exceeds the largest number it saturates there; log p becomes -inf. Means should stay below
+    1e100 standard deviations. A full covariance of condition above 1e14 counts as singular: ask
+    `score(x, alpha, sigma)` of the mixture before the noise, which sees the variances exactly, rather than of
+    `diffuse(alpha, sigma)`.
 
     Second derivatives (`score_jvp`, `divergence`) keep the same bound relative to the terms that they sum,
     Σ_k r_k (|g_k - s|² + tr S_k⁻¹); the posterior's mean relative to √E|x₀|², its covariance to its trace. The
@@ -135,7 +136,7 @@ class GaussianMixture:
         xp = array_namespace(x)
         view = self._look(x, alpha, sigma)
         top = xp.max(real(view.log_joint), axis=0)
-        log_p = top + xp.log(xp.sum(xp.exp(view.log_joint - top), axis=0))
+        log_p = top + xp.log(long_sum(xp.exp(view.log_joint - top), axis=0))
         # Undo the shrinking of far samples: there, log p is a square and nothing else counts.
         number = xp.finfo(real(x).dtype)
         largest = number.max * (1 - 4 * number.eps)  # room for the roundings of a quotient and a product
@@ -146,9 +147,8 @@ class GaussianMixture:
 
     def score(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """∇ₓ log p = Σ_k r_k(x) g_k(x), g_k = -S_k⁻¹ (x - α m_k), x (B, D) -> (B, D)     Eq. (1.10)."""
-        xp = array_namespace(x)
         g, r, _ = self._pull(x, alpha, sigma)
-        return turned(xp.sum(self._out(r[:, None, :] * g), axis=0))
+        return turned(long_sum(self._out(r[:, None, :] * g), axis=0))
 
     def responsibilities(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Posterior probability r_k of each component, x (B, D) -> (B, K)."""
@@ -163,18 +163,17 @@ class GaussianMixture:
         g, r, variances = self._pull(x, alpha, sigma)
         away, r = _apart(self._out(g), r), r[:, None, :]
         v = xp.expand_dims(xp.matrix_transpose(v), axis=-3)  # (..., 1, D, B)
-        along = xp.sum((r * away) * v, axis=-2, keepdims=True)  # r first: where it is 0, |g_k - s|² may be too large
+        along = long_sum((r * away) * v, axis=-2)[..., None, :]  # r first: where it is 0, |g_k - s|² may overflow
         terms = away * along - self._out(r * self._in(v) / variances)
-        return xp.matrix_transpose(xp.sum(terms, axis=-3))
+        return xp.matrix_transpose(long_sum(terms, axis=-3))
 
     def divergence(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """div s = ∆ log p = Σ_k r_k (|g_k - s|² - tr S_k⁻¹), x (B, D) -> (B,)           Eq. (1.12)."""
-        xp = array_namespace(x)
         g, r, variances = self._pull(x, alpha, sigma)
         away = _apart(self._out(g), r)
-        spread = xp.sum((r[:, None, :] * away) * away, axis=1)
-        trace = xp.sum(1 / variances, axis=1) * (self.dim // variances.shape[1])
-        return xp.sum(spread - r * trace, axis=0)
+        spread = long_sum((r[:, None, :] * away) * away, axis=1)
+        trace = long_sum(1 / variances, axis=1) * (self.dim // variances.shape[1])
+        return long_sum(spread - r * trace, axis=0)
 
     # -------------------------------------------------------------- the posterior of x₀
 
@@ -182,7 +181,7 @@ class GaussianMixture:
         """E[x₀ | α x₀ + σ z = x] = Σ_k r_k [m_k + α C_k S_k⁻¹ (x - α m_k)], (B, D) -> (B, D)."""
         xp = array_namespace(x)
         means, r, _ = self._posteriors(x, alpha, sigma)
-        return xp.matrix_transpose(xp.sum(r[:, None, :] * means, axis=0))
+        return xp.matrix_transpose(long_sum(r[:, None, :] * means, axis=0))
 
     def posterior_cov(self, x: Array, alpha: Time, sigma: Time) -> Array:
         """Cov[x₀ | α x₀ + σ z = x]: within components plus between their means, (B, D) -> (B, D, D)."""
@@ -202,11 +201,10 @@ class GaussianMixture:
 
     def posterior_variance(self, x: Array, alpha: Time, sigma: Time) -> Array:
         """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
-        xp = array_namespace(x)
         means, r, within = self._posteriors(x, alpha, sigma)
         between = _apart(means, r)
-        trace = xp.sum(within, axis=1) * (self.dim // within.shape[1])
-        return xp.sum(r * trace + xp.sum((r[:, None, :] * between) * between, axis=1), axis=0)
+        trace = long_sum(within, axis=1) * (self.dim // within.shape[1])
+        return long_sum(r * trace + long_sum((r[:, None, :] * between) * between, axis=1), axis=0)
 
     # -------------------------------------------------------------- inside: (K, D, B)
 
@@ -236,8 +234,8 @@ class GaussianMixture:
         far = math.sqrt(xp.finfo(size.dtype).max / (1000 * self.dim)) * xp.min(real(sd), axis=(0, 1))
         shrink = xp.maximum(size / far, 1.0)
         z = y / (shrink * sd)
-        log_sd = xp.sum(xp.log(sd), axis=1) * (self.dim // sd.shape[1])
-        log_joint = self.log_weights[:, None] - log_sd - 0.5 * xp.sum(z * z, axis=1)
+        log_sd = long_sum(xp.log(sd), axis=1) * (self.dim // sd.shape[1])
+        log_joint = self.log_weights[:, None] - log_sd - 0.5 * long_sum(z * z, axis=1)
         return _View(y, variances, log_joint, size, shrink)
 
     def _pull(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
@@ -283,7 +281,7 @@ def _softmax(log_joint: Array) -> Array:
     """(K, B) log joint densities -> posterior probabilities, summing to 1 over K."""
     xp = array_namespace(log_joint)
     e = xp.exp(log_joint - xp.max(real(log_joint), axis=0))
-    return e / xp.sum(e, axis=0)
+    return e / long_sum(e, axis=0)
 
 
 def _apart(a: Array, r: Array) -> Array:
@@ -295,7 +293,7 @@ def _apart(a: Array, r: Array) -> Array:
     xp = array_namespace(a)
     likeliest = xp.argmax(real(r), axis=0)[None, None, :]
     a = a - xp.take_along_axis(a, likeliest, axis=0)
-    return a - xp.sum(r[:, None, :] * a, axis=0)
+    return a - long_sum(r[:, None, :] * a, axis=0)
 
 
 def _check_parameters(weights: Array, means: Array, covariances: Array) -> None:

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture
+from refscore.arrays import long_sum, row_squares
+from tests.backends import TestBackend
 from tests.strategies import KINDS, random_mixture, seeds
 
 U = float(np.finfo(np.float64).eps) / 2
@@ -231,7 +233,58 @@ def test_float32_keeps_its_own_extremes_finite() -> None:
         assert not np.any(np.isnan(log_p))
 
 
-# ------------------------------------------------------------------ many dimensions
+# ------------------------------------------------------------------ many dimensions, many terms
+
+
+@pytest.mark.parametrize("n", [0, 1, 16, 17, 100, 1023, 30_000])
+def test_a_long_sum_is_as_exact_as_its_last_additions(any_backend: TestBackend, n: int) -> None:
+    """Over any axis, in float32, within a few roundings of the exact sum; one row after another: 1e-5 of it."""
+    terms = np.random.default_rng(n).random((2, n, 3)).astype("float32")
+    for axis in (0, 1, 2):
+        a = any_backend.asarray(np.moveaxis(terms, 1, axis), dtype="float32")
+        exact = np.sum(terms.astype("float64"), axis=1)
+        for found in (long_sum(a, axis=axis), long_sum(a, axis=axis - 3)):
+            assert str(found.dtype).endswith("float32")
+            assert np.abs(any_backend.to_numpy(found) - exact).max() <= 2.5e-7 * n / 2
+    for order in ("C", "F"):  # columns as rows in memory
+        rows = np.asarray(terms[0].T, order=order)  # type: ignore[call-overload]
+        squares = np.sum(rows.astype("float64") ** 2, axis=1)
+        assert np.abs(row_squares(rows) - squares).max() <= 2.5e-7 * n / 3
+
+
+@pytest.mark.parametrize("D", [1_000, 10_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("kind", ["isotropic", "diagonal"])
+def test_log_odds_in_float32_keep_their_promise_in_many_dimensions(kind: str, D: int) -> None:
+    """Two modes one deviation apart, so that only rounding errs: by u |x - m|²/σ² root mean square."""
+    rng = np.random.default_rng(D)
+    C = np.ones((1, D)) if kind == "isotropic" else rng.uniform(0.5, 2, (1, D))
+    means = np.stack([np.zeros(D), np.sqrt(C[0] / D)]).astype("float32")
+    variances = np.repeat(C.astype("float32"), 2, axis=0)
+    p = GaussianMixture(np.full(2, 0.5, "float32"), means, variances[:, 0] if kind == "isotropic" else variances)
+    x = (np.sqrt(C) * rng.standard_normal((3 if D > 100_000 else 20, D))).astype("float32")
+    r = p.responsibilities(x).astype("float64")
+    wide, m, v = x.astype("float64"), means.astype("float64"), variances[0].astype("float64")
+    exact = np.sum((m[0] - m[1]) * (wide - 0.5 * (m[0] + m[1])) / v, axis=1)
+    error = (np.log(r[:, 0] / r[:, 1]) - exact) / (2.0**-24 * np.sum((wide - m[0]) ** 2 / v, axis=1))
+    assert np.sqrt(np.mean(error**2)) <= 1.5  # of 3 or 20 samples; .7 of many
+    assert np.abs(error).max() <= 4
+    if D <= 10_000:  # second derivatives and the posterior sum over D, too
+        doubled = GaussianMixture(*(a.astype("float64") for a in (p.weights, p.means, p.covariances)))
+        assert p.divergence(x, 0.8, 0.5) == pytest.approx(doubled.divergence(wide, 0.8, 0.5), rel=1e-6)
+        assert p.posterior_variance(x, 0.8, 0.5) == pytest.approx(doubled.posterior_variance(wide, 0.8, 0.5), rel=1e-6)
+        along, exact = p.score_jvp(x, x, 0.8, 0.5), doubled.score_jvp(wide, wide, 0.8, 0.5)
+        assert np.abs(along - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_a_hundred_thousand_equal_components_are_one_in_float32() -> None:
+    K = 100_000
+    p = GaussianMixture(np.full(K, 1 / K, "float32"), np.zeros((K, 1), "float32"), np.full(K, 0.5, "float32"))
+    one = GaussianMixture(*(np.asarray(a, "float32") for a in ([1.0], [[0.0]], [0.5])))
+    x = np.asarray([[0.3], [-1.0]], "float32")
+    assert p.log_prob(x) == pytest.approx(one.log_prob(x), rel=3e-6)  # log 1e-5 in float32
+    assert p.score(x) == pytest.approx(one.score(x), rel=1e-6)
+    assert p.divergence(x) == pytest.approx(one.divergence(x), rel=1e-6)
+    assert np.sum(p.responsibilities(x), axis=1, dtype="float64") == pytest.approx(1.0, rel=1e-6)
 
 
 def test_a_million_dimensions_take_memory_in_proportion() -> None:
