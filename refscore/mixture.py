@@ -20,6 +20,8 @@ from array_api_compat import array_namespace, device
 
 from refscore.arrays import Array, Rng, Time, check_finite, check_floating, check_same, long_sum, real
 
+ONE = 2.0**62  # of weights and uniform numbers as integers: their sum stays below 2⁶³
+
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
@@ -72,6 +74,8 @@ class GaussianMixture:
     _axes: Array | None = field(init=False)  # (K, D, D), columns are eigenvectors
     least_variance: float = field(init=False)  # the smallest of them that has a weight
     _singular: bool = field(init=False)
+    _bounds: Array = field(init=False)  # (K,) cumulative weights, counted in 2⁻⁶²: no rounding adds up
+    _rare: bool = field(init=False)  # whether a float32 uniform number, of 24 bits, is too coarse for a weight
 
     def __post_init__(self) -> None:
         _check_parameters(self.weights, self.means, self.covariances)
@@ -83,6 +87,8 @@ class GaussianMixture:
             ("log_weights", log_weights), ("variances", variances),
             ("least_variance", float(xp.min(xp.where(seen[:, None], variances, math.inf)))),
             ("_axes", axes), ("_singular", singular),
+            ("_bounds", xp.cumulative_sum(xp.astype(self.weights * ONE, xp.int64))),
+            ("_rare", float(xp.min(xp.where(seen, self.weights, 1.0))) < 2.0**-14 and self.weights.dtype == xp.float32),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -107,9 +113,9 @@ class GaussianMixture:
         if n < 0:
             raise ValueError(f"n must not be negative, got {n}")
         xp = array_namespace(self.means)
-        u = rng.random((n,), dtype=self.means.dtype)
-        # The last bound is left out, so that rounding in the sum cannot lead past component K.
-        k = xp.searchsorted(xp.cumulative_sum(self.weights)[:-1], u, side="right")
+        u = self._uniform(rng, n)
+        # The last bound is left out, so that neither rounding of the weights nor u = 1 leads past component K.
+        k = xp.searchsorted(self._bounds[:-1], u, side="right")
         z = rng.standard_normal((n, self.dim), dtype=self.means.dtype)
         z = xp.take(xp.sqrt(self.variances), k, axis=0) * z
         if self._axes is not None:
@@ -207,6 +213,14 @@ class GaussianMixture:
         return long_sum(r * trace + long_sum((r[:, None, :] * between) * between, axis=1), axis=0)
 
     # -------------------------------------------------------------- inside: (K, D, B)
+
+    def _uniform(self, rng: Rng, n: int) -> Array:
+        """n uniform numbers in [0, 1], counted in 2⁻⁶²; from two draws each, the second 24 bits on, if need be."""
+        xp = array_namespace(self.means)
+        u = xp.astype(rng.random((n,), dtype=self.means.dtype) * ONE, xp.int64)
+        if self._rare:
+            u = u + xp.astype(rng.random((n,), dtype=self.means.dtype) * (ONE * 2.0**-24), xp.int64)
+        return u
 
     def _in(self, y: Array) -> Array:
         """Vectors (..., 1 or K, D, B) in every component's own axes."""

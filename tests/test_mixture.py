@@ -319,6 +319,16 @@ class EdgeRng:
         return np.zeros(size, dtype=dtype)  # type: ignore[arg-type]
 
 
+class Recorded(EdgeRng):
+    """Hands out recorded uniform numbers, in order, and no noise."""
+
+    def __init__(self, *uniforms: np.ndarray) -> None:
+        self.uniforms = list(uniforms)
+
+    def random(self, size: object = None, dtype: object = None) -> np.ndarray:
+        return self.uniforms.pop(0)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rounding_of_the_weights_leads_no_sample_past_the_last_component(dtype: str) -> None:
     weights = np.full(7, 1 / 7, dtype=dtype) * np.asarray(1 - 2e-8 if dtype == "float32" else 1 - 1e-9, dtype=dtype)
@@ -329,6 +339,39 @@ def test_rounding_of_the_weights_leads_no_sample_past_the_last_component(dtype: 
 def test_the_smallest_uniform_number_meets_the_first_component_that_can_be_seen() -> None:
     p = GaussianMixture(np.asarray([0.0, 0.0, 0.5, 0.5]), np.arange(4.0)[:, None], np.ones(4))
     assert p.sample(EdgeRng(top=False), 2)[:, 0].tolist() == [2.0, 2.0]
+
+
+def test_a_uniform_number_of_one_meets_the_last_component() -> None:
+    """CuPy may draw it in float32; also where the draw is refined, and where the weights sum to a little less."""
+    for weights in ([0.25, 0.75], [0.5, 0.5 - 4e-6], [1 - 1e-7, 1e-7]):
+        p = GaussianMixture(
+            np.asarray(weights, "float32"), np.arange(2, dtype="float32")[:, None], np.ones(2, dtype="float32")
+        )
+        assert p.sample(Recorded(*[np.ones(2, "float32")] * 2), 2)[:, 0].tolist() == [1.0, 1.0]
+
+
+def test_every_part_of_a_million_components_gets_its_share(any_backend: TestBackend) -> None:
+    """In float32, where a running sum of the weights drifts by 1 % and a uniform number has 24 bits."""
+    K, n = 1_000_000, 400_000
+    p = GaussianMixture(
+        *(any_backend.asarray(a, "float32") for a in (np.full(K, 1 / K), np.arange(K)[:, None], np.zeros(K)))
+    )
+    k = any_backend.to_numpy(p.sample(any_backend.rng(0), n))[:, 0]
+    for low, high in ((0.0, 0.01), (0.5, 0.6), (0.99, 1.0)):
+        assert_mean(((k >= low * K) & (k < high * K)).astype("float64"), high - low)
+    assert_mean((k % 2 == 0).astype("float64"), 0.5)
+
+
+def test_components_rarer_than_a_uniform_number_is_fine_are_drawn_as_rarely_as_they_should() -> None:
+    """float32: a weight of 2⁻²⁷ is an eighth of the distance of two uniform numbers."""
+    tiny = 2.0**-27
+    p = GaussianMixture(
+        np.asarray([tiny, 1.0], "float32"), np.asarray([[0.0], [1.0]], "float32"), np.zeros(2, "float32")
+    )
+    n = 1024
+    second = (np.arange(n) + 0.5) / n
+    rng = Recorded(np.zeros(n, "float32"), second.astype("float32"))  # the first draw is 0, once in 2²⁴
+    assert np.sum(p.sample(rng, n)[:, 0] == 0) == n // 8
 
 
 @given(mixtures(max_dim=3, max_components=3), seeds)
