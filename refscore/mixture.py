@@ -13,6 +13,7 @@ run over long rows, several times faster than over short ones.
 """
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,16 @@ from array_api_compat import array_namespace, device
 
 from refscore.arrays import Array, Rng, Time, check_finite, check_floating, check_same, long_sum, real
 
+
+class AmbiguousCovarianceWarning(UserWarning):
+    """A square matrix, read as K rows of variances, that may be meant as one covariance."""
+
+
+AMBIGUOUS = (
+    "covariances of shape ({D}, {D}) are read as the variances of {D} diagonal components, but the matrix may be meant "
+    "as one covariance for all: then give covariances[None, ...], of shape (1, {D}, {D}); if not, say so by full "
+    "matrices, covariances[:, :, None] * eye({D}), or ignore this warning"
+)
 ONE = 2.0**62  # of weights and uniform numbers as integers: their sum stays below 2⁶³
 
 
@@ -32,9 +43,9 @@ class GaussianMixture:
     weights : Array, shape (K,)
         Not negative, summing to 1. A component of weight 0 is allowed and never seen.
     means : Array, shape (K, D)
-    covariances : Array, shape (K, D, D), (K, D) or (K,)
-        Full, diagonal (variances), or isotropic (variances). A singular covariance, a point or a
-        plane, is allowed: the density then exists only for σ > 0.
+    covariances : Array, shape (K, D, D), (1, D, D), (K, D) or (K,)
+        Full, one full matrix for all components (kept K times), diagonal (variances), or isotropic (variances).
+        A singular covariance, a point or a plane, is allowed: the density then exists only for σ > 0.
 
     Every method that takes `alpha` and `sigma` speaks of the law of α x₀ + σ z; left out, of x₀
     itself. The methods take (B, D) arrays and check shapes only: a NaN in x gives a NaN out.
@@ -64,6 +75,11 @@ class GaussianMixture:
         For wrong shapes; for weights negative or not summing to 1; for covariances that are not
         symmetric or have a negative eigenvalue; for NaN or infinity anywhere. Also when a
         density is asked of a singular mixture at sigma = 0.0.
+
+    Warns
+    -----
+    AmbiguousCovarianceWarning
+        For K = D and a (D, D) array that is a covariance matrix as well as K rows of variances.
     """
 
     weights: Array
@@ -80,6 +96,11 @@ class GaussianMixture:
     def __post_init__(self) -> None:
         _check_parameters(self.weights, self.means, self.covariances)
         xp = array_namespace(self.means)
+        if _may_be_shared(self.covariances):
+            warnings.warn(AMBIGUOUS.format(D=self.dim), AmbiguousCovarianceWarning, stacklevel=3)
+        if self.covariances.shape[0] < self.n_components:
+            shared = xp.broadcast_to(self.covariances, (self.n_components, self.dim, self.dim))
+            object.__setattr__(self, "covariances", shared)
         seen = self.weights > 0
         log_weights = xp.where(seen, xp.log(xp.where(seen, self.weights, 1.0)), -math.inf)
         variances, axes, singular = _decompose(self.covariances)
@@ -133,7 +154,9 @@ class GaussianMixture:
             C = C + sigma**2 * xp.eye(self.dim, dtype=C.dtype, device=device(C))
         else:
             C = C + sigma**2
-        return GaussianMixture(self.weights, alpha * self.means, C)
+        with warnings.catch_warnings():  # who made this mixture was asked then
+            warnings.simplefilter("ignore", AmbiguousCovarianceWarning)
+            return GaussianMixture(self.weights, alpha * self.means, C)
 
     # -------------------------------------------------------------- density and score
 
@@ -320,10 +343,10 @@ def _check_parameters(weights: Array, means: Array, covariances: Array) -> None:
         raise ValueError(f"means must hold at least one component and one coordinate, got shape {(K, D)}")
     if weights.shape != (K,):
         raise ValueError(f"weights must have shape ({K},) to go with means {(K, D)}, got {tuple(weights.shape)}")
-    if tuple(covariances.shape) not in ((K,), (K, D), (K, D, D)):
+    if tuple(covariances.shape) not in ((K,), (K, D), (K, D, D), (1, D, D)):
         raise ValueError(
-            f"covariances must have shape {(K, D, D)} (full), {(K, D)} (diagonal) or {(K,)} (isotropic), "
-            f"got {tuple(covariances.shape)}"
+            f"covariances must have shape {(K, D, D)} (full), {(1, D, D)} (one full for all), {(K, D)} (diagonal) "
+            f"or {(K,)} (isotropic), got {tuple(covariances.shape)}"
         )
     for name, x in (("weights", weights), ("means", means), ("covariances", covariances)):
         check_finite(name, x)
@@ -342,17 +365,37 @@ def _decompose(C: Array) -> tuple[Array, Array | None, bool]:
         if float(xp.min(C)) < 0:
             raise ValueError(f"covariances must not be negative, the smallest variance is {float(xp.min(C))}")
         return (C if C.ndim == 2 else C[:, None]), None, float(xp.min(C)) == 0
-    u = xp.finfo(C.dtype).eps
-    size = xp.max(xp.abs(C), axis=(1, 2))
-    skew = xp.max(xp.abs(C - xp.matrix_transpose(C)), axis=(1, 2))
-    # 1e-10 in float64; in float32 a thousand rounding units
-    if bool(xp.any(skew > max(1e-10, 1e3 * u if u > 1e-10 else 0.0) * size)):
+    size, skew = xp.max(xp.abs(C), axis=(1, 2)), _skew(C)
+    if bool(xp.any(skew > 0)):
         k = int(xp.argmax(skew))
         raise ValueError(f"covariances[{k}] is not symmetric: it differs from its transpose by {float(skew[k])}")
     lam, axes = xp.linalg.eigh(C)
     low, high = xp.min(lam, axis=1), xp.max(lam, axis=1)
-    slack = 8 * C.shape[1] * u  # eigh's own error, relative to the largest eigenvalue
+    slack = 8 * C.shape[1] * xp.finfo(C.dtype).eps  # eigh's own error, relative to the largest eigenvalue
     if bool(xp.any(low < -slack * size)):
         k = int(xp.argmin(low))
         raise ValueError(f"covariances[{k}] is indefinite: its smallest eigenvalue is {float(low[k])}")
     return xp.maximum(lam, 0.0), axes, bool(xp.any(low <= slack * high))
+
+
+def _skew(C: Array) -> Array:
+    """How far matrices (..., D, D) are from their transposes, (...); 0 where that may be rounding."""
+    xp = array_namespace(C)
+    u = float(xp.finfo(C.dtype).eps)
+    skew, size = (xp.max(xp.abs(a), axis=(-2, -1)) for a in (C - xp.matrix_transpose(C), C))
+    # 1e-10 in float64; in float32 a thousand rounding units
+    return xp.where(skew > max(1e-10, 1e3 * u if u > 1e-10 else 0.0) * size, skew, 0.0)
+
+
+def _may_be_shared(C: Array) -> bool:
+    """Whether K rows of variances are a covariance matrix, too: symmetric, with no negative eigenvalue.
+
+    But not if all entries are alike: these are variances.
+    """
+    if C.ndim != 2 or C.shape[0] != C.shape[1]:
+        return False
+    xp = array_namespace(C)
+    if bool(_skew(C) > 0) or bool(xp.min(C) == xp.max(C)):
+        return False
+    slack = 8 * C.shape[0] * xp.finfo(C.dtype).eps  # as in `_decompose`
+    return bool(xp.min(xp.linalg.eigvalsh(C)) >= -slack * xp.max(C))

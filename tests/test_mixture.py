@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import array_api_strict as strict
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore import GaussianMixture
+from refscore import VP, GaussianMixture
+from refscore.conditional import component, linear_posterior, observe
+from refscore.distance import prior_mismatch
+from refscore.mixture import AmbiguousCovarianceWarning
 from tests.backends import LAW_BACKENDS, TestBackend
 from tests.statistics import assert_law, assert_mean
 from tests.strategies import KINDS, mixtures, random_mixture, seeds
@@ -87,7 +91,8 @@ def test_arrays_of_unlike_dtype_library_or_device_are_refused(index: int) -> Non
         (((2,), (2, 3), (2, 1)), r"covariances must have shape"),
         (((2,), (2, 3), (3, 3)), r"covariances must have shape"),
         (((2,), (2, 3), (2, 3, 2)), r"covariances must have shape"),
-        (((2,), (2, 3), (1, 3, 3)), r"covariances must have shape"),
+        (((2,), (2, 3), (1, 3, 2)), r"covariances must have shape .*\(1, 3, 3\) \(one full for all\)"),
+        (((2,), (2, 3), (1, 3)), r"covariances must have shape"),
         (((2,), (2, 3), (2, 3, 3, 1)), r"covariances must have shape"),
         (((0,), (0, 3), (0,)), r"at least one component"),
         (((2,), (2, 0), (2, 0)), r"at least one component and one coordinate"),
@@ -178,6 +183,72 @@ def test_a_mixture_is_frozen_and_tells_what_it_is() -> None:
     assert p.variances is p.covariances
     full = random_mixture(0, 3, 2)
     assert full.variances == pytest.approx(np.linalg.eigvalsh(full.covariances), rel=1e-12)
+
+
+# ------------------------------------------------------------------ one covariance for all components
+
+SHARED = np.asarray([[0.5, 0.1], [0.1, 0.4]])
+PAIR = (np.asarray([0.4, 0.6]), np.asarray([[0.0, 1.0], [3.0, -1.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("C", [SHARED, [[0.5, 0.1], [0.1, 0.5]], np.eye(2), [[1.0, 2.0], [2.0, 4.0]]], ids=str)
+def test_what_may_be_one_covariance_or_rows_of_variances_is_warned_of(C: object, dtype: str) -> None:
+    parts = [np.asarray(a, dtype) for a in (*PAIR, C)]
+    with pytest.warns(
+        AmbiguousCovarianceWarning, match=re.escape("covariances[None, ...], of shape (1, 2, 2)")
+    ) as seen:
+        p = GaussianMixture(*parts)
+    assert "covariances[:, :, None] * eye(2)" in str(seen[0].message)
+    assert seen[0].filename == __file__
+    x = np.asarray([[0.3, 0.2], [1.0, -1.0]], dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p.diffuse(0.5, 0.3)  # asked once is enough
+        rows = GaussianMixture(parts[0], parts[1], parts[2][:, :, None] * np.eye(2, dtype=dtype))
+    assert p.score(x, 0.5, 0.3) == pytest.approx(rows.score(x, 0.5, 0.3), rel=1e-5)  # and read as they were
+    assert "diagonal" in repr(p)
+
+
+@pytest.mark.parametrize(
+    ("K", "C"),
+    [
+        (2, [[0.5, 0.1], [0.2, 0.4]]),  # not symmetric
+        (2, [[0.1, 0.5], [0.5, 0.1]]),  # indefinite
+        (2, np.ones((2, 2))), (3, np.full((3, 3), 0.25)), (2, np.zeros((2, 2))),  # all alike
+        (3, [[0.5, 0.1]] * 3), (2, [0.5, 0.1]), (2, [SHARED] * 2), (2, [SHARED]), (1, [[0.5]]), (2, [[0.5], [0.5]]),
+    ],
+)  # fmt: skip
+def test_what_is_not_ambiguous_is_not_warned_of(K: int, C: object) -> None:
+    covariances = np.asarray(C)
+    D = covariances.shape[-1] if covariances.ndim > 1 else 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GaussianMixture(np.full(K, 1 / K), np.zeros((K, D)), covariances)
+
+
+def test_a_shared_covariance_is_the_same_one_for_every_component(any_backend: TestBackend) -> None:
+    """Of shape (1, D, D): everything that reads covariances sees K of them."""
+    one, each = (
+        GaussianMixture(*(any_backend.asarray(a, "float32") for a in (*PAIR, C))) for C in ([SHARED], [SHARED] * 2)
+    )
+    assert "full" in repr(one)
+    x = any_backend.asarray([[0.3, 0.2], [1.0, -1.0]], "float32")
+    H, y, R = (any_backend.asarray(a, "float32") for a in ([[1.0, 0.5]], [0.3], [[0.1]]))
+    sde, same = VP(), any_backend.to_numpy
+    for name in METHODS:
+        assert np.array_equal(same(getattr(one, name)(x, 0.5, 0.3)), same(getattr(each, name)(x, 0.5, 0.3))), name
+    assert np.array_equal(same(one.score_jvp(x, x, 0.5, 0.3)), same(each.score_jvp(x, x, 0.5, 0.3)))
+    assert np.array_equal(same(one.sample(any_backend.rng(0), 9)), same(each.sample(any_backend.rng(0), 9)))
+    for make in (
+        lambda p: p, lambda p: p.diffuse(0.5, 0.3), lambda p: component(p, 1), lambda p: observe(p, H, R),
+        lambda p: linear_posterior(p, H, y, R),
+    ):  # fmt: skip
+        a, b = make(one), make(each)
+        assert a.covariances.shape == b.covariances.shape
+        assert np.array_equal(same(a.covariances), same(b.covariances))
+    assert prior_mismatch(one, sde) == prior_mismatch(each, sde)
+    assert one.least_variance == each.least_variance
 
 
 # ------------------------------------------------------------------ shapes
