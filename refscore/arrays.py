@@ -115,20 +115,22 @@ def constant(value: float, like: Time) -> Time:
 
 
 def beside(t: Time, x: Array) -> Time:
-    """t as it goes with x (B, ...): a float from a number, an array (1,) or (B,) in the dtype of x; else refused."""
+    """The time t as it goes with x (B, ...): a float from a number, an array (1,) or (B,) in the dtype of x."""
+    return check_time(one_each("t", t, x))
+
+
+def one_each(name: str, a: Time, x: Array) -> Time:
+    """One number for all samples of x (B, ...) or one a sample: a float, or an array (1,) or (B,) in the dtype of x."""
     xp = array_namespace(x)
     if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
-    if is_number(t):
-        return check_time(t)
-    t = xp.reshape(t, (1,)) if t.ndim == 0 else t
-    if t.shape not in ((1,), (x.shape[0],)):
-        raise ValueError(
-            f"t must be one time, or one for each of the {x.shape[0]} samples, ({x.shape[0]},); got shape "
-            f"{tuple(t.shape)}"
-        )
-    complex_step = xp.isdtype(t.dtype, "complex floating") or xp.isdtype(x.dtype, "complex floating")
-    return t if t.dtype == x.dtype or complex_step else xp.astype(t, x.dtype)
+    if is_number(a):
+        return float(a)
+    a, B = (xp.reshape(a, (1,)) if a.ndim == 0 else a), x.shape[0]
+    if a.shape not in ((1,), (B,)):
+        raise ValueError(f"{name} must be one number, or one for each of the {B} samples; got shape {tuple(a.shape)}")
+    complex_step = xp.isdtype(a.dtype, "complex floating") or xp.isdtype(x.dtype, "complex floating")
+    return a if a.dtype == x.dtype or complex_step else xp.astype(a, x.dtype)
 
 
 def at(t: Time, x: Array) -> Array:
@@ -153,8 +155,20 @@ def per_sample(a: Time, x: Array) -> Time:
 
 def row_squares(x: Array) -> Array:
     """‖x‖² of each sample, (B, ...) -> (B,)."""
-    xp = array_namespace(x)
-    return xp.sum(xp.reshape(x * x, (x.shape[0], -1)), axis=1)
+    return long_sum(array_namespace(x).reshape(x * x, (x.shape[0], math.prod(x.shape[1:]))), axis=1)
+
+
+def long_sum(a: Array, axis: int) -> Array:
+    """Σ over one axis, however long: its two halves are added to each other until few terms are left.
+
+    Along any axis but the last NumPy adds one row after another: of 1e5 terms in float32 the fifth digit is lost.
+    """
+    xp = array_namespace(a)
+    while (n := a.shape[axis]) > 16:
+        before = (slice(None),) * (axis % a.ndim)
+        half = a[(*before, slice(0, n // 2), ...)] + a[(*before, slice(n - n // 2, n), ...)]
+        a = xp.concat([half, a[(*before, slice(n // 2, n - n // 2), ...)]], axis=axis) if n % 2 else half
+    return xp.sum(a, axis=axis)
 
 
 def real(x: Array) -> Array:

@@ -8,14 +8,18 @@ sampler of this library runs on a chain as it runs on an SDE, and on the grid th
 """
 
 import math
+import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Time, check_time, namespace, settle
+from refscore.arrays import Time, check_time, is_number, namespace, settle
+
+BISECTIONS = 64  # of log t, over 708 at most: to the last bit of float64
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,56 @@ class Chain:
         return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[1])
 
     def time(self, sigma: Time) -> Time:
-        """Not to be had in closed form."""
-        raise NotImplementedError("a chain has no inverse of σ: use its own times, or time_at_log_ratio")
+        """The first t at which σ(t) = sigma; beyond the largest σ an array gets the time of that.
+
+        By bisection in log t, so that small times keep their digits, where σ rises in the first step that reaches it.
+        """
+        tops, peaks = self._tops
+        if is_number(sigma):
+            if not 0 <= sigma <= peaks[-1] * (1 + 1e-12):
+                raise ValueError(f"sigma must lie in [0, {peaks[-1]}], the largest of this chain; got {sigma}")
+            i = bisect_left(peaks, min(sigma, peaks[-1]))
+            low, high = max(i / self.n, sys.float_info.min), tops[i]
+            for _ in range(BISECTIONS):
+                middle = math.sqrt(low) * math.sqrt(high)
+                low, high = (middle, high) if self.sigma(middle) < sigma else (low, middle)
+            return high if sigma > 0 else 0.0
+        xp = array_namespace(sigma)
+        top, peak = (xp.asarray(v, dtype=sigma.dtype, device=device(sigma)) for v in self._tops)
+        i = xp.searchsorted(peak, xp.minimum(sigma, peak[-1]), side="left")
+        low, high = xp.astype(i, sigma.dtype) / self.n, xp.take(top, i)
+        low = xp.maximum(low, xp.finfo(sigma.dtype).smallest_normal)
+        for _ in range(BISECTIONS):
+            middle = xp.sqrt(low) * xp.sqrt(high)
+            below = self.sigma(middle) < sigma
+            low, high = xp.where(below, middle, low), xp.where(below, high, middle)
+        return xp.where(sigma > 0, high, 0.0)
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
         """The t at which log σ/α = ratio; 1 beyond the end of the chain."""
-        xp, target = namespace(ratio), namespace(ratio).exp(2 * ratio)
-        if isinstance(ratio, (float, int)):
-            if target >= self.ratios[-1]:
-                return 1.0
-            i = next(i for i in range(self.n) if self.ratios[i + 1] > target)
-            return (i + (target - self.ratios[i]) / (self.ratios[i + 1] - self.ratios[i])) / self.n
+        xp, end = namespace(ratio), 0.5 * math.log(self.ratios[-1])
+        if is_number(ratio):
+            target = math.exp(2 * min(ratio, end))
+            i = min(bisect_right(self.ratios, target), self.n) - 1
+            return min((i + (target - self.ratios[i]) / (self.ratios[i + 1] - self.ratios[i])) / self.n, 1.0)
+        target = xp.exp(2 * xp.minimum(ratio, end))
         ratios = xp.asarray(self.ratios, dtype=target.dtype, device=device(target))
-        i = xp.searchsorted(ratios, target, side="right") - 1
-        i = xp.where(i < self.n, i, i - 1)
+        i = xp.clip(xp.searchsorted(ratios, target, side="right"), 1, self.n) - 1
         low, high = xp.take(ratios, i), xp.take(ratios, i + 1)
         return xp.minimum((xp.astype(i, target.dtype) + (target - low) / (high - low)) / self.n, 1.0)
+
+    @cached_property
+    def _tops(self) -> tuple[list[float], list[float]]:
+        """Of each step the time at which σ is largest in it, and the largest σ so far.
+
+        σ² = α² R, R = (σ/α)², has one maximum in a step: where d log σ²/dt = 2 f + R'/R = 0.
+        """
+        tops = []
+        for i, (f, rise) in enumerate(zip(self._log_line[1], self._ratio_line[1], strict=True)):
+            low, high = self.ratios[i], self.ratios[i + 1]
+            top = high if 2 * f * high + rise >= 0 else max(rise / (-2 * f), low)
+            tops.append((i + (top - low) / (high - low)) / self.n)
+        return tops, list(accumulate((self.sigma(t) for t in tops), max))
 
     @cached_property
     def _log_line(self) -> "Line":
@@ -107,25 +145,27 @@ def _through(values: list[float]) -> Line:
 
 
 def _line(line: Line, t: Time) -> tuple[Time, Time]:
-    """Value and slope at t; on the grid the chain's own number, and the slope of the step that leads there."""
+    """Value and slope at t; at i/N the chain's own number, and the slope of the step that leads there.
+
+    For the slope whatever rounding may have made of i/N is i/N, since it jumps there; for the value, which does not
+    jump, i/N alone: close to t = 0 no time is 0 but 0.
+    """
     check_time(t)
     values, slopes = line
     n = len(slopes)
-    if isinstance(t, (float, int)):
-        near = round(t * n)
-        if abs(t * n - near) <= 1e-9:
-            return values[near], slopes[max(near - 1, 0)]
-        i = int(t * n)
-        return values[i] + (t - i / n) * slopes[i], slopes[i]
+    if is_number(t):
+        i, near = min(int(t * n), n - 1), round(t * n)
+        leads = near - 1 if abs(t * n - near) <= 1e-9 else i
+        value = values[near] if t == near / n else values[i] + (t - i / n) * slopes[i]
+        return value, slopes[max(leads, 0)]
     xp = array_namespace(t)
     value, slope = (xp.asarray(v, dtype=t.dtype, device=device(t)) for v in line)
-    nearest = xp.round(t * n)
-    on = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))  # what i/N is rounded by
-    near = xp.astype(nearest, xp.int64)
-    i = xp.where(on, near - 1, xp.astype(xp.floor(t * n), xp.int64))
-    i = xp.where(i < 0, xp.zeros_like(i), i)
-    between = xp.take(value, i) + (t - xp.astype(i, t.dtype) / n) * xp.take(slope, i)
-    return xp.where(on, xp.take(value, near), between), xp.take(slope, i)
+    start, nearest = xp.clip(xp.floor(t * n), 0, n - 1), xp.clip(xp.round(t * n), 0, n)
+    close = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))
+    leads = xp.clip(xp.where(close, nearest - 1, start), 0, n - 1)
+    i, near, leads = (xp.astype(k, xp.int64) for k in (start, nearest, leads))
+    between = xp.take(value, i) + (t - start / n) * xp.take(slope, i)
+    return xp.where(t == nearest / n, xp.take(value, near), between), xp.take(slope, leads)
 
 
 def from_betas(betas: Sequence[float]) -> Chain:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import SDE, Array, Time, at
+from refscore.arrays import SDE, Array, Time, at, long_sum
 from refscore.mixture import GaussianMixture, turned
 
 
@@ -43,11 +43,9 @@ class FastExactScore:
         xp, D = array_namespace(x), self.mixture.dim
         means = self.sde.alpha(t) * self.mixture.means
         v = self.sde.alpha(t) ** 2 * self.mixture.variances + self.sde.sigma(t) ** 2  # (K, 1)
-        bias = (
-            self.mixture.log_weights[:, None] - 0.5 * D * xp.log(v) - 0.5 * xp.sum(means**2, axis=1, keepdims=True) / v
-        )
+        bias = self.mixture.log_weights[:, None] - 0.5 * D * xp.log(v) - 0.5 * long_sum(means**2, axis=1)[:, None] / v
         x = turned(x)  # (D, B)
-        square = xp.sum(x * x, axis=0, keepdims=True)
+        square = long_sum(x * x, axis=0)[None, :]
         log_joint = xp.concat([means / v, -0.5 / v], axis=1) @ xp.concat([x, square], axis=0) + bias
         e = xp.exp(log_joint - xp.max(log_joint, axis=0))
         # Rows: Σ e α m/v (D of them), Σ e/v, Σ e; the normaliser of r is divided out last.

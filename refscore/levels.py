@@ -20,7 +20,7 @@ class TimeLaw(Protocol):
         """How many times there are, all equally likely; None for a continuum."""
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """u in [0, 1) -> t, and a factor for the loss: 1, or what makes the mean that of uniform t on [t_min, 1]."""
+        """u in [0, 1] -> t, and a factor for the loss: 1, or what makes the mean that of uniform t on [t_min, 1]."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class UniformTime:
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
         """t = t_min + u (1 - t_min), factor 1."""
-        return self.t_min + u * (1 - self.t_min), 1.0
+        return array_namespace(u).minimum(self.t_min + u * (1 - self.t_min), 1.0), 1.0  # the sum may round to above 1
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ def gaussian(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
 def rademacher(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     """Every coordinate of v is 1 or -1, of shape (K, B, ...)."""
     u = rng.random(shape, dtype=dtype)
-    xp = array_namespace(u)
-    return 2 * xp.floor(2 * u) - 1
+    return 2 * array_namespace(u).astype(u >= 0.5, u.dtype) - 1  # not by floor(2u): some libraries draw u = 1
 
 
 def sphere(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:

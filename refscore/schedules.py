@@ -31,7 +31,7 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     """
     n, t_min = _settled(n, t_min)
     if t_min == 0:
-        raise ValueError("t_min must lie in (0, 1), got 0: log σ/α is infinite there")
+        raise ValueError("t_min must lie in (0, 1), got 0: log σ/α is infinite at 0")
     check_inverse(sde)
     top, bottom = (math.log(sde.sigma(t) / sde.alpha(t)) for t in (1.0, t_min))
     inner = [float(sde.time_at_log_ratio(top + (bottom - top) * i / n)) for i in range(1, n)]

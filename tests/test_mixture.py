@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import array_api_strict as strict
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore import GaussianMixture
+from refscore import VP, GaussianMixture
+from refscore.conditional import component, linear_posterior, observe
+from refscore.distance import prior_mismatch
+from refscore.mixture import AmbiguousCovarianceWarning
 from tests.backends import LAW_BACKENDS, TestBackend
 from tests.statistics import assert_law, assert_mean
 from tests.strategies import KINDS, mixtures, random_mixture, seeds
@@ -87,7 +91,8 @@ def test_arrays_of_unlike_dtype_library_or_device_are_refused(index: int) -> Non
         (((2,), (2, 3), (2, 1)), r"covariances must have shape"),
         (((2,), (2, 3), (3, 3)), r"covariances must have shape"),
         (((2,), (2, 3), (2, 3, 2)), r"covariances must have shape"),
-        (((2,), (2, 3), (1, 3, 3)), r"covariances must have shape"),
+        (((2,), (2, 3), (1, 3, 2)), r"covariances must have shape .*\(1, 3, 3\) \(one full for all\)"),
+        (((2,), (2, 3), (1, 3)), r"covariances must have shape"),
         (((2,), (2, 3), (2, 3, 3, 1)), r"covariances must have shape"),
         (((0,), (0, 3), (0,)), r"at least one component"),
         (((2,), (2, 0), (2, 0)), r"at least one component and one coordinate"),
@@ -178,6 +183,72 @@ def test_a_mixture_is_frozen_and_tells_what_it_is() -> None:
     assert p.variances is p.covariances
     full = random_mixture(0, 3, 2)
     assert full.variances == pytest.approx(np.linalg.eigvalsh(full.covariances), rel=1e-12)
+
+
+# ------------------------------------------------------------------ one covariance for all components
+
+SHARED = np.asarray([[0.5, 0.1], [0.1, 0.4]])
+PAIR = (np.asarray([0.4, 0.6]), np.asarray([[0.0, 1.0], [3.0, -1.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("C", [SHARED, [[0.5, 0.1], [0.1, 0.5]], np.eye(2), [[1.0, 2.0], [2.0, 4.0]]], ids=str)
+def test_what_may_be_one_covariance_or_rows_of_variances_is_warned_of(C: object, dtype: str) -> None:
+    parts = [np.asarray(a, dtype) for a in (*PAIR, C)]
+    with pytest.warns(
+        AmbiguousCovarianceWarning, match=re.escape("covariances[None, ...], of shape (1, 2, 2)")
+    ) as seen:
+        p = GaussianMixture(*parts)
+    assert "covariances[:, :, None] * eye(2)" in str(seen[0].message)
+    assert seen[0].filename == __file__
+    x = np.asarray([[0.3, 0.2], [1.0, -1.0]], dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p.diffuse(0.5, 0.3)  # asked once is enough
+        rows = GaussianMixture(parts[0], parts[1], parts[2][:, :, None] * np.eye(2, dtype=dtype))
+    assert p.score(x, 0.5, 0.3) == pytest.approx(rows.score(x, 0.5, 0.3), rel=1e-5)  # and read as they were
+    assert "diagonal" in repr(p)
+
+
+@pytest.mark.parametrize(
+    ("K", "C"),
+    [
+        (2, [[0.5, 0.1], [0.2, 0.4]]),  # not symmetric
+        (2, [[0.1, 0.5], [0.5, 0.1]]),  # indefinite
+        (2, np.ones((2, 2))), (3, np.full((3, 3), 0.25)), (2, np.zeros((2, 2))),  # all alike
+        (3, [[0.5, 0.1]] * 3), (2, [0.5, 0.1]), (2, [SHARED] * 2), (2, [SHARED]), (1, [[0.5]]), (2, [[0.5], [0.5]]),
+    ],
+)  # fmt: skip
+def test_what_is_not_ambiguous_is_not_warned_of(K: int, C: object) -> None:
+    covariances = np.asarray(C)
+    D = covariances.shape[-1] if covariances.ndim > 1 else 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GaussianMixture(np.full(K, 1 / K), np.zeros((K, D)), covariances)
+
+
+def test_a_shared_covariance_is_the_same_one_for_every_component(any_backend: TestBackend) -> None:
+    """Of shape (1, D, D): everything that reads covariances sees K of them."""
+    one, each = (
+        GaussianMixture(*(any_backend.asarray(a, "float32") for a in (*PAIR, C))) for C in ([SHARED], [SHARED] * 2)
+    )
+    assert "full" in repr(one)
+    x = any_backend.asarray([[0.3, 0.2], [1.0, -1.0]], "float32")
+    H, y, R = (any_backend.asarray(a, "float32") for a in ([[1.0, 0.5]], [0.3], [[0.1]]))
+    sde, same = VP(), any_backend.to_numpy
+    for name in METHODS:
+        assert np.array_equal(same(getattr(one, name)(x, 0.5, 0.3)), same(getattr(each, name)(x, 0.5, 0.3))), name
+    assert np.array_equal(same(one.score_jvp(x, x, 0.5, 0.3)), same(each.score_jvp(x, x, 0.5, 0.3)))
+    assert np.array_equal(same(one.sample(any_backend.rng(0), 9)), same(each.sample(any_backend.rng(0), 9)))
+    for make in (
+        lambda p: p, lambda p: p.diffuse(0.5, 0.3), lambda p: component(p, 1), lambda p: observe(p, H, R),
+        lambda p: linear_posterior(p, H, y, R),
+    ):  # fmt: skip
+        a, b = make(one), make(each)
+        assert a.covariances.shape == b.covariances.shape
+        assert np.array_equal(same(a.covariances), same(b.covariances))
+    assert prior_mismatch(one, sde) == prior_mismatch(each, sde)
+    assert one.least_variance == each.least_variance
 
 
 # ------------------------------------------------------------------ shapes
@@ -319,6 +390,16 @@ class EdgeRng:
         return np.zeros(size, dtype=dtype)  # type: ignore[arg-type]
 
 
+class Recorded(EdgeRng):
+    """Hands out recorded uniform numbers, in order, and no noise."""
+
+    def __init__(self, *uniforms: np.ndarray) -> None:
+        self.uniforms = list(uniforms)
+
+    def random(self, size: object = None, dtype: object = None) -> np.ndarray:
+        return self.uniforms.pop(0)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rounding_of_the_weights_leads_no_sample_past_the_last_component(dtype: str) -> None:
     weights = np.full(7, 1 / 7, dtype=dtype) * np.asarray(1 - 2e-8 if dtype == "float32" else 1 - 1e-9, dtype=dtype)
@@ -329,6 +410,39 @@ def test_rounding_of_the_weights_leads_no_sample_past_the_last_component(dtype: 
 def test_the_smallest_uniform_number_meets_the_first_component_that_can_be_seen() -> None:
     p = GaussianMixture(np.asarray([0.0, 0.0, 0.5, 0.5]), np.arange(4.0)[:, None], np.ones(4))
     assert p.sample(EdgeRng(top=False), 2)[:, 0].tolist() == [2.0, 2.0]
+
+
+def test_a_uniform_number_of_one_meets_the_last_component() -> None:
+    """CuPy may draw it in float32; also where the draw is refined, and where the weights sum to a little less."""
+    for weights in ([0.25, 0.75], [0.5, 0.5 - 4e-6], [1 - 1e-7, 1e-7]):
+        p = GaussianMixture(
+            np.asarray(weights, "float32"), np.arange(2, dtype="float32")[:, None], np.ones(2, dtype="float32")
+        )
+        assert p.sample(Recorded(*[np.ones(2, "float32")] * 2), 2)[:, 0].tolist() == [1.0, 1.0]
+
+
+def test_every_part_of_a_million_components_gets_its_share(any_backend: TestBackend) -> None:
+    """In float32, where a running sum of the weights drifts by 1 % and a uniform number has 24 bits."""
+    K, n = 1_000_000, 400_000
+    p = GaussianMixture(
+        *(any_backend.asarray(a, "float32") for a in (np.full(K, 1 / K), np.arange(K)[:, None], np.zeros(K)))
+    )
+    k = any_backend.to_numpy(p.sample(any_backend.rng(0), n))[:, 0]
+    for low, high in ((0.0, 0.01), (0.5, 0.6), (0.99, 1.0)):
+        assert_mean(((k >= low * K) & (k < high * K)).astype("float64"), high - low)
+    assert_mean((k % 2 == 0).astype("float64"), 0.5)
+
+
+def test_components_rarer_than_a_uniform_number_is_fine_are_drawn_as_rarely_as_they_should() -> None:
+    """float32: a weight of 2⁻²⁷ is an eighth of the distance of two uniform numbers."""
+    tiny = 2.0**-27
+    p = GaussianMixture(
+        np.asarray([tiny, 1.0], "float32"), np.asarray([[0.0], [1.0]], "float32"), np.zeros(2, "float32")
+    )
+    n = 1024
+    second = (np.arange(n) + 0.5) / n
+    rng = Recorded(np.zeros(n, "float32"), second.astype("float32"))  # the first draw is 0, once in 2²⁴
+    assert np.sum(p.sample(rng, n)[:, 0] == 0) == n // 8
 
 
 @given(mixtures(max_dim=3, max_components=3), seeds)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from refscore import VE, VP
 from refscore.arrays import SDE
-from refscore.levels import Levels, SigmaPower, sigma_squared, unweighted
+from refscore.chains import ddpm, smld
+from refscore.levels import FixedTime, Levels, SigmaPower, UniformLogSNR, UniformTime, sigma_squared, unweighted
 from refscore.schedules import check_levels, geometric_levels, level_times, log_snr_times, uniform_times
+from refscore.sde import SDES as ALL_SDES
 from tests.backends import TestBackend
 from tests.strategies import sdes
 
@@ -151,6 +153,22 @@ def test_sigma_power_is_a_power_of_sigma(sde: SDE, power: float, t: float) -> No
     assert SigmaPower(0)(sde, t) == unweighted(sde, t) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_uniform_number_leads_to_a_time_outside_the_unit_interval(dtype: str) -> None:
+    """Not the least, nor the largest below 1, nor 1 itself, which CuPy may draw in float32."""
+    u = np.asarray([0.0, np.finfo(dtype).epsneg, 1 - np.finfo(dtype).epsneg, 1.0], dtype)
+    for sde in (*ALL_SDES.values(), ddpm(40), smld(12)):
+        half = 0.5 * sde.sigma(1.0)
+        for law in (
+            *(law(t_min) for law in (UniformTime, UniformLogSNR) for t_min in np.linspace(1e-4, 0.99, 60).tolist()),
+            FixedTime(1.0), Levels((half, 0.1 * half)), Levels(geometric_levels(half, 0.1 * half, 1001)),
+        ):  # fmt: skip
+            t, factor = law.at(sde, u)
+            assert t.dtype == dtype
+            assert np.all((t >= 0) & (t <= 1)), (sde, law)
+            assert np.all(np.isfinite(factor)), (sde, law)
+
+
 # ------------------------------------------------------------------ uniform in t, uniform in log SNR
 
 
@@ -173,7 +191,7 @@ def test_log_snr_times_are_equal_steps_of_log_snr(sde: SDE, n: int, t_min: float
 @pytest.mark.parametrize(("n", "t_min"), [(0, 0.1), (-1, 0.1), (3, 1.0), (3, -0.1), (3, math.nan)])
 def test_grids_that_are_none_are_refused(n: int, t_min: float) -> None:
     for door in (lambda: uniform_times(n, t_min), lambda: log_snr_times(VP(), n, t_min)):
-        with pytest.raises(ValueError, match=r"n must be at least 1|t_min must lie in"):
+        with pytest.raises(ValueError, match=r"n must be an integer of at least 1|t_min must lie in"):
             door()
     with pytest.raises(ValueError, match="log σ/α is infinite at 0"):
         log_snr_times(VP(), 3, 0.0)

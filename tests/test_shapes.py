@@ -187,7 +187,7 @@ def test_one_time_a_sample_is_each_sample_at_its_time(x: Any, f: Any) -> None:
 @pytest.mark.parametrize(("x", "f"), TIMED.values(), ids=TIMED)
 def test_times_of_another_shape_are_refused(x: Any, f: Any) -> None:
     for t in (np.full((4, 1), 0.5), np.full(3, 0.5), np.full((1, 1), 0.5), np.full((4, 4), 0.5), np.full(0, 0.5)):
-        with pytest.raises(ValueError, match=r"t must be one time, or one for each of the 4 samples"):
+        with pytest.raises(ValueError, match="t must be one number, or one for each of the 4 samples"):
             f(x, t)
 
 

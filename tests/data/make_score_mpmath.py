@@ -1,10 +1,11 @@
-"""Write score_mpmath.json: scores and log densities of diffused mixtures in 60-digit arithmetic.
+"""Write score_mpmath.json: scores, their derivatives, densities and posteriors in 400-digit arithmetic.
 
     python tests/data/make_score_mpmath.py
 
 Needs mpmath, which the tests do not. The parameters of `mixture.diffuse(alpha, sigma)` are taken as the
 exact numbers that they are in float64, so that the table judges the evaluation, not the rounding of its
-input. A log density below -1.8e308 is stored as -Infinity.
+input; a posterior is that of the mixture, alpha and sigma as they are. A log density below -1.8e308 is stored as
+-Infinity. 400 digits, because at |x| = 1e150 the odds of two modes hang on the 300th.
 """
 
 import json
@@ -16,26 +17,71 @@ from mpmath import mp, mpf
 
 from refscore import GaussianMixture
 
-mp.dps = 60
+mp.dps = 400
+ALONG = [1.0, -2.0, 0.5]  # the derivative of the score is taken along its first D entries
 
 
-def exact(p: GaussianMixture, x: np.ndarray) -> tuple[list[float], float]:
-    """∇ log p and log p at x (D,)."""
-    D = p.dim
-    logs, pulls = [], []
+def vector(x: Any) -> Any:
+    return mp.matrix([mpf(float(a)) for a in x])
+
+
+def matrix(C: np.ndarray, D: int) -> Any:
+    return mp.matrix(np.diag(np.broadcast_to(C, D)).tolist() if C.ndim < 2 else C.tolist())
+
+
+def mean(r: list[Any], terms: list[Any]) -> Any:
+    """Σ r_k terms_k."""
+    total = r[0] * terms[0]
+    for a, term in zip(r[1:], terms[1:], strict=True):
+        total += a * term
+    return total
+
+
+def log_joint(w: float, y: Any, S: Any) -> Any:
+    """log w N(y; 0, S)."""
+    square, log_det = (y.T * mp.lu_solve(S, y))[0], mp.log(mp.det(S))
+    return mp.log(mpf(float(w))) - (square + log_det + len(y) * mp.log(2 * mp.pi)) / 2
+
+
+def normalised(logs: list[Any]) -> list[Any]:
+    r = [mp.exp(log - max(logs)) for log in logs]
+    return [a / mp.fsum(r) for a in r]
+
+
+def exact(p: GaussianMixture, x: np.ndarray) -> dict[str, Any]:
+    """∇ log p, log p, J v and div ∇ log p at x (D,)."""
+    D, logs, pulls, precisions = p.dim, [], [], []
     for w, m, C in zip(p.weights, p.means, p.covariances, strict=True):
-        if w == 0:
-            continue
-        y = mp.matrix([mpf(float(a)) - mpf(float(b)) for a, b in zip(x, m, strict=True)])
-        S = mp.matrix(np.diag(np.broadcast_to(C, D)).tolist() if C.ndim < 2 else C.tolist())
-        g = -mp.lu_solve(S, y)
-        logs.append(mp.log(mpf(float(w))) + (y.T * g)[0] / 2 - mp.log(mp.det(S)) / 2 - D * mp.log(2 * mp.pi) / 2)
-        pulls.append(g)
-    top = max(logs)
-    r = [mp.exp(log - top) for log in logs]
-    score = [mp.fsum(a * g[d] for a, g in zip(r, pulls, strict=True)) / mp.fsum(r) for d in range(D)]
-    log_p = top + mp.log(mp.fsum(r))
-    return [float(s) for s in score], float(log_p)
+        if w > 0:
+            y, S = vector(x) - vector(m), matrix(C, D)
+            logs.append(log_joint(w, y, S))
+            precisions.append(S**-1)
+            pulls.append(-precisions[-1] * y)
+    r, v = normalised(logs), vector(ALONG[:D])
+    s = mean(r, pulls)
+    J = mean(r, [(g - s) * (g - s).T - P for g, P in zip(pulls, precisions, strict=True)])
+    log_p = max(logs) + mp.log(mp.fsum(mp.exp(log - max(logs)) for log in logs))
+    return {
+        "score": [float(a) for a in s], "log_p": float(log_p), "jvp": [float(a) for a in J * v],
+        "divergence": float(mp.fsum(J[d, d] for d in range(D))),
+    }  # fmt: skip
+
+
+def posterior(p: GaussianMixture, alpha: float, sigma: float, x: np.ndarray) -> dict[str, Any]:
+    """Mean (D,) and covariance (the upper triangle, row by row) of x₀ given α x₀ + σ z = x."""
+    D, a, logs, means, within = p.dim, mpf(alpha), [], [], []
+    for w, m, C in zip(p.weights, p.means, p.covariances, strict=True):
+        if w > 0:
+            y, Ck = vector(x) - a * vector(m), matrix(C, D)
+            S = a**2 * Ck + mpf(sigma) ** 2 * mp.eye(D)
+            gain = a * Ck * S**-1
+            logs.append(log_joint(w, y, S))
+            means.append(vector(m) + gain * y)
+            within.append(Ck - a * gain * Ck)
+    r = normalised(logs)
+    centre = mean(r, means)
+    cov = mean(r, [C + (m - centre) * (m - centre).T for C, m in zip(within, means, strict=True)])
+    return {"mean": [float(a) for a in centre], "cov": [float(cov[i, j]) for i in range(D) for j in range(i, D)]}
 
 
 def turned(*variances: float, seed: int) -> list[list[float]]:
@@ -96,9 +142,8 @@ def between_narrow_modes(rng: np.random.Generator) -> list[dict[str, Any]]:
             # log odds of the modes: log 4 - 2 x / σ² = ±1
             x[0] = (np.log(4.0) + rng.choice([-1.0, 1.0])) * sigma**2 / 2
             x[1:] = sigma * rng.standard_normal(D - 1)
-            score, log_p = exact(p.diffuse(1.0, sigma), x)
-            rows.append({"mixture": f"modes-{D}", "alpha": 1.0, "sigma": sigma, "x": x.tolist(), "score": score,
-                         "log_p": log_p, "between": True})  # fmt: skip
+            rows.append({"mixture": f"modes-{D}", "alpha": 1.0, "sigma": sigma, "x": x.tolist(), "between": True,
+                         **exact(p.diffuse(1.0, sigma), x), **posterior(p, 1.0, sigma, x)})  # fmt: skip
     return rows
 
 
@@ -112,9 +157,8 @@ def main() -> None:
                 continue  # a full matrix of condition 1e16 does not hold its smallest eigenvalue
             q = p.diffuse(alpha, sigma)
             for x in typical(q, farthest, rng):
-                score, log_p = exact(q, x)
-                rows.append({"mixture": name, "alpha": alpha, "sigma": sigma, "x": x.tolist(), "score": score,
-                             "log_p": log_p, "between": False})  # fmt: skip
+                rows.append({"mixture": name, "alpha": alpha, "sigma": sigma, "x": x.tolist(), "between": False,
+                             **exact(q, x), **posterior(p, alpha, sigma, x)})  # fmt: skip
     rows += between_narrow_modes(rng)
     mixtures: dict[str, Any] = dict(MIXTURES)
     for D in (1, 2, 3):

@@ -23,7 +23,8 @@ from refscore.chains import Chain, ddpm, from_betas, smld
 from refscore.elbo import decoder, discrete_loss, prior_kl
 from refscore.levels import FixedTime, Levels
 from refscore.likelihood import FixedSteps, log_likelihood
-from refscore.sde import SubVP
+from refscore.schedules import geometric_levels, level_times
+from refscore.sde import SDES, SubVP, log_ratio
 from refscore.transitions import DDIM, Ancestral, ReverseDiffusion
 from tests.backends import ReplayRng, TestBackend
 from tests.strategies import mixtures
@@ -147,8 +148,90 @@ def test_a_chain_runs_on_every_backend_and_keeps_float32(chain: Chain, any_backe
         found = getattr(chain, name)(t)
         assert str(found.dtype).endswith("float32")
         np.testing.assert_allclose(any_backend.to_numpy(found), getattr(chain, name)(ts), rtol=1e-5)
+    sigma = any_backend.asarray(chain.sigma(ts[:4]), dtype="float32")
+    found = any_backend.to_numpy(chain.time(sigma))
+    np.testing.assert_allclose(chain.sigma(found), chain.sigma(ts[:4]), rtol=1e-5)
     ratio = any_backend.asarray(np.log(chain.sigma(ts[1:]) / chain.alpha(ts[1:])), dtype="float32")
     np.testing.assert_allclose(any_backend.to_numpy(chain.time_at_log_ratio(ratio)), ts[1:], rtol=1e-5)
+
+
+WALKED = {
+    **SDES, **CHAINS, "ddpm 1000": ddpm(1000), "one step": Chain((1.0, 1.0), (0.0, 100.0), 100.0),
+    "steep": Chain((1.0, 0.9, 0.01), (0.0, 1e-3, 3.0), 3.0), "growing": Chain((1.0, 3.0, 3.0), (0.0, 1.0, 5.0), 5.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float", "float64", "float32"])
+@pytest.mark.parametrize("sde", WALKED.values(), ids=WALKED)
+def test_noise_levels_come_back_from_their_times_over_the_whole_range(sde: Any, dtype: str) -> None:
+    """σ(time(σ)) = σ and ℓ(time_at_log_ratio(ℓ)) = ℓ, ℓ = log σ/α, from t = 1e-30 to 1; of every SDE and chain.
+
+    A rounding of t moves log σ by u t σ'/σ; a rounding of ℓ moves σ/α by u |ℓ|.
+    """
+    kind = "float64" if dtype == "float" else dtype
+    n = getattr(sde, "n", 10)
+    grid = np.arange(1, n + 1) / n
+    ts = np.concatenate([np.logspace(-30, 0, 301), np.linspace(0, 1, 203)[1:], grid])
+    ts = np.concatenate([ts, grid * (1 - 1e-6), grid[:-1] * (1 + 1e-6)]).astype(kind)
+    if dtype == "float":
+        ts = ts[:: 1 + len(ts) // 300]
+
+    def each(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
+        if dtype == "float":
+            return np.array([f(float(v)) for v in x])
+        y = f(x)
+        assert y.dtype == x.dtype
+        return y
+
+    def slack(t: np.ndarray, size: Any) -> Any:
+        t = t.astype("float64")
+        f, g, s = sde.f(t), sde.g(t), sde.sigma(t)
+        return 8 * float(np.finfo(kind).eps) * (1 + size + t * g**2 / (2 * s**2) + np.abs(t * f))
+
+    sigma, ratio = each(sde.sigma, ts), each(lambda t: log_ratio(sde, t), ts)
+    assert np.all(sigma > 0)
+    t = np.minimum(each(sde.time, sigma), 1.0)
+    assert np.all(np.abs(each(sde.sigma, t) / sigma - 1) <= slack(t, 0))
+    t = np.minimum(each(sde.time_at_log_ratio, ratio), 1.0)
+    assert np.all(np.abs(each(lambda t: log_ratio(sde, t), t) - ratio) <= slack(t, np.abs(ratio)))
+    assert each(sde.time, np.zeros(1, kind))[0] == 0.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_close_to_zero_no_time_is_zero(dtype: str) -> None:
+    """Within 1e-9 of a step of t = 0 (in float32 4e-4 of one) σ is √t's, not 0."""
+    chain = Chain((1.0, 1.0), (0.0, 100.0), 100.0)
+    assert chain.sigma(chain.time_at_log_ratio(math.log(1e-3))) == pytest.approx(1e-3, rel=1e-12)
+    t = np.asarray([1e-30, 1e-12, 2e-7, 2e-4], dtype)
+    assert chain.sigma(t) == pytest.approx(100 * np.sqrt(t), rel=1e-6)
+    assert ddpm(1000).sigma(t) == pytest.approx(np.sqrt(0.1 * t), rel=1e-4)  # β_1 = 1e-4 in a thousandth
+
+
+@chains
+def test_beyond_its_end_a_chain_has_no_times(chain: Chain) -> None:
+    """Of a level above all σ an array gets the time of the largest: in ddpm(40) that is not the last one."""
+    largest = float(np.max(chain.sigma(np.linspace(0, 1, 40 * 12 * 50 + 1))))
+    for t in (chain.time(np.array([2 * largest, 1e300])), np.array([chain.time(largest)])):
+        np.testing.assert_allclose(chain.sigma(t), largest, rtol=1e-6)  # of a grid of a fiftieth of a step
+    assert chain.time_at_log_ratio(np.array([1e3, math.inf])).tolist() == [1.0, 1.0]  # without overflow
+    assert chain.time_at_log_ratio(1e3) == chain.time_at_log_ratio(math.inf) == 1.0
+
+
+def test_where_a_chain_has_a_level_twice_its_first_time_counts() -> None:
+    """σ falls where α falls faster than σ/α rises."""
+    chain = Chain((1.0, 0.9, 0.01, 0.01), (0.0, 0.5, 0.02, 1.0), 1.0)
+    for sigma in (0.1, 0.3, 0.5):
+        t = chain.time(sigma)
+        assert t <= 1 / 3 + 1e-15
+        assert chain.sigma(t) == pytest.approx(sigma, rel=1e-14)
+        assert chain.time(np.array([sigma]))[0] == pytest.approx(t, rel=1e-14)
+    assert chain.time(0.9) > 2 / 3
+
+
+def test_a_ladder_of_levels_runs_on_a_chain() -> None:
+    levels = geometric_levels(40.0, 0.02, 30)
+    times = level_times(CHAINS["smld"], levels)
+    np.testing.assert_allclose([CHAINS["smld"].sigma(t) for t in times], [*levels, 0.0], rtol=1e-13)
 
 
 def test_what_is_no_chain_is_refused() -> None:
@@ -171,8 +254,9 @@ def test_what_is_no_chain_is_refused() -> None:
     for t in (-1e-9, 1.1):
         with pytest.raises(ValueError, match="t must lie in"):
             CHAINS["ddpm"].alpha(t)
-    with pytest.raises(NotImplementedError, match="no inverse of σ"):
-        CHAINS["ddpm"].time(0.5)
+    for sigma in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=r"sigma must lie in \[0, 1\.0"):
+            CHAINS["ddpm"].time(sigma)
 
 
 @pytest.mark.parametrize("n", [1, 10, 20])

@@ -37,6 +37,24 @@ def test_fast_form_in_float32_near_the_modes(any_backend: TestBackend) -> None:
         assert np.abs(fast - slow).max() < 1e-3 * np.abs(slow).max()  # u |x|²/v with |x| = 40 sd
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("deviations", [100.0, 250.0])
+def test_fast_form_is_right_where_every_density_underflows(deviations: float, dtype: str) -> None:
+    """e^{-½ 100²} is 0 even in float64: densities are taken relative to the largest."""
+    sde, t = VP(), 0.3
+    p = GaussianMixture(
+        *(np.asarray(a, dtype) for a in ([0.2, 0.3, 0.5], [[-1.0, 0.0], [1.0, 0.5], [0.0, 2.0]], [0.1, 0.2, 0.05]))
+    )
+    sd = np.sqrt(sde.alpha(t) ** 2 * 0.2 + sde.sigma(t) ** 2)  # of the widest
+    angle = 2 * np.pi * np.arange(12) / 12
+    x = (deviations * sd * np.stack([np.cos(angle), np.sin(angle)], axis=1)).astype(dtype)
+    fast, slow = FastExactScore(p, sde)(x, t), ExactScore(p, sde)(x, t)
+    assert fast.dtype == x.dtype
+    assert np.all(np.isfinite(fast))
+    # only the widest is seen: its two terms hardly cancel, and err by a few roundings
+    assert np.abs(fast - slow).max() <= 10 * np.finfo(dtype).eps * deviations / sd
+
+
 def test_fast_form_says_what_it_does_not_know() -> None:
     sde = VP()
     with pytest.raises(ValueError, match="isotropic mixtures only"):

@@ -165,11 +165,11 @@ class Uniform:
 
 
 def test_half_of_all_uniform_numbers_become_minus_one() -> None:
-    u = np.concatenate([(np.arange(64) + 0.5) / 64, [0.0, 0.5, 1 - 2.0**-53, 0.5 - 2.0**-54]]).reshape(1, 68, 1)
-    v = rademacher(Uniform(u), (1, 68, 1), "float64")  # type: ignore[arg-type]
+    u = np.concatenate([(np.arange(64) + 0.5) / 64, [0.0, 0.5, 1 - 2.0**-53, 0.5 - 2.0**-54, 1.0]]).reshape(1, 69, 1)
+    v = rademacher(Uniform(u), (1, 69, 1), "float64")  # type: ignore[arg-type]
     assert set(v.ravel()) == {-1.0, 1.0}
     assert v[0, :64].sum() == 0
-    assert list(v[0, 64:, 0]) == [-1.0, 1.0, 1.0, -1.0]
+    assert list(v[0, 64:, 0]) == [-1.0, 1.0, 1.0, -1.0, 1.0]
 
 
 @given(seed=seeds, D=st.integers(1, 5), K=st.integers(1, 3))

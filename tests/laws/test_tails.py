@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture
+from refscore.arrays import long_sum, row_squares
+from tests.backends import TestBackend
 from tests.strategies import KINDS, random_mixture, seeds
 
 U = float(np.finfo(np.float64).eps) / 2
@@ -52,6 +54,83 @@ def test_score_and_density_are_exact_in_the_tails(name: str) -> None:
             else:
                 slack = 1e-12 + 10 * U * condition(p, a, s)
                 assert abs(value - log_p) <= slack * (1 + abs(log_p)), row
+
+
+def relative(found: np.ndarray, expected: object, size: float) -> float:
+    return float(np.linalg.norm((found - np.asarray(expected)) / size))
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_second_derivatives_and_posteriors_are_exact_in_the_tails(name: str) -> None:
+    """Relative to the terms that are summed: tr S⁻¹ and |g - s|² for derivatives, E|x₀|² for the posterior."""
+    p = MIXTURES[name]
+    upper = np.triu_indices(p.dim)
+    for row in (row for row in TABLE["rows"] if row["mixture"] == name):
+        a, s, x = row["alpha"], row["sigma"], np.asarray([row["x"]])
+        allowed = 1e-7 if row["between"] else 1e-12 + 10 * U * condition(p, a, s)
+        v = np.asarray([[1.0, -2.0, 0.5]])[:, : p.dim]
+        S = np.broadcast_to(a**2 * p.variances + s**2, p.means.shape)
+        size = row["divergence"] + 2 * float(p.responsibilities(x, a, s)[0] @ np.sum(1 / S, axis=1))
+        for q, level in ((p.diffuse(a, s), ()), (p, (a, s)), (p, (np.asarray([a]), np.asarray([s])))):
+            assert relative(q.divergence(x, *level), row["divergence"], size) <= allowed, row
+            assert relative(q.score_jvp(x, v, *level)[0], row["jvp"], size) <= 3 * allowed, row  # |v| <= 2.3
+        if name.startswith("points") and np.linalg.norm(x - a * p.means, axis=1).max() > s / math.sqrt(U):
+            continue  # too far to tell modes of one covariance apart by their squares, as the docstring says
+        cov = np.zeros((p.dim, p.dim))
+        cov[upper] = cov.T[upper] = row["cov"]
+        trace, largest = float(np.trace(cov)), float(np.abs(row["mean"]).max())
+        spread = math.hypot(largest, math.sqrt(trace))
+        assert relative(p.posterior_mean(x, a, s)[0], row["mean"], spread) <= 2 * allowed, row
+        if trace > 0:
+            assert relative(p.posterior_cov(x, a, s)[0], cov, trace) <= allowed, row
+            assert relative(p.posterior_variance(x, a, s), trace, trace) <= allowed, row
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_one_gaussian_no_second_order_quantity_knows_how_far_x_is(kind: str, dtype: str) -> None:
+    """Also of three that are the same, where no component has all."""
+    C = {"full": [[0.8, 0.3], [0.3, 0.5]], "diagonal": [0.8, 0.5], "isotropic": 0.5}[kind]
+    divergence = {"full": -1.3 / 0.31, "diagonal": -3.25, "isotropic": -4.0}[kind]
+    u = float(np.finfo(dtype).eps)
+    for weights in ([1.0], [0.2, 0.3, 0.5]):
+        K = len(weights)
+        p = GaussianMixture(*(np.asarray(a, dtype=dtype) for a in (weights, [[0.0, 0.0]] * K, [C] * K)))
+        r = np.logspace(0, 150 if dtype == "float64" else 18, 31)
+        x = (r[:, None] * np.asarray([1.0, -0.7])).astype(dtype)
+        v = np.ones_like(x)
+        assert p.divergence(x) == pytest.approx(np.full(31, divergence), rel=8 * u)
+        for found in (p.score_jvp(x, v), p.posterior_cov(x, 0.5, 0.3), p.posterior_variance(x, 0.5, 0.3)):
+            assert np.abs(found - found[:1]).max() <= 8 * u * np.abs(found).max()
+
+
+@given(seeds, st.integers(1, 3), st.sampled_from(KINDS), st.floats(0.0, 18.0))
+def test_second_order_quantities_of_float32_are_those_of_float64_far_out(
+    seed: int, dim: int, kind: str, distance: float
+) -> None:
+    narrow = random_mixture(seed, dim, 3, kind, low=0.3)
+    narrow = GaussianMixture(*(a.astype("float32") for a in (narrow.weights, narrow.means, narrow.covariances)))
+    weights = narrow.weights.astype("float64")
+    wide = GaussianMixture(
+        weights / weights.sum(), narrow.means.astype("float64"), narrow.covariances.astype("float64")
+    )
+    x = (10.0**distance * np.random.default_rng(seed).standard_normal((20, dim))).astype("float32")
+    decided = wide.responsibilities(x.astype("float64"), 0.5, 0.3).max(axis=1) == 1  # between modes: the odds decide
+    decided &= narrow.responsibilities(x, 0.5, 0.3).max(axis=1) == 1
+    for name in ("divergence", "posterior_cov", "posterior_variance"):
+        out, exact = (getattr(p, name)(y, 0.5, 0.3)[decided] for p, y in ((narrow, x), (wide, x.astype("float64"))))
+        assert out.dtype == np.float32
+        assert np.all(np.abs(out - exact) <= 1e-5 * np.abs(exact).max(initial=0.0)), name  # condition 7, as above
+
+
+def test_an_unseen_mode_adds_nothing_however_far_its_posterior_is() -> None:
+    """float32: the other mode's squared distance overflows, its responsibility is 0."""
+    p = GaussianMixture(*(np.asarray(a, dtype="float32") for a in ([0.5, 0.5], [[0.0], [0.0]], [1.0, 1e-6])))
+    x = np.asarray([[1e25]], dtype="float32")
+    assert p.posterior_variance(x, 0.5, 0.3)[0] == pytest.approx(0.09 / 0.34, rel=1e-6)
+    assert p.posterior_cov(x, 0.5, 0.3)[0, 0, 0] == pytest.approx(0.09 / 0.34, rel=1e-6)
+    assert p.divergence(x, 0.5, 0.3)[0] == pytest.approx(-1 / 0.34, rel=1e-6)
+    assert p.score_jvp(x, 1e5 * x / x, 0.5, 0.3)[0, 0] == pytest.approx(-1e5 / 0.34, rel=1e-6)
 
 
 def test_the_table_covers_the_promised_domain() -> None:
@@ -154,7 +233,58 @@ def test_float32_keeps_its_own_extremes_finite() -> None:
         assert not np.any(np.isnan(log_p))
 
 
-# ------------------------------------------------------------------ many dimensions
+# ------------------------------------------------------------------ many dimensions, many terms
+
+
+@pytest.mark.parametrize("n", [0, 1, 16, 17, 100, 1023, 30_000])
+def test_a_long_sum_is_as_exact_as_its_last_additions(any_backend: TestBackend, n: int) -> None:
+    """Over any axis, in float32, within a few roundings of the exact sum; one row after another: 1e-5 of it."""
+    terms = np.random.default_rng(n).random((2, n, 3)).astype("float32")
+    for axis in (0, 1, 2):
+        a = any_backend.asarray(np.moveaxis(terms, 1, axis), dtype="float32")
+        exact = np.sum(terms.astype("float64"), axis=1)
+        for found in (long_sum(a, axis=axis), long_sum(a, axis=axis - 3)):
+            assert str(found.dtype).endswith("float32")
+            assert np.abs(any_backend.to_numpy(found) - exact).max() <= 2.5e-7 * n / 2
+    for order in ("C", "F"):  # columns as rows in memory
+        rows = np.asarray(terms[0].T, order=order)  # type: ignore[call-overload]
+        squares = np.sum(rows.astype("float64") ** 2, axis=1)
+        assert np.abs(row_squares(rows) - squares).max() <= 2.5e-7 * n / 3
+
+
+@pytest.mark.parametrize("D", [1_000, 10_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("kind", ["isotropic", "diagonal"])
+def test_log_odds_in_float32_keep_their_promise_in_many_dimensions(kind: str, D: int) -> None:
+    """Two modes one deviation apart, so that only rounding errs: by u |x - m|²/σ² root mean square."""
+    rng = np.random.default_rng(D)
+    C = np.ones((1, D)) if kind == "isotropic" else rng.uniform(0.5, 2, (1, D))
+    means = np.stack([np.zeros(D), np.sqrt(C[0] / D)]).astype("float32")
+    variances = np.repeat(C.astype("float32"), 2, axis=0)
+    p = GaussianMixture(np.full(2, 0.5, "float32"), means, variances[:, 0] if kind == "isotropic" else variances)
+    x = (np.sqrt(C) * rng.standard_normal((3 if D > 100_000 else 20, D))).astype("float32")
+    r = p.responsibilities(x).astype("float64")
+    wide, m, v = x.astype("float64"), means.astype("float64"), variances[0].astype("float64")
+    exact = np.sum((m[0] - m[1]) * (wide - 0.5 * (m[0] + m[1])) / v, axis=1)
+    error = (np.log(r[:, 0] / r[:, 1]) - exact) / (2.0**-24 * np.sum((wide - m[0]) ** 2 / v, axis=1))
+    assert np.sqrt(np.mean(error**2)) <= 1.5  # of 3 or 20 samples; .7 of many
+    assert np.abs(error).max() <= 4
+    if D <= 10_000:  # second derivatives and the posterior sum over D, too
+        doubled = GaussianMixture(*(a.astype("float64") for a in (p.weights, p.means, p.covariances)))
+        assert p.divergence(x, 0.8, 0.5) == pytest.approx(doubled.divergence(wide, 0.8, 0.5), rel=1e-6)
+        assert p.posterior_variance(x, 0.8, 0.5) == pytest.approx(doubled.posterior_variance(wide, 0.8, 0.5), rel=1e-6)
+        along, exact = p.score_jvp(x, x, 0.8, 0.5), doubled.score_jvp(wide, wide, 0.8, 0.5)
+        assert np.abs(along - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_a_hundred_thousand_equal_components_are_one_in_float32() -> None:
+    K = 100_000
+    p = GaussianMixture(np.full(K, 1 / K, "float32"), np.zeros((K, 1), "float32"), np.full(K, 0.5, "float32"))
+    one = GaussianMixture(*(np.asarray(a, "float32") for a in ([1.0], [[0.0]], [0.5])))
+    x = np.asarray([[0.3], [-1.0]], "float32")
+    assert p.log_prob(x) == pytest.approx(one.log_prob(x), rel=3e-6)  # log 1e-5 in float32
+    assert p.score(x) == pytest.approx(one.score(x), rel=1e-6)
+    assert p.divergence(x) == pytest.approx(one.divergence(x), rel=1e-6)
+    assert np.sum(p.responsibilities(x), axis=1, dtype="float64") == pytest.approx(1.0, rel=1e-6)
 
 
 def test_a_million_dimensions_take_memory_in_proportion() -> None:
