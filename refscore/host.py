@@ -46,6 +46,7 @@ def solve(
         one: Callable[[Array, float], Array] = velocity.row(row) if hasattr(velocity, "row") else velocity
 
         def right(time: float, y: Any, row: int = row, one: Callable[[Array, float], Array] = one) -> Any:
+            time = min(max(time, min(t, s)), max(t, s))  # SciPy 1.13 looks beyond s to choose its first step
             there = xp.asarray(y.reshape((1, *x.shape[1:])), dtype=x.dtype, device=like)
             slope = np.asarray(_host(one(there, float(time))), dtype="float64").ravel()
             if not np.all(np.isfinite(slope)):  # the solver would try ever again

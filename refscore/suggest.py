@@ -1,9 +1,11 @@
 """Which noise levels do my data need? Techniques of Song and Ermon 2020 (NCSNv2), with reasons. Chapter 6."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace, device
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
@@ -12,8 +14,10 @@ from refscore.arrays import SDE, Array, check_data, check_positive
 from refscore.schedules import geometric_levels
 
 RATIO_CAP = 1.5
+BLUR = 0.1  # the last noise, as a share of the deviation of the data about a point: 1 % of their variance
 NUMBERS = 4e8  # differences of coordinates that are looked at: seconds
 LEAST_ROWS = 16  # however many numbers that takes
+DIRECTIONS = 32  # variances that a walk is tried on
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Suggestion:
     moves: int  # Langevin steps a level, T
     step: float  # ε at the last level, for x + ε s + √(2ε) z
     excess: float  # variance of the noise over σ² when a level is left, where data are thin: `ladder_excess`
+    worst: float  # variance over λ + σ_L² at the end, in the direction that fares worst: `walk_excess`
     ema: float
     reasons: tuple[str, ...]
 
@@ -36,7 +41,8 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
     """Levels, steps and averaging for data (N, ...), after Song and Ermon 2020, Techniques 1, 2, 4 and 5.
 
     Technique 3, to let one network serve all levels by dividing its output by σ, is `ScoreModel`'s default. Technique 4
-    is applied to the whole ladder (`ladder_excess`), not to one level begun from the exact law of the one before.
+    is applied to the whole walk and to wide directions of the data too (`walk_excess`), not to one level and its noise.
+    The walk begins at N(m, σ₁² I), m the mean of the data, or any point among them.
 
     Parameters
     ----------
@@ -44,10 +50,10 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
         Where all N² distances would take more than seconds, those of evenly chosen rows (at least 16) from all others.
         The largest distance is then found up to a factor of 2 at worst.
     budget : int
-        Evaluations of the score that a sample may cost: levels times moves.
+        Evaluations of the score that a sample may cost: levels times moves. Four times as many halve what the walk
+        leaves too much; the default leaves some 5 to 12 %.
     smallest : float, optional
-        σ_L; by default the median distance of a point from its nearest neighbour. With less noise than that the law of
-        the noised data falls apart into single points, and there is nothing to learn but the points.
+        σ_L, for those who know how fine the data are; by default `smallest_level`.
 
     Raises
     ------
@@ -63,36 +69,69 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
     nearest, largest = _distances(data)
     if largest == 0:
         raise ValueError("all rows of data are the same: there is no distance to bridge")
+    N, D = data.shape[0], math.prod(data.shape[1:])
+    given = smallest is not None
     if smallest is None:
-        smallest = nearest
-        if smallest == 0:
+        if nearest == 0:
             raise ValueError(
                 "most rows of data have an equal twin, so their distance does not tell a smallest level: give one"
             )
+        smallest = smallest_level(nearest, N, D)
     if not 0 < smallest < largest:
         raise ValueError(
             f"smallest must lie between 0 and the largest distance of two points, {largest}; got {smallest}"
         )
-    D = math.prod(data.shape[1:])
     wanted = overlap_ratio(D)
     L = max(2, 1 + math.ceil(math.log(largest / smallest) / math.log(min(wanted, RATIO_CAP))))
     ratio = (largest / smallest) ** (1 / (L - 1))
     if budget < L:
-        raise ValueError(f"a budget of {budget} evaluations is less than one for each of the {L} levels")
-    T = budget // L
-    fraction, excess = best_step(ratio, T, ladder_excess)
+        raise ValueError(
+            f"a budget of {budget} evaluations is less than one for each of the {L} levels: "
+            f"give a budget of {L} or more, or a larger smallest level than {smallest:.4g}"
+        )
+    T, levels = budget // L, geometric_levels(largest, smallest, L)
+    fraction, worst = walk_step(levels, T)
+    excess = ladder_excess(fraction, ratio, T)
     solved = f"is one half at {wanted:.3g}" if wanted < math.inf else "is above one half at any ratio"
     capped = "" if wanted <= RATIO_CAP else f" (at most {RATIO_CAP}: in {D} dimensions the overlap {solved})"
     reasons = (
         f"largest level {largest:.4g}: the largest distance of two points, to go from any to any (technique 1)",
-        f"smallest level {smallest:.4g}: what is finer than this is lost",
+        f"smallest level {smallest:.4g}: {'as given' if given else _why(smallest, nearest)}; what is finer is lost",
         f"{L} levels, ratio {ratio:.4g}: typical points of one level are typical of the next{capped} (technique 2)",
         f"{T} moves a level: the budget of {budget} evaluations (technique 4)",
-        f"step {fraction * smallest**2:.4g} = {fraction:.4g} σ_L²: where data are thin, each level ends with noise of "
-        f"variance {excess:.4g} σ², the least that {T} moves can do (technique 4, along the ladder)",
+        f"step {fraction * smallest**2:.4g} = {fraction:.4g} σ_L²: no direction, wide or thin, ends with more than "
+        f"{worst:.4g} times the variance of data and noise, the least that {T} moves can do; where data are thin each "
+        f"level ends with noise of variance {excess:.4g} σ² (technique 4, along the ladder)",
         "moving average of the parameters, decay 0.999 (technique 5)",
     )
-    return Suggestion(geometric_levels(largest, smallest, L), ratio, T, fraction * smallest**2, excess, 0.999, reasons)
+    return Suggestion(levels, ratio, T, fraction * smallest**2, excess, worst, 0.999, reasons)
+
+
+def smallest_level(nearest: float, count: int, dim: int) -> float:
+    """σ_L for N points in D dimensions with this median distance d of nearest neighbours: d min(1, N^{1/D}/(10√(2D))).
+
+    Noise acts on every coordinate, a distance is that of all: neighbours of N(0, s² I) are about √(2D) N^{-1/D} s
+    apart, and solved for s this tells the deviation of the data about a point, per coordinate, to a quarter in any D
+    (of the cloud that the point is in, where there are several; in directions without variance it is less). A tenth
+    of it widens the variance by one per cent.
+
+    In one and two dimensions, where points are many, d is less. With less noise than the distance of neighbours the law
+    of the noised data falls apart into single points, and there is nothing to learn but the points: so d it is. In
+    more dimensions one cannot have both: noise of the size d would drown the data. The smallest level is then below d,
+    the exact score of these N points would give them back, and what lies between them is what a network makes of it.
+    (Gaussian pictures with pixels of deviation .25 and a spectrum of 1/k² get .02; published ladders for pictures in
+    [0, 1] end at .01.)
+    """
+    return nearest * min(1.0, BLUR * math.pow(count, 1 / dim) / math.sqrt(2 * dim))
+
+
+def _why(smallest: float, nearest: float) -> str:
+    if smallest == nearest:
+        return "the median distance of neighbours, below which noised data fall apart into points"
+    return (
+        f"a tenth of the deviation of the data about a point, as far as {nearest:.4g} tells, the median distance of "
+        "neighbours (below that the noised data fall apart into points, but so much noise would drown them)"
+    )
 
 
 def prior_mismatch_bound(sde: SDE, data: Array) -> float:
@@ -104,8 +143,8 @@ def prior_mismatch_bound(sde: SDE, data: Array) -> float:
     check_data("data", data)
     D = math.prod(data.shape[1:])
     ratio = (sde.sigma(1.0) / sde.prior_std) ** 2
-    shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * _mean_square(data)
-    return float(0.5 * (shift + D * (ratio - 1 - math.log(ratio))))
+    shift = sde.alpha(1.0) / sde.prior_std * _rms(data)
+    return float(0.5 * (shift * shift + D * (ratio - 1 - math.log(ratio))))
 
 
 def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
@@ -120,10 +159,10 @@ def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
     """
     check_data("data", data)
     check_positive(nats=nats)
-    square = _mean_square(data)
-    if square == 0:
+    size = _rms(data)
+    if size == 0:
         raise ValueError("all data are zero: any sigma_max will do")
-    return math.sqrt(0.5 * square / nats)
+    return size * math.sqrt(0.5 / nats)
 
 
 def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> float:
@@ -139,7 +178,8 @@ def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> 
     """
     check_data("data", data)
     check_positive(nats=nats, beta_min=beta_min)
-    square, D = _mean_square(data), float(math.prod(data.shape[1:]))
+    size, D = _rms(data), float(math.prod(data.shape[1:]))
+    square = size * size
 
     def excess(B: float) -> float:  # falls with B
         left = math.exp(-B)
@@ -150,9 +190,16 @@ def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> 
     return 2 * float(brentq(excess, beta_min, beta_min + 800.0, xtol=1e-14)) - beta_min  # e⁻⁸⁰⁰ is 0
 
 
-def _mean_square(data: Array) -> float:
+def _rms(data: Array) -> float:
+    """√(E‖x‖²)."""
+    xp, unit = array_namespace(data), _unit(data)
+    return unit * math.sqrt(float(xp.sum((data / unit) ** 2)) / data.shape[0])
+
+
+def _unit(data: Array) -> float:
+    """The power of two at or below the largest number: division by it is exact, and squares then stay in range."""
     xp = array_namespace(data)
-    return float(xp.sum(data * data) / data.shape[0])
+    return math.ldexp(0.5, math.frexp(float(xp.max(xp.abs(data))))[1])
 
 
 def overlap(ratio: float, dim: int) -> float:
@@ -217,10 +264,45 @@ def best_step(
     return float(found.x), float(found.fun)
 
 
+def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation: Any) -> Any:
+    """Variance over λ + σ_L² at the end of a walk, where the data have variance λ = deviation² (n,)       Eq. (6.8).
+
+    From N(0, σ₁²) down the levels; v is told in units of S = λ + σ², and η σ²/S is the step there.
+    """
+    s, d = np.asarray(levels)[:, None], np.asarray(deviation)[None, :]
+    root = np.hypot(s, d)  # √S
+    share = (s / root) ** 2
+    q, c = (1 - fraction * share) ** (2 * moves), 1 / (1 - fraction * share / 2)
+    growth = (root[:-1] / root[1:]) ** 2
+    v = q[0] * (share[0] - c[0]) + c[0]
+    for g, q_i, c_i in zip(growth, q[1:], c[1:], strict=True):
+        v = q_i * (g * v - c_i) + c_i
+    return v
+
+
+def walk_step(levels: Sequence[float], moves: int) -> tuple[float, float]:
+    """The fraction η = ε/σ² with which the worst direction ends nearest to its variance, and how near: `walk_excess`.
+
+    Deviations are tried from 0 to σ₁/2, the most that data have whose largest distance is σ₁. Small steps leave wide
+    directions too wide, and large ones the noise: at levels dense in log σ both excesses are ln(σ₁/σ_L)/(ηM), M the
+    number of all moves, and noise has η/2 on top. So the least is of the size √(2 ln(σ₁/σ_L)/M).
+    """
+    deviations = np.concatenate([[0.0], np.geomspace(levels[-1], levels[0] / 2, DIRECTIONS)])
+    least = 1 - (levels[0] / levels[-1]) ** (-1 / (moves * (len(levels) - 1)))  # as in `best_step`
+    found = minimize_scalar(
+        lambda e: float(np.max(walk_excess(e, levels, moves, deviations))),
+        bounds=(least, 1.0),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(found.x), float(found.fun)
+
+
 def _distances(data: Array) -> tuple[float, float]:
     """Median distance to the nearest neighbour, and the largest of all; some rows against all where there are many."""
     xp = array_namespace(data)
-    rows = xp.reshape(data, (data.shape[0], -1))
+    unit = _unit(data)
+    rows = xp.reshape(data, (data.shape[0], -1)) / unit
     N, D = rows.shape
     if N < 2:
         raise ValueError("data must hold at least two rows: distances between points are asked for")
@@ -231,4 +313,4 @@ def _distances(data: Array) -> tuple[float, float]:
         nearest.append(xp.min(xp.where(index == i, math.inf, d)))
         farthest.append(xp.max(d))
     middle = xp.sort(xp.stack(nearest))[(count - 1) // 2 : count // 2 + 1]  # one, or two whose mean is the median
-    return float(xp.mean(middle)), float(xp.max(xp.stack(farthest)))
+    return unit * float(xp.mean(middle)), unit * float(xp.max(xp.stack(farthest)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
+from refscore import VE, VP, ExactScore, GaussianMixture, Reverse, host
 from refscore.data import mixture
 from refscore.host import SolverError, solve
 from tests.backends import TestBackend
@@ -38,6 +38,28 @@ def test_the_error_follows_the_tolerance(sde: Any, t: float, s: float) -> None:
     # falling, from rung to rung but for luck (a loose tolerance may do well by chance), and by far in all
     assert all(c < a for a, c in zip(errors, errors[2:], strict=False)), errors
     assert errors[-1] <= 1e-5 * errors[0]
+
+
+@pytest.mark.parametrize("method", ["RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA"])
+@pytest.mark.parametrize(("t", "s"), [(0.5, 0.9), (0.9, 0.5)], ids=["up", "down"])
+def test_a_velocity_is_asked_between_t_and_s_only(method: str, t: float, s: float) -> None:
+    """SciPy 1.13 guesses its first step from the slope alone, however short the way: a flat slope, a far look."""
+    asked = []
+    solve(lambda x, u: asked.append(u) or 1e-3 * x, np.ones((1, 1)), t, s, rtol=1e-3, atol=1e-3, method=method)  # type: ignore[func-returns-value]
+    assert min(t, s) <= min(asked) <= max(asked) <= max(t, s)
+
+
+def test_so_it_is_where_scipy_looks_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def probing(right: Any, span: Any, start: Any, *args: Any, **kwargs: Any) -> Any:
+        for u in (-45.0, 0.7, 19.9):
+            right(u, start)
+        return solve_ivp(right, span, start, *args, **kwargs)
+
+    monkeypatch.setattr(host, "solve_ivp", probing)
+    solve(lambda x, u: asked.append(u) or -x, np.ones((1, 1)), 0.9, 0.5)  # type: ignore[func-returns-value]
+    assert asked[:3] == [0.5, 0.7, 0.9]
 
 
 def test_it_is_scipy_with_the_tolerances_that_were_asked() -> None:

@@ -47,6 +47,7 @@ from refscore.reverse import denoise
 from refscore.samplers import First, Repeat, Stay
 from refscore.schedules import geometric_levels, level_times
 from refscore.simulation import last
+from refscore.suggest import suggest_schedule
 from tests.backends import ReplayRng, TestBackend
 from tests.laws.test_samplers import law, probe
 from tests.strategies import mixtures, random_mixture, sdes, seeds
@@ -671,6 +672,32 @@ def test_from_too_small_a_first_level_the_start_decides() -> None:
     assert gap[7.0] == pytest.approx(0.12, abs=5e-3)
     assert gap[3.0] == pytest.approx(0.837, abs=5e-3)
     assert gap[1.0] > 0.9999
+
+
+@pytest.mark.parametrize("variance", [1.0, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_a_suggested_walk_ends_in_two_modes_of_the_right_width(variance: float) -> None:
+    """The modes in eight dimensions, 14 and 45 deviations apart, and the chain along them: E(|u| - r)², and weights.
+
+    Pulled back through the moves, as above. Across the modes it is (6.8), of which test_suggest has the tests.
+    """
+    rng = np.random.default_rng(0)
+    x = math.sqrt(variance) * rng.standard_normal((500, 8))
+    x[:, 0] += np.where(rng.random(500) < 0.8, REACH, -REACH)
+    plan = suggest_schedule(x)
+    eta, low = plan.step / plan.levels[-1] ** 2, plan.levels[-1]
+    made = transitions(variance, plan.levels, eta, plan.moves)
+    where = made[-1][0].centres
+    f = np.stack([(np.abs(where) - REACH) ** 2, where > 0], axis=1)
+    for grid, matrix in reversed(made):
+        f = np.stack([np.interp(grid.centres, where, column) for column in f.T], axis=1)
+        for _ in range(plan.moves):
+            f = matrix @ f
+        where = grid.centres
+    first = made[0][0]
+    start = grid_law(first.low, first.high, len(first.mass), lambda u: ndtr(u / plan.levels[0]))
+    width, right = start.mass @ f
+    assert variance <= width <= plan.worst * (variance + low**2) <= 1.08 * variance
+    assert 0.76 <= right <= 0.8  # weights freeze, (6.10)
 
 
 def test_a_budget_is_better_spent_on_levels_than_on_moves() -> None:

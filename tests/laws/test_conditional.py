@@ -353,7 +353,9 @@ def tilted(w: float) -> np.ndarray:
 def flow_law(w: float) -> np.ndarray:
     """Masses where the probability flow of the guided score takes N(0, 1): in 1-D it moves quantiles."""
     velocity, z = Reverse(SDE, Guided(S, S1, w), 0.0), np.linspace(-8, 8, 401)
-    x = solve_ivp(lambda t, x: velocity.drift(x[:, None], t)[:, 0], (1, 0), z, rtol=1e-8, atol=1e-10).y[:, -1]
+    x = solve_ivp(
+        lambda t, x: velocity.drift(x[:, None], t)[:, 0], (1, 0), z, rtol=1e-8, atol=1e-10, first_step=1e-3
+    ).y[:, -1]
     inside = np.clip(EDGES, x[0], x[-1])
     return np.diff(PchipInterpolator(x, norm.cdf(z))(inside))
 
