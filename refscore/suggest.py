@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
 
-from refscore.arrays import SDE, Array, check_data, check_positive
+from refscore.arrays import SDE, Array, check_count, check_data, check_number, check_positive
 from refscore.schedules import geometric_levels
 
 RATIO_CAP = 1.5
@@ -64,14 +64,15 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
         integer or below the number of levels; unless 0 < smallest < the largest distance.
     """
     check_data("data", data)
-    if not isinstance(budget, int):
-        raise ValueError(f"budget must be an integer, got {budget!r}")
+    budget = check_count("budget", budget)
     nearest, largest = _distances(data)
     if largest == 0:
         raise ValueError("all rows of data are the same: there is no distance to bridge")
     N, D = data.shape[0], math.prod(data.shape[1:])
     given = smallest is not None
-    if smallest is None:
+    if smallest is not None:
+        smallest = check_number("smallest", smallest)
+    else:
         if nearest == 0:
             raise ValueError(
                 "most rows of data have an equal twin, so their distance does not tell a smallest level: give one"
@@ -158,6 +159,7 @@ def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
         Unless 0 < nats < ∞; for data that are all zero, where any σ would do.
     """
     check_data("data", data)
+    nats = check_number("nats", nats)
     check_positive(nats=nats)
     size = _rms(data)
     if size == 0:
@@ -177,6 +179,7 @@ def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> 
         Unless nats and beta_min are positive and finite.
     """
     check_data("data", data)
+    nats, beta_min = check_number("nats", nats), check_number("beta_min", beta_min)
     check_positive(nats=nats, beta_min=beta_min)
     size, D = _rms(data), float(math.prod(data.shape[1:]))
     square = size * size
@@ -214,8 +217,7 @@ def overlap(ratio: float, dim: int) -> float:
 
 def overlap_ratio(dim: int) -> float:
     """γ with overlap ½; infinity in D <= 4, where the overlap never falls that low."""
-    if dim < 1:
-        raise ValueError(f"dim must be at least 1, got {dim}")
+    dim = check_count("dim", dim)
     if math.sqrt(2 * dim) <= 3:  # then the lower bound √(2D)(γ - 1) - 3γ falls with γ
         return math.inf
     # The lower bound reaches 0, and the overlap ½, at γ = √(2D)/(√(2D) - 3), but for what the upper end lacks.

@@ -334,7 +334,7 @@ def test_results_live_where_the_parameters_live() -> None:
 
 
 def test_sampling_refuses_a_negative_number() -> None:
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 0, got -1"):
         GaussianMixture(W, M, C).sample(np.random.default_rng(0), -1)
 
 

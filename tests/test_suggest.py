@@ -91,7 +91,7 @@ def test_the_ratio_solves_its_equation_in_every_dimension() -> None:
 
 
 def test_dimensions_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="dim must be an integer of at least 1, got 0"):
         overlap_ratio(0)
 
 
@@ -456,8 +456,8 @@ RAMP = np.arange(8.0).reshape(4, 2)
         (RAMP, {"smallest": math.nan}, ValueError, "smallest must lie between 0 and the largest distance"),
         (RAMP, {"smallest": 100.0}, ValueError, "got 100.0"),
         (RAMP, {"budget": 3}, ValueError, "less than one for each of the 10 levels: give a budget of 10"),
-        (RAMP, {"budget": 0}, ValueError, "a budget of 0 evaluations"),
-        (RAMP, {"budget": 100.0}, ValueError, "budget must be an integer, got 100.0"),
+        (RAMP, {"budget": 0}, ValueError, "budget must be an integer of at least 1, got 0"),
+        (RAMP, {"budget": 100.0}, ValueError, "budget must be an integer of at least 1, got 100.0"),
     ],
 )
 def test_what_cannot_be_helped_is_refused(data: Any, kwargs: Any, error: type[Exception], words: str) -> None:
