@@ -36,7 +36,7 @@ class UniformTime:
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
         """t = t_min + u (1 - t_min), factor 1."""
-        return array_namespace(u).minimum(self.t_min + u * (1 - self.t_min), 1.0), 1.0  # the sum may round to above 1
+        return self.t_min + u * (1 - self.t_min), 1.0
 
 
 @dataclass(frozen=True)
