@@ -1,4 +1,4 @@
-"""The tables of `evaluate` are code, too: fed with a score that is wrong in a known way, each number has a closed form."""
+"""Tables are code, too: fed with a score that is wrong in a known way, each number has a closed form."""
 
 import math
 from collections.abc import Callable
