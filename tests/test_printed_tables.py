@@ -1,5 +1,6 @@
 """What the commands print: every number stands beside its own name, and sums up what it says it sums up."""
 
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import VP, ExactScore, GaussianMixture, budget, demo
+from refscore import VP, ExactScore, GaussianMixture, budget, demo, failures, reproduce
 from refscore.distance import Estimate
 from refscore.evaluate import ModeRow, SampleTable, ScoreRow
 from refscore.train import TrainingState
@@ -78,10 +79,11 @@ def test_what_was_not_measured_is_not_printed() -> None:
 def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_named(
     steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """Losses 1, 2, 3, ...: the mean of those since the report before."""
-    zero = np.zeros(())
+    """Losses 1, 2, 3, ...: the mean of those since the report before. And `fit` is told what the comments promise."""
+    zero, given = np.zeros(()), {}
 
-    def counting(model: Any, *args: Any, **kwargs: Any) -> Iterator[TrainingState]:
+    def counting(model: Any, objective: Any, data: Any, adam: Any, rng: Any, **kwargs: Any) -> Iterator[TrainingState]:
+        given.update(kwargs, rate=adam.rate)
         theta = model.init(np.random.default_rng(0))
         for n in range(1, steps + 1):
             yield TrainingState(n, theta, np.asarray(float(n)), zero, zero, None, None)
@@ -96,6 +98,23 @@ def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_n
     assert report.steps == steps
     assert report.loss_step == list(range(every, steps + 1, every))
     assert report.loss == [step - (every - 1) / 2 for step in report.loss_step]
+    assert given["steps"] == steps
+    assert 1 / (1 - given["ema"].decay) == pytest.approx((steps + 20) / 20)  # over a twentieth of a short run
+    assert given["rate"](min(100, steps - 1)) == pytest.approx(demo.RATE)
+    assert given["rate"](steps) == pytest.approx(demo.RATE / 100)
+
+
+def test_a_long_run_is_averaged_over_a_thousand_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    class SeenError(Exception):
+        pass
+
+    def seen(*args: Any, ema: Any, **kwargs: Any) -> Any:
+        raise SeenError(ema.decay)
+
+    monkeypatch.setattr(demo, "fit", seen)
+    monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
+    with pytest.raises(SeenError, match=r"^0\.999$"):
+        demo.run("two-modes", get("numpy"), 100_000, 0, tmp_path, lambda text: None)
 
 
 # ------------------------------------------------------------------ those of `evaluate`
@@ -128,3 +147,65 @@ def test_the_score_part_of_the_likelihood_is_that_of_a_law_known_to_be_shifted()
     for cause in ("truncation", "prior", "discretisation"):
         assert split[cause] < 1e-3, cause
     assert math.isfinite(split["probes"])
+
+
+# ------------------------------------------------------------------ bars
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(step, of how many) for every sign of progress."""
+    seen: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def progress(total: int, say: Any) -> Iterator[Any]:
+        yield lambda step, words: seen.append((step, total))
+
+    for module in (budget, reproduce):
+        monkeypatch.setattr(module, "progress", progress)
+    return seen
+
+
+def assert_a_bar(shown: list[tuple[int, int]]) -> None:
+    """It never goes back, never stands still, and is full at the end."""
+    steps, (total,) = [step for step, _ in shown], {total for _, total in shown}
+    assert steps == sorted(set(steps))
+    assert steps[0] > 0
+    assert steps[-1] == total
+
+
+def test_the_bar_of_evaluate_counts_every_error(
+    shown: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(budget, "likelihood_split", lambda *args: {})
+    monkeypatch.setattr(budget, "_draw", lambda *args: "", raising=False)
+    budget.run(None, ["ddim", "rk4"], [2, 8], "vp", 100, 0, None, tmp_path, lambda text: None)
+    assert_a_bar(shown)
+    assert len(shown) == 2 * 3  # two budgets and the prior, for each
+
+
+def test_the_bar_of_reproduce_counts_every_step_of_training(
+    shown: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """180 and 180 on the circle, 600 without noise and 600 with it; kept results are no progress, but the end is."""
+
+    def curve(noise: float, steps: int, seed: int, show: Any) -> Any:
+        show(steps, "loss")
+        return np.zeros(60)
+
+    def low(steps: int, seed: int, show: Any) -> failures.LowDensity:
+        show(steps, "loss")
+        show(2 * steps - 1, "loss")
+        z = np.zeros(10)
+        return failures.LowDensity(z, z, z, z, 0.0, 0.0, z)
+
+    z = np.zeros((3, 2))
+    monkeypatch.setattr(reproduce, "manifold_curve", curve)
+    monkeypatch.setattr(reproduce, "low_density", low)
+    monkeypatch.setattr(reproduce, "weights", lambda seed: failures.Weights(0.0, 0.0, 0.0, 0.0, 0.0, z, z))
+    reproduce.measure(tmp_path, [0], 600, lambda text: None)
+    assert_a_bar(shown)
+    assert [step for step, _ in shown] == [180, 360, 960, 1559, 1560]
+    shown.clear()
+    reproduce.measure(tmp_path, [0], 600, lambda text: None)
+    assert [step for step, _ in shown] == [1560]
