@@ -11,9 +11,9 @@ import pytest
 
 import refscore
 import refscore_backends
-from refscore import EMA, MLP, SGD, VP, Adam, Denoising, ExactScore, ScoreModel, fit, log_likelihood
+from refscore import EMA, MLP, SGD, VP, Adam, Denoising, ExactScore, Reverse, ScoreModel, fit, log_likelihood
 from refscore.data import DataFileError, load_points, mixture
-from refscore.likelihood import FixedSteps
+from refscore.likelihood import FixedSteps, decode, encode
 from refscore.nn import Dense
 from refscore.suggest import overlap_ratio, suggest_schedule
 from refscore.train import DivergenceError, TrainingState
@@ -133,6 +133,23 @@ def test_one_step_of_a_solver_is_taken_and_none_is_not() -> None:
     assert np.isfinite(log_likelihood(score, VP(), x, solve=FixedSteps(VP(), 1)).value).all()
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         FixedSteps(VP(), 0)
+
+
+def test_up_to_the_code_and_back_by_the_default_solver_and_by_ones_own() -> None:
+    """`encode` and `decode` are inverse, and walk from t_min to 1 and back with the solver that was given."""
+    sde, walked = VP(), []
+    score = ExactScore(TILTED, sde)
+    there = encode(score, sde, POINTS)
+    np.testing.assert_allclose(decode(score, sde, there), POINTS, atol=1e-5)  # 200 steps of order 4
+
+    def own(velocity: Any, y: Any, t: float, s: float) -> Any:
+        walked.append((t, s))
+        return y + velocity(y, 0.5)
+
+    drift = Reverse(sde, score, 0.0).drift
+    found = decode(score, sde, encode(score, sde, POINTS, 0.1, own), 0.2, own)
+    np.testing.assert_array_equal(found, own(drift, own(drift, POINTS, 0, 1), 1, 0))
+    assert walked[:2] == [(0.1, 1.0), (1.0, 0.2)]
 
 
 # ------------------------------------------------------------------ words

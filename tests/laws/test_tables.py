@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
-from refscore import VE, VP, Denoising, ExactScore, GaussianMixture
+from refscore import VE, VP, Denoising, ExactScore, GaussianMixture, budget
 from refscore.affine import Gaussian, wasserstein
 from refscore.arrays import per_sample
 from refscore.data import mixture
@@ -214,3 +214,32 @@ def test_flow_samples_have_the_law_of_the_data(sde: Any) -> None:
     # 64 steps of order 2; what the prior is off, Eq. (10.16); and the noise that is left at t_min
     off = wasserstein(Gaussian(y[0], A @ A.T), Gaussian(p.means[0], p.covariances[0]))
     assert off <= 0.05
+
+
+# ------------------------------------------------------------------ what `evaluate` starts from and ends at
+
+
+@processes
+def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_prior(sde: Any) -> None:
+    true, start = budget.starts(sde)
+    wanted = budget.GAUSSIAN.diffuse(sde.alpha(1.0), sde.sigma(1.0))
+    for found, right in ((true.mean, wanted.means[0]), (true.cov, wanted.covariances[0]), (start.mean, np.zeros(2)),
+                         (start.cov, sde.prior_std**2 * np.eye(2))):  # fmt: skip
+        np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-15)
+
+
+@processes
+def test_sampled_errors_of_a_good_sampler_lie_at_the_floor_for_every_sde(
+    sde: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Whatever the deviation of the prior: 31 steps of order 2 with the exact score, from the true law at t = 1."""
+    monkeypatch.setattr(budget, "likelihood_split", lambda *args: {})
+    monkeypatch.setattr(budget, "_draw", lambda *args: "", raising=False)
+    (name,) = (name for name, one in SDES.items() if one is sde)
+    report = budget.run("tilted", ["dpm-solver++ 2m"], [32], name, 400, 0, None, tmp_path, lambda text: None)
+    (row,) = report.rows
+    assert report.floor is not None
+    assert row.from_prior is not None
+    assert row.errors[0] is not None
+    assert abs(row.errors[0] - report.floor.value) <= 6 * report.floor.error
+    assert row.from_prior <= row.errors[0] + 0.1 + 6 * report.floor.error
