@@ -109,6 +109,8 @@ def test_what_is_measured_is_said_in_numbers() -> None:
     """The numbers of these curves by hand, one seed, and median, least and greatest of three."""
     curve = np.repeat([-1.0, -10.0, -15.0, -40.0], 15)
     one = claims({"bare": curve, "noised": np.repeat([0.0, 0.9 * FLOOR], [45, 15])})
+    places = ("Figure 1, left", "Figure 1, right", "Figure 2", "Section 4", "Figure 3, middle", "Figure 3, right")
+    assert tuple(claim.where for claim in one) == places
     assert "by 75% of itself" in one[0].measured
     assert one[0].measured.endswith("to -40")
     assert "is 10.0% above" in one[1].measured
