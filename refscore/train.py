@@ -115,7 +115,7 @@ def fit(
             )
         _check_theta(start.theta, model, start.theta if endless else data)
     else:
-        example = _batch(data, rng, 1) if endless else data
+        example = data.sample(rng, 1) if endless else data
         check_data("data", example)
         theta = model.init(rng, example.dtype) if start is None else start
         _check_theta(theta, model, example)

@@ -131,7 +131,7 @@ def test_steps_equal_in_log_snr_refuse_a_time_without_noise_at_either_end(bad: f
 def test_one_step_of_a_solver_is_taken_and_none_is_not() -> None:
     score, x = ExactScore(TILTED, VP()), POINTS[:2]
     assert np.isfinite(log_likelihood(score, VP(), x, solve=FixedSteps(VP(), 1)).value).all()
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
         FixedSteps(VP(), 0)
 
 
