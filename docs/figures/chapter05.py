@@ -10,10 +10,11 @@ The same as `refscore reproduce song-ermon-2019`: about a minute a seed; what is
 import tempfile
 from pathlib import Path
 
+from where import HERE
+
 from refscore.plots import save
 from refscore.reproduce import draw_density, draw_manifold, draw_weights, measure, song_ermon_2019
 
-HERE = Path(__file__).parent
 KEPT = Path(tempfile.gettempdir()) / "refscore-chapter05"
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from where import HERE
 
 from refscore import (
     EMA,
@@ -39,7 +40,6 @@ from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
 from refscore.schedules import geometric_levels, level_times
 from refscore.simulation import last
 
-HERE = Path(__file__).parent
 SDE, REACH, E = VE(), math.sqrt(50), 0.05
 LADDER = geometric_levels(20.0, 0.5, 10)
 LINE = GaussianMixture(np.array([0.8, 0.2]), np.array([[REACH], [-REACH]]), np.ones(2))
