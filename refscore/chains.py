@@ -188,9 +188,10 @@ def from_betas(betas: Sequence[float]) -> Chain:
 
 
 def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
-    """The DDPM chain with β_i from β_min/N to β_max/N in equal steps, Eq. (9.4); N = 1000 gives 1e-4 to 2e-2.
+    """The DDPM chain, β_i = [β_min + (β_max - β_min)(i - 1)/(N - 1)]/N, Eq. (9.4); N = 1000 gives 1e-4 to 2e-2.
 
-    Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N, Eq. (9.6).
+    Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N, Eq. (9.6). It is not β(i/N)/N for
+    VP's β(t), but less by a term of order 1/N²: i = 1 has β_min/N, as Ho et al. 2020 have it.
 
     Raises
     ------

@@ -94,8 +94,8 @@ class Ancestral:
 class ReverseDiffusion:
     """x_s = (2 - a) x + σ²_{t|s} s + σ_{t|s} z: the forward chain's step, undone           Song et al. 2021.
 
-    How they discretise the reverse SDE. For VP its mean differs from that of `Ancestral` by terms of order β², for VE
-    it is the same.
+    How they discretise the reverse SDE. For VP its mean differs from that of `Ancestral` by terms of order β²; for VE
+    the means are the same, and it is `Ancestral` with the large variance.
     """
 
     sde: SDE

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr
 from scipy.stats import chi, chi2
+from where import HERE
 
 from refscore import GaussianMixture, Langevin, simulate
 from refscore.langevin import SNRLangevin
@@ -19,8 +20,6 @@ from refscore.law import GridLaw, gap, grid_law
 from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.samplers import First, Repeat, Stay
 from refscore.simulation import last
-
-HERE = Path(__file__).parent
 
 
 def line(w: float, m: float, variance: float = 1.0) -> GaussianMixture:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from where import HERE
 
 from refscore import (
     MLP,
@@ -32,7 +33,6 @@ from refscore.optim import WarmupCosine
 from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.quadrature import quadrature_grid
 
-HERE = Path(__file__).parent
 P, SDE, SIGMA = mixture("tilted"), VE(0.01, 10.0), 0.5
 T = float(SDE.time(SIGMA))
 GREEN, SAND = "#4f772d", "#e9a03b"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from where import HERE
 
 from refscore import MLP, VE, Adam, Denoising, EnergyModel, Implicit, Sliced, fit
 from refscore.arrays import flat, views
@@ -23,7 +24,6 @@ from refscore.plots import EXACT, INK, LEARNED, figure, grid, save
 from refscore.quadrature import quadrature_grid
 from refscore.train import DivergenceError
 
-HERE = Path(__file__).parent
 CLEAN, SDE = mixture("tilted"), VE(0.01, 10.0)
 T = SDE.time(0.5)
 LAW = CLEAN.diffuse(1.0, 0.5)

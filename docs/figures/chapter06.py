@@ -1,5 +1,6 @@
 """The figures of chapter 6: python docs/figures/chapter06.py
 
+06-fields.png    p_σ and its score at four noise levels
 06-annealed.png  the law of annealed Langevin dynamics along the line through the modes, beside p_σ and plain Langevin
 06-weights.png   the weight of the larger mode, predicted and measured
 06-levels.png    score error by level: networks of one level, of ten, and other weights
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from where import HERE
 
 from refscore import (
     EMA,
@@ -35,11 +37,10 @@ from refscore.fast import FastExactScore
 from refscore.law import GridLaw, gap, grid_law
 from refscore.levels import FixedTime, Levels, sigma_squared, unweighted
 from refscore.optim import WarmupCosine
-from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
+from refscore.plots import EXACT, INK, LEARNED, SHADE, arrows, density, figure, save
 from refscore.schedules import geometric_levels, level_times
 from refscore.simulation import last
 
-HERE = Path(__file__).parent
 SDE, REACH, E = VE(), math.sqrt(50), 0.05
 LADDER = geometric_levels(20.0, 0.5, 10)
 LINE = GaussianMixture(np.array([0.8, 0.2]), np.array([[REACH], [-REACH]]), np.ones(2))
@@ -282,7 +283,20 @@ def levels(path: Path = HERE / "06-levels.png") -> str:
     return save(fig, path)
 
 
+def fields(path: Path = HERE / "06-fields.png", half: float = 12.0) -> str:
+    fig, (axes,) = figure(4, size=3.4)
+    box = (-half, half, -half, half)
+    for ax, sigma in zip(axes, (0.5, 2.0, 5.0, 20.0), strict=True):
+        density(ax, PLANE.diffuse(1.0, sigma).log_prob, box)
+        arrows(ax, lambda x, s=sigma: s * PLANE.score(x, 1.0, s), box, 1.0, INK, n=17)
+        ax.set_title(f"σ = {sigma:g}")
+    for ax in axes[1:]:
+        ax.set_ylabel("")
+    return save(fig, path)
+
+
 if __name__ == "__main__":
+    print(fields())
     single_levels()
     ladders()
     sys.stdout.write(f"{annealed()} {weights()} {levels()}\n")

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from where import HERE
 
 from refscore import EulerMaruyama, Forward, GaussianMixture, RungeKutta, simulate
 from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
@@ -18,7 +19,6 @@ from refscore.samplers import TABLEAUX
 from refscore.sde import SDES
 from refscore.simulation import NO_NOISE, last
 
-HERE = Path(__file__).parent
 TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from where import HERE
 
-from refscore import VP, EulerMaruyama, ExactScore, GaussianMixture, Reverse, simulate
+from refscore import VP, EulerMaruyama, ExactScore, Forward, GaussianMixture, Reverse, simulate
 from refscore.law import GridLaw, grid_law
 from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
 from refscore.schedules import log_snr_times, uniform_times
 
-HERE = Path(__file__).parent
 TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
 SDE, SLOW = VP(), VP(0.1, 5.0)
 SCORE = ExactScore(TWO_MODES, SDE)
@@ -38,13 +38,13 @@ def shade(ax: Any, sde: Any, reach: float, down: bool) -> None:
 def sign(path: Path = HERE / "08-sign.png") -> str:
     rng, n, reach = np.random.default_rng(8), 24, 9.5
     up = np.linspace(0, 1, 801).tolist()
-    forward = Reverse(SLOW, lambda x, t: 0 * x)  # without a score: drift f x, noise g
     x0 = TWO_MODES.sample(rng, n)
-    walk = np.stack([x0, *simulate(EulerMaruyama(forward), x0, up, rng)])[..., 0]
+    walk = np.stack([x0, *simulate(EulerMaruyama(Forward(SLOW)), x0, up, rng)])[..., 0]
     x1 = SLOW.alpha(1.0) * TWO_MODES.sample(rng, n) + SLOW.sigma(1.0) * rng.standard_normal((n, 1))
     score = ExactScore(TWO_MODES, SLOW)
     panels = [("forward", up, walk)]
-    for title, process in (("sign changed", forward), ("reversed, λ = 1", Reverse(SLOW, score))):
+    no_score = Reverse(SLOW, lambda x, t: np.zeros_like(x))  # drift f x and noise g on the way back, too
+    for title, process in (("sign changed", no_score), ("reversed, λ = 1", Reverse(SLOW, score))):
         steps = simulate(EulerMaruyama(process), x1, up[::-1], np.random.default_rng(9))
         panels.append((title, up[::-1], np.stack([x1, *steps])[..., 0]))
     fig, (axes,) = figure(3, size=3.6)

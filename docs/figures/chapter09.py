@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from where import HERE
 
 from refscore import VE, VP, ExactScore, GaussianMixture
 from refscore.chains import ddpm
 from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.sde import SubVP
 from refscore.transitions import Ancestral
-
-HERE = Path(__file__).parent
 
 
 def variance(path: Path = HERE / "09-variance.png") -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
+from where import HERE
 
 from refscore import ExactScore, GaussianMixture, simulate
 from refscore.affine import Gaussian, probe, wasserstein
@@ -24,7 +25,6 @@ from refscore.sde import SDES
 from refscore.simulation import last
 from refscore.transitions import SAMPLERS
 
-HERE = Path(__file__).parent
 VP = SDES["vp"]
 LINE = GaussianMixture(np.array([0.8, 0.2]), np.array([[2.0], [-2.0]]), np.array([0.25, 0.25]))
 END = 0.05  # σ/α at which the laws of the mixture are compared

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from where import HERE
 
 from refscore import EMA, MLP, VP, Adam, Denoising, ExactScore, ScoreModel, fit, log_likelihood
 from refscore.data import mixture
@@ -17,7 +18,6 @@ from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.probes import gaussian, rademacher
 from refscore.simulation import last
 
-HERE = Path(__file__).parent
 P, SDE, T_MIN = mixture("tilted"), VP(), 1e-3
 CAUSES = ("truncation", "prior", "score", "discretisation", "probes")
 COLOURS = (EXACT, "#7aa95c", LEARNED, INK, "#b08bbf")

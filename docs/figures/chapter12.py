@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from where import HERE
 
 from refscore import VP, ExactScore, GaussianMixture
 from refscore.elbo import noise_error
@@ -16,7 +17,6 @@ from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.schedules import log_snr_times, uniform_times
 from refscore.sde import CosineVP, LinearVE, log_ratio
 
-HERE = Path(__file__).parent
 P = GaussianMixture(np.array([0.7, 0.3]), np.array([[-1.0], [1.2]]), np.array([0.09, 0.25]))
 SCHEDULES = {"VP": (VP(), EXACT, "-"), "cosine": (CosineVP(), LEARNED, "--"), "linear VE": (LinearVE(20.0), INK, ":")}
 LOW, HIGH = -4.0, 2.9

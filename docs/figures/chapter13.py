@@ -12,6 +12,7 @@ import numpy as np
 from scipy.integrate import quad, solve_ivp
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import norm
+from where import HERE
 
 from refscore import VP, EulerMaruyama, ExactScore, GaussianMixture, Reverse
 from refscore.affine import Gaussian, probe
@@ -21,7 +22,6 @@ from refscore.law import grid_law
 from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.schedules import uniform_times
 
-HERE = Path(__file__).parent
 SDE = VP()
 EDGES = np.linspace(-6.0, 8.0, 561)
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])

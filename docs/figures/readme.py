@@ -7,9 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from where import HERE
+
 from refscore.cli import main
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         main(["demo", "--out", folder])
-        shutil.copy(Path(folder) / "field.png", Path(__file__).parent / "demo-field.png")
+        shutil.copy(Path(folder) / "field.png", HERE / "demo-field.png")

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,6 +155,27 @@ def test_kl_falls_along_the_noise_by_the_fisher_divergence(seed: int, v: float) 
     assert abs(slope + fisher) < 1e-6 * (1 + fisher)  # h⁴ of the difference: about 1e-8 relative
 
 
+@pytest.mark.parametrize("v", [0.05, 1.0])
+def test_the_identity_needs_no_densities_once_there_is_noise(v: float) -> None:
+    """Eq. (1.8) for two lists of points, whose divergence at v = 0 is infinite; closed sums by fine quadrature."""
+    p, q = (
+        GaussianMixture(np.array(w), np.array(m), np.zeros(2))
+        for w, m in (([0.7, 0.3], [[-1.0], [0.4]]), ([0.5, 0.5], [[-0.2], [1.1]]))
+    )
+    x = np.linspace(-12, 12, 12001)[:, None]
+    cell = float(x[1, 0] - x[0, 0])
+
+    def kl(v: float) -> float:
+        log_p, log_q = (m.log_prob(x, 1.0, math.sqrt(v)) for m in (p, q))
+        return float(cell * np.sum(np.exp(log_p) * (log_p - log_q)))
+
+    h = 1e-3 * v
+    slope = (8 * (kl(v + h) - kl(v - h)) - (kl(v + 2 * h) - kl(v - 2 * h))) / (12 * h)
+    difference = p.score(x, 1.0, math.sqrt(v)) - q.score(x, 1.0, math.sqrt(v))
+    fisher = 0.5 * cell * float(np.sum(np.exp(p.log_prob(x, 1.0, math.sqrt(v)))[:, None] * difference**2))
+    assert slope == pytest.approx(-fisher, rel=1e-8)
+
+
 @given(p=mixtures(max_dim=3), seed=seeds)
 def test_mixture_score_is_the_responsible_average(p: GaussianMixture, seed: int) -> None:
     """Eqs. (1.9), (1.10), written out with inverse matrices."""
@@ -234,12 +256,26 @@ def test_score_has_mean_zero_and_correlates_with_x_as_minus_identity(seed: int) 
 
 
 def test_figure_fisher_divergence_forgets_the_weights() -> None:
-    """The numbers that the text reads off the second figure."""
-    means = np.array([[5.0], [-5.0]])
+    """The numbers that the text reads off the second figure; exercise 6: F -> √(2π)/40 d e^{-d²/8}, error O(1/d²)."""
+    for d in (10.0, 14.0, 20.0):
+        kl, fisher = weights_seen(d)
+        assert abs(kl - (0.8 * math.log(1.6) + 0.2 * math.log(0.4))) < 1e-4
+        assert abs(fisher / (math.sqrt(2 * math.pi) / 40 * d * math.exp(-(d**2) / 8)) - 1) < 1.5 / d**2
+        if d == 10:
+            assert fisher == pytest.approx(2.310e-6, rel=1e-3)
+
+
+@pytest.mark.parametrize("d", [4.0, 10.0, 14.0])
+def test_the_figures_quadrature_is_fine_enough_for_what_it_shows(d: float) -> None:
+    """The poles of the score between the modes: a spacing of 1/16 where 1/4 errs by 1.4 % at d = 10 and 12 % at 14."""
+    assert weights_seen(d) == pytest.approx(weights_seen(d, spacing=1 / 40), rel=1e-8)
+
+
+def weights_seen(d: float, spacing: float = 1 / 16) -> tuple[float, float]:
+    """KL and Fisher divergence of .8/.2 from .5/.5, unit modes d apart, as docs/figures/chapter01.py has them."""
+    means = np.array([[d / 2], [-d / 2]])
     p, q = (GaussianMixture(np.array(w), means, np.ones(2)) for w in ([0.8, 0.2], [0.5, 0.5]))
-    x, cell = quadrature_grid(p)
+    x, cell = quadrature_grid(p, spacing=spacing)
     weight = cell * np.exp(p.log_prob(x))
     kl = float(np.sum(weight * (p.log_prob(x) - q.log_prob(x))))
-    fisher = 0.5 * float(np.sum(weight[:, None] * (p.score(x) - q.score(x)) ** 2))
-    assert abs(kl - (0.8 * math.log(1.6) + 0.2 * math.log(0.4))) < 1e-4
-    assert 1e-6 < fisher < 1e-5
+    return kl, 0.5 * float(np.sum(weight[:, None] * (p.score(x) - q.score(x)) ** 2))

@@ -17,7 +17,7 @@ import pytest
 from scipy.special import ndtri
 
 from refscore import VE, VP, Denoising, EulerMaruyama, ExactScore, GaussianMixture, Langevin, Reverse, Sliced
-from refscore.chains import Chain, ddpm, from_betas
+from refscore.chains import Chain, ddpm, from_betas, smld
 from refscore.langevin import LevelStep
 from refscore.levels import FixedTime
 from refscore.likelihood import FixedSteps, bits_per_dim, encode, gaussian_prior, log_likelihood
@@ -122,6 +122,23 @@ def test_reverse_diffusion_is_not_ancestral(n: int, ancestral: float, reverse: f
     assert (m, v / 0.25) == pytest.approx((1.5, ancestral), abs=1e-4)
     m, v = moments(ReverseDiffusion(chain, score), chain.times, *first)[-1]
     assert (m, v / 0.25) == pytest.approx((mean, reverse), abs=1e-4)
+
+
+def test_reverse_diffusion_is_not_ancestral_for_smld_either() -> None:
+    """Under VE the means agree; the published ancestral step has the small variance, reverse diffusion the large."""
+    chain = smld(50)
+    score, first = score_of(1.5, 0.25, chain), marginal(chain, 1.0, 1.5, 0.25)
+    for name, step, wanted in (
+        ("small", Ancestral(chain, score, "small"), 0.8467),
+        ("large", ReverseDiffusion(chain, score), 1.1913),
+    ):
+        for t, s in pairwise(chain.times[:-1]):
+            gap = chain.sigma(t) ** 2 - chain.sigma(s) ** 2
+            c2 = gap * chain.sigma(s) ** 2 / chain.sigma(t) ** 2 if name == "small" else gap
+            pull = gap / (0.25 + chain.sigma(t) ** 2)  # of x + gap · s(x), s = (1.5 - x)/(¼ + σ²)
+            assert maps(step, t, s) == pytest.approx((1 - pull, math.sqrt(c2), 1.5 * pull), rel=1e-9)
+        m, v = moments(step, chain.times, *first)[-1]
+        assert (m, v / 0.25) == pytest.approx((1.5, wanted), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -415,3 +432,5 @@ def test_every_paragraph_of_the_page_has_its_test_and_every_test_its_paragraph()
     told = re.findall(r"`(test_\w+)`", page)
     here = re.findall(r"^def (test_\w+)", Path(__file__).read_text(encoding="utf-8"), flags=re.M)
     assert told == here[:-1], "the same, in the same order"
+    log = (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
+    assert f"{len(re.findall(r'^[*][*]', page, flags=re.M))} disagreements" in log

@@ -1,4 +1,4 @@
-"""Chapter 12: the evidence lower bound of a diffusion is its score loss, and for the exact score it is an equality."""
+"""Chapter 12: the evidence lower bound of a diffusion is its score loss; for the exact score it becomes an equality."""
 
 import itertools
 import math

@@ -1,0 +1,57 @@
+"""Every figure is made by its script, and is the one that is committed. Minutes a script: `pytest -m slow`."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
+SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.name != "where.py")
+MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another version may move a line by a pixel
+TRAINED = {  # a network on the way: training enlarges the last bit, which is another on another machine
+    "03-four-techniques.png", "04-energy.png", "04-likelihood.png", "05-pipeline.png", "05-manifold.png",
+    "05-density.png", "06-levels.png", "11-split.png", "demo-field.png",
+}  # fmt: skip
+
+
+def told(script: Path) -> set[str]:
+    """The pictures that the docstring of a script lists."""
+    return set(re.findall(r"^([\w-]+\.png) ", script.read_text(encoding="utf-8").split('"""')[1], flags=re.M))
+
+
+def test_each_picture_has_one_script() -> None:
+    names = [name for script in SCRIPTS for name in sorted(told(script))]
+    assert sorted(names) == sorted(path.name for path in FIGURES.glob("*.png"))
+
+
+def test_every_script_writes_where_it_is_told() -> None:
+    for script in SCRIPTS:
+        text = script.read_text(encoding="utf-8")
+        assert "from where import HERE" in text, script.name
+        assert "__file__" not in text, script.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_makes_the_pictures_that_are_committed(script: Path, tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    environment = os.environ | {"REFSCORE_FIGURES": str(tmp_path)}
+    run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert {path.name for path in tmp_path.glob("*.png")} == told(script)
+    for name in told(script) - TRAINED:
+        assert difference(tmp_path / name, FIGURES / name) <= (0 if matplotlib.__version__ == MATPLOTLIB else 0.02)
+
+
+def difference(made: Path, committed: Path) -> float:
+    """Mean difference of two pictures, of grey levels in [0, 1]; their sizes may differ by a few pixels."""
+    from matplotlib.image import imread
+
+    a, b = (imread(path)[..., :3].mean(axis=2) for path in (made, committed))
+    assert np.abs(np.subtract(a.shape, b.shape)).max() <= 8, (made.name, a.shape, b.shape)
+    rows, columns = np.minimum(a.shape, b.shape)
+    return float(np.abs(a[:rows, :columns] - b[:rows, :columns]).mean())
