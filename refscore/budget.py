@@ -19,7 +19,7 @@ from refscore.arrays import SDE, Array, Rng, Score
 from refscore.data import MIXTURES, mixture
 from refscore.demo import FEATURES, WIDTHS, load_problem
 from refscore.distance import Estimate, sliced_wasserstein, sliced_wasserstein_floor
-from refscore.files import save_text, writable_folder
+from refscore.files import read_array, save_json, writable_folder
 from refscore.likelihood import FixedSteps, ScoreWithJvp, error_split
 from refscore.probes import rademacher
 from refscore.progress import progress
@@ -33,13 +33,18 @@ from refscore_backends.base import check_seed
 
 LOW = 0.002  # the last σ/α before the denoising step
 EVALUATIONS = (8, 16, 32, 64, 128)
+MOST_EVALUATIONS = 100_000
+MOST_SAMPLES = 2_000_000  # of about 5 kB each, with what is computed from them: 10 GB
 POINTS = 100  # whose log-likelihood is taken apart
 GAUSSIAN = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8, 0.3], [0.3, 0.4]]]))
 
 
 @dataclass
 class Row:
-    """One sampler: its error for each budget (None where it is less than one step), and from the prior for the last."""
+    """One sampler: its error for each budget, and from the prior for the last.
+
+    None where the budget is less than one step, ∞ ("inf" in the file) where the samples left the finite numbers.
+    """
 
     sampler: str
     evaluations: list[int] = field(default_factory=list)  # those really used, at most the budget
@@ -58,6 +63,7 @@ class Report:
     seed: int
     samples: int | None
     budgets: list[int]
+    interrupted: bool = False  # then the last samplers are missing
     floor: Estimate | None = None  # the distance of two exact samples
     prior: float | None = None  # the distance of p₁ and the prior
     rows: list[Row] = field(default_factory=list)
@@ -88,8 +94,12 @@ def run(
     budgets = sorted(set(budgets))
     if not budgets or budgets[0] < 2:
         raise ValueError(f"a budget of evaluations must be at least 2, got {list(budgets)}")
+    if budgets[-1] > MOST_EVALUATIONS:
+        raise ValueError(f"a budget of evaluations must be at most {MOST_EVALUATIONS}, got {budgets[-1]}")
     if samples < 2:
         raise ValueError(f"samples must be at least 2, got {samples}")
+    if samples > MOST_SAMPLES:
+        raise ValueError(f"samples must be at most {MOST_SAMPLES}, which take some 10 GB, got {samples}")
     if sde not in SDES:
         raise ValueError(f"no SDE called {sde!r}; there are {', '.join(SDES)}")
     process, exact = SDES[sde], GAUSSIAN if data == "gaussian" else mixture(data)
@@ -111,13 +121,20 @@ def run(
         report.floor = sliced_wasserstein_floor(exact, samples, np.random.default_rng(seed))
         error = _sampled_error(process, exact, samples, seed)
     say(f"refscore evaluate: {data}, SDE {sde}, {report.score} score, {distance}; files in {out}/")
-    with progress(len(names) * (len(budgets) + 1), say) as show:
-        for name in names:
-            report.rows.append(_row(name, score, budgets, error, len(report.rows) * (len(budgets) + 1), show))
-    report.likelihood = likelihood_split(score, exact, process, seed)
+    try:
+        with progress(len(names) * (len(budgets) + 1), say) as show:
+            for name in names:
+                report.rows.append(_row(name, score, budgets, error, len(report.rows) * (len(budgets) + 1), show))
+        report.likelihood = likelihood_split(score, exact, process, seed)
+    except KeyboardInterrupt:
+        if not report.rows:
+            raise
+        report.interrupted = True
+    save_json(out / "numbers.json", asdict(report))  # before anything is printed
+    if report.interrupted:
+        say(f"interrupted: {len(report.rows)} of {len(names)} samplers were measured")
     for line in tables(report):
         say(line)
-    save_text(out / "numbers.json", json.dumps(asdict(report), indent=1))
     say(f"\nnumbers: {out / 'numbers.json'}")
     say(_draw(report, out / "work-precision.png"))
     return report
@@ -217,7 +234,7 @@ def _data_of(data: str | None, model: Path | None) -> str:
         return data or "gaussian"
     try:
         trained = str(json.loads((model / "numbers.json").read_text(encoding="utf-8"))["data"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{model} is not a folder of `refscore demo`: cannot read its numbers.json") from error
     if trained not in MIXTURES:
         raise ValueError(f"the model in {model} was trained on {trained}, whose law is not known")
@@ -231,7 +248,7 @@ def _learned(folder: Path, data: str) -> ScoreWithJvp:
     backend = get("numpy")
     model = ScoreModel(MLP(WIDTHS, embed=FEATURES), SDES["vp"], data_std=load_problem(data, backend, 0).std)
     try:
-        theta = np.load(folder / "theta.npy", allow_pickle=False)
+        theta = read_array(folder / "theta.npy")
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"cannot read {folder / 'theta.npy'}: {error}") from error
     size = sum(math.prod(shape) for shape in model.shapes.values())
@@ -285,15 +302,15 @@ def _draw(report: Report, path: Path) -> str:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        return 'no picture: matplotlib is not installed (pip install "refscore[plots]")'
+        return 'no picture: matplotlib is not installed (pip install -e ".[plots]" in the checkout)'
     from refscore.plots import INK, figure, save
 
     fig, ((ax,),) = figure(1, size=5.5)
     fig.set_size_inches(8.0, 5.0)
     for i, row in enumerate(report.rows):
         points = [(n, e) for n, e in zip(row.evaluations, row.errors, strict=True) if e is not None and e < math.inf]
-        if points:
-            ax.plot(*zip(*points, strict=True), "os^Dv"[i % 5] + ("-", "--", ":")[i // 5 % 3], ms=4, label=row.sampler)
+        label = row.sampler + ", diverges" * (math.inf in row.errors)
+        ax.plot(*np.reshape(points, (-1, 2)).T, "os^Dv"[i % 5] + ("-", "--", ":")[i // 5 % 3], ms=4, label=label)
     if report.floor is not None:
         ax.axhline(report.floor.value, color=INK, lw=0.8, label="sampling floor")
     ax.set(xscale="log", yscale="log", xlabel="score evaluations", ylabel=f"{report.distance} distance")

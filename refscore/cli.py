@@ -3,8 +3,11 @@
 import argparse
 import importlib.metadata
 import platform
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,30 @@ import numpy as np
 
 import refscore
 from refscore.data import MIXTURES
+from refscore.progress import Outlet
 from refscore_backends import BACKENDS, BackendUnavailable, get, keep_memory
+
+STATUS = (
+    "exit status: 0 done (Ctrl-C and SIGTERM end the work early: what was learned or measured is kept), 2 refused or "
+    "failed, with a message, 130 interrupted with nothing to keep"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 2 refused or failed with a message, 130 interrupted."""
+    out: Any = Outlet(sys.stdout)
+    err: Any = Outlet(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err), _terminated_as_interrupted():
+        status = _run(argv)
+        out.flush()
+        if out.failure is not None and not isinstance(out.failure, BrokenPipeError):  # a reader may leave
+            print(f"refscore: cannot print: {getattr(out.failure, 'strerror', None) or out.failure}", file=err)
+            status = status or 2
+        err.flush()
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     keep_memory()
     try:
@@ -24,15 +46,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ArithmeticError, OSError, BackendUnavailable) as error:
         print(f"refscore: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"refscore: not enough memory: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("refscore: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP, where nobody handles them, do what Ctrl-C does: the work ends, and keeps what it has."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def blas_threads(asked: int | None) -> Iterator[str]:
+    """Run with so many BLAS threads (None: one); yields what was chosen and why, as a line."""
+    if asked is not None and asked < 1:
+        raise ValueError(f"threads must be at least 1, got {asked}")
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield "BLAS threads: as many as BLAS takes; threadpoolctl, which could set them, is not installed"
+        return
+    why = "as asked" if asked else "more gain little on networks this small, and lose much on a busy machine: --threads"
+    with threadpool_limits(asked or 1, user_api="blas"):
+        yield f"BLAS threads: {asked or 1} ({why})"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="refscore", description="Score-based generative models, a textbook that runs."
+        prog="refscore", description="Score-based generative models, a textbook that runs.", epilog=STATUS
     )
     parser.add_argument("--version", action="version", version=f"refscore {refscore.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -75,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--out", type=Path, default=Path("refscore-evaluate"), help="folder for numbers and picture")
     measure.set_defaults(run=_evaluate)
 
+    for command in (demo, again, measure):
+        command.add_argument("--threads", type=int, metavar="N", help="BLAS threads (default: 1)")
+
     info = commands.add_parser("info", help="print versions, back ends, devices and BLAS")
     info.set_defaults(run=lambda args: print("\n".join(info_lines())))
     return parser
@@ -83,13 +141,17 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(args: Any) -> None:
     from refscore import demo
 
-    demo.run(args.data, get(args.backend), args.steps, args.seed, args.out)
+    with blas_threads(args.threads) as said:
+        print(said)
+        demo.run(args.data, get(args.backend), args.steps, args.seed, args.out)
 
 
 def _evaluate(args: Any) -> None:
     from refscore import budget
 
-    budget.run(args.data, args.samplers, args.evaluations, args.sde, args.samples, args.seed, args.model, args.out)
+    with blas_threads(args.threads) as said:
+        print(said)
+        budget.run(args.data, args.samplers, args.evaluations, args.sde, args.samples, args.seed, args.model, args.out)
 
 
 def _reproduce(args: Any) -> None:
@@ -97,7 +159,9 @@ def _reproduce(args: Any) -> None:
 
     if args.name is None:
         print("\n".join(f"{name:20} {about}" for name, (about, _) in reproduce.PAPERS.items()))
-    else:
+        return
+    with blas_threads(args.threads) as said:
+        print(said)
         reproduce.run(args.name, args.out, args.seeds, args.steps)
 
 

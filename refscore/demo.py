@@ -4,10 +4,9 @@ Train, show the excess loss, tell *learned* from *exact* in numbers, draw what c
 is lost on the way: Ctrl-C ends the training, and what was learned so far is evaluated.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ import numpy as np
 
 from refscore import EMA, MLP, VP, Adam, Denoising, ScoreModel, fit
 from refscore.arrays import SDE, Array
-from refscore.data import MIXTURES, DataFileError, load_points, mixture
+from refscore.data import MIXTURES, DataFileError, mixture, outliers, read_points, standardise
 from refscore.distance import Estimate, prior_mismatch, sliced_wasserstein
 from refscore.evaluate import SampleTable, ScoreRow, excess_loss, flow_samples, sample_table, score_table
-from refscore.files import save_array, save_text, writable_folder
+from refscore.files import save_array, save_json, writable_folder
 from refscore.floor import denoising_floor
 from refscore.levels import UniformLogSNR, g_squared
 from refscore.mixture import GaussianMixture
@@ -41,15 +40,24 @@ SAMPLES, SCORE_SAMPLES, EXCESS_SAMPLES = 8_000, 20_000, 50_000
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be learned: data in units the network likes, and the exact law where there is one."""
+    """What is to be learned: data in units the network likes, and the exact law where there is one.
+
+    In data units x is centre + scale · x, column by column; a score there is s / scale, and a log density is the
+    network's minus Σ log scale.
+    """
 
     name: str
     data: Any  # float32 samples (N, 2), or a mixture that draws them
     held_out: Array | None  # points of a file that were not trained on
     exact: GaussianMixture | None
     std: float
-    centre: Any = 0.0  # data units = centre + scale · network units
-    scale: float = 1.0
+    centre: Any = field(default_factory=lambda: np.zeros(2))
+    scale: Any = field(default_factory=lambda: np.ones(2))
+    said: tuple[str, ...] = ()  # what was read
+
+    def in_data_units(self, x: Any) -> Any:
+        """Points (N, 2) of the network, in NumPy, as the file would hold them."""
+        return self.centre + self.scale * np.asarray(x, dtype="float64")
 
 
 @dataclass
@@ -68,8 +76,10 @@ class Report:
     excess: Estimate | None = None
     scores: list[ScoreRow] = field(default_factory=list)
     samples: SampleTable | None = None
-    held_out_distance: float | None = None
+    held_out_distance: float | None = None  # of points in units of each column's deviation, as is the floor
     held_out_floor: float | None = None
+    centre: list[float] | None = None  # of a file: its points are centre + scale · (the network's), by columns
+    scale: list[float] | None = None
 
 
 def run(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Callable[[str], None] = print) -> Report:
@@ -92,9 +102,12 @@ def run(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Call
     if problem.exact is not None:
         floor = denoising_floor(OBJECTIVE, problem.exact, model.sde, backend.rng(seed))
     say(f"refscore demo: {problem.name} on {backend.name} ({backend.device()}), seed {seed}, files in {out}/")
-    say(_mismatch_in_words(problem, model.sde))
+    for line in (*problem.said, _mismatch_in_words(problem, model.sde)):
+        say(line)
 
     report = Report(data, backend.name, seed, steps, False, 0.0, floor=floor)
+    if problem.exact is None:
+        report.centre, report.scale = problem.centre.tolist(), problem.scale.tolist()
     ema = EMA(min(0.999, 1 - 20 / (steps + 20)))  # over a twentieth of a short run
     started = time.perf_counter()
     try:
@@ -111,9 +124,9 @@ def run(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Call
     say("comparing with the truth ..." if problem.exact is not None else "comparing with points it has not seen ...")
     score = model.bind(theta)
     learned, exact = _compare(score, model, problem, backend, rng, report)
+    save_json(out / "numbers.json", asdict(report))  # before anything is printed
     for line in tables(report):
         say(line)
-    save_text(out / "numbers.json", json.dumps(asdict(report), indent=1))
     say(f"\nnumbers: {out / 'numbers.json'}, parameters: {out / 'theta.npy'}")
     _draw(problem, model, score, learned, exact, report, backend, out, say)
     return report
@@ -129,24 +142,23 @@ def load_problem(data: str, backend: Backend, seed: int) -> Problem:
         return Problem(data, mixture(data, backend.asarray, "float32"), None, exact, std)
     if not Path(data).suffix:
         raise ValueError(f"no data set called {data!r}; there are {', '.join(MIXTURES)}, or give a file")
-    points = load_points(data)
-    if len(points) < 20:
-        raise DataFileError(f"{data} holds {len(points)} points; at least 20 are needed")
-    points = np.random.default_rng(seed).permutation(points)
-    if np.all(points == points[0]):
-        raise DataFileError(f"{data}: all points are the same")
-    centre = points.mean(axis=0)
-    scale = float((points - centre).std())  # of the points about their centre, which may be far from 0
-    unit = (points - centre) / scale
+    table = read_points(data)
+    if len(table.points) < 20:
+        raise DataFileError(f"{data} holds {len(table.points)} points; at least 20 are needed")
+    unit, centre, scale = standardise(table)
+    said = (f"read {data}: {table.said}", _units_in_words(table.columns, centre, scale), *outliers(table))
+    unit = np.random.default_rng(seed).permutation(unit)
     cut = len(unit) // 5
-    return Problem(
-        data,
-        backend.asarray(unit[cut:], "float32"),
-        backend.asarray(unit[:cut], "float32"),
-        None,
-        1.0,
-        centre,
-        scale,
+    train, held_out = (backend.asarray(part, "float32") for part in (unit[cut:], unit[:cut]))
+    return Problem(data, train, held_out, None, 1.0, centre, scale, said)
+
+
+def _units_in_words(columns: Sequence[str], centre: Any, scale: Any) -> str:
+    """How a file is standardised: by what each column is divided."""
+    each = ", ".join(f"{name} = {c:.4g} ± {s:.4g}" for name, c, s in zip(columns, centre, scale, strict=True))
+    return (
+        f"each column in units of its own deviation: {each}; samples and pictures are in the file's units, "
+        f"where log densities are the network's minus {np.sum(np.log(scale)):.4g}"
     )
 
 
@@ -211,8 +223,8 @@ def _compare(
     if problem.held_out is not None:
         n = min(SAMPLES, problem.held_out.shape[0])
         held_out = problem.held_out[:n, ...]
-        report.held_out_distance = problem.scale * sliced_wasserstein(learned[:n, ...], held_out, rng)
-        report.held_out_floor = problem.scale * sliced_wasserstein(problem.data[:n, ...], held_out, rng)
+        report.held_out_distance = sliced_wasserstein(learned[:n, ...], held_out, rng)
+        report.held_out_floor = sliced_wasserstein(problem.data[:n, ...], held_out, rng)
     if problem.exact is None:
         return learned, None
     exact = flow_samples(ExactScore(problem.exact, model.sde), model.sde, SAMPLES, 2, rng, backend.xp.float64)
@@ -249,7 +261,7 @@ def tables(report: Report) -> Iterator[str]:
                 of = "   ".join(f"{e.value:.4f} ± {e.error:.4f}" for e in (mode.learned, mode.exact))
                 yield f"  {mode.weight:17.4f}   {of}"
     if report.held_out_distance is not None:
-        yield "\nsamples vs held-out points, sliced Wasserstein distance"
+        yield "\nsamples vs held-out points, sliced Wasserstein distance (each column in its own deviation)"
         yield f"  learned score     {report.held_out_distance:.4g}"
         yield f"  training points   {report.held_out_floor:.4g}   (the sampling floor, from as many points)"
 
@@ -264,7 +276,7 @@ def _draw(
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        say('no pictures: matplotlib is not installed (pip install "refscore[plots]")')
+        say('no pictures: matplotlib is not installed (pip install -e ".[plots]" in the checkout)')
         return
     from refscore import plots
 

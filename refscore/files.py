@@ -1,44 +1,132 @@
-"""Files: written whole or not at all."""
+"""Files: written whole or not at all, read only as far as they say what they hold."""
 
+import io
+import json
+import math
 import os
 import tempfile
+import time
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+LARGEST = 2**30  # bytes that an array may take in float64: nothing larger is read
+NEEDED = 2**20  # bytes that a run writes, about
+STALE = 60.0  # seconds after which an unfinished file is nobody's
+
 
 def writable_folder(out: Path) -> None:
-    """Make the folder, and make sure before any work that files can be written there."""
+    """Make the folder, and make sure before any work that there is room for what will be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        with tempfile.TemporaryFile(dir=out) as f:
+            f.write(bytes(NEEDED))
     except OSError as error:
         raise OSError(f"cannot write to the folder {out}: {error.strerror or error}") from error
 
 
 def save_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    _replace(path, lambda f: f.write(text.encode()))
+    save_bytes(path, text.encode())
+
+
+def save_json(path: Path, tree: Any) -> None:
+    """Write a tree of dicts and lists as JSON, which has no NaN and ∞: they become the strings that float() reads."""
+    save_text(path, json.dumps(_finite(tree), indent=1, allow_nan=False))
 
 
 def save_array(path: Path, x: Any) -> None:
     """Write an array as .npy, whole or not at all."""
-    _replace(path, lambda f: np.save(f, x, allow_pickle=False))
+    _save(path, lambda f: np.save(f, x, allow_pickle=False))
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
     """Write named arrays as .npz, whole or not at all."""
-    _replace(path, lambda f: np.savez(f, **arrays))
+    _save(path, lambda f: np.savez(f, **arrays))
 
 
-def _replace(path: Path, write: Callable[[Any], Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; what a killed process left of the same file is removed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written (a full disk, a folder that is gone); the old file is still there.
+    """
+    try:
+        _sweep(path)
+        _replace(path, content)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_array(path: Path) -> Any:
+    """The array in a .npy file: numbers only, at most `LARGEST` bytes in float64, allocated after its header was read.
+
+    Raises
+    ------
+    ValueError, OSError, EOFError
+        If there is no such array; nothing in the file is executed.
+    """
+    with open(path, "rb") as f:
+        return _read_array(f)
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays in a .npz file by name, each as `read_array` reads it, at most `LARGEST` bytes together."""
+    with zipfile.ZipFile(path) as archive:
+        arrays, size = {}, sum(member.file_size for member in archive.infolist())
+        if size > LARGEST:
+            raise ValueError(f"it declares {size} bytes, at most {LARGEST} are read")
+        for member in archive.namelist():
+            with archive.open(member) as f:
+                arrays[member.removesuffix(".npy")] = _read_array(f)
+        return arrays
+
+
+def _read_array(f: IO[bytes]) -> Any:
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(f)
+    if version not in headers:
+        raise ValueError(f"an array of format {version}, not of numbers alone")
+    shape, *_ = headers[version](f)
+    if 8 * math.prod(shape) > LARGEST:
+        raise ValueError(f"it declares {math.prod(shape)} numbers {shape}, at most {LARGEST // 8} are read")
+    f.seek(0)
+    return np.lib.format.read_array(f, allow_pickle=False)
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_finite(value) for value in tree]
+    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _save(path: Path, write: Callable[[Any], Any]) -> None:
+    f = io.BytesIO()  # NumPy tells a full disk from other errors only here
+    write(f)
+    save_bytes(path, f.getvalue())
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.iterdir():
+        if left.name.startswith(f".{path.name}.") and left.suffix == ".tmp":
+            with suppress(OSError):  # another process was faster
+                if time.time() - left.stat().st_mtime > STALE:
+                    left.unlink()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as f:
-            write(f)
+            f.write(content)
         os.chmod(name, 0o644)  # mkstemp makes it private
         os.replace(name, path)
     except BaseException:

@@ -1,5 +1,6 @@
 """Pictures. matplotlib is imported inside, so that everything else works without it."""
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refscore import EulerMaruyama, ExactScore, GaussianMixture, Langevin, Reverse, prior, simulate
+from refscore.files import save_bytes
 from refscore.samplers import First, Stay
 from refscore.schedules import uniform_times
 
@@ -29,8 +31,10 @@ def figure(columns: int, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
 
 
 def save(fig: Any, path: Path) -> str:
-    """Write a PNG; returns its name."""
-    fig.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})  # no version in it: reproducible bytes
+    """Write a PNG, whole or not at all; returns its name."""
+    f = io.BytesIO()
+    fig.savefig(f, dpi=110, bbox_inches="tight", metadata={"Software": None})  # no version in it: reproducible bytes
+    save_bytes(path, f.getvalue())
     return str(path)
 
 
@@ -47,10 +51,9 @@ def arrows(
 ) -> None:
     """A vector field; `unit` is the length that is drawn as one grid spacing, longer ones are cut to it."""
     nodes, _ = grid(box, n)
-    v = vectors(nodes) / unit * ((box[1] - box[0]) / n)
-    length = np.linalg.norm(v, axis=1, keepdims=True)
-    cut = (box[1] - box[0]) / n
-    v = v * np.minimum(1, cut / np.maximum(length, 1e-30))
+    v = vectors(nodes) / unit
+    v = v * np.minimum(1, 1 / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-30))
+    v = v * ((box[1] - box[0]) / n, (box[3] - box[2]) / n)
     ax.quiver(*nodes.T, *v.T, color=color, angles="xy", scale_units="xy", scale=1, width=0.004)
 
 
@@ -86,46 +89,57 @@ def demo(
     data = problem.data.sample(backend.rng(report.seed), 4000) if problem.exact is not None else problem.data
 
     def units(x: Any) -> Any:
-        """Network units to data units."""
-        return problem.centre + problem.scale * host(x).astype("float64")
+        return problem.in_data_units(host(x))
 
     return [
         save(_field(problem, model, score, units(data), backend), out / "field.png"),
         save(_paths(problem, model, score, units(data), units, backend, report.seed), out / "paths.png"),
         save(
-            _samples(units(data), units(learned), None if exact is None else units(exact)),
+            _samples(problem, units(data), units(learned), None if exact is None else units(exact)),
             out / "samples.png",
         ),
         save(_loss(report), out / "loss.png"),
     ]
 
 
+def _box(problem: "Problem", data: Any, margin: float = 0.15) -> tuple[float, float, float, float]:
+    """A frame around nearly all of the points (N, 2), square in the network's units."""
+    left, right, low, high = square_box((data - problem.centre) / problem.scale, margin)
+    (left, low), (right, high) = problem.in_data_units([(left, low), (right, high)]).tolist()
+    return left, right, low, high
+
+
+def _frame(ax: Any, problem: "Problem", box: tuple[float, float, float, float]) -> None:
+    aspect = float(problem.scale[0] / problem.scale[1])  # the frame is drawn as a square
+    ax.set(xlim=box[:2], ylim=box[2:], aspect=aspect, xlabel="$x_1$", ylabel="$x_2$")
+
+
 def _field(problem: "Problem", model: Any, score: Any, data: Any, backend: Any, level: float = 0.2) -> Any:
     """Density and score where noise is a fifth of the signal: exact | learned | difference."""
     t = float(model.sde.time_at_log_ratio(math.log(level)))
     alpha, sigma = model.sde.alpha(t), model.sde.sigma(t)
-    box = square_box(data)
+    box = _box(problem, data)
 
-    def in_data_units(of: Any, dtype: str) -> Vectors:
-        # x_t / α is "data plus noise of deviation σ/α": the score per data unit is α s / scale.
+    def at_data(of: Any, dtype: str) -> Vectors:
+        # x_t / α is "data plus noise of deviation σ/α": the score of that, per unit of the network, is α s.
         def field(x: Any) -> Any:
             inside = backend.asarray(alpha * (x - problem.centre) / problem.scale, dtype)
-            return alpha / problem.scale * backend.to_numpy(of(inside, t)).astype("float64")
+            return alpha * backend.to_numpy(of(inside, t)).astype("float64")
 
         return field
 
-    learned = in_data_units(score, "float32")
+    learned = at_data(score, "float32")
     if problem.exact is None:
         fig, ((ax,),) = figure(1, size=5)
         ax.scatter(*data[:3000].T, s=2, color=EXACT, alpha=0.4, linewidths=0)
-        ax.set(xlim=box[:2], ylim=box[2:], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+        _frame(ax, problem, box)
         v = learned(data[:2000])
         arrows(ax, learned, box, 2 * float(np.median(np.linalg.norm(v, axis=1))), LEARNED)
-        ax.set_title(f"data and learned score at σ/α = {level:g}")
+        ax.set_title(f"data and learned score at σ/α = {level:g},\neach column in its own deviation")
         return fig
 
     exact_score = ExactScore(problem.exact, model.sde)
-    exact = in_data_units(exact_score, "float64")
+    exact = at_data(exact_score, "float64")
     law = problem.exact.diffuse(1.0, sigma / alpha)
     unit = 2 * float(np.median(np.linalg.norm(exact(data[:2000]), axis=1)))
     fig, (axes,) = figure(3)
@@ -145,7 +159,7 @@ def _paths(
     problem: "Problem", model: Any, score: Any, data: Any, units: Vectors, backend: Any, seed: int, n: int = 12
 ) -> Any:
     """Ways to the data: Langevin dynamics at one small noise level, and the reverse SDE through all of them."""
-    rng, sde = backend.rng(seed + 1), model.sde
+    rng, sde = backend.rng((seed + 1) % 2**64), model.sde
     fig, (axes,) = figure(2, size=4.6)
 
     t = float(sde.time_at_log_ratio(math.log(0.1)))
@@ -153,25 +167,27 @@ def _paths(
     # A step of a tenth of the squared noise level is well inside the stability bound 2σ².
     langevin = First(Langevin(lambda x, _: score(x, t), 0.1 * sde.sigma(t) ** 2), Stay())
     walk = np.stack([units(y) for y in [x, *simulate(langevin, x, uniform_times(1000), rng)]])
-    ax, box = axes[0], square_box(data, margin=0.4)
+    ax = axes[0]
     ax.scatter(*data[:4000].T, s=2, color=EXACT, alpha=0.25, linewidths=0, label="data")
     ax.plot(walk[:, :, 0], walk[:, :, 1], lw=0.5, color=LEARNED, alpha=0.7)
     ax.scatter(*walk[0].T, s=18, facecolors="none", edgecolors=INK, label="start", zorder=3)
     ax.scatter(*walk[-1].T, s=14, color=INK, label="end", zorder=3)
-    ax.set(xlim=box[:2], ylim=box[2:], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+    _frame(ax, problem, _box(problem, data, margin=0.4))
     ax.set_title("Langevin dynamics, learned score at σ/α = 0.1")
     ax.legend(loc="upper right", fontsize=8)
 
     times = uniform_times(500, 1e-3)
     x = prior(sde, (2 * n, 2), rng, backend.xp.float32)
     steps = [x, *simulate(EulerMaruyama(Reverse(sde, score)), x, times, rng)]
-    down = np.stack([backend.to_numpy(y)[:, 0] for y in steps])
+    down = np.stack([units(y)[:, 0] for y in steps])
     ax = axes[1]
     ax.plot(times, down, lw=0.5, color=LEARNED, alpha=0.8)
-    reach = 1.15 * float(np.abs(down).max())
+    centre = float(problem.centre[0])
+    reach = 1.15 * float(np.abs(down - centre).max())
     if problem.exact is not None:
         _marginals(ax, problem, sde, backend, reach)
-    ax.set(xlim=(1, 0), ylim=(-reach, reach), xlabel="t, from noise (1) to data (0)", ylabel="$x_1$ at time t")
+    ax.set(xlim=(1, 0), ylim=(centre - reach, centre + reach))
+    ax.set(xlabel="t, from noise (1) to data (0)", ylabel="$x_1$ at time t")
     ax.set_title("reverse SDE, learned score" + (", over the exact $p_t$" if problem.exact is not None else ""))
     return fig
 
@@ -188,22 +204,25 @@ def _marginals(ax: Any, problem: "Problem", sde: Any, backend: Any, reach: float
     ax.imshow(image, origin="lower", extent=(1, 0, -reach, reach), cmap=SHADE, aspect="auto", vmax=1.4)
 
 
-def _samples(data: Any, learned: Any, exact: Any) -> Any:
+def _samples(problem: "Problem", data: Any, learned: Any, exact: Any) -> Any:
     panels = [(data, EXACT, "data"), (learned, LEARNED, "samples, learned score")]
     if exact is not None:
         panels.append((exact, INK, "samples, exact score, same sampler"))
-    box = square_box(data)
+    box = _box(problem, data)
     fig, (axes,) = figure(len(panels))
     for ax, (x, color, title) in zip(axes, panels, strict=True):
         ax.scatter(*x[:4000].T, s=2, color=color, alpha=0.5, linewidths=0)
-        ax.set(xlim=box[:2], ylim=box[2:], aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title=title)
+        _frame(ax, problem, box)
+        ax.set_title(title)
     return fig
 
 
 def _loss(report: "Report") -> Any:
     fig, ((ax,),) = figure(1)
     step, loss = np.array(report.loss_step), np.array(report.loss)
-    if report.floor is not None:
+    if not report.loss:
+        ax.set(title="interrupted before the first mean of the loss", ylabel="loss")
+    elif report.floor is not None:
         ax.plot(
             step,
             loss - report.floor.value,

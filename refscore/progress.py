@@ -1,9 +1,11 @@
-"""Progress: a bar with the time left, where tqdm is installed; else a line every tenth of the way."""
+"""What a command says while it works: a progress bar, and streams whose failures do not end the work."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 
 @contextmanager
@@ -28,3 +30,46 @@ def progress(steps: int, say: Callable[[str], None]) -> Iterator[Callable[[int, 
             bar.update(step - bar.n)
 
         yield advance
+
+
+class Outlet:
+    """A text stream that never raises: what its encoding lacks becomes "?", and after a failure it is silent.
+
+    A closed pipe or a full disk at the other end costs what was to be printed, not what was computed.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream  # None where the descriptor was closed before Python started
+        self.failure: Exception | None = None
+
+    def write(self, text: str) -> int:
+        """Write a text; whole lines go out at once, so that a pipe shows them while the work goes on."""
+        if self.stream is not None:
+            encoding = getattr(self.stream, "encoding", None) or "utf-8"
+            self._try(lambda: self.stream.write(text.encode(encoding, "replace").decode(encoding)))
+            if "\n" in text:
+                self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        if self.stream is not None:
+            self._try(self.stream.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        if self.failure is None:
+            try:
+                action()
+            except (OSError, ValueError) as error:  # ValueError: the stream was closed
+                self.failure = error
+                self._silence()
+
+    def _silence(self) -> None:
+        """What is still buffered goes nowhere, or Python would complain of it when it ends."""
+        with suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

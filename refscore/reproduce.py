@@ -4,8 +4,7 @@ What a seed has measured is kept in the output folder under a name that holds it
 on where it stopped.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,14 @@ from refscore.failures import (
     manifold_floor,
     weights,
 )
-from refscore.files import save_arrays, save_text, writable_folder
+from refscore.files import read_arrays, save_arrays, save_json, writable_folder
 from refscore.plots import EXACT, INK, LEARNED, density, figure, save
 from refscore.progress import progress
 
 Say = Callable[[str], None]
 NOISE = 0.1  # what cures the circle
+FALLS = 0.2  # a loss that falls by more, from the second to the last quarter, has not settled
+SETTLED = 0.05  # a loss that is less above its floor has found it
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,14 @@ def run(name: str, out: Path, seeds: int, steps: int, say: Say = print) -> list[
     writable_folder(out)
     results = measure(out, range(seeds), steps, say)
     claims = PAPERS[name][1](results)
+    save_json(out / "claims.json", [asdict(claim) for claim in claims])  # before anything is printed
     for claim in claims:
         say(f"\n{claim.where}: {claim.claim}\n  measured  {claim.measured}\n  {'match' if claim.match else 'MISMATCH'}")
-    save_text(out / "claims.json", json.dumps([asdict(claim) for claim in claims], indent=1))
     say(f"\nnumbers: {out / 'claims.json'}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        say('no pictures: matplotlib is not installed (pip install "refscore[plots]")')
+        say('no pictures: matplotlib is not installed (pip install -e ".[plots]" in the checkout)')
         return claims
     pictures = [
         save(draw(results), out / f"{stem}.png")
@@ -99,16 +100,19 @@ def measure(out: Path, seeds: Sequence[int], steps: int, say: Say = print) -> Re
 def _measure(out: Path, seed: int, steps: int, show: Show) -> tuple[Any, Any, LowDensity, Weights]:
     short = _short(steps)
 
-    def curve(noise: float, before: int) -> Any:
-        path = out / f"manifold-{noise:g}-{short}-{seed}.npz"
-        return _kept(path, lambda: {"curve": manifold_curve(noise, short, seed, _after(before, show))})["curve"]
+    def kept(name: str, compute: Callable[[], dict[str, Any]], names: Collection[str]) -> dict[str, Any]:
+        return _kept(out / f"{name}-{seed}.npz", compute, names)
 
-    bare, noised = curve(0.0, 0), curve(NOISE, short)
-    path = out / f"density-{steps}-{seed}.npz"
-    density = LowDensity(**_kept(path, lambda: asdict(low_density(steps, seed, _after(2 * short, show)))))
-    moded = Weights(**_kept(out / f"weights-{seed}.npz", lambda: asdict(weights(seed))))
+    def curve(noise: float, before: int) -> dict[str, Any]:
+        return {"curve": manifold_curve(noise, short, seed, _after(before, show))}
+
+    bare = kept(f"manifold-0-{short}", lambda: curve(0.0, 0), ["curve"])["curve"]
+    noised = kept(f"manifold-{NOISE:g}-{short}", lambda: curve(NOISE, short), ["curve"])["curve"]
+    low = _after(2 * short, show)
+    density = kept(f"density-{steps}", lambda: asdict(low_density(steps, seed, low)), LowDensity.__annotations__)
+    moded = kept("weights", lambda: asdict(weights(seed)), Weights.__annotations__)
     show(2 * short + 2 * steps, f"seed {seed} done")
-    return bare, noised, density, moded
+    return bare, noised, LowDensity(**density), Weights(**moded)
 
 
 def _short(steps: int) -> int:
@@ -121,12 +125,25 @@ def _after(before: int, show: Show) -> Show:
     return lambda step, words: show(before + step, words)
 
 
-def _kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The arrays in the file, or computed and put there; numbers come back as numbers."""
+def _kept(path: Path, compute: Callable[[], dict[str, Any]], names: Collection[str]) -> dict[str, Any]:
+    """The arrays of these names in the file, or computed and put there; numbers come back as numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is a file that holds anything else: it is not ours to overwrite.
+    """
     if not path.exists():
         save_arrays(path, **compute())
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] if archive[name].ndim else float(archive[name]) for name in archive.files}
+    try:
+        arrays = read_arrays(path)
+        if set(arrays) != set(names):
+            raise ValueError(f"it holds {sorted(arrays)}, not {sorted(names)}")
+        if any(array.dtype.kind not in "fiu" for array in arrays.values()):
+            raise ValueError("it holds what is not a number")
+    except Exception as error:  # whatever a reader says of a damaged file
+        raise ValueError(f"{path} is not what was kept there ({error}); delete it to have it measured again") from error
+    return {name: array if array.ndim else float(array) for name, array in arrays.items()}
 
 
 # ------------------------------------------------------------------ the claims
@@ -135,13 +152,8 @@ def _kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def song_ermon_2019(r: Results) -> list[Claim]:
     """Figures 1 to 3 of Song and Ermon 2019, at toy scale."""
 
-    def fall(curve: Any) -> float:
-        """How much lower the last quarter is than the second, relative to itself."""
-        quarters = [np.mean(part) for part in np.array_split(curve, 4)]
-        return float((quarters[1] - quarters[3]) / abs(quarters[3]))
-
     floor = manifold_floor(NOISE)
-    bare, excess = [fall(c) for c in r.bare], [float(np.mean(c[-15:]) - floor) / abs(floor) for c in r.noised]
+    bare, excess = [_fall(c) for c in r.bare], [_excess(c) for c in r.noised]
     low, high = (np.array([np.mean(d.deciles[part]) for d in r.density]) for part in (slice(0, 3), slice(9, 10)))
     walked, annealed = (np.array([np.max(getattr(d, way)) for d in r.density]) for way in ("walk", "walk_annealed"))
     plain, recovered = (np.array([getattr(w, way) for w in r.weights]) for way in ("plain", "annealed"))
@@ -153,14 +165,14 @@ def song_ermon_2019(r: Results) -> list[Claim]:
             "on a manifold the sliced score matching loss does not settle",
             f"it falls by {_spread(bare, '.0%')} of itself from the second to the last quarter of training, "
             f"to {_spread(loss, '.3g')}",
-            min(bare) > 0.2,
+            min(bare) > FALLS,
         ),
         Claim(
             "Figure 1, right",
             "with a little noise it does",
             f"with noise {NOISE:g} its last quarter is {_spread(excess, '.1%')} above -½E‖s‖² = {floor:.4g}, "
             "the least possible",
-            max(excess) < 0.05,
+            max(excess) < SETTLED,
         ),
         Claim(
             "Figure 2",
@@ -192,6 +204,18 @@ def song_ermon_2019(r: Results) -> list[Claim]:
     ]
 
 
+def _fall(curve: Any) -> float:
+    """How much lower the last quarter is than the second, relative to itself."""
+    quarters = [np.mean(part) for part in np.array_split(curve, 4)]
+    return float((quarters[1] - quarters[3]) / abs(quarters[3]))
+
+
+def _excess(curve: Any) -> float:
+    """How far the last quarter is above the least possible, relative to it."""
+    floor = manifold_floor(NOISE)
+    return float(np.mean(curve[-15:]) - floor) / abs(floor)
+
+
 def _spread(values: Sequence[float] | Any, form: str) -> str:
     """'median (least to greatest)' over the seeds."""
     low, mid, high = (format(float(f(values)), form) for f in (np.min, np.median, np.max))
@@ -207,19 +231,23 @@ PAPERS: dict[str, tuple[str, Callable[[Results], list[Claim]]]] = {
 
 
 def draw_manifold(r: Results) -> Any:
-    """The loss on the circle without noise and with it."""
+    """The loss on the circle without noise and with it; the titles say what was measured."""
     fig, (axes,) = figure(2)
     at = (np.arange(60) + 0.5) / 60
+    falls, above = min(map(_fall, r.bare)), max(map(_excess, r.noised))
     for ax, curves, color, title in (
-        (axes[0], r.bare, LEARNED, "data on a circle: the loss has no floor"),
-        (axes[1], r.noised, EXACT, f"with noise σ = {NOISE:g}: it finds its floor"),
+        (axes[0], r.bare, LEARNED, f"data on a circle: the loss {'goes on falling' if falls > FALLS else 'settles'}"),
+        (axes[1], r.noised, EXACT, f"noise σ = {NOISE:g}: it ends {above:z.1%} above its floor"),
     ):
         for curve in curves:
             ax.plot(at, curve, color=color, lw=1)
         ax.set(xlabel="part of training", ylabel="sliced score matching loss", title=title)
-    axes[1].axhline(manifold_floor(NOISE), color=INK, lw=0.8, label="-½ E‖s‖², exact")
     low = manifold_floor(NOISE)
-    axes[1].set_ylim(1.08 * low, 0.4 * low)
+    axes[1].axhline(low, color=INK, lw=0.8, label="-½ E‖s‖², exact")
+    later = [curve[6:] for curve in r.noised]  # the first fall is high
+    least, most = min(low, np.min(r.noised)), max(low, np.max(later))
+    pad = 0.05 * (most - least) + 1e-3 * abs(low)
+    axes[1].set_ylim(least - pad, most + pad)
     axes[1].legend(fontsize=8)
     return fig
 
@@ -237,7 +265,7 @@ def draw_density(r: Results) -> Any:
         axis, axis, p.log_prob(nodes).reshape(120, 120), levels=[-12, -8, -5, -3], colors=INK, linewidths=0.6
     )
     axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title="log₁₀ relative error, learned without noise")
-    fig.colorbar(image, ax=axes[0], shrink=0.8)
+    fig.colorbar(image, ax=axes[0], shrink=0.8, extend="both")
 
     tenth = np.arange(1, 11)
     for d in r.density:

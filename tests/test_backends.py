@@ -46,7 +46,7 @@ def test_without_cupy_one_sentence_says_what_to_install(monkeypatch: pytest.Monk
     without(monkeypatch, "cupy", "array_api_compat.cupy")
     with pytest.raises(BackendUnavailable, match="CuPy is not installed") as caught:
         get("cupy")
-    assert "refscore[cuda12] or refscore[cuda13]" in one_sentence(caught.value)
+    assert '".[cuda12]" or ".[cuda13]" in the checkout' in one_sentence(caught.value)
 
 
 def test_without_a_gpu_one_sentence_speaks_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_without_a_gpu_one_sentence_speaks_of_the_driver(monkeypatch: pytest.Mon
 
 def test_without_array_api_strict_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "array_api_strict")
-    with pytest.raises(BackendUnavailable, match=r"refscore\[test\]") as caught:
+    with pytest.raises(BackendUnavailable, match=r"\.\[test\]") as caught:
         get("strict")
     one_sentence(caught.value)
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore.data import MIXTURES, DataFileError, load_points, mixture
+from refscore import files
+from refscore.data import MIXTURES, DataFileError, load_points, mixture, read_points
 from tests.backends import TestBackend
 from tests.strategies import seeds
 
@@ -301,7 +302,7 @@ def test_the_published_sets_have_their_parameters() -> None:
 @pytest.mark.parametrize(("text", "message"), [
     ("x,y\n1,2\n\n3,oops\n", r"line 4: '3,oops' is not a row like the others, of numbers separated by commas"),
     ("1,2\n3,4,5\n", "line 2: '3,4,5' is not a row like the others"),
-    ("1.3;-3.6\n2;3\n", "line 2: '2;3' is not a row like the others"),
+    ("1.3;-3.6\n2;3\n", "line 1: '1.3;-3.6' is separated by semicolons"),
     ("", "holds no lines of numbers"),
     ("x,y\n", "holds no lines of numbers"),
 ])  # fmt: skip
@@ -315,3 +316,112 @@ def test_a_bad_line_is_named_as_an_editor_counts(text: str, message: str, tmp_pa
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(DataFileError, match=r"a\.csv cannot be read: there is no such file"):
         load_points(tmp_path / "a.csv")
+
+
+# ------------------------------------------------------------------ no point is lost without a word
+
+
+AS_POINTS = ["\ufeff1,2", '"1","2"', "1,2 # note", " 1 ,\t2 ", "# x,y\n1,2", "\n\r\n1,2", "1e0,+2.", "1.,.2e1"]
+AS_NOTHING = [
+    "1.O,2.0", "1.O,2.O", "NA,3", "NA,NA", "0.5,", ",0.5", ",", '"1,5","2,5"', "1,5;2,5", "1;2", "1\t2", "1 2", "1,2,",
+    "1_000,2", "0x1,0x2", "1,2 note", "-,?", "N/A,null", "1st,2nd", "3,x", "x,3",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", AS_POINTS)
+def test_a_first_row_that_can_be_read_is_a_point(first: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for end in ("\n", "\r\n"):
+        path.write_text(first + end + "3,4" + end, encoding="utf-8", newline="")
+        assert np.array_equal(load_points(path), [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize("first", AS_NOTHING)
+def test_a_first_row_that_cannot_be_read_is_named(first: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for header in ("", "\ufeff"):
+        path.write_text(f"{header}{first}\n3,4\n5,6\n", encoding="utf-8")
+        with pytest.raises(DataFileError, match="line 1: "):
+            load_points(path)
+    path.write_text(f"x,y\n{first}\n3,4\n5,6\n")
+    with pytest.raises(DataFileError, match="line 2: "):
+        load_points(path)
+
+
+@given(place=st.integers(0, 9), character=st.characters(codec="utf-8", exclude_characters="#\n\r"))
+def test_one_wrong_character_loses_no_point(
+    tmp_path_factory: pytest.TempPathFactory, place: int, character: str
+) -> None:
+    path = tmp_path_factory.mktemp("points") / "a.csv"
+    row = "12.5,-3.25"
+    path.write_text(row[:place] + character + row[place + 1 :] + "\n3,4\n5,6\n", encoding="utf-8", newline="")
+    try:
+        assert len(load_points(path)) == 3
+    except DataFileError as error:
+        assert "line 1" in str(error) or "line 2: '3,4'" in str(error) or "cannot be read" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("x,y\n1,2\n3,4\n", "2 columns: x, y; 2 rows; header"),
+    (" height , weight\r\n1,2\r\n3,4\r\n", "2 columns: height, weight; 2 rows; header"),
+    ("1,2\n3,4\n", "2 columns: x1, x2; 2 rows; no header"),
+    ("# made by hand\nx,y\n1,2\n3,4\n", "2 columns: x, y; 2 rows; header"),
+    ('"no #1","b"\n1,2\n3,4\n', "2 columns: no #1, b; 2 rows; header"),
+    (",x,y\n0,1,2\n1,3,4\n", "2 columns: x, y; 2 rows; header; the first column, which has no name, was left out"),
+    ("i,x\n0,1.5\n1,2.5\n", "2 columns: i, x; 2 rows; header; i counts the rows: is it an index?"),
+])  # fmt: skip
+def test_what_was_read_is_said(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode())
+    table = read_points(path)
+    assert table.said == said
+    assert table.points.shape == (2, 2)
+    np.save(tmp_path / "a.npy", POINTS)
+    assert read_points(tmp_path / "a.npy").said == "2 columns: x1, x2; 20 rows"
+
+
+def test_an_index_beside_one_column_is_no_coordinate(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",x\n0,1.5\n1,2.5\n2,3.5\n")
+    with pytest.raises(DataFileError, match=r"shape \(3, 1\); header; the first column, which has no name"):
+        load_points(path)
+    assert np.array_equal(load_points(path, dim=1), [[1.5], [2.5], [3.5]])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_text_in_another_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("größe,y\n1,2\n3,4\n", encoding=encoding)
+    with pytest.raises(DataFileError, match="cannot be read: it is not UTF-8 text, from byte"):
+        load_points(tmp_path / "a.csv")
+
+
+def test_thousands_of_columns_are_read_or_refused_by_shape(tmp_path: Path) -> None:
+    wide = np.arange(9000.0).reshape(3, 3000)
+    path = written(tmp_path / "a.csv", wide)
+    assert np.array_equal(load_points(path, dim=3000), wide)
+    with pytest.raises(DataFileError, match=r"shape \(3, 3000\)"):
+        load_points(path)
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_what_is_too_large_is_refused_before_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's size, a member's and a header's: each is looked at before anything is allocated."""
+    zeros = np.zeros((4000, 2), dtype="int8")  # 8 kB in the file, 64 kB in float64
+    path = tmp_path / name
+    (np.savez_compressed if name.endswith("z") else written)(path, zeros)
+    assert len(load_points(path)) == 4000
+    for module in ("files", "data"):
+        monkeypatch.setattr(f"refscore.{module}.LARGEST", 8 * 8000 - 1)
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    with pytest.raises(DataFileError, match=r"it (declares 8000 numbers \(4000, 2\)|has more than 7999)"):
+        load_points(path)
+
+
+def test_an_archive_that_declares_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(1000), b=np.zeros(1000))
+    assert sorted(files.read_arrays(tmp_path / "a.npz")) == ["a", "b"]
+    monkeypatch.setattr(files, "LARGEST", 9000)
+    with pytest.raises(ValueError, match="it declares 16256 bytes, at most 9000 are read"):
+        files.read_arrays(tmp_path / "a.npz")

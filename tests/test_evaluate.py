@@ -253,7 +253,7 @@ def test_evaluate_without_matplotlib_says_which_extra(
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert run("--samplers", "ddim", "--evaluations", 8, "--out", tmp_path) == 0
-    assert 'pip install "refscore[plots]"' in capsys.readouterr().out
+    assert 'pip install -e ".[plots]" in the checkout' in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["numbers.json"]
 
 

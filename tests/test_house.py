@@ -23,7 +23,7 @@ ROWS = {
     "affine": 1, "budget": 9,
     "conditional": 5, "host": 7, "likelihood": 6, "train": 6, "data": 6, "law": 6, "suggest": 6,
     "": 7,  # refscore/__init__.py
-    "files": 7, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
+    "files": 5, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
 }  # fmt: skip
 WITH_NUMPY = {"budget", "host", "files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
 SAME_ROW = {  # neighbours in reading order, earlier first

@@ -30,7 +30,7 @@ class CupyBackend:
             import cupy
         except ImportError as error:
             raise BackendUnavailable(
-                "CuPy is not installed: install the extra that fits your driver, refscore[cuda12] or refscore[cuda13]"
+                'CuPy is not installed: pip install -e ".[cuda12]" or ".[cuda13]" in the checkout, by your driver'
             ) from error
         if not cupy.is_available():
             raise BackendUnavailable("CuPy is installed but finds no usable GPU: check the driver (nvidia-smi)")

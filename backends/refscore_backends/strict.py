@@ -18,7 +18,9 @@ class StrictBackend:
         try:
             import array_api_strict as xp
         except ImportError as error:
-            raise BackendUnavailable("array-api-strict is not installed: install refscore[test]") from error
+            raise BackendUnavailable(
+                'array-api-strict is not installed: pip install -e ".[test]" in the checkout'
+            ) from error
         self.name = f"strict-{device}"
         self.xp = xp
         self._device = xp.Device(device)
