@@ -190,11 +190,8 @@ def test_a_suggestion_gives_reasons_in_finite_numbers(dim: int) -> None:
 
 # ------------------------------------------------------------------ nouns
 
-FILLED_IN = {
-    "demo.Report",
-    "budget.Row",
-    "budget.Report",
-}  # while a command runs, so that an interruption loses nothing
+# Filled in while a command runs, so that an interruption loses nothing.
+FILLED_IN = {"demo.Report", "budget.Row", "budget.Report"}
 
 
 def test_every_dataclass_of_the_package_is_frozen_unless_it_is_filled_in() -> None:

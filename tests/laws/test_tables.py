@@ -189,7 +189,7 @@ def test_the_exact_column_lies_at_the_floor_and_a_shift_at_its_length_over_root_
     rng = np.random.default_rng(1)
     exact = TILTED.sample(rng, n)
     table = sample_table(exact + v, exact, TILTED, rng)
-    assert abs(table.exact - table.floor.value) <= 6 * table.floor.error  # skewed, not normal: 6 for the seed here
+    assert abs(table.exact - table.floor.value) <= 6 * table.floor.error  # its error is the deviation of one distance
     assert table.exact > 0.2 * table.floor.value  # two independent samples do not agree
     # E (u·v)² = ‖v‖²/2 over directions; of 128 of them its relative deviation is 1/√(2·128), that of the root half
     assert table.learned == pytest.approx(10 / math.sqrt(2), rel=SIX * 0.5 / math.sqrt(256))
