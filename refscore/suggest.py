@@ -42,7 +42,7 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
 
     Technique 3, to let one network serve all levels by dividing its output by σ, is `ScoreModel`'s default. Technique 4
     is applied to the whole walk and to wide directions of the data too (`walk_excess`), not to one level and its noise.
-    The walk begins at N(m, σ₁² I), m the mean of the data, or any point among them.
+    The walk begins at N(m, σ₁² I), with m the mean of the data or any point among them.
 
     Parameters
     ----------

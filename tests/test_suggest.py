@@ -303,6 +303,30 @@ def test_a_suggested_walk_ends_with_the_variance_of_the_data(dim: int, budget: i
         assert float(end(s, 0.0)) <= s.worst * last**2 * (1 + 1e-12)  # and in thin directions
 
 
+@pytest.mark.parametrize("dim", [1, 3, 32, 784])
+def test_a_suggested_walk_forgets_where_it_began(dim: int) -> None:
+    """Eq. (6.8), the mean: begun σ₁ off in any direction it ends within 1e-5 of the deviation that there is."""
+    s = suggest_schedule(np.random.default_rng(dim).standard_normal((100, dim)))
+    lam = np.array([0.0, 1.0, (s.levels[0] / 2) ** 2])
+    off, eta = np.full(3, s.levels[0]), s.step / s.levels[-1] ** 2
+    for sigma in s.levels:
+        off = off * (1 - eta * sigma**2 / (lam + sigma**2)) ** s.moves
+    assert np.all(np.abs(off) <= 1e-5 * np.sqrt(lam + s.levels[-1] ** 2))
+
+
+def test_what_the_refusal_of_a_budget_advises_helps() -> None:
+    """Pictures of 256 x 256 x 3 want more levels than the default has evaluations; with so many it can be walked."""
+    x = np.random.default_rng(0).standard_normal((4, 196_608)).astype("float32")
+    with pytest.raises(
+        ValueError, match=r"give a budget of \d+ or more, or a larger smallest level than 0\."
+    ) as refused:
+        suggest_schedule(x)
+    advised = int(str(refused.value).split("give a budget of ")[1].split()[0])
+    s = suggest_schedule(x, advised)
+    assert (len(s.levels), s.moves) == (advised, 1)
+    assert 1 <= float(end(s, 1.0)) <= 1.12
+
+
 @pytest.mark.parametrize("rank", [1, 2, 10, 100, 784])
 def test_on_a_plane_in_many_dimensions_both_the_plane_and_the_rest_end_right(rank: int) -> None:
     """Data of variance 1 in so many of 784 directions: 12 % too wide along, and across no more than that in all."""
