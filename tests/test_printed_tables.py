@@ -99,12 +99,14 @@ def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_n
     assert report.loss_step == list(range(every, steps + 1, every))
     assert report.loss == [step - (every - 1) / 2 for step in report.loss_step]
     assert given["steps"] == steps
-    assert 1 / (1 - given["ema"].decay) == pytest.approx((steps + 20) / 20)  # over a twentieth of a short run
     assert given["rate"](min(100, steps - 1)) == pytest.approx(demo.RATE)
     assert given["rate"](steps) == pytest.approx(demo.RATE / 100)
 
 
-def test_a_long_run_is_averaged_over_a_thousand_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("steps", "averaged"), [(100, 6), (1980, 100), (100_000, 1000)])
+def test_parameters_are_averaged_over_a_twentieth_of_a_run_and_a_thousand_steps_at_most(
+    steps: int, averaged: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     class SeenError(Exception):
         pass
 
@@ -112,9 +114,28 @@ def test_a_long_run_is_averaged_over_a_thousand_steps(monkeypatch: pytest.Monkey
         raise SeenError(ema.decay)
 
     monkeypatch.setattr(demo, "fit", seen)
+    monkeypatch.setattr(failures, "fit", seen)
     monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
-    with pytest.raises(SeenError, match=r"^0\.999$"):
-        demo.run("two-modes", get("numpy"), 100_000, 0, tmp_path, lambda text: None)
+    for run in (
+        lambda: demo.run("two-modes", get("numpy"), steps, 0, tmp_path, lambda text: None),
+        lambda: failures.manifold_curve(0.1, steps, 0, lambda step, words: None),
+    ):
+        with pytest.raises(SeenError) as caught:
+            run()
+        assert 1 / (1 - caught.value.args[0]) == pytest.approx(averaged)
+
+
+def test_the_demo_holds_its_model_and_the_exact_score_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """After one step of training the model's samples are far off, those of the exact score at the floor."""
+    monkeypatch.setattr("refscore.plots.demo", lambda *args: [])
+    monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
+    for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
+        monkeypatch.setattr(demo, name, 200)
+    report = demo.run("two-modes", get("numpy"), 2, 0, tmp_path, lambda text: None)
+    assert report.samples is not None
+    assert report.samples.learned > report.samples.floor.value + 6 * report.samples.floor.error
+    assert report.samples.exact < report.samples.floor.value + 6 * report.samples.floor.error
+    assert all(row.error.value > 0.1 for row in report.scores)
 
 
 # ------------------------------------------------------------------ those of `evaluate`
