@@ -295,11 +295,17 @@ def test_a_schedule_that_ends_before_the_training_is_refused_at_the_call() -> No
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.6, False), (4.0, False), (0.6, False), (157.0, True), (0.01, True)])
-def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(scale: float, warned: bool) -> None:
-    states = train(3, data=scale * np.sign(POINTS))
+@pytest.mark.parametrize("endless", [False, True], ids=["array", "distribution"])
+def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(
+    scale: float, warned: bool, endless: bool
+) -> None:
+    class Law:
+        def sample(self, rng: Any, n: int) -> Any:
+            return np.full((n, 2), scale)
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        last(states)
+        last(train(3, data=Law() if endless else scale * np.sign(POINTS)))
     said = [str(w.message) for w in caught if issubclass(w.category, SpreadWarning)]
     assert len(said) == warned
     assert not warned or f"the data have deviation {scale:.3g} about 0, the model was made for data_std=1.6" in said[0]
