@@ -1,5 +1,6 @@
-"""Fixtures: every back end there is, and floating-point errors as exceptions."""
+"""Fixtures: every back end there is, and floating-point errors as exceptions; one process a core."""
 
+import importlib.util
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,12 @@ settings.load_profile("quick")  # `pytest --hypothesis-profile=nightly` chooses 
 
 # One BLAS thread: small products gain nothing from two, and lose much where a neighbour is busy.
 threadpool_limits(1, user_api="blas")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """pyproject.toml asks for one process a core; where pytest-xdist is not installed, for nothing."""
+    if importlib.util.find_spec("xdist") is None:
+        parser.addoption("--numprocesses", help="ignored: pytest-xdist is not installed")
 
 
 @pytest.fixture(params=LAW_BACKENDS, ids=lambda b: b.name)

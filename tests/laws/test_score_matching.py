@@ -824,7 +824,9 @@ def test_a_difference_needs_a_step(step: float) -> None:
         FiniteDifference(step=step)
 
 
-@pytest.mark.parametrize("objective", [Implicit(), Sliced(), Sliced(reduced=False)], ids=str)
+@pytest.mark.parametrize(
+    "objective", [Implicit(), Sliced(), Sliced(reduced=False)], ids=["implicit", "sliced", "sliced, not reduced"]
+)
 def test_models_without_tangents_are_refused_by_name(objective: Any) -> None:
     with pytest.raises(TypeError, match=f"{type(objective).__name__} differentiates ∇s, for which Never has no passes"):
         objective(Never(VP()), np.zeros(1), np.zeros((3, 2)), np.random.default_rng(0))
