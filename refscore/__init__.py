@@ -4,19 +4,22 @@ The nouns and the two loops can be imported from here: `fit` trains, `simulate` 
 and experiments live in the modules that their chapters name.
 """
 
-from refscore.denoising import Denoising
-from refscore.langevin import Langevin
-from refscore.likelihood import log_likelihood
-from refscore.mixture import GaussianMixture
+from refscore.laws.mixture import GaussianMixture
+from refscore.likelihood.flow import log_likelihood
+from refscore.matching.denoising import Denoising
+from refscore.matching.objectives import Explicit, FiniteDifference, Implicit, Sliced
 from refscore.nn import MLP, EnergyModel, ScoreModel
-from refscore.objectives import Explicit, FiniteDifference, Implicit, Sliced
-from refscore.optim import EMA, SGD, Adam
-from refscore.reverse import ExactScore, Forward, Reverse
-from refscore.samplers import AnnealedLangevin, EulerMaruyama, First, Heun, Repeat, RungeKutta, Stay, Then
-from refscore.sde import OU, VE, VP, SubVP, prior
-from refscore.simulation import simulate, watch
-from refscore.train import fit
-from refscore.transitions import DDIM, EDM, Ancestral, DPMSolver, ReverseDiffusion
+from refscore.noise.exact_score import ExactScore
+from refscore.noise.prior import prior
+from refscore.noise.reverse import Forward, Reverse
+from refscore.noise.sde import OU, VE, VP, SubVP
+from refscore.sampling.compose import AnnealedLangevin, First, Repeat, Stay, Then
+from refscore.sampling.langevin import Langevin
+from refscore.sampling.loop import simulate, watch
+from refscore.sampling.solvers import EulerMaruyama, Heun, RungeKutta
+from refscore.sampling.transitions import DDIM, EDM, Ancestral, DPMSolver, ReverseDiffusion
+from refscore.training.loop import fit
+from refscore.training.optim import EMA, SGD, Adam
 
 __version__ = "0.1.0"
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from refscore import MLP, ExactScore, First, Langevin, ScoreModel, Then, prior, simulate, watch
-from refscore.data import mixture
-from refscore.langevin import LevelStep
-from refscore.parametrisation import PARAMETRISATIONS
-from refscore.samplers import AnnealedLangevin
-from refscore.sde import SDES
-from refscore.simulation import NotFiniteError, NotFiniteWarning, last
-from refscore.transitions import SAMPLERS
+from refscore.laws.examples import mixture
+from refscore.noise.parametrisation import PARAMETRISATIONS
+from refscore.noise.sde import SDES
+from refscore.sampling.compose import AnnealedLangevin
+from refscore.sampling.langevin import LevelStep
+from refscore.sampling.loop import NotFiniteError, NotFiniteWarning, last
+from refscore.sampling.transitions import SAMPLERS
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.backends import ReplayRng

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import cli, reproduce
-from refscore.failures import LowDensity, Weights
+from refscore import cli
+from refscore.commands import reproduce
+from refscore.experiments import song_ermon_2019
+from refscore.experiments.failures import LowDensity, Weights
 
-FLOOR = reproduce.manifold_floor(reproduce.NOISE)
+FLOOR = song_ermon_2019.manifold_floor(song_ermon_2019.NOISE)
 SAMPLES = np.random.default_rng(0).standard_normal((1300, 2))
 GOOD: dict[str, Any] = {
     "bare": np.linspace(-10, -2e4, 60),
@@ -25,10 +27,10 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def claims(*seeds: dict[str, Any]) -> list[reproduce.Claim]:
+def claims(*seeds: dict[str, Any]) -> list[song_ermon_2019.Claim]:
     """What is said of seeds that measured GOOD but for what each dict changes."""
     each = [{**GOOD, **seed} for seed in seeds]
-    return reproduce.song_ermon_2019(reproduce.Results(*([seed[name] for seed in each] for name in GOOD)))
+    return song_ermon_2019.song_ermon_2019(song_ermon_2019.Results(*([seed[name] for seed in each] for name in GOOD)))
 
 
 def density(**changed: Any) -> dict[str, Any]:
@@ -152,9 +154,9 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         result: LowDensity = GOOD["density"]
         return result
 
-    monkeypatch.setattr(reproduce, "manifold_curve", curve)
-    monkeypatch.setattr(reproduce, "low_density", low)
-    monkeypatch.setattr(reproduce, "weights", lambda seed: GOOD["weights"])
+    monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
+    monkeypatch.setattr(song_ermon_2019, "low_density", low)
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: GOOD["weights"])
     for name in ("draw_manifold", "draw_density", "draw_weights"):
         monkeypatch.setattr(reproduce, name, lambda results: None, raising=False)
     monkeypatch.setattr(reproduce, "save", lambda fig, path: str(path))

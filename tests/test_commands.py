@@ -18,9 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import budget, cli, demo, files, plots, reproduce
-from refscore.data import Table, mixture, outliers, standardise
-from refscore.progress import Outlet
+from refscore import cli, plots
+from refscore.commands import demo, demo_figures, reproduce, samplers
+from refscore.commands.progress import Outlet
+from refscore.data import files
+from refscore.data.points import Table, outliers, standardise
+from refscore.experiments import song_ermon_2019
+from refscore.laws.examples import mixture
 from refscore_backends import get
 from tests.test_reproduce import fake
 
@@ -31,13 +35,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
         monkeypatch.setattr(demo, name, 50)
     monkeypatch.setattr(demo, "denoising_floor", partial(demo.denoising_floor, levels=3))
-    monkeypatch.setattr(plots, "demo", lambda *args: [])
-    monkeypatch.setattr(budget, "likelihood_split", lambda *args: {})
-    monkeypatch.setattr(budget, "_draw", lambda *args: "no picture")
+    monkeypatch.setattr(demo, "draw", lambda *args: [])
+    monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
+    monkeypatch.setattr(samplers, "_draw", lambda *args: "no picture")
     curve, noised, density, moded = fake()
-    monkeypatch.setattr(reproduce, "manifold_curve", lambda noise, *args: noised if noise else curve)
-    monkeypatch.setattr(reproduce, "low_density", lambda *args: density)
-    monkeypatch.setattr(reproduce, "weights", lambda seed: moded)
+    monkeypatch.setattr(song_ermon_2019, "manifold_curve", lambda noise, *args: noised if noise else curve)
+    monkeypatch.setattr(song_ermon_2019, "low_density", lambda *args: density)
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: moded)
     monkeypatch.setattr(reproduce, "save", lambda fig, path: str(path))
     for name in ("density", "weights"):
         monkeypatch.setattr(reproduce, f"draw_{name}", lambda results: None)
@@ -45,7 +49,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 COMMANDS = {  # arguments, and the file that holds the numbers
     "demo": (["demo", "--steps", "2"], "numbers.json"),
-    "evaluate": (["evaluate", "--samplers", "ddim", "--evaluations", "8"], "numbers.json"),
+    "samplers": (["samplers", "--samplers", "ddim", "--evaluations", "8"], "numbers.json"),
     "reproduce": (["reproduce", "song-ermon-2019", "--seeds", "1"], "claims.json"),
 }
 
@@ -102,16 +106,16 @@ def test_every_encoding_can_print_every_line(
 def test_numbers_are_on_disk_before_they_are_printed(command: str, tmp_path: Path) -> None:
     """Also for a caller in Python, whose own `say` may raise."""
     name = COMMANDS[command][1]
-    marks = {"demo": "trained", "evaluate": "distance to the exact law", "reproduce": "measured"}
+    marks = {"demo": "trained", "samplers": "distance to the exact law", "reproduce": "measured"}
 
     def say(line: str) -> None:
         if marks[command] in line:
             raise BrokenPipeError
 
     run = {
-        "demo": lambda: demo.run("tilted", get("numpy"), 2, 0, tmp_path, say),
-        "evaluate": lambda: budget.run(None, ["ddim"], [8], "vp", 10, 0, None, tmp_path, say),
-        "reproduce": lambda: reproduce.run("song-ermon-2019", tmp_path, 1, 600, say),
+        "demo": lambda: demo.demo("tilted", get("numpy"), 2, 0, tmp_path, say),
+        "samplers": lambda: samplers.compare(None, ["ddim"], [8], "vp", 10, 0, None, tmp_path, say),
+        "reproduce": lambda: reproduce.reproduce("song-ermon-2019", tmp_path, 1, 600, say),
     }[command]
     with pytest.raises(BrokenPipeError):
         run()
@@ -158,8 +162,8 @@ def test_no_module_writes_json_but_through_the_one_door() -> None:
 
 
 def test_a_sampler_that_diverges_is_a_string_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "gaussian_error", lambda sde: lambda *args: math.inf)
-    assert cli.main([*COMMANDS["evaluate"][0], "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr(samplers, "gaussian_error", lambda sde: lambda *args: math.inf)
+    assert cli.main([*COMMANDS["samplers"][0], "--out", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "numbers.json").read_text(), parse_constant=pytest.fail)["rows"]
     assert (row["errors"], row["from_prior"]) == (["inf"], "inf")
 
@@ -201,7 +205,7 @@ def test_a_full_disk_is_one_sentence(save: Any, tmp_path: Path, monkeypatch: pyt
 # ------------------------------------------------------------------ refused at the door
 
 
-@pytest.mark.parametrize("command", ["demo", "evaluate"])
+@pytest.mark.parametrize("command", ["demo", "samplers"])
 @pytest.mark.parametrize("seed", [2**64, 2**70, -1])
 def test_seeds_out_of_range_are_refused_before_any_work(
     command: str, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -211,7 +215,7 @@ def test_seeds_out_of_range_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["demo", "evaluate"])
+@pytest.mark.parametrize("command", ["demo", "samplers"])
 def test_the_greatest_seed_is_taken(command: str, tmp_path: Path) -> None:
     """The demo's pictures, which draw from the seed after it: `test_pictures_of_a_file_are_in_its_units`."""
     assert cli.main([*COMMANDS[command][0], "--seed", str(2**64 - 1), "--out", str(tmp_path)]) == 0
@@ -225,7 +229,7 @@ def test_the_greatest_seed_is_taken(command: str, tmp_path: Path) -> None:
 def test_what_no_machine_holds_is_refused_before_any_work(
     args: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["evaluate", "--data", "tilted", *args, "--out", str(tmp_path / "out")]) == 2
+    assert cli.main(["samplers", "--data", "tilted", *args, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -236,8 +240,8 @@ def test_memory_that_is_not_there_is_a_sentence(
     def allocate(*args: object) -> None:
         np.empty(2**60, dtype="uint8")
 
-    monkeypatch.setattr(budget, "_row", allocate)
-    assert cli.main([*COMMANDS["evaluate"][0], "--out", str(tmp_path)]) == 2
+    monkeypatch.setattr(samplers, "_row", allocate)
+    assert cli.main([*COMMANDS["samplers"][0], "--out", str(tmp_path)]) == 2
     assert "refscore: not enough memory: Unable to allocate 1.00 EiB" in capsys.readouterr().err
 
 
@@ -279,13 +283,13 @@ def test_a_damaged_result_is_named_with_what_to_do(tmp_path: Path, capsys: pytes
 def test_titles_and_limits_follow_the_measurement(good: bool) -> None:
     falls, noised, *rest = fake(good)
     if not good:
-        noised = np.linspace(0.9, 0.1, 60) * reproduce.manifold_floor(reproduce.NOISE)
-    left, right = reproduce.draw_manifold(reproduce.Results([falls], [noised], *([x] for x in rest))).axes
+        noised = np.linspace(0.9, 0.1, 60) * song_ermon_2019.manifold_floor(song_ermon_2019.NOISE)
+    left, right = reproduce.draw_manifold(song_ermon_2019.Results([falls], [noised], *([x] for x in rest))).axes
     assert left.get_title() == f"data on a circle: the loss {'goes on falling' if good else 'settles'}"
-    above = "0.0%" if good else f"{reproduce._excess(noised):z.1%}"
+    above = "0.0%" if good else f"{song_ermon_2019.excess_over_floor(noised):z.1%}"
     assert right.get_title() == f"noise σ = 0.1: it ends {above} above its floor"
     low, high = right.get_ylim()
-    assert low < reproduce.manifold_floor(reproduce.NOISE) < high
+    assert low < song_ermon_2019.manifold_floor(song_ermon_2019.NOISE) < high
     assert low < np.min(noised) <= np.max(noised[6:]) < high
 
 
@@ -332,15 +336,15 @@ def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
 def test_an_interrupted_evaluation_keeps_the_rows_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = budget._row
+    original = samplers._row
 
-    def row(name: str, *args: Any) -> budget.Row:
+    def row(name: str, *args: Any) -> samplers.Row:
         if name == stop:
             raise KeyboardInterrupt
         return original(name, *args)
 
-    monkeypatch.setattr(budget, "_row", row)
-    args = ["evaluate", "--samplers", "ddim", "heun", "rk4", "--evaluations", "8", "--out", str(tmp_path)]
+    monkeypatch.setattr(samplers, "_row", row)
+    args = ["samplers", "--samplers", "ddim", "heun", "rk4", "--evaluations", "8", "--out", str(tmp_path)]
     stop = "rk4"
     assert cli.main(args) == 0
     numbers = json.loads((tmp_path / "numbers.json").read_text())
@@ -353,7 +357,7 @@ def test_an_interrupted_evaluation_keeps_the_rows_it_has(
 
 def test_a_training_interrupted_before_its_first_loss_is_drawn() -> None:
     report = demo.Report("tilted", "numpy", 0, 3, True, 0.0)
-    (ax,) = plots._loss(report).axes
+    (ax,) = demo_figures._loss(report).axes
     assert ax.get_title() == "interrupted before the first mean of the loss"
 
 
@@ -369,19 +373,19 @@ def test_commands_run_on_one_thread_unless_told_otherwise(
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
     used: list[set[int]] = []
-    monkeypatch.setattr(budget, "_row", lambda name, *args: (used.append(threads()), budget.Row(name))[1])
+    monkeypatch.setattr(samplers, "_row", lambda name, *args: (used.append(threads()), samplers.Row(name))[1])
     with threadpool_limits(2, user_api="blas"):
         if threads() != {2}:
             pytest.skip("this BLAS has one thread")
         for args in ([], ["--threads", "2"]):
-            assert cli.main([*COMMANDS["evaluate"][0], *args, "--out", str(tmp_path)]) == 0
+            assert cli.main([*COMMANDS["samplers"][0], *args, "--out", str(tmp_path)]) == 0
         assert threads() == {2}  # as before
     assert used == [{1}, {2}]
     said = capsys.readouterr().out
     assert "BLAS threads: 1 (more gain little" in said
     assert "BLAS threads: 2 (as asked)" in said
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert cli.main([*COMMANDS["evaluate"][0], "--out", str(tmp_path)]) == 0
+    assert cli.main([*COMMANDS["samplers"][0], "--out", str(tmp_path)]) == 0
     assert "threadpoolctl, which could set them, is not installed" in capsys.readouterr().out
 
 
@@ -480,9 +484,9 @@ def test_pictures_of_a_file_are_in_its_units(tmp_path: Path) -> None:
     units = lambda x: problem.in_data_units(x)  # noqa: E731
     data = units(problem.data)
     figures = (
-        plots._field(problem, model, score, data, get("numpy")),
-        plots._paths(problem, model, score, data, units, get("numpy"), 2**64 - 1, n=3),
-        plots._samples(problem, data, data, None),
+        demo_figures._field(problem, model, score, data, get("numpy")),
+        demo_figures._paths(problem, model, score, data, units, get("numpy"), 2**64 - 1, n=3),
+        demo_figures._samples(problem, data, data, None),
     )
     axes = [ax for fig in figures for ax in fig.axes]
     assert len(axes) == 5

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore import files
-from refscore.data import MIXTURES, DataFileError, load_points, mixture, read_points
+from refscore.data import files
+from refscore.data.points import DataFileError, load_points, read_points
+from refscore.laws.examples import MIXTURES, mixture
 from tests.backends import TestBackend
 from tests.strategies import seeds
 
@@ -412,7 +413,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(
     path = tmp_path / name
     (np.savez_compressed if name.endswith("z") else written)(path, zeros)
     assert len(load_points(path)) == 4000
-    for module in ("files", "data"):
+    for module in ("data.files", "data.points"):
         monkeypatch.setattr(f"refscore.{module}.LARGEST", 8 * 8000 - 1)
     monkeypatch.setattr(np.lib.format, "read_array", None)
     with pytest.raises(DataFileError, match=r"it (declares 8000 numbers \(4000, 2\)|has more than 7999)"):

@@ -46,7 +46,7 @@ def defaults() -> Iterator[str]:
             made = factories.get(p.name, dataclasses.MISSING)
             if p.default is not p.empty:
                 yield f"{where}({p.name}) = {spelled(p.default if made is dataclasses.MISSING else made())}"
-    for command in ("demo", "reproduce", "evaluate"):
+    for command in ("demo", "reproduce", "samplers"):
         for name, value in vars(_parser().parse_args([command])).items():
             if name != "run":
                 yield f"command {command} {name} = {spelled(value)}"
@@ -64,9 +64,9 @@ def test_the_table_is_no_shorter_than_it_was() -> None:
     """The walk finds what it should: a constructor, a field that is made, a function, a method, a command."""
     lines = set(defaults())
     assert {
-        "sde VP(beta_max) = 20.0", "budget Row(evaluations) = []", "host solve(atol) = 1e-08",
-        "mixture GaussianMixture.score(alpha) = 1.0", "command demo steps = 6000",
-        "denoising Denoising(weight) = sigma_squared", "optim SGD(rate) = 0.01",
+        "noise.sde VP(beta_max) = 20.0", "commands.samplers Row(evaluations) = []", "likelihood.adaptive solve(atol) = 1e-08",
+        "laws.mixture GaussianMixture.score(alpha) = 1.0", "command demo steps = 6000",
+        "matching.denoising Denoising(weight) = sigma_squared", "training.optim SGD(rate) = 0.01",
     } <= lines  # fmt: skip
     assert len(lines) > 230
     assert not [line for line in lines if " at 0x" in line or "<factory>" in line]

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import MLP, VP, ScoreModel, cli, demo, files
-from refscore.data import MIXTURES
+from refscore import MLP, VP, ScoreModel, cli
+from refscore.commands import demo
+from refscore.data import files
+from refscore.laws.examples import MIXTURES
 from refscore_backends import get
 
 FAST = ["--steps", "30"]
@@ -33,7 +35,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refscore.plots.demo", lambda *args: [])
+    monkeypatch.setattr("refscore.commands.demo.draw", lambda *args: [])
 
 
 def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +129,7 @@ def test_one_point_many_times_is_refused(tmp_path: Path, capsys: pytest.CaptureF
 def test_file_points_are_centred_scaled_and_split(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal((100.0, -3.0), (30.0, 5.0), (400, 2))
     np.save(tmp_path / "p.npy", points)
-    problem = demo.load_problem(str(tmp_path / "p.npy"), cli.get("numpy"), seed=0)
+    problem = demo.load_problem(str(tmp_path / "p.npy"), get("numpy"), seed=0)
     assert problem.held_out is not None
     assert (len(problem.data), len(problem.held_out)) == (320, 80)
     unit = np.concatenate([problem.held_out, problem.data])
@@ -138,7 +140,7 @@ def test_file_points_are_centred_scaled_and_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(MIXTURES))
 def test_declared_scale_of_an_embedded_set_is_that_of_its_samples(name: str) -> None:
-    problem = demo.load_problem(name, cli.get("numpy"), seed=0)
+    problem = demo.load_problem(name, get("numpy"), seed=0)
     assert problem.exact is not None
     x = problem.exact.sample(np.random.default_rng(0), 40_000)
     assert abs(np.sqrt(np.mean(x**2)) / problem.std - 1) < 0.02
@@ -198,7 +200,7 @@ def test_without_an_extra_the_numbers_are_still_written(
 def test_divergent_training_saves_the_last_good_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from refscore.train import DivergenceError, TrainingState
+    from refscore.training.loop import DivergenceError, TrainingState
 
     good = TrainingState(100, np.ones(3), *(np.zeros(()),) * 3, optimizer_state=None, average=None)
 

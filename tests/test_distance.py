@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scipy.special import erf
 
 from refscore import VE, ExactScore, GaussianMixture
-from refscore.distance import (
-    Estimate,
+from refscore.laws.expectation import Estimate
+from refscore.measure.distance import (
     energy_distance,
     mode_weights,
     score_error,
     sliced_wasserstein,
     sliced_wasserstein_floor,
-)  # fmt: skip
+)
 from tests.backends import ReplayRng, TestBackend
 from tests.strategies import mixtures, random_mixture, seeds
 

@@ -12,11 +12,12 @@ import pytest
 import refscore
 import refscore_backends
 from refscore import EMA, MLP, SGD, VP, Adam, Denoising, ExactScore, Reverse, ScoreModel, fit, log_likelihood
-from refscore.data import DataFileError, load_points, mixture
-from refscore.likelihood import FixedSteps, decode, encode
+from refscore.data.points import DataFileError, load_points
+from refscore.laws.examples import mixture
+from refscore.likelihood.flow import FixedSteps, decode, encode
 from refscore.nn import Dense
-from refscore.suggest import overlap_ratio, suggest_schedule
-from refscore.train import DivergenceError, TrainingState
+from refscore.noise.suggest import overlap_ratio, suggest_schedule
+from refscore.training.loop import DivergenceError, TrainingState
 
 TILTED = mixture("tilted")
 MODEL = ScoreModel(MLP((2, 6, 2), embed=4), VP(), data_std=1.6)
@@ -191,7 +192,7 @@ def test_a_suggestion_gives_reasons_in_finite_numbers(dim: int) -> None:
 # ------------------------------------------------------------------ nouns
 
 # Filled in while a command runs, so that an interruption loses nothing.
-FILLED_IN = {"demo.Report", "budget.Row", "budget.Report"}
+FILLED_IN = {"commands.demo_report.Report", "commands.samplers.Row", "commands.samplers.Report"}
 
 
 def test_every_dataclass_of_the_package_is_frozen_unless_it_is_filled_in() -> None:

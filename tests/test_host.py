@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from refscore import VE, VP, ExactScore, GaussianMixture, Reverse, host
-from refscore.data import mixture
-from refscore.host import SolverError, solve
+from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
+from refscore.laws.examples import mixture
+from refscore.likelihood import adaptive as host
+from refscore.likelihood.adaptive import SolverError, solve
 from tests.backends import TestBackend
 
 M, LAM = np.array([[0.5, -1.0]]), np.array([[0.3, 1.5]])

@@ -3,38 +3,25 @@
 import ast
 import dataclasses
 import inspect
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import refscore
+import refscore.matching.objectives
 import refscore.nn
-import refscore.objectives
-import refscore.sde
+import refscore.noise.sde
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = {
-    "arrays": 0, "simulation": 0,
-    "mixture": 1, "quadrature": 1, "distance": 1, "probes": 1, "schedules": 1, "optim": 1, "nn.layer": 1,
-    "nn.dense": 1, "nn.add": 1, "nn.activation": 1, "nn.embed": 1,
-    "sde": 2, "parametrisation": 2, "levels": 3, "nn.net": 2, "nn.mlp": 2, "langevin": 2,
-    "nn.score_model": 3, "nn.energy_model": 3, "nn": 3,
-    "reverse": 4, "matching": 3, "denoising": 3, "objectives": 4, "contrastive": 4, "floor": 5, "fast": 5,
-    "samplers": 5,
-    "transitions": 6, "chains": 2, "elbo": 7,
-    "affine": 1, "budget": 9,
-    "conditional": 5, "host": 7, "likelihood": 6, "train": 6, "data": 6, "law": 6, "suggest": 6,
-    "": 7,  # refscore/__init__.py
-    "files": 5, "progress": 7, "evaluate": 8, "plots": 9, "failures": 9, "reproduce": 9, "demo": 9, "cli": 10,
-}  # fmt: skip
-WITH_NUMPY = {"budget", "host", "files", "failures", "reproduce", "data", "law", "suggest", "plots", "demo", "cli"}
-SAME_ROW = {  # neighbours in reading order, earlier first
-    ("simulation", "arrays"), ("nn.dense", "nn.layer"), ("nn.add", "nn.layer"),
-    ("nn.activation", "nn.layer"), ("nn.embed", "nn.layer"),
-    ("matching", "levels"), ("denoising", "matching"), ("denoising", "levels"),
-    ("quadrature", "mixture"), ("distance", "mixture"), ("distance", "quadrature"),
-    ("nn.energy_model", "nn.score_model"),
-    ("nn", "nn.energy_model"), ("nn.mlp", "nn.net"), ("nn", "nn.score_model"), ("demo", "plots"), ("plots", "demo"),
-    ("reproduce", "plots"), ("reproduce", "failures"), ("budget", "demo"), ("budget", "plots"),
-}  # fmt: skip
+ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
+    "protocols", "checks", "arrays", "data", "plots", "laws", "noise", "sampling", "nn", "matching", "training",
+    "likelihood", "measure", "experiments", "commands", "cli",
+)  # fmt: skip
+WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
+    "data", "plots", "laws.examples", "laws.grid_chain", "noise.suggest", "likelihood.adaptive",
+    "measure.work_precision", "experiments", "commands", "cli",
+)  # fmt: skip
 
 
 def modules() -> dict[str, ast.Module]:
@@ -56,22 +43,64 @@ def imports(tree: ast.Module) -> set[str]:
     return names
 
 
-def test_a_module_imports_only_from_rows_above_its_own() -> None:
+def inside(module: str, trees: dict[str, ast.Module]) -> set[str]:
+    """The modules of refscore that a module imports."""
+    names = {n.removeprefix("refscore.") for n in imports(trees[module]) if n.startswith("refscore.")}
+    return {n for n in names if n in trees and n != module}
+
+
+def test_a_folder_imports_only_from_those_before_it() -> None:
     trees = modules()
-    assert set(trees) == set(ROWS), "every module has its row, and no row is empty"
-    for module, tree in trees.items():
-        for name in imports(tree):
-            other = name.removeprefix("refscore").removeprefix(".") if name.startswith("refscore") else None
-            if other is None or other not in ROWS or other == module or name.startswith("refscore_backends"):
-                continue
-            assert ROWS[other] < ROWS[module] or (module, other) in SAME_ROW, f"{module} imports {other}"
+    assert {module.split(".")[0] for module in trees if module} == set(ORDER), "every folder has its place"
+    for module in trees:
+        for other in inside(module, trees) if module else ():
+            here, there = (ORDER.index(name.split(".")[0]) for name in (module, other))
+            assert there <= here, f"{module} imports {other}, which comes later in the book"
+
+
+def test_no_circle_inside_a_folder() -> None:
+    trees = modules()
+    needs = {m: {o for o in inside(m, trees) if o.split(".")[0] == m.split(".")[0]} for m in trees if m}
+    order = list(TopologicalSorter(needs).static_order())  # raises CycleError, which names the circle
+    assert set(order) == set(needs)
+
+
+def test_the_face_is_for_users() -> None:
+    """Inside the package nobody imports from `refscore` itself, but for its version."""
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "refscore":
+                assert not module, f"{module}:{node.lineno} imports from the face"
+
+
+WHERE = {  # what one looks for, and the file that the tree alone should lead to
+    "DDIM": "sampling/transitions", "Euler": "sampling/solvers", "annealed Langevin": "sampling/compose",
+    "the DDPM chain": "noise/chains", "the prior": "noise/prior", "Karras levels": "noise/grids",
+    "score of a mixture": "laws/mixture", "denoising loss": "matching/denoising", "Adam": "training/optim",
+    "log-likelihood": "likelihood/flow", "what `refscore demo` runs": "commands/demo",
+    "what `refscore samplers` runs": "commands/samplers", "the layer protocol": "nn/layer",
+    "guidance": "sampling/guidance", "reading a .csv": "data/points",
+}  # fmt: skip
+HOLDS = {
+    "DDIM": "class DDIM", "Euler": "class EulerMaruyama", "annealed Langevin": "class AnnealedLangevin",
+    "the DDPM chain": "def ddpm", "the prior": "def prior", "Karras levels": "def karras_times",
+    "score of a mixture": "class GaussianMixture", "denoising loss": "class Denoising", "Adam": "class Adam",
+    "log-likelihood": "def log_likelihood", "what `refscore demo` runs": "def run",
+    "what `refscore samplers` runs": "def run", "the layer protocol": "class Layer(Protocol)",
+    "guidance": "class Guided", "reading a .csv": "def load_points",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WHERE)
+def test_the_tree_alone_tells_where_it_is(what: str) -> None:
+    assert HOLDS[what] in (ROOT / "refscore" / f"{WHERE[what]}.py").read_text(encoding="utf-8")
 
 
 def test_only_the_edges_choose_a_library() -> None:
     for module, tree in modules().items():
         heads = {name.split(".")[0] for name in imports(tree)}
-        allowed = {"numpy", "scipy"} if module in WITH_NUMPY else set()
-        assert not heads & {"numpy", "scipy", "cupy", "torch", "jax"} - allowed, module
+        edge = any(module == name or module.startswith(name + ".") for name in WITH_NUMPY)
+        assert not heads & {"numpy", "scipy", "cupy", "torch", "jax"} - ({"numpy", "scipy"} if edge else set()), module
 
 
 def test_zeros_are_made_and_not_multiplied() -> None:
@@ -129,7 +158,7 @@ def test_no_class_was_forgotten_in_its_table() -> None:
             and c.__module__.startswith("refscore")
         }  # fmt: skip
 
-    assert classes(refscore.sde, "alpha", "sigma", "time") == {type(s) for s in refscore.sde.SDES.values()}
+    assert classes(refscore.noise.sde, "alpha", "sigma", "time") == {type(s) for s in refscore.noise.sde.SDES.values()}
     layers = classes(refscore.nn, "forward", "jvp_backward") - {
         refscore.nn.Net,
         refscore.nn.MLP,
@@ -137,4 +166,6 @@ def test_no_class_was_forgotten_in_its_table() -> None:
         refscore.nn.EnergyModel,
     }
     assert layers - {refscore.nn.Fourier} == {type(make(2)) for make in refscore.nn.LAYERS.values()}
-    assert classes(refscore.objectives, "__call__", "at") == {type(o) for o in refscore.objectives.OBJECTIVES.values()}
+    assert classes(refscore.matching.objectives, "__call__", "at") == {
+        type(o) for o in refscore.matching.objectives.OBJECTIVES.values()
+    }

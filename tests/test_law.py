@@ -15,10 +15,10 @@ from scipy.special import ndtr
 from scipy.stats import norm
 
 from refscore import VE, ExactScore, GaussianMixture, Langevin, simulate
-from refscore.law import GridLaw, gap, grid_law, langevin_law
-from refscore.samplers import First, Repeat, Stay
-from refscore.schedules import geometric_levels, level_times
-from refscore.simulation import last
+from refscore.laws.grid_chain import GridLaw, gap, grid_law, langevin_law
+from refscore.noise.grids import geometric_levels, level_times
+from refscore.sampling.compose import First, Repeat, Stay
+from refscore.sampling.loop import last
 from tests.statistics import ALPHA
 
 TWO = GaussianMixture(np.array([0.8, 0.2]), np.array([[1.5], [-1.5]]), np.array([0.25, 0.25]))

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import VP, GaussianMixture
-from refscore.conditional import component, linear_posterior, observe
-from refscore.distance import prior_mismatch
-from refscore.mixture import AmbiguousCovarianceWarning
+from refscore.laws.mixture import AmbiguousCovarianceWarning
+from refscore.laws.posterior import component, linear_posterior, observe
+from refscore.noise.prior import prior_mismatch
 from tests.backends import LAW_BACKENDS, TestBackend
 from tests.statistics import assert_law, assert_mean
 from tests.strategies import KINDS, mixtures, random_mixture, seeds

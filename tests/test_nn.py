@@ -12,7 +12,7 @@ from refscore import MLP, VE, VP, ScoreModel
 from refscore.arrays import flat, views
 from refscore.nn import Dense, Fourier, Net, SiLU, Softplus, Tanh
 from refscore.nn.layer import plus, rows, sum_to
-from refscore.sde import log_ratio
+from refscore.noise.sde import log_ratio
 from tests.backends import TestBackend
 
 # ------------------------------------------------------------------ the embedding

@@ -32,13 +32,14 @@ from refscore import (
     fit,
     prior,
     simulate,
-    simulation,
 )
-from refscore.data import mixture
-from refscore.levels import FixedTime, Levels, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
-from refscore.objectives import OBJECTIVES
-from refscore.optim import WarmupCosine
-from refscore.samplers import First, Repeat, Stay
+from refscore.laws.examples import mixture
+from refscore.matching.objectives import OBJECTIVES
+from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
+from refscore.matching.weights import g_squared, sigma_squared, unweighted
+from refscore.sampling import loop as simulation
+from refscore.sampling.compose import First, Repeat, Stay
+from refscore.training.optim import WarmupCosine
 from refscore_backends.strict import StrictBackend
 
 BACKEND = StrictBackend("device1")

@@ -37,26 +37,27 @@ from refscore import (
     prior,
     simulate,
 )
-from refscore.arrays import check_count, check_number
-from refscore.chains import Chain
-from refscore.conditional import Guided, Replace
-from refscore.contrastive import FromNoise, MaximumLikelihood
-from refscore.distance import sliced_wasserstein
-from refscore.elbo import decoder, elbo
-from refscore.langevin import LevelStep, SNRLangevin
-from refscore.levels import FixedTime, Levels, SigmaPower, UniformLogSNR, UniformTime, unweighted
-from refscore.likelihood import FixedSteps, bits_per_dim, decode, encode, interpolate
+from refscore.checks import check_count, check_number
+from refscore.likelihood.elbo import decoder, elbo
+from refscore.likelihood.flow import FixedSteps, bits_per_dim, decode, encode, interpolate
+from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood
+from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
+from refscore.matching.weights import SigmaPower, unweighted
+from refscore.measure.distance import sliced_wasserstein
 from refscore.nn.dense import Dense
 from refscore.nn.embed import Fourier
 from refscore.nn.layer import zeros
-from refscore.optim import SGD, WarmupCosine, clip
-from refscore.parametrisation import LossOf, affine, convert
-from refscore.reverse import denoise
-from refscore.samplers import AnnealedLangevin, Repeat, Stay
-from refscore.schedules import geometric_levels, karras_times, level_times, log_snr_times, uniform_times
-from refscore.sde import SDES
-from refscore.simulation import last
-from refscore.transitions import SAMPLERS
+from refscore.noise.chains import Chain
+from refscore.noise.grids import geometric_levels, karras_times, level_times, log_snr_times, uniform_times
+from refscore.noise.parametrisation import LossOf, affine, convert
+from refscore.noise.reverse import denoise
+from refscore.noise.sde import SDES
+from refscore.sampling.compose import AnnealedLangevin, Repeat, Stay
+from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.langevin import LevelStep, SNRLangevin
+from refscore.sampling.loop import last
+from refscore.sampling.transitions import SAMPLERS
+from refscore.training.optim import SGD, WarmupCosine, clip
 
 WRITERS: dict[str, Callable[[float], Any]] = {
     "float64": np.float64, "float32": np.float32, "0-d": np.asarray, "0-d float32": lambda v: np.asarray(v, "float32"),

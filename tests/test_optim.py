@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import EMA, SGD, Adam
-from refscore.optim import WarmupCosine, clip
+from refscore.training.optim import WarmupCosine, clip
 from tests.backends import TestBackend
 
 seeds = st.integers(0, 2**32 - 1)

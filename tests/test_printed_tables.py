@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import VP, ExactScore, GaussianMixture, budget, demo, failures, reproduce
-from refscore.distance import Estimate
-from refscore.evaluate import ModeRow, SampleTable, ScoreRow
-from refscore.train import TrainingState
+from refscore import VP, ExactScore, GaussianMixture
+from refscore.commands import demo, reproduce, samplers
+from refscore.experiments import failures, song_ermon_2019
+from refscore.laws.expectation import Estimate
+from refscore.measure.tables import ModeRow, SampleTable, ScoreRow
+from refscore.training.loop import TrainingState
 from refscore_backends import get
 
 
@@ -89,11 +91,11 @@ def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_n
             yield TrainingState(n, theta, np.asarray(float(n)), zero, zero, None, None)
 
     monkeypatch.setattr(demo, "fit", counting)
-    monkeypatch.setattr("refscore.plots.demo", lambda *args: [])
+    monkeypatch.setattr("refscore.commands.demo.draw", lambda *args: [])
     monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
     for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
         monkeypatch.setattr(demo, name, 50)
-    report = demo.run("two-modes", get("numpy"), steps, 0, tmp_path, lambda text: None)
+    report = demo.demo("two-modes", get("numpy"), steps, 0, tmp_path, lambda text: None)
     every = max(1, steps // 100)
     assert report.steps == steps
     assert report.loss_step == list(range(every, steps + 1, every))
@@ -117,7 +119,7 @@ def test_parameters_are_averaged_over_a_twentieth_of_a_run_and_a_thousand_steps_
     monkeypatch.setattr(failures, "fit", seen)
     monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
     for run in (
-        lambda: demo.run("two-modes", get("numpy"), steps, 0, tmp_path, lambda text: None),
+        lambda: demo.demo("two-modes", get("numpy"), steps, 0, tmp_path, lambda text: None),
         lambda: failures.manifold_curve(0.1, steps, 0, lambda step, words: None),
     ):
         with pytest.raises(SeenError) as caught:
@@ -127,28 +129,28 @@ def test_parameters_are_averaged_over_a_twentieth_of_a_run_and_a_thousand_steps_
 
 def test_the_demo_holds_its_model_and_the_exact_score_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """After one step of training the model's samples are far off, those of the exact score at the floor."""
-    monkeypatch.setattr("refscore.plots.demo", lambda *args: [])
+    monkeypatch.setattr("refscore.commands.demo.draw", lambda *args: [])
     monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
     for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
         monkeypatch.setattr(demo, name, 200)
-    report = demo.run("two-modes", get("numpy"), 2, 0, tmp_path, lambda text: None)
+    report = demo.demo("two-modes", get("numpy"), 2, 0, tmp_path, lambda text: None)
     assert report.samples is not None
     assert report.samples.learned > report.samples.floor.value + 6 * report.samples.floor.error
     assert report.samples.exact < report.samples.floor.value + 6 * report.samples.floor.error
     assert all(row.error.value > 0.1 for row in report.scores)
 
 
-# ------------------------------------------------------------------ those of `evaluate`
+# ------------------------------------------------------------------ those of `samplers`
 
 
 def test_every_error_stands_below_its_budget_and_beside_its_sampler() -> None:
-    report = budget.Report("tilted", "vp", "exact", "sliced Wasserstein, sampled", 0, 100, [4, 16, 64])
+    report = samplers.Report("tilted", "vp", "exact", "sliced Wasserstein, sampled", 0, 100, [4, 16, 64])
     report.rows = [
-        budget.Row("rk4", [0, 13, 61], [None, 0.25, 0.125], 0.5),
-        budget.Row("ddim", [4, 16, 64], [3.0, 2.0, 1.0], 0.75),
+        samplers.Row("rk4", [0, 13, 61], [None, 0.25, 0.125], 0.5),
+        samplers.Row("ddim", [4, 16, 64], [3.0, 2.0, 1.0], 0.75),
     ]
     report.floor, report.prior, report.likelihood = Estimate(0.03125, 0.001), 0.0104, {"score": 0.2, "prior": 0.3}
-    lines = "\n".join(budget.tables(report)).splitlines()
+    lines = "\n".join(samplers.tables(report)).splitlines()
     assert line_with("sampler ", lines).split() == ["sampler", "4", "16", "64", "prior"]
     assert line_with("  rk4", lines).split() == ["rk4", "-", "0.25", "0.125", "0.5"]
     assert line_with("  ddim", lines).split() == ["ddim", "3", "2", "1", "0.75"]
@@ -162,7 +164,7 @@ def test_the_score_part_of_the_likelihood_is_that_of_a_law_known_to_be_shifted()
     """N(0, I) taken for N(d, I): log p' - log p = d·x - ½ d² ~ N(-½ d², d²), root mean square d √(1 + d²/4)."""
     one, d = np.ones(1), 0.3
     sde, exact = VP(), GaussianMixture(one, np.zeros((1, 2)), one)
-    split = budget.likelihood_split(ExactScore(GaussianMixture(one, np.array([[d, 0.0]]), one), sde), exact, sde, 0)
+    split = samplers.likelihood_split(ExactScore(GaussianMixture(one, np.array([[d, 0.0]]), one), sde), exact, sde, 0)
     # a mean of 100 squares, nearly χ²: relative deviation √(2/100); 6.1 of them on the square
     assert (split["score"] / d) ** 2 / (1 + d * d / 4) == pytest.approx(1, abs=6.1 * math.sqrt(2 / 100))
     for cause in ("truncation", "prior", "discretisation"):
@@ -182,7 +184,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     def progress(total: int, say: Any) -> Iterator[Any]:
         yield lambda step, words: seen.append((step, total))
 
-    for module in (budget, reproduce):
+    for module in (samplers, reproduce):
         monkeypatch.setattr(module, "progress", progress)
     return seen
 
@@ -195,12 +197,12 @@ def assert_a_bar(shown: list[tuple[int, int]]) -> None:
     assert steps[-1] == total
 
 
-def test_the_bar_of_evaluate_counts_every_error(
+def test_the_bar_of_samplers_counts_every_error(
     shown: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr(budget, "likelihood_split", lambda *args: {})
-    monkeypatch.setattr(budget, "_draw", lambda *args: "", raising=False)
-    budget.run(None, ["ddim", "rk4"], [2, 8], "vp", 100, 0, None, tmp_path, lambda text: None)
+    monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
+    monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
+    samplers.compare(None, ["ddim", "rk4"], [2, 8], "vp", 100, 0, None, tmp_path, lambda text: None)
     assert_a_bar(shown)
     assert len(shown) == 2 * 3  # two budgets and the prior, for each
 
@@ -221,9 +223,9 @@ def test_the_bar_of_reproduce_counts_every_step_of_training(
         return failures.LowDensity(z, z, z, z, 0.0, 0.0, z)
 
     z = np.zeros((3, 2))
-    monkeypatch.setattr(reproduce, "manifold_curve", curve)
-    monkeypatch.setattr(reproduce, "low_density", low)
-    monkeypatch.setattr(reproduce, "weights", lambda seed: failures.Weights(0.0, 0.0, 0.0, 0.0, 0.0, z, z))
+    monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
+    monkeypatch.setattr(song_ermon_2019, "low_density", low)
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: failures.Weights(0.0, 0.0, 0.0, 0.0, 0.0, z, z))
     reproduce.measure(tmp_path, [0], 600, lambda text: None)
     assert_a_bar(shown)
     assert [step for step, _ in shown] == [180, 360, 960, 1559, 1560]

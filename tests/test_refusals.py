@@ -30,19 +30,19 @@ from refscore import (
     log_likelihood,
     prior,
 )
-from refscore.conditional import Replace
-from refscore.contrastive import MaximumLikelihood
-from refscore.data import mixture
-from refscore.distance import fisher_divergence
-from refscore.floor import denoising_floor
-from refscore.langevin import LevelStep
-from refscore.law import GridLaw
-from refscore.levels import FixedTime, Levels
-from refscore.likelihood import FixedSteps, interpolate
+from refscore.laws.examples import mixture
+from refscore.laws.grid_chain import GridLaw
+from refscore.likelihood.flow import FixedSteps, interpolate
+from refscore.matching.maximum_likelihood import MaximumLikelihood
+from refscore.matching.times import FixedTime, Levels
+from refscore.measure.distance import fisher_divergence
+from refscore.measure.floor import denoising_floor
 from refscore.nn import SiLU
-from refscore.parametrisation import LossOf, convert
-from refscore.schedules import karras_times, level_times, log_snr_times
-from refscore.train import DivergenceError
+from refscore.noise.grids import karras_times, level_times, log_snr_times
+from refscore.noise.parametrisation import LossOf, convert
+from refscore.sampling.guidance import Replace
+from refscore.sampling.langevin import LevelStep
+from refscore.training.loop import DivergenceError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((8, 2)).astype("float32")

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import cli, reproduce
-from refscore.failures import LowDensity, Weights
+from refscore import cli
+from refscore.commands import reproduce
+from refscore.experiments import song_ermon_2019
+from refscore.experiments.failures import LowDensity, Weights
 
 
 def fake(good: bool = True) -> tuple[Any, Any, LowDensity, Weights]:
     """What a seed might measure: as published, or not."""
     fall = np.linspace(0, -2e4 if good else -1e-9, 60) - 10
-    floor = reproduce.manifold_floor(reproduce.NOISE)
+    floor = song_ermon_2019.manifold_floor(song_ermon_2019.NOISE)
     deciles = np.array([0.3] * 9 + [1e-4]) if good else np.full(10, 0.3)
     density = LowDensity(
         deciles, np.full(10, 1e-3), np.full(5, 0.3), np.full(12, 0.01 if good else 0.2), 0.6, 0.78, np.zeros((60, 60))
@@ -24,13 +26,13 @@ def fake(good: bool = True) -> tuple[Any, Any, LowDensity, Weights]:
     return fall, np.full(60, floor if good else 0.5 * floor), density, w
 
 
-def measured(good: bool) -> reproduce.Results:
-    return reproduce.Results(*([part, part] for part in fake(good)))
+def measured(good: bool) -> song_ermon_2019.Results:
+    return song_ermon_2019.Results(*([part, part] for part in fake(good)))
 
 
 def test_published_results_match_and_others_do_not() -> None:
-    assert all(claim.match for claim in reproduce.song_ermon_2019(measured(True)))
-    assert not any(claim.match for claim in reproduce.song_ermon_2019(measured(False)))
+    assert all(claim.match for claim in song_ermon_2019.song_ermon_2019(measured(True)))
+    assert not any(claim.match for claim in song_ermon_2019.song_ermon_2019(measured(False)))
 
 
 @pytest.fixture
@@ -48,9 +50,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ran.append("density")
         return density
 
-    monkeypatch.setattr(reproduce, "manifold_curve", curve)
-    monkeypatch.setattr(reproduce, "low_density", low)
-    monkeypatch.setattr(reproduce, "weights", lambda seed: (ran.append("weights"), w)[1])
+    monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
+    monkeypatch.setattr(song_ermon_2019, "low_density", low)
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: (ran.append("weights"), w)[1])
     return ran
 
 
@@ -105,5 +107,5 @@ def test_it_refuses_before_any_work(
 @pytest.mark.slow
 def test_the_published_claims_hold(tmp_path: Path) -> None:
     """The experiment itself, one seed: about a minute."""
-    claims = reproduce.song_ermon_2019(reproduce.measure(tmp_path, [0], 10_000))
+    claims = song_ermon_2019.song_ermon_2019(reproduce.measure(tmp_path, [0], 10_000))
     assert all(claim.match for claim in claims), claims

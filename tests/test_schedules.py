@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import VE, VP
-from refscore.arrays import SDE
-from refscore.chains import ddpm, smld
-from refscore.levels import FixedTime, Levels, SigmaPower, UniformLogSNR, UniformTime, sigma_squared, unweighted
-from refscore.schedules import check_levels, geometric_levels, level_times, log_snr_times, uniform_times
-from refscore.sde import SDES as ALL_SDES
+from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
+from refscore.matching.weights import SigmaPower, sigma_squared, unweighted
+from refscore.noise.chains import ddpm, smld
+from refscore.noise.grids import check_levels, geometric_levels, level_times, log_snr_times, uniform_times
+from refscore.noise.sde import SDES as ALL_SDES
+from refscore.protocols import SDE
 from tests.backends import TestBackend
 from tests.strategies import sdes
 

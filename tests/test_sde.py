@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refscore import VE, VP, ExactScore, Reverse, prior
-from refscore.arrays import SDE
-from refscore.sde import SDES, log_ratio
+from refscore.noise.sde import SDES, log_ratio
+from refscore.protocols import SDE
 from tests.backends import TestBackend
 from tests.statistics import assert_mean
 from tests.strategies import random_mixture

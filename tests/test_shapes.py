@@ -26,17 +26,17 @@ from refscore import (
     simulate,
 )
 from refscore.arrays import at, beside
-from refscore.conditional import Guided
-from refscore.contrastive import MaximumLikelihood
-from refscore.distance import score_error
-from refscore.elbo import elbo, noise_error
-from refscore.langevin import SNRLangevin
-from refscore.likelihood import encode
-from refscore.parametrisation import convert
-from refscore.reverse import denoise
-from refscore.samplers import AnnealedLangevin, First, Repeat, Stay, Then
-from refscore.simulation import last
-from refscore.transitions import SAMPLERS
+from refscore.likelihood.elbo import elbo, noise_error
+from refscore.likelihood.flow import encode
+from refscore.matching.maximum_likelihood import MaximumLikelihood
+from refscore.measure.distance import score_error
+from refscore.noise.parametrisation import convert
+from refscore.noise.reverse import denoise
+from refscore.sampling.compose import AnnealedLangevin, First, Repeat, Stay, Then
+from refscore.sampling.guidance import Guided
+from refscore.sampling.langevin import SNRLangevin
+from refscore.sampling.loop import last
+from refscore.sampling.transitions import SAMPLERS
 from tests.backends import TestBackend
 
 RNG = np.random.default_rng(0)
@@ -260,7 +260,7 @@ def test_a_layer_says_what_width_it_takes() -> None:
 
 
 def test_nan_of_a_score_of_ones_own_is_not_silent() -> None:
-    from refscore.simulation import NotFiniteWarning
+    from refscore.sampling.loop import NotFiniteWarning
 
     with pytest.warns(NotFiniteWarning, match="4 of 4 rows are not finite after the last step"):
         last(simulate(First(Langevin(lambda x, t: math.nan * x, 0.1), Stay()), TWO, [1.0, 0.5, 0.0], RNG))

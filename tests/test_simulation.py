@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from refscore import VP, EulerMaruyama, Reverse, simulate, watch
-from refscore.samplers import Stay
-from refscore.simulation import NotFiniteError, NotFiniteWarning, last
+from refscore.sampling.compose import Stay
+from refscore.sampling.loop import NotFiniteError, NotFiniteWarning, last
 from refscore_backends.strict import StrictBackend
 from tests.backends import TestBackend
 

@@ -19,10 +19,10 @@ from refscore import (
     fit,
     prior,
     simulate,
-)  # fmt: skip
-from refscore.data import mixture
-from refscore.samplers import First, Stay
-from refscore.simulation import last
+)
+from refscore.laws.examples import mixture
+from refscore.sampling.compose import First, Stay
+from refscore.sampling.loop import last
 from tests.backends import TestBackend
 
 

@@ -12,10 +12,10 @@ from scipy.integrate import quad
 from scipy.stats import chi, norm
 
 from refscore import VE, VP, AnnealedLangevin, ExactScore, GaussianMixture, simulate
-from refscore import suggest as module
-from refscore.schedules import geometric_levels, level_times
-from refscore.simulation import last
-from refscore.suggest import (
+from refscore.noise import suggest as module
+from refscore.noise.grids import geometric_levels, level_times
+from refscore.noise.prior import prior_mismatch_bound
+from refscore.noise.suggest import (
     RATIO_CAP,
     Suggestion,
     best_step,
@@ -23,7 +23,6 @@ from refscore.suggest import (
     level_excess,
     overlap,
     overlap_ratio,
-    prior_mismatch_bound,
     smallest_level,
     suggest_beta_max,
     suggest_schedule,
@@ -31,6 +30,7 @@ from refscore.suggest import (
     walk_excess,
     walk_step,
 )
+from refscore.sampling.loop import last
 from tests.backends import TestBackend
 from tests.laws.test_samplers import law, probe
 from tests.strategies import seeds

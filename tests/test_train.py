@@ -25,13 +25,13 @@ from refscore import (
     Sliced,
     fit,
 )
-from refscore.data import mixture
-from refscore.distance import score_error
-from refscore.levels import FixedTime
+from refscore.laws.examples import mixture
+from refscore.matching.times import FixedTime
+from refscore.measure.distance import score_error
 from refscore.nn import Net, Tanh
-from refscore.optim import WarmupCosine
-from refscore.simulation import last
-from refscore.train import DivergenceError, SpreadWarning, TrainingState
+from refscore.sampling.loop import last
+from refscore.training.loop import DivergenceError, SpreadWarning, TrainingState
+from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.backends import TestBackend

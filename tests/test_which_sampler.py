@@ -13,14 +13,15 @@ import pytest
 from scipy.special import ndtr
 
 from refscore import ExactScore, GaussianMixture, simulate
-from refscore.affine import Gaussian, probe, wasserstein
-from refscore.arrays import SDE, Array, Rng
-from refscore.budget import EVALUATIONS, GAUSSIAN, LOW, evaluations_per_step, gaussian_error
-from refscore.reverse import denoise
-from refscore.schedules import karras_times, log_snr_times, quadratic_times, uniform_times
-from refscore.sde import SDES
-from refscore.simulation import NO_NOISE, last
-from refscore.transitions import SAMPLERS
+from refscore.commands.samplers import EVALUATIONS
+from refscore.laws.affine_chain import Gaussian, probe, wasserstein
+from refscore.measure.work_precision import GAUSSIAN, LOW, evaluations_per_step, gaussian_error
+from refscore.noise.grids import karras_times, log_snr_times, quadratic_times, uniform_times
+from refscore.noise.reverse import denoise
+from refscore.noise.sde import SDES
+from refscore.protocols import SDE, Array, Rng
+from refscore.sampling.loop import NO_NOISE, last
+from refscore.sampling.transitions import SAMPLERS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "which-sampler.md").read_text(encoding="utf-8")
 NAMES = {

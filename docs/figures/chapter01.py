@@ -10,11 +10,11 @@ import numpy as np
 from where import HERE
 
 from refscore import GaussianMixture, Langevin, simulate
-from refscore.data import mixture
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.noise.grids import uniform_times
 from refscore.plots import EXACT, INK, LEARNED, arrows, density, figure, save
-from refscore.quadrature import quadrature_grid
-from refscore.samplers import First, Stay
-from refscore.schedules import uniform_times
+from refscore.sampling.compose import First, Stay
 
 
 def score_and_langevin(path: Path = HERE / "01-score-and-langevin.png") -> str:

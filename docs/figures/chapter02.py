@@ -15,11 +15,11 @@ from scipy.stats import chi, chi2
 from where import HERE
 
 from refscore import GaussianMixture, Langevin, simulate
-from refscore.langevin import SNRLangevin
-from refscore.law import GridLaw, gap, grid_law
+from refscore.laws.grid_chain import GridLaw, gap, grid_law
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.samplers import First, Repeat, Stay
-from refscore.simulation import last
+from refscore.sampling.compose import First, Repeat, Stay
+from refscore.sampling.langevin import SNRLangevin
+from refscore.sampling.loop import last
 
 
 def line(w: float, m: float, variance: float = 1.0) -> GaussianMixture:

@@ -25,13 +25,13 @@ from refscore import (
     Sliced,
     fit,
 )
-from refscore.data import mixture
-from refscore.distance import score_error
-from refscore.floor import denoising_floor
-from refscore.levels import FixedTime
-from refscore.optim import WarmupCosine
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.matching.times import FixedTime
+from refscore.measure.distance import score_error
+from refscore.measure.floor import denoising_floor
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.quadrature import quadrature_grid
+from refscore.training.optim import WarmupCosine
 
 P, SDE, SIGMA = mixture("tilted"), VE(0.01, 10.0), 0.5
 T = float(SDE.time(SIGMA))

@@ -15,14 +15,14 @@ from where import HERE
 
 from refscore import MLP, VE, Adam, Denoising, EnergyModel, Implicit, Sliced, fit
 from refscore.arrays import flat, views
-from refscore.contrastive import FromNoise, MaximumLikelihood
-from refscore.data import mixture
-from refscore.law import grid_law, langevin_law
-from refscore.levels import FixedTime
-from refscore.optim import WarmupCosine
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.laws.grid_chain import grid_law, langevin_law
+from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood
+from refscore.matching.times import FixedTime
 from refscore.plots import EXACT, INK, LEARNED, figure, grid, save
-from refscore.quadrature import quadrature_grid
-from refscore.train import DivergenceError
+from refscore.training.loop import DivergenceError
+from refscore.training.optim import WarmupCosine
 
 CLEAN, SDE = mixture("tilted"), VE(0.01, 10.0)
 T = SDE.time(0.5)

@@ -16,14 +16,15 @@ import numpy as np
 from where import HERE
 
 from refscore import MLP, VE, Adam, Langevin, ScoreModel, Sliced, fit, simulate
-from refscore.data import mixture
+from refscore.commands.reproduce import draw_density, draw_manifold, draw_weights
+from refscore.experiments.song_ermon_2019 import measure, song_ermon_2019
+from refscore.laws.examples import mixture
 from refscore.nn import Softplus
-from refscore.optim import WarmupCosine
+from refscore.noise.grids import uniform_times
 from refscore.plots import EXACT, INK, LEARNED, arrows, figure, save
-from refscore.reproduce import draw_density, draw_manifold, draw_weights, measure, song_ermon_2019
-from refscore.samplers import First, Stay
-from refscore.schedules import uniform_times
-from refscore.simulation import last
+from refscore.sampling.compose import First, Stay
+from refscore.sampling.loop import last
+from refscore.training.optim import WarmupCosine
 
 KEPT = Path(tempfile.gettempdir()) / "refscore-chapter05"
 

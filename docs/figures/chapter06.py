@@ -31,15 +31,16 @@ from refscore import (
     fit,
     simulate,
 )
-from refscore.data import mixture
-from refscore.distance import score_error
-from refscore.fast import FastExactScore
-from refscore.law import GridLaw, gap, grid_law
-from refscore.levels import FixedTime, Levels, sigma_squared, unweighted
-from refscore.optim import WarmupCosine
+from refscore.laws.examples import mixture
+from refscore.laws.grid_chain import GridLaw, gap, grid_law
+from refscore.matching.times import FixedTime, Levels
+from refscore.matching.weights import sigma_squared, unweighted
+from refscore.measure.distance import score_error
+from refscore.noise.exact_score import FastExactScore
+from refscore.noise.grids import geometric_levels, level_times
 from refscore.plots import EXACT, INK, LEARNED, SHADE, arrows, density, figure, save
-from refscore.schedules import geometric_levels, level_times
-from refscore.simulation import last
+from refscore.sampling.loop import last
+from refscore.training.optim import WarmupCosine
 
 SDE, REACH, E = VE(), math.sqrt(50), 0.05
 LADDER = geometric_levels(20.0, 0.5, 10)

@@ -13,11 +13,11 @@ import numpy as np
 from where import HERE
 
 from refscore import EulerMaruyama, Forward, GaussianMixture, RungeKutta, simulate
+from refscore.laws.expectation import gauss_legendre
+from refscore.noise.sde import SDES
 from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
-from refscore.quadrature import gauss_legendre
-from refscore.samplers import TABLEAUX
-from refscore.sde import SDES
-from refscore.simulation import NO_NOISE, last
+from refscore.sampling.loop import NO_NOISE, last
+from refscore.sampling.solvers import TABLEAUX
 
 TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
 

@@ -16,9 +16,9 @@ from scipy.special import ndtr
 from where import HERE
 
 from refscore import VP, EulerMaruyama, ExactScore, Forward, GaussianMixture, Reverse, simulate
-from refscore.law import GridLaw, grid_law
+from refscore.laws.grid_chain import GridLaw, grid_law
+from refscore.noise.grids import log_snr_times, uniform_times
 from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
-from refscore.schedules import log_snr_times, uniform_times
 
 TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
 SDE, SLOW = VP(), VP(0.1, 5.0)

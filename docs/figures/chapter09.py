@@ -12,10 +12,10 @@ import numpy as np
 from where import HERE
 
 from refscore import VE, VP, ExactScore, GaussianMixture
-from refscore.chains import ddpm
+from refscore.noise.chains import ddpm
+from refscore.noise.sde import SubVP
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.sde import SubVP
-from refscore.transitions import Ancestral
+from refscore.sampling.transitions import Ancestral
 
 
 def variance(path: Path = HERE / "09-variance.png") -> str:

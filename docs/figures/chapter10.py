@@ -16,14 +16,14 @@ from scipy.special import ndtr
 from where import HERE
 
 from refscore import ExactScore, GaussianMixture, simulate
-from refscore.affine import Gaussian, probe, wasserstein
-from refscore.budget import GAUSSIAN, evaluations_per_step, gaussian_error, sample, starts
-from refscore.law import GridLaw
+from refscore.laws.affine_chain import Gaussian, probe, wasserstein
+from refscore.laws.grid_chain import GridLaw
+from refscore.measure.work_precision import GAUSSIAN, evaluations_per_step, gaussian_error, sample, starts
+from refscore.noise.grids import karras_times
+from refscore.noise.sde import SDES
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.schedules import karras_times
-from refscore.sde import SDES
-from refscore.simulation import last
-from refscore.transitions import SAMPLERS
+from refscore.sampling.loop import last
+from refscore.sampling.transitions import SAMPLERS
 
 VP = SDES["vp"]
 LINE = GaussianMixture(np.array([0.8, 0.2]), np.array([[2.0], [-2.0]]), np.array([0.25, 0.25]))

@@ -11,12 +11,13 @@ import numpy as np
 from where import HERE
 
 from refscore import EMA, MLP, VP, Adam, Denoising, ExactScore, ScoreModel, fit, log_likelihood
-from refscore.data import mixture
-from refscore.levels import UniformLogSNR, g_squared
-from refscore.likelihood import FixedSteps, error_split
+from refscore.laws.examples import mixture
+from refscore.likelihood.flow import FixedSteps, error_split
+from refscore.matching.probes import gaussian, rademacher
+from refscore.matching.times import UniformLogSNR
+from refscore.matching.weights import g_squared
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.probes import gaussian, rademacher
-from refscore.simulation import last
+from refscore.sampling.loop import last
 
 P, SDE, T_MIN = mixture("tilted"), VP(), 1e-3
 CAUSES = ("truncation", "prior", "score", "discretisation", "probes")

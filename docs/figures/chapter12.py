@@ -12,10 +12,10 @@ import numpy as np
 from where import HERE
 
 from refscore import VP, ExactScore, GaussianMixture
-from refscore.elbo import noise_error
+from refscore.likelihood.elbo import noise_error
+from refscore.noise.grids import log_snr_times, uniform_times
+from refscore.noise.sde import CosineVP, LinearVE, log_ratio
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.schedules import log_snr_times, uniform_times
-from refscore.sde import CosineVP, LinearVE, log_ratio
 
 P = GaussianMixture(np.array([0.7, 0.3]), np.array([[-1.0], [1.2]]), np.array([0.09, 0.25]))
 SCHEDULES = {"VP": (VP(), EXACT, "-"), "cosine": (CosineVP(), LEARNED, "--"), "linear VE": (LinearVE(20.0), INK, ":")}

@@ -15,12 +15,13 @@ from scipy.stats import norm
 from where import HERE
 
 from refscore import VP, EulerMaruyama, ExactScore, GaussianMixture, Reverse
-from refscore.affine import Gaussian, probe
-from refscore.arrays import Step
-from refscore.conditional import Guided, Replace, component, linear_posterior
-from refscore.law import grid_law
+from refscore.laws.affine_chain import Gaussian, probe
+from refscore.laws.grid_chain import grid_law
+from refscore.laws.posterior import component, linear_posterior
+from refscore.noise.grids import uniform_times
 from refscore.plots import EXACT, INK, LEARNED, figure, save
-from refscore.schedules import uniform_times
+from refscore.protocols import Step
+from refscore.sampling.guidance import Guided, Replace
 
 SDE = VP()
 EDGES = np.linspace(-6.0, 8.0, 561)

@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng, real
+from refscore.arrays import real
 from refscore.nn.layer import Adjoints, Grads, Jet, plus, times
+from refscore.protocols import Array, Params, Rng
 
 
 class Activation(ABC):

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng
 from refscore.nn.layer import Adjoints, Grads, Jet, sum_to
+from refscore.protocols import Array, Params, Rng
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng, check_positive, constant, settle
+from refscore.arrays import constant
+from refscore.checks import check_positive, settle
 from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to, zeros
+from refscore.protocols import Array, Params, Rng
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from array_api_compat import array_namespace, device
 
-from refscore.arrays import Array, Params, Rng, settle
+from refscore.checks import settle
 from refscore.nn.layer import Adjoints, Grads
+from refscore.protocols import Array, Params, Rng
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Time, constant, views
+from refscore.arrays import constant, views
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.score_model import BoundScore, Scales
+from refscore.protocols import Array, Params, Time
 
 FACTORS = ("noise", "score", "F")
 

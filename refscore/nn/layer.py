@@ -23,7 +23,8 @@ from typing import Any, Protocol
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import Array, Params, Rng, Shapes, constant
+from refscore.arrays import constant
+from refscore.protocols import Array, Params, Rng, Shapes
 
 Grads = dict[str, Array]
 Adjoints = tuple[Array | None, ...]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from refscore.arrays import check_count
+from refscore.checks import check_count
 from refscore.nn.activation import SiLU
 from refscore.nn.dense import Dense
 from refscore.nn.embed import Fourier

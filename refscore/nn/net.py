@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from refscore.arrays import Array, Params, Rng
 from refscore.nn.layer import Adjoints, Grads, HasJets, Jet, Layer, plus, zeros
+from refscore.protocols import Array, Params, Rng
 
 Row = tuple[str, Layer, Sequence[str]]
 

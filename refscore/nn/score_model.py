@@ -3,26 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from refscore.arrays import (
-    SDE,
-    Array,
-    Params,
-    Rng,
-    Shapes,
-    Time,
-    at,
-    check_positive,
-    flat,
-    is_number,
-    namespace,
-    per_sample,
-    settle,
-    views,
-)
+from refscore.arrays import at, flat, namespace, per_sample, views
+from refscore.checks import check_positive, is_number, settle
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
-from refscore.parametrisation import PARAMETRISATIONS, affine, size
-from refscore.sde import log_ratio
+from refscore.noise.parametrisation import PARAMETRISATIONS, affine, size
+from refscore.noise.sde import log_ratio
+from refscore.protocols import SDE, Array, Params, Rng, Shapes, Time
 
 
 @dataclass(frozen=True)
@@ -34,7 +21,7 @@ class Scales:
 
         "noise"      E[z | x]; skip 0, factor -1/σ; Ho et al. 2020
         "score"      s/c; skip 0, factor c: for data of one scale, and the only one that is finite without noise
-        "data", "v", "F", "velocity"    see `refscore.parametrisation`, divided by their `size`
+        "data", "v", "F", "velocity"    see `refscore.noise.parametrisation`, divided by their `size`
 
     Raises
     ------

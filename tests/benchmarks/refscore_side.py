@@ -34,11 +34,12 @@ from refscore import (
     fit,
     simulate,
 )
-from refscore.arrays import SDE, Score, flat, views
-from refscore.fast import FastExactScore
-from refscore.levels import sigma_squared
-from refscore.matching import Objective, noised
-from refscore.simulation import last
+from refscore.arrays import flat, views
+from refscore.matching.base import noised
+from refscore.matching.weights import sigma_squared
+from refscore.noise.exact_score import FastExactScore
+from refscore.protocols import SDE, Objective, Score
+from refscore.sampling.loop import last
 from refscore_backends import get, keep_memory
 
 __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]

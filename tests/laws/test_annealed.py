@@ -33,21 +33,22 @@ from refscore import (
     fit,
     simulate,
 )
-from refscore.arrays import SDE
-from refscore.distance import score_error
-from refscore.evaluate import excess_loss
-from refscore.fast import FastExactScore
-from refscore.floor import denoising_floor, mean_posterior_variance
-from refscore.langevin import LevelStep
-from refscore.law import GridLaw, gap, grid_law, langevin_law
-from refscore.levels import FixedTime, Levels, SigmaPower, sigma_squared
-from refscore.optim import WarmupCosine
-from refscore.quadrature import gauss_legendre, quadrature_grid
-from refscore.reverse import denoise
-from refscore.samplers import First, Repeat, Stay
-from refscore.schedules import geometric_levels, level_times
-from refscore.simulation import last
-from refscore.suggest import suggest_schedule
+from refscore.laws.expectation import gauss_legendre, quadrature_grid
+from refscore.laws.grid_chain import GridLaw, gap, grid_law, langevin_law
+from refscore.matching.times import FixedTime, Levels
+from refscore.matching.weights import SigmaPower, sigma_squared
+from refscore.measure.distance import score_error
+from refscore.measure.floor import denoising_floor, mean_posterior_variance
+from refscore.measure.tables import excess_loss
+from refscore.noise.exact_score import FastExactScore
+from refscore.noise.grids import geometric_levels, level_times
+from refscore.noise.reverse import denoise
+from refscore.noise.suggest import suggest_schedule
+from refscore.protocols import SDE
+from refscore.sampling.compose import First, Repeat, Stay
+from refscore.sampling.langevin import LevelStep
+from refscore.sampling.loop import last
+from refscore.training.optim import WarmupCosine
 from tests.backends import ReplayRng, TestBackend
 from tests.laws.test_samplers import law, probe
 from tests.strategies import mixtures, random_mixture, sdes, seeds

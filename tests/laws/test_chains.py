@@ -19,13 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import VE, VP, Denoising, EulerMaruyama, ExactScore, GaussianMixture, Reverse
-from refscore.chains import Chain, ddpm, from_betas, smld
-from refscore.elbo import decoder, discrete_loss, prior_kl
-from refscore.levels import FixedTime, Levels
-from refscore.likelihood import FixedSteps, log_likelihood
-from refscore.schedules import geometric_levels, level_times
-from refscore.sde import SDES, SubVP, log_ratio
-from refscore.transitions import DDIM, Ancestral, ReverseDiffusion
+from refscore.likelihood.elbo import decoder, discrete_loss
+from refscore.likelihood.flow import FixedSteps, log_likelihood
+from refscore.matching.times import FixedTime, Levels
+from refscore.noise.chains import Chain, ddpm, from_betas, smld
+from refscore.noise.grids import geometric_levels, level_times
+from refscore.noise.prior import prior_kl
+from refscore.noise.sde import SDES, SubVP, log_ratio
+from refscore.sampling.transitions import DDIM, Ancestral, ReverseDiffusion
 from tests.backends import ReplayRng, TestBackend
 from tests.strategies import mixtures
 

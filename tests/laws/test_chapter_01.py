@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture, Langevin
-from refscore.quadrature import quadrature_grid
+from refscore.laws.expectation import quadrature_grid
 from tests.backends import ReplayRng
 from tests.statistics import ALPHA, assert_mean
 from tests.strategies import mixtures, random_mixture, seeds

@@ -13,27 +13,18 @@ from scipy.integrate import quad, solve_ivp
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import norm
 
-from refscore import (
-    VE,
-    VP,
-    Ancestral,
-    EulerMaruyama,
-    ExactScore,
-    GaussianMixture,
-    Heun,
-    Reverse,
-    prior,
-    simulate,
-)
-from refscore.affine import Gaussian, probe
-from refscore.arrays import Step, at
-from refscore.conditional import Guided, Replace, component, full_covariances, linear_posterior, observe
-from refscore.data import mixture
-from refscore.law import grid_law
-from refscore.quadrature import quadrature_grid
-from refscore.reverse import denoise
-from refscore.schedules import log_snr_times, uniform_times
-from refscore.simulation import last
+from refscore import VE, VP, Ancestral, EulerMaruyama, ExactScore, GaussianMixture, Heun, Reverse, prior, simulate
+from refscore.arrays import at
+from refscore.laws.affine_chain import Gaussian, probe
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.laws.grid_chain import grid_law
+from refscore.laws.posterior import component, full_covariances, linear_posterior, observe
+from refscore.noise.grids import log_snr_times, uniform_times
+from refscore.noise.reverse import denoise
+from refscore.protocols import Step
+from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.loop import last
 from tests.backends import TestBackend
 from tests.statistics import assert_law
 from tests.strategies import mixtures, points, random_mixture, seeds

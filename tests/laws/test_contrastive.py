@@ -11,11 +11,11 @@ from scipy.special import ndtr
 
 from refscore import MLP, VE, Adam, EnergyModel, GaussianMixture, Implicit, Langevin, fit
 from refscore.arrays import views
-from refscore.contrastive import FromNoise, MaximumLikelihood, from_data
-from refscore.law import grid_law, langevin_law
+from refscore.laws.grid_chain import grid_law, langevin_law
+from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
 from refscore.nn import SiLU, Tanh
-from refscore.optim import WarmupCosine
-from refscore.train import DivergenceError
+from refscore.training.loop import DivergenceError
+from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.backends import ReplayRng, TestBackend

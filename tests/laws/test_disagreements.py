@@ -17,15 +17,16 @@ import pytest
 from scipy.special import ndtri
 
 from refscore import VE, VP, Denoising, EulerMaruyama, ExactScore, GaussianMixture, Langevin, Reverse, Sliced
-from refscore.chains import Chain, ddpm, from_betas, smld
-from refscore.langevin import LevelStep
-from refscore.levels import FixedTime
-from refscore.likelihood import FixedSteps, bits_per_dim, encode, gaussian_prior, log_likelihood
-from refscore.probes import units
-from refscore.samplers import First, Then
-from refscore.schedules import geometric_levels, level_times, log_snr_times
-from refscore.sde import SubVP
-from refscore.transitions import DDIM, Ancestral, DPMSolver, ReverseDiffusion, transition
+from refscore.likelihood.flow import FixedSteps, bits_per_dim, encode, log_likelihood
+from refscore.matching.probes import units
+from refscore.matching.times import FixedTime
+from refscore.noise.chains import Chain, ddpm, from_betas, smld
+from refscore.noise.grids import geometric_levels, level_times, log_snr_times
+from refscore.noise.prior import gaussian_prior
+from refscore.noise.sde import SubVP
+from refscore.sampling.compose import First, Then
+from refscore.sampling.langevin import LevelStep
+from refscore.sampling.transitions import DDIM, Ancestral, DPMSolver, ReverseDiffusion, transition
 from tests.backends import ReplayRng
 from tests.laws.test_chains import Scaled, maps, marginal, moments, score_of
 

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import VE, VP, Ancestral, Denoising, ExactScore, GaussianMixture
-from refscore.elbo import decoder, discrete_loss, elbo, noise_error, prior_kl
-from refscore.levels import UniformLogSNR, g_squared
-from refscore.likelihood import gaussian_prior
-from refscore.parametrisation import PARAMETRISATIONS, affine, convert
-from refscore.quadrature import gauss_legendre
-from refscore.schedules import log_snr_times, uniform_times
-from refscore.sde import SDES, CosineVP, LinearVE, log_ratio
-from refscore.transitions import transition
+from refscore.laws.expectation import gauss_legendre
+from refscore.likelihood.elbo import decoder, discrete_loss, elbo, noise_error
+from refscore.matching.times import UniformLogSNR
+from refscore.matching.weights import g_squared
+from refscore.noise.grids import log_snr_times, uniform_times
+from refscore.noise.parametrisation import PARAMETRISATIONS, affine, convert
+from refscore.noise.prior import gaussian_prior, prior_kl
+from refscore.noise.sde import SDES, CosineVP, LinearVE, log_ratio
+from refscore.sampling.transitions import transition
 from tests.backends import ReplayRng, TestBackend
 from tests.strategies import random_mixture, seeds
 

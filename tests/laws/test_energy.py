@@ -27,13 +27,13 @@ from refscore import (
     fit,
 )
 from refscore.arrays import views
-from refscore.contrastive import MaximumLikelihood
-from refscore.data import mixture
-from refscore.levels import FixedTime
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.matching.maximum_likelihood import MaximumLikelihood
+from refscore.matching.times import FixedTime
 from refscore.nn import LAYERS, Net, SiLU, Softplus, Tanh
 from refscore.nn.dense import Dense
-from refscore.optim import WarmupCosine
-from refscore.quadrature import quadrature_grid
+from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.backends import LAW_BACKENDS, NARROW_BACKENDS

@@ -9,20 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import i0e, i1e
 from scipy.stats import norm
 
-from refscore import (
-    MLP,
-    VE,
-    AnnealedLangevin,
-    Denoising,
-    GaussianMixture,
-    Implicit,
-    ScoreModel,
-    Sliced,
-    failures,
-)
-from refscore.data import mixture
-from refscore.distance import fisher_divergence
-from refscore.failures import (
+from refscore import MLP, VE, AnnealedLangevin, Denoising, GaussianMixture, Implicit, ScoreModel, Sliced
+from refscore.experiments import failures
+from refscore.experiments.failures import (
     LEVELS,
     SDE_TOY,
     TOY_LEVELS,
@@ -35,9 +24,11 @@ from refscore.failures import (
     weights,
     weights_law,
 )
-from refscore.levels import Levels
+from refscore.laws.examples import mixture
+from refscore.matching.probes import gaussian
+from refscore.matching.times import Levels
+from refscore.measure.distance import fisher_divergence
 from refscore.nn import Dense, Net, Softplus
-from refscore.probes import gaussian
 from tests.statistics import assert_mean
 
 seeds = st.integers(0, 2**32 - 1)
@@ -166,7 +157,7 @@ def test_samples_of_both_chains_have_the_laws_weights() -> None:
 
 def test_the_experiment_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little training: the shapes, and that errors are relative (a score of zero has error 1)."""
-    monkeypatch.setattr("refscore.failures.WALK", (0, 5, 20))
+    monkeypatch.setattr("refscore.experiments.failures.WALK", (0, 5, 20))
     shown: list[int] = []
     r = low_density(60, 0, lambda step, words: shown.append(step), n=10, chains=20)
     assert shown == list(range(1, 121))

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import VP, ExactScore, GaussianMixture
-from refscore.arrays import SDE
-from refscore.fast import FastExactScore
+from refscore.noise.exact_score import FastExactScore
+from refscore.protocols import SDE
 from tests.backends import TestBackend
 from tests.strategies import points, random_mixture, sdes, seeds, times
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from refscore import VE, VP, Denoising, GaussianMixture
-from refscore.arrays import SDE, Time
-from refscore.floor import denoising_floor, mean_posterior_variance
-from refscore.levels import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared, unweighted
-from refscore.quadrature import gauss_legendre, quadrature_grid
+from refscore.laws.expectation import gauss_legendre, quadrature_grid
+from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
+from refscore.matching.weights import g_squared, sigma_squared, unweighted
+from refscore.measure.floor import denoising_floor, mean_posterior_variance
+from refscore.protocols import SDE, Time
 from tests.statistics import assert_mean
 from tests.strategies import KINDS, mixtures, random_mixture, sdes, seeds
 

@@ -1,6 +1,6 @@
 """Chapter 2: what Langevin dynamics converges to, how fast, and how wrong a finite step is.
 
-Where a law is known in one dimension it is computed on a grid and not sampled (`refscore.law`, tested in
+Where a law is known in one dimension it is computed on a grid and not sampled (`refscore.laws.grid_chain`, tested in
 tests/test_law.py). The affine law on a Gaussian, by probing the code itself, is in test_samplers.py.
 """
 
@@ -18,13 +18,13 @@ from scipy.special import ndtr, roots_gegenbauer, roots_genlaguerre
 from scipy.stats import binom, chi2
 
 from refscore import VE, VP, ExactScore, GaussianMixture, Langevin, simulate, watch
-from refscore.data import mixture
-from refscore.langevin import LevelStep, SNRLangevin, StepSizeWarning
-from refscore.law import GridLaw, gap, grid_law, langevin_law
-from refscore.reverse import denoise
-from refscore.samplers import First, Repeat, Stay
-from refscore.schedules import geometric_levels, level_times, uniform_times
-from refscore.simulation import NotFiniteError, RunawayError, last
+from refscore.laws.examples import mixture
+from refscore.laws.grid_chain import GridLaw, gap, grid_law, langevin_law
+from refscore.noise.grids import geometric_levels, level_times, uniform_times
+from refscore.noise.reverse import denoise
+from refscore.sampling.compose import First, Repeat, Stay
+from refscore.sampling.langevin import LevelStep, SNRLangevin, StepSizeWarning
+from refscore.sampling.loop import NotFiniteError, RunawayError, last
 from tests.backends import ReplayRng, TestBackend
 from tests.statistics import ALPHA, assert_mean
 from tests.strategies import mixtures, points, random_mixture, sdes, seeds, times

@@ -13,9 +13,9 @@ from scipy.integrate import solve_ivp
 from scipy.special import ndtr
 
 from refscore import MLP, VE, VP, EnergyModel, ExactScore, GaussianMixture, Reverse, ScoreModel, log_likelihood
-from refscore.data import mixture
-from refscore.host import solve
-from refscore.likelihood import (
+from refscore.laws.examples import mixture
+from refscore.likelihood.adaptive import solve
+from refscore.likelihood.flow import (
     ErrorSplit,
     FixedSteps,
     Flow,
@@ -23,11 +23,11 @@ from refscore.likelihood import (
     decode,
     encode,
     error_split,
-    gaussian_prior,
     interpolate,
 )
-from refscore.probes import gaussian, rademacher
-from refscore.sde import SDES
+from refscore.matching.probes import gaussian, rademacher
+from refscore.noise.prior import gaussian_prior
+from refscore.noise.sde import SDES
 from tests.backends import TestBackend
 from tests.strategies import random_mixture, seeds
 

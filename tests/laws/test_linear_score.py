@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from refscore import VE, Denoising, ExactScore, Explicit, Implicit, Sliced
-from refscore.data import mixture
-from refscore.levels import FixedTime, unweighted
-from refscore.quadrature import quadrature_grid
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.matching.times import FixedTime
+from refscore.matching.weights import unweighted
 from tests.laws.test_score_matching import Linear
 
 SIGMA, WIDTH = 0.5, 0.6

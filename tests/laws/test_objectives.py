@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from refscore import MLP, VE, VP, Denoising, ExactScore, GaussianMixture, ScoreModel
-from refscore.floor import denoising_floor
-from refscore.levels import (
-    FixedTime,
-    UniformLogSNR,
-    UniformTime,
-    g_squared,
-    sigma_squared,
-    unweighted,
-)
-from refscore.objectives import OBJECTIVES
-from refscore.sde import log_ratio
+from refscore.matching.objectives import OBJECTIVES
+from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
+from refscore.matching.weights import g_squared, sigma_squared, unweighted
+from refscore.measure.floor import denoising_floor
+from refscore.noise.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.backends import ReplayRng, TestBackend

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from refscore import EDM, VE, VP, ExactScore, Reverse, simulate
-from refscore.affine import Gaussian, probe, wasserstein
-from refscore.budget import GAUSSIAN, starts
-from refscore.data import mixture
-from refscore.reverse import denoise
-from refscore.schedules import karras_times, log_snr_times, quadratic_times, uniform_times
-from refscore.sde import SDES
-from refscore.simulation import last
-from refscore.transitions import SAMPLERS
+from refscore.laws.affine_chain import Gaussian, probe, wasserstein
+from refscore.laws.examples import mixture
+from refscore.measure.work_precision import GAUSSIAN, starts
+from refscore.noise.grids import karras_times, log_snr_times, quadratic_times, uniform_times
+from refscore.noise.reverse import denoise
+from refscore.noise.sde import SDES
+from refscore.sampling.loop import last
+from refscore.sampling.transitions import SAMPLERS
 from tests.backends import ReplayRng
 from tests.laws.test_samplers import TARGETS, marginal, start
 from tests.laws.test_transitions import law_of

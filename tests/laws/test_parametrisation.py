@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from refscore import MLP, VP, Denoising, ExactScore, GaussianMixture, Reverse, ScoreModel
 from refscore.arrays import per_sample
-from refscore.data import mixture
-from refscore.levels import sigma_squared
-from refscore.parametrisation import PARAMETRISATIONS, LossOf, affine, convert, size
-from refscore.sde import SDES, LinearVE
+from refscore.laws.examples import mixture
+from refscore.matching.weights import sigma_squared
+from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, affine, convert, size
+from refscore.noise.sde import SDES, LinearVE
 from tests.backends import TestBackend
 from tests.derivatives import check_all, check_dtype, subject
 from tests.strategies import random_mixture, seeds

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore.probes import PROBES, gaussian, rademacher, sphere, units
+from refscore.matching.probes import PROBES, gaussian, rademacher, sphere, units
 from tests.backends import ReplayRng, TestBackend
 from tests.statistics import assert_mean
 from tests.strategies import seeds

@@ -17,12 +17,12 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from refscore import OU, VP, EulerMaruyama, ExactScore, GaussianMixture, Reverse, SubVP
-from refscore.arrays import SDE
-from refscore.data import mixture
-from refscore.host import solve
-from refscore.likelihood import FixedSteps, Flow, decode, encode
-from refscore.reverse import denoise
-from refscore.sde import SDES, log_ratio
+from refscore.laws.examples import mixture
+from refscore.likelihood.adaptive import solve
+from refscore.likelihood.flow import FixedSteps, Flow, decode, encode
+from refscore.noise.reverse import denoise
+from refscore.noise.sde import SDES, log_ratio
+from refscore.protocols import SDE
 from tests.laws.test_mixture_laws import size_of_jacobian
 from tests.laws.test_samplers import probe
 from tests.laws.test_sde_family import every, others, up

@@ -30,9 +30,9 @@ from refscore import (
     prior,
     simulate,
 )
-from refscore.data import mixture
-from refscore.samplers import First, Repeat, Stay
-from refscore.simulation import NotFiniteWarning, last
+from refscore.laws.examples import mixture
+from refscore.sampling.compose import First, Repeat, Stay
+from refscore.sampling.loop import NotFiniteWarning, last
 from tests.backends import ReplayRng, TestBackend
 
 VES = VE(0.01, 10.0)

@@ -32,13 +32,14 @@ from refscore import (
     Sliced,
 )
 from refscore.arrays import per_sample
-from refscore.data import mixture
-from refscore.distance import fisher_divergence
-from refscore.floor import denoising_floor
-from refscore.levels import FixedTime, Levels, SigmaPower, UniformLogSNR, UniformTime, g_squared, sigma_squared
-from refscore.matching import ScoreMatching, noised
-from refscore.objectives import OBJECTIVES
-from refscore.quadrature import quadrature_grid
+from refscore.laws.examples import mixture
+from refscore.laws.expectation import quadrature_grid
+from refscore.matching.base import ScoreMatching, noised
+from refscore.matching.objectives import OBJECTIVES
+from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
+from refscore.matching.weights import SigmaPower, g_squared, sigma_squared
+from refscore.measure.distance import fisher_divergence
+from refscore.measure.floor import denoising_floor
 from tests.backends import LAW_BACKENDS, ReplayRng, TestBackend
 from tests.strategies import mixtures, random_mixture, sdes, seeds
 

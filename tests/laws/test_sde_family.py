@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from refscore import OU, VE, VP, EulerMaruyama, Forward, GaussianMixture, RungeKutta, SubVP, simulate
-from refscore.arrays import SDE
-from refscore.distance import prior_mismatch
-from refscore.quadrature import gauss_legendre
-from refscore.samplers import TABLEAUX
-from refscore.sde import SDES, CosineVP, LinearVE, log_ratio
-from refscore.simulation import NO_NOISE, last
-from refscore.suggest import prior_mismatch_bound, suggest_beta_max, suggest_sigma_max
+from refscore.laws.expectation import gauss_legendre
+from refscore.noise.prior import prior_mismatch, prior_mismatch_bound
+from refscore.noise.sde import SDES, CosineVP, LinearVE, log_ratio
+from refscore.noise.suggest import suggest_beta_max, suggest_sigma_max
+from refscore.protocols import SDE
+from refscore.sampling.loop import NO_NOISE, last
+from refscore.sampling.solvers import TABLEAUX
 from tests.backends import TestBackend
 from tests.laws.test_mixture_laws import full, size_of_jacobian
 from tests.laws.test_samplers import probe

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
-from refscore.arrays import SDE
-from refscore.sde import SDES, log_ratio
+from refscore.noise.sde import SDES, log_ratio
+from refscore.protocols import SDE
 from tests.laws.test_mixture_laws import size_of_jacobian
 from tests.strategies import mixtures, points, sdes, seeds, times
 

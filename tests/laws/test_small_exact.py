@@ -21,13 +21,13 @@ from refscore import (
     ScoreModel,
     fit,
 )
-from refscore.affine import Gaussian, probe
-from refscore.conditional import Replace
-from refscore.data import mixture
+from refscore.laws.affine_chain import Gaussian, probe
+from refscore.laws.examples import mixture
+from refscore.matching.objectives import OBJECTIVES
 from refscore.nn import Add, Dense, Net, SiLU, Tanh
-from refscore.objectives import OBJECTIVES
-from refscore.schedules import uniform_times
-from refscore.sde import LinearVE
+from refscore.noise.grids import uniform_times
+from refscore.noise.sde import LinearVE
+from refscore.sampling.guidance import Replace
 from tests.backends import ReplayRng
 
 # ------------------------------------------------------------------ inpainting, step by step

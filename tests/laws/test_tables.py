@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
-from refscore import VE, VP, Denoising, ExactScore, GaussianMixture, budget
-from refscore.affine import Gaussian, wasserstein
+from refscore import VE, VP, Denoising, ExactScore, GaussianMixture
 from refscore.arrays import per_sample
-from refscore.data import mixture
-from refscore.distance import fisher_divergence, mode_weights, prior_mismatch, score_error
-from refscore.elbo import elbo
-from refscore.evaluate import excess_loss, flow_samples, sample_table, score_table
-from refscore.floor import denoising_floor
-from refscore.levels import FixedTime, UniformLogSNR, UniformTime, g_squared, sigma_squared
-from refscore.sde import SDES, log_ratio
+from refscore.commands import samplers
+from refscore.laws.affine_chain import Gaussian, wasserstein
+from refscore.laws.examples import mixture
+from refscore.likelihood.elbo import elbo
+from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
+from refscore.matching.weights import g_squared, sigma_squared
+from refscore.measure.distance import fisher_divergence, mode_weights, score_error
+from refscore.measure.floor import denoising_floor
+from refscore.measure.tables import excess_loss, flow_samples, sample_table, score_table
+from refscore.noise.prior import prior_mismatch
+from refscore.noise.sde import SDES, log_ratio
 from tests.backends import ReplayRng
 from tests.strategies import random_mixture
 
@@ -216,13 +219,13 @@ def test_flow_samples_have_the_law_of_the_data(sde: Any) -> None:
     assert off <= 0.05
 
 
-# ------------------------------------------------------------------ what `evaluate` starts from and ends at
+# ------------------------------------------------------------------ what `samplers` starts from and ends at
 
 
 @processes
 def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_prior(sde: Any) -> None:
-    true, start = budget.starts(sde)
-    wanted = budget.GAUSSIAN.diffuse(sde.alpha(1.0), sde.sigma(1.0))
+    true, start = samplers.starts(sde)
+    wanted = samplers.GAUSSIAN.diffuse(sde.alpha(1.0), sde.sigma(1.0))
     for found, right in ((true.mean, wanted.means[0]), (true.cov, wanted.covariances[0]), (start.mean, np.zeros(2)),
                          (start.cov, sde.prior_std**2 * np.eye(2))):  # fmt: skip
         np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-15)
@@ -230,9 +233,9 @@ def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_p
 
 def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> tuple[float, float, Any]:
     """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
-    monkeypatch.setattr(budget, "likelihood_split", lambda *args: {})
-    monkeypatch.setattr(budget, "_draw", lambda *args: "", raising=False)
-    report = budget.run(data, ["dpm-solver++ 2m"], [32], sde, 400, 0, None, out, lambda text: None)
+    monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
+    monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
+    report = samplers.compare(data, ["dpm-solver++ 2m"], [32], sde, 400, 0, None, out, lambda text: None)
     (row,) = report.rows
     return row.errors[0] or 0.0, row.from_prior or 0.0, report.floor
 

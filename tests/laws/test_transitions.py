@@ -29,12 +29,12 @@ from refscore import (
     Then,
     simulate,
 )
-from refscore.chains import ddpm, smld
-from refscore.langevin import LevelStep
-from refscore.law import GridLaw
-from refscore.sde import SDES, SubVP
-from refscore.simulation import last
-from refscore.transitions import SAMPLERS, transition
+from refscore.laws.grid_chain import GridLaw
+from refscore.noise.chains import ddpm, smld
+from refscore.noise.sde import SDES, SubVP
+from refscore.sampling.langevin import LevelStep
+from refscore.sampling.loop import last
+from refscore.sampling.transitions import SAMPLERS, transition
 from tests.backends import ReplayRng
 from tests.laws.test_samplers import TARGETS, C, M, gaussian, law, marginal, probe, start
 from tests.strategies import mixtures, seeds

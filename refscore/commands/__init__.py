@@ -1,0 +1,1 @@
+"""The commands of `refscore`, a file each."""

@@ -1,0 +1,25 @@
+"""How many BLAS threads a command runs on."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def blas_threads(asked: int | None) -> Iterator[str]:
+    """Run with so many BLAS threads (None: one); yields what was chosen and why, as a line."""
+    if asked is not None and asked < 1:
+        raise ValueError(f"threads must be at least 1, got {asked}")
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield "BLAS threads: as many as BLAS takes; threadpoolctl, which could set them, is not installed"
+        return
+    why = "as asked" if asked else "more gain little on networks this small, and lose much on a busy machine: --threads"
+    with threadpool_limits(asked or 1, user_api="blas"):
+        yield f"BLAS threads: {asked or 1} ({why})"
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """--threads."""
+    parser.add_argument("--threads", type=int, metavar="N", help="BLAS threads (default: 1)")

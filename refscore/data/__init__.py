@@ -1,0 +1,1 @@
+"""Numbers in and out of files."""

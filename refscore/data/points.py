@@ -1,0 +1,196 @@
+"""Points from a file, and the scale of each column."""
+
+import csv
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refscore.data.files import LARGEST, read_array, read_arrays
+
+
+class DataFileError(ValueError):
+    """A file does not hold the points that were asked for; the message says what it holds."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The points of a file, and what was read, in words."""
+
+    name: str  # of the file
+    points: Any  # (N, dim), float64
+    columns: list[str]  # their names: of the header, or x1, x2, ...
+    said: str
+
+
+def load_points(path: str | Path, dim: int = 2) -> Any:
+    """Points (N, dim) from a .npy, .npz (one array) or .csv file, as float64; see `read_points`.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing or cannot be read, or holds anything but finite numbers (N, dim), N >= 2.
+    """
+    return read_points(path, dim).points
+
+
+def read_points(path: str | Path, dim: int = 2) -> Table:
+    """Points from a file, with the names of their columns.
+
+    Numbers of any real type are taken. In a .csv file commas separate, "#" begins a comment, and a first row of
+    which no cell begins like a number is a header; a first column without a name (pandas' index) is left out.
+    Nothing in the file is executed: pickled objects are refused. At most `files.LARGEST` bytes are read.
+
+    Raises
+    ------
+    DataFileError
+        If the file is missing or cannot be read, or holds anything but finite numbers (N, dim), N >= 2.
+    """
+    path = Path(path)
+    try:
+        points, header, note = _READERS[path.suffix.lower()](path)
+    except KeyError:
+        raise DataFileError(f"{path}: give a file ending in {', '.join(_READERS)}") from None
+    except FileNotFoundError:
+        raise DataFileError(f"{path} cannot be read: there is no such file") from None
+    except DataFileError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path} cannot be read: it is not UTF-8 text, from byte {error.start} on") from error
+    except Exception as error:  # whatever a reader says of a damaged file
+        raise DataFileError(f"{path} cannot be read: {error}") from error
+    if points.dtype.kind not in "fiu":
+        raise DataFileError(f"{path} holds {points.dtype}, not real numbers")
+    if points.ndim != 2 or points.shape[1] != dim or points.shape[0] < 2:
+        held = "; ".join([f"an array of shape {points.shape}", *note])
+        raise DataFileError(f"{path} holds {held}; {dim}-D points are (N, {dim}), N >= 2")
+    with np.errstate(over="ignore"):  # a long double may be beyond float64
+        points = points.astype("float64")
+    if not np.isfinite(points).all():
+        bad = np.argwhere(~np.isfinite(points))
+        raise DataFileError(f"{path} holds {len(bad)} values that are not finite, the first in row {bad[0][0]}")
+    columns = header or [f"x{i + 1}" for i in range(dim)]
+    said = [f"{dim} columns: {', '.join(columns)}", f"{len(points)} rows", *note]
+    if np.all(np.diff(points[:, 0]) == 1):
+        said.append(f"{columns[0]} counts the rows: is it an index?")
+    return Table(str(path), points, columns, "; ".join(said))
+
+
+def standardise(table: Table) -> tuple[Any, Any, Any]:
+    """unit (N, dim) with every column of mean 0 and deviation 1, and what undoes it: points = centre + scale · unit.
+
+    Raises
+    ------
+    DataFileError
+        For a column that is constant, or wider than float64.
+    """
+    low, high = np.min(table.points, axis=0), np.max(table.points, axis=0)
+    with np.errstate(all="ignore"):  # what comes of a width of 0 or ∞ is refused
+        width = high - low
+        inside = (table.points - low) / width  # in [0, 1]: its squares neither overflow nor vanish
+        centre, scale = low + width * np.mean(inside, axis=0), width * np.std(inside, axis=0)
+    for column, least, w, s in zip(table.columns, low, width, scale, strict=True):
+        if not np.isfinite(w):
+            raise DataFileError(f"{table.name}: column {column} is wider than float64")
+        if w == 0 or s < np.finfo("float64").tiny:
+            raise DataFileError(
+                f"{table.name}: all points are the same in column {column} ({least:g}): there is nothing to learn in it"
+            )
+    return (table.points - centre) / scale, centre, scale
+
+
+def outliers(table: Table) -> Iterator[str]:
+    """A line for every column whose deviation is more than three times that of its middle nine tenths."""
+    unit, _, scale = standardise(table)
+    low, high = np.quantile(table.points, (0.05, 0.95), axis=0)
+    for i in np.flatnonzero(3 * (high - low) < 3.29 * scale):  # 3.29 deviations hold nine tenths of a Gaussian
+        row = int(np.argmax(np.abs(unit[:, i])))
+        yield (
+            f"warning: {table.points[row, i]:g} in column {table.columns[i]}, row {row}, rules the scale: nine tenths "
+            f"of the column lie between {low[i]:.4g} and {high[i]:.4g}, and its deviation is {scale[i]:.4g}"
+        )
+
+
+Raw = tuple[Any, list[str], list[str]]  # an array of any kind, the header, and what is to be said
+
+
+def _read_npy(path: Path) -> Raw:
+    return read_array(path), [], []
+
+
+def _read_npz(path: Path) -> Raw:
+    arrays = read_arrays(path)
+    if len(arrays) != 1:
+        raise DataFileError(f"{path} holds {len(arrays)} arrays, {str([*arrays])[:60]}; give a file with one")
+    return next(iter(arrays.values())), [], []
+
+
+def _read_csv(path: Path) -> Raw:
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has {path.stat().st_size} bytes, at most {LARGEST} are read")
+    header, numbers, width = None, array("d"), 0
+    with open(path, encoding="utf-8-sig", newline="") as f:
+        lines = csv.reader(map(_uncommented, f), skipinitialspace=True, strict=True)
+        for cells in lines:
+            if not "".join(cells).strip() and len(cells) < 2:
+                continue  # a blank line
+            if header is None:
+                header, width = (cells if _is_header(cells) else []), len(cells)
+                if header:
+                    continue
+            row = [_number(cell) for cell in cells]
+            if None in row or len(row) != width:
+                raise DataFileError(f"{path}, line {lines.line_num}: {_wrong(cells, row, width)}")
+            numbers.extend(row)  # type: ignore[arg-type] # there is no None in it
+            if 8 * len(numbers) > LARGEST:
+                raise ValueError(f"it has more than {LARGEST // 8} numbers")
+    if not numbers:
+        raise DataFileError(f"{path} holds no lines of numbers")
+    header = [name.strip() for name in header or []]
+    points = np.array(numbers).reshape(-1, width)
+    if width > 1 and header and not header[0]:
+        return points[:, 1:], header[1:], ["header", "the first column, which has no name, was left out"]
+    return points, header, ["header" if header else "no header"]
+
+
+def _uncommented(line: str) -> str:
+    before = line.split("#")[0]
+    return line if before.count('"') % 2 else before  # "#" within quotes is a name's
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return None if "_" in cell else float(cell)  # Python takes 1_000, tables do not
+    except ValueError:
+        return None
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Names, of which none begins like a number and not all stand for a missing one."""
+    names = [cell.strip().strip("'\"") for cell in cells]
+    if all(name.lower() in ("", "na", "n/a", "null", "none", "-", "?") for name in names):
+        return False
+    return not any(_number(name) is not None or re.match(r"[+-]?[.,]?\d", name) for name in names)
+
+
+def _wrong(cells: list[str], row: list[float | None], width: int) -> str:
+    """What is not as it should be in a row of a table."""
+    text = ",".join(cells)
+    for name, separator in (("semicolons", ";"), ("tabs", "\t"), ("spaces", " ")):
+        parts = text.strip().split(separator)
+        if len(parts) > 1 and all(_number(part.replace(",", ".")) is not None for part in parts):
+            return f"{text[:60]!r} is separated by {name}; write numbers with a point, separated by commas"
+    wrong = ""
+    if None in row:
+        i = row.index(None)
+        wrong = f": column {i + 1} is {cells[i][:20]!r}" if cells[i].strip() else f": column {i + 1} is empty"
+    elif width:
+        wrong = f": {len(row)} columns, not {width}"
+    return f"{text[:60]!r} is not a row like the others, of numbers separated by commas{wrong}"
+
+
+_READERS: dict[str, Callable[[Path], Raw]] = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}

@@ -1,0 +1,1 @@
+"""Published results, as functions of a seed. Chapter 5."""

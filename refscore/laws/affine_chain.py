@@ -1,0 +1,96 @@
+"""The exact law of a sampler on one Gaussian, read off the code that runs. Chapter 10.
+
+On Gaussian data the score is affine in x. So is every step, and the whole chain is x -> A x + Σ B_n z_n + c in its
+start and its noise. Fed with unit vectors the code itself tells A, B_n and c: the law of what it makes, to rounding,
+without a sample.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from refscore.arrays import constant
+from refscore.protocols import Array, Rng
+
+
+class Gaussian(NamedTuple):
+    """Mean (D,) and covariance (D, D)."""
+
+    mean: Array
+    cov: Array
+
+
+class Affine(NamedTuple):
+    """The map x -> A x + noise + c: A (D, D), the covariance Σ B Bᵀ (D, D) of the noise, and c (D,)."""
+
+    matrix: Array
+    noise: Array
+    shift: Array
+
+    def law(self, start: Gaussian) -> Gaussian:
+        """Where N(m, S) goes: N(A m + c, A S Aᵀ + Σ B Bᵀ)                                          Eq. (10.11)."""
+        mt = array_namespace(self.matrix).matrix_transpose
+        return Gaussian(self.matrix @ start.mean + self.shift, self.matrix @ start.cov @ mt(self.matrix) + self.noise)
+
+
+class _Zeros:
+    """Zeros for noise; counts the draws."""
+
+    def __init__(self, like: Array) -> None:
+        self.like, self.draws = like, 0
+
+    def standard_normal(self, size: Any = None, dtype: Any = None) -> Array:
+        self.draws += 1
+        return array_namespace(self.like).zeros(size, dtype=self.like.dtype, device=device(self.like))
+
+
+class _Units(_Zeros):
+    """Zeros, but for D rows of each draw, which are the unit vectors: from row 1 + D on, the next D for each draw."""
+
+    def standard_normal(self, size: Any = None, dtype: Any = None) -> Array:
+        xp, dim = array_namespace(self.like), size[1]
+        above = (self.draws + 1) * dim + 1
+        z = super().standard_normal(size, dtype)
+        unit = xp.eye(dim, dtype=z.dtype, device=device(z))
+        return xp.concat([z[:above, :], unit, z[above + dim :, :]])
+
+
+def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
+    """The affine map that run(x (B, D), rng) -> (B, D) is; on the device and in the dtype of `like` (D,).
+
+    Rows must not know of each other, and the step sizes must not look at x: so it is for every sampler here.
+    What is not affine is not seen to be so: this is for scores of one Gaussian.
+    """
+    xp, dim = array_namespace(like), like.shape[0]
+    count: Any = _Zeros(like)
+    zero = constant(0.0, like[None, :])
+    run(zero, count)
+    start = xp.concat([zero, xp.eye(dim, dtype=like.dtype, device=device(like))])
+    rest = xp.zeros((count.draws * dim, dim), dtype=like.dtype, device=device(like))
+    units: Any = _Units(like)
+    y = run(xp.concat([start, rest]), units)
+    images = y[1:, :] - y[:1, :]
+    mt = xp.matrix_transpose
+    return Affine(mt(images[:dim, :]), mt(images[dim:, :]) @ images[dim:, :], y[0, :])
+
+
+def wasserstein(p: Gaussian, q: Gaussian) -> float:
+    """The 2-Wasserstein distance of two Gaussians                                                  Eq. (10.12).
+
+    W² = ‖m - m'‖² + min_U ‖S^½ - S'^½ U‖² over orthogonal U, the form that does not subtract traces: equal laws are
+    1e-15 apart and not 1e-8.
+    """
+    xp = array_namespace(p.cov)
+    a, b = _root(p.cov), _root(q.cov)
+    left, _, right = xp.linalg.svd(b @ a)
+    off, apart = a - b @ (left @ right), p.mean - q.mean
+    return math.sqrt(float(xp.sum(off * off) + xp.sum(apart * apart)))
+
+
+def _root(cov: Array) -> Array:
+    """The symmetric root; eigenvalues below zero are rounding."""
+    xp = array_namespace(cov)
+    values, vectors = xp.linalg.eigh(0.5 * (cov + xp.matrix_transpose(cov)))
+    return (vectors * xp.sqrt(xp.where(values > 0, values, 0.0))) @ xp.matrix_transpose(vectors)

@@ -1,0 +1,126 @@
+"""Conditional laws that are known: a mixture given a linear observation, or given its component. Chapter 13.
+
+The conditional score is the unconditional one plus the gradient of log p_t(y | x), Eq. (13.1). For linear observations
+of a mixture, and for its components as classes, every term is known.
+"""
+
+from array_api_compat import array_namespace, device
+
+from refscore.checks import check_finite, check_floating, check_same
+from refscore.laws.mixture import GaussianMixture
+from refscore.protocols import Array
+
+
+def observe(mixture: GaussianMixture, H: Array, R: Array) -> GaussianMixture:
+    """The law of y = H x + e, e ~ N(0, R): Σ_k w_k N(H m_k, H C_k Hᵀ + R)                         Eq. (13.3).
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of x, in D dimensions.
+    H : Array (M, D)
+    R : Array (M, M)
+        Symmetric, no negative eigenvalue.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes, dtypes or devices that do not go together; for an R that is no covariance.
+    """
+    _check_observation(mixture, H, R)
+    means, _, S = _seen(mixture, H, R)
+    return GaussianMixture(mixture.weights, means, S)
+
+
+def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> GaussianMixture:
+    """The law of x given y = H x + e, e ~ N(0, R): a mixture again                                Eq. (13.4).
+
+        weights ∝ w_k N(y; H m_k, S_k),  means m_k + K_k (y - H m_k),  covariances (I - K_k H) C_k
+        S_k = H C_k Hᵀ + R,  K_k = C_k Hᵀ S_k⁻¹                                              (Kalman's update)
+
+    Its score at every noise level, `ExactScore(linear_posterior(...), sde)`, is what a conditional sampler aims at.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of x, in D dimensions.
+    H : Array (M, D)
+    y : Array (M,)
+    R : Array (M, M)
+        Symmetric, no negative eigenvalue; 0 observes without noise, and then what is seen must have a density.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes, dtypes or devices that do not go together; for an R that is no covariance, or so small that some
+        S_k is singular.
+    """
+    _check_observation(mixture, H, R, y)
+    xp, C = array_namespace(H), full_covariances(mixture)
+    seen, HC, S = _seen(mixture, H, R)
+    # In units of each observation's own deviation, where small means singular and not just another unit.
+    unit = xp.sqrt(xp.linalg.diagonal(S))  # (K, M)
+    one = xp.where(unit > 0, unit, 1.0)
+    correlation = S / (one[:, :, None] * one[:, None, :])
+    least = float(xp.min(xp.linalg.eigvalsh(correlation)))
+    if not least > 8 * H.shape[0] * xp.finfo(H.dtype).eps:
+        raise ValueError(f"H C Hᵀ + R is singular (least eigenvalue of its correlations {least:.3g}): give a larger R")
+    HC, residual = HC / one[:, :, None], (y - seen) / one
+    gain = xp.matrix_transpose(xp.linalg.solve(correlation, HC))  # (K, D, M), for observations in these units
+    pulled = xp.linalg.solve(correlation, residual[..., None])[..., 0]
+    means = mixture.means + (gain @ residual[..., None])[..., 0]
+    # (I - K H) C (I - K H)ᵀ + K R Kᵀ: no subtraction, so no negative variance
+    IKH = xp.eye(mixture.dim, dtype=H.dtype, device=device(H)) - gain @ (H / one[:, :, None])
+    noise = R / (one[:, :, None] * one[:, None, :])
+    covariances = IKH @ C @ xp.matrix_transpose(IKH) + gain @ noise @ xp.matrix_transpose(gain)
+    log_det = 2 * xp.sum(xp.log(one), axis=1) + xp.linalg.slogdet(correlation)[1]
+    log_w = mixture.log_weights - 0.5 * xp.sum(residual * pulled, axis=1) - 0.5 * log_det
+    w = xp.exp(log_w - xp.max(log_w))  # relative to the largest: no observation is too unlikely
+    return GaussianMixture(w / xp.sum(w), means, 0.5 * (covariances + xp.matrix_transpose(covariances)))
+
+
+def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
+    """Component k alone: the law of x given its class; ∇ log p_t(k | x) = g_k - s                 Eq. (13.6).
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= k < K.
+    """
+    if not 0 <= k < mixture.n_components:
+        raise ValueError(f"k must lie in [0, {mixture.n_components}), got {k}")
+    one = array_namespace(mixture.weights).ones_like(mixture.weights[k : k + 1])
+    return GaussianMixture(one, mixture.means[k : k + 1, :], mixture.covariances[k : k + 1, ...])
+
+
+def full_covariances(mixture: GaussianMixture) -> Array:
+    """(K, D, D), whatever the mixture keeps."""
+    C, xp = mixture.covariances, array_namespace(mixture.means)
+    if C.ndim == 3:
+        return C
+    eye = xp.eye(mixture.dim, dtype=C.dtype, device=device(C))
+    return (C[:, None, None] if C.ndim == 1 else C[:, :, None]) * eye
+
+
+def _seen(mixture: GaussianMixture, H: Array, R: Array) -> tuple[Array, Array, Array]:
+    """H m_k (K, M), H C_k (K, M, D), and H C_k Hᵀ + R (K, M, M)."""
+    xp = array_namespace(H)
+    Ht, HC = xp.matrix_transpose(H), H @ full_covariances(mixture)
+    S = HC @ Ht + R
+    return mixture.means @ Ht, HC, 0.5 * (S + xp.matrix_transpose(S))
+
+
+def _check_observation(mixture: GaussianMixture, H: Array, R: Array, y: Array | None = None) -> None:
+    check_floating("H", H, ndim=2)
+    given = {"H": H, "R": R} if y is None else {"H": H, "y": y, "R": R}
+    check_same(mixture.means, **given)
+    M, D = H.shape
+    if M < 1 or mixture.dim != D or R.shape != (M, M) or (y is not None and y.shape != (M,)):
+        wanted = f"H must be (M, {mixture.dim}), R (M, M)" + ("" if y is None else " and y (M,)")
+        raise ValueError(f"{wanted}; got " + ", ".join(f"{n} {tuple(v.shape)}" for n, v in given.items()))
+    for name, value in given.items():
+        check_finite(name, value)
+    try:
+        GaussianMixture(array_namespace(R).ones_like(mixture.weights[:1]), R[:1, :], R[None, ...])
+    except ValueError as error:
+        raise ValueError(f"R must be a covariance: {error}") from None

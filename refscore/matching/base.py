@@ -1,0 +1,78 @@
+"""What every objective shares: which model, at which times and noise, and how much each counts. Chapter 3."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace, device
+
+from refscore.arrays import flat, per_sample, views
+from refscore.matching.times import FixedTime, TimeLaw
+from refscore.matching.weights import unweighted
+from refscore.protocols import SDE, Array, Model, Rng, Time
+
+Draws = tuple[Array, Array, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreMatching(ABC):
+    """What all objectives share: where t and x come from, and what they count.
+
+    Parameters
+    ----------
+    weight : callable (sde, t) -> λ(t)
+        `unweighted`, `sigma_squared`, `g_squared` or `SigmaPower`.
+    times : TimeLaw
+        `FixedTime`, `Levels`, `UniformTime` or `UniformLogSNR`. `FixedTime(0.0)` matches the score of the data
+        as they are, which needs a model that is finite there: `ScoreModel(..., predict="score")`.
+    antithetic : bool
+        Spread the batch's times evenly, u_i = u + i/B mod 1: each is still uniform, the batch mean
+        varies less (Kingma et al. 2021).
+    """
+
+    weight: Callable[[SDE, Time], Time] = unweighted
+    times: TimeLaw = FixedTime(0.0)
+    antithetic: bool = False
+
+    @abstractmethod
+    def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
+        """x0 (B, ...) -> loss (0-d) and gradient (P,), with all that is random drawn from rng."""
+
+    def check_model(self, model: Any) -> None:
+        """Refuse a model that cannot be asked at the times of this objective: some divide by zero at t = 0."""
+        if self.times == FixedTime(0.0) and hasattr(model, "check_clean"):
+            model.check_clean()
+
+    def draw(self, sde: SDE, x0: Array, rng: Rng) -> Draws:
+        """t (B,) or (1,), noise z (B, ...), and the factor that undoes the law of t."""
+        B = x0.shape[0]
+        if self.antithetic:
+            xp = array_namespace(x0)
+            u = rng.random((1,), dtype=x0.dtype)
+            u = u + xp.arange(B, dtype=x0.dtype, device=device(x0)) / B
+            u = u - xp.floor(u)
+        else:
+            u = rng.random((B,), dtype=x0.dtype)
+        t, factor = self.times.at(sde, u)
+        return t, rng.standard_normal(x0.shape, dtype=x0.dtype), factor
+
+    def share(self, sde: SDE, x: Array, t: Array, factor: Any) -> Array:
+        """factor λ(t)/B: what one sample's loss adds to the mean, shaped to multiply x."""
+        return per_sample(factor * self.weight(sde, t) / x.shape[0], x)
+
+
+def noised(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
+    """α(t) x₀ + σ(t) z."""
+    return per_sample(sde.alpha(t), x0) * x0 + per_sample(sde.sigma(t), x0) * z
+
+
+def pull_back(model: Model, theta: Array, cache: Any, loss: Array, ds: Array) -> tuple[Array, Array]:
+    """The loss, and its gradient from the adjoint of the score."""
+    _, grads = model.backward(views(theta, model.shapes), cache, ds)
+    return loss, flat(grads, model.shapes, theta)
+
+
+def repeat(t: Array, n: int) -> Array:
+    """t (B,) n times over, (nB,); a t (1,) that all share as it is."""
+    return t if t.shape == (1,) else array_namespace(t).concat([t] * n)

@@ -1,0 +1,96 @@
+"""Maximum likelihood of an energy by its MCMC gradient: what score matching spares us. Chapter 4."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import flat, views
+from refscore.checks import check_answer, check_positive, check_time, settle
+from refscore.nn.energy_model import EnergyModel
+from refscore.protocols import Array, Rng
+from refscore.sampling.langevin import Langevin
+
+
+def from_data(x: Array, rng: Rng) -> Array:
+    """Start the chain at the data: contrastive divergence                                   Hinton 2002."""
+    return x
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """Start the chain at N(0, std² I).
+
+    Raises
+    ------
+    ValueError
+        Unless std > 0.
+    """
+
+    std: float
+
+    def __post_init__(self) -> None:
+        settle(self)
+        check_positive(std=self.std)
+
+    def __call__(self, x: Array, rng: Rng) -> Array:
+        """x (B, n), of which only the shape counts -> (B, n)."""
+        return self.std * rng.standard_normal(x.shape, dtype=x.dtype)
+
+
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """∇_θ(-log p_θ) = E_data ∇_θE - E_model ∇_θE, the second with samples of the current model    Eq. (1.2).
+
+    They come from `moves` steps of Langevin dynamics at every step of training, each a gradient of the network in x. A
+    short chain has not arrived at the model: from the data its gradient is too short, Eq. (4.13), and for one small
+    step it is that of implicit score matching, Eq. (4.14); from noise it is wrong. The loss that is returned,
+    E(data) - E(samples), is no likelihood and need not fall.
+
+    Parameters
+    ----------
+    moves : int
+        Langevin steps from the start to the samples.
+    step : float
+        Their ε, in squared data units. Below twice the smallest variance of the model, or they diverge.
+    start : callable (x, rng) -> x
+        `from_data` (default) or `FromNoise(std)`.
+    t : float
+        Time at which the model is asked; the data are taken as they are. 0 (default) needs a model that is finite
+        there: `EnergyModel(..., predict="score")`.
+
+    Raises
+    ------
+    ValueError
+        Unless moves is an integer >= 1, step > 0 and 0 <= t <= 1.
+    """
+
+    moves: int
+    step: float
+    start: Callable[[Array, Rng], Array] = from_data
+    t: float = 0.0
+
+    def __post_init__(self) -> None:
+        settle(self, moves=1)
+        check_positive(step=self.step)
+        object.__setattr__(self, "t", check_time(self.t))
+
+    def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
+        """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
+        if not hasattr(model, "energy"):
+            raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
+        if self.t == 0 and hasattr(model, "check_clean"):
+            model.check_clean()
+        kernel, x = Langevin(model.bind(theta), self.step), check_answer("start", self.start(x0, rng), x0)
+        for _ in range(self.moves):
+            x = kernel(x, self.t, rng)
+        return self.at(model, theta, x0, x)
+
+    def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
+        """The pure part: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)             Eq. (1.2)."""
+        xp, params = array_namespace(x0), views(theta, model.shapes)
+        E, cache = model.energy(params, xp.concat([x0, x]), self.t)
+        one = xp.ones_like(E)
+        dE = xp.concat([one[: x0.shape[0]] / x0.shape[0], -one[x0.shape[0] :] / x.shape[0]])
+        _, grads = model.energy_backward(params, cache, dE)
+        return xp.sum(dE * E), flat(grads, model.shapes, theta)

@@ -1,0 +1,125 @@
+"""Laws of the time: which noise level a sample is given in training. Chapter 6."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from array_api_compat import array_namespace, device
+
+from refscore.arrays import at
+from refscore.checks import check_inverse, settle
+from refscore.noise.grids import BEYOND, check_levels
+from refscore.noise.sde import log_ratio
+from refscore.protocols import SDE, Array
+
+# ------------------------------------------------------------------ laws of the time
+
+
+class TimeLaw(Protocol):
+    """A law of t on [0, 1], told by its quantiles."""
+
+    @property
+    def atoms(self) -> int | None:
+        """How many times there are, all equally likely; None for a continuum."""
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """u in [0, 1] -> t, and a factor for the loss: 1, or what makes the mean that of uniform t on [t_min, 1]."""
+
+
+@dataclass(frozen=True)
+class UniformTime:
+    """t uniform on [t_min, 1]. Below t_min σ is so small that the loss would be all noise."""
+
+    t_min: float = 1e-3
+    atoms = None
+
+    def __post_init__(self) -> None:
+        settle(self)
+        _check_t_min(self.t_min)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """t = t_min + u (1 - t_min), factor 1."""
+        return self.t_min + u * (1 - self.t_min), 1.0
+
+
+@dataclass(frozen=True)
+class UniformLogSNR:
+    """log σ/α uniform between its values at t_min and 1: density ∝ g²/σ².
+
+    For every linear SDE d(log σ/α)/dt = g²/(2σ²), so that drawing t with density ∝ g²/σ², which Song et
+    al. 2021 (arXiv 2101.09258) propose to lower the variance of likelihood weighting, needs no
+    numerical inversion: it is this. The factor undoes it, so the expected loss is that of uniform t.
+    """
+
+    t_min: float = 1e-3
+    atoms = None
+
+    def __post_init__(self) -> None:
+        settle(self)
+        _check_t_min(self.t_min)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """ℓ = ℓ(t_min) + u (ℓ(1) - ℓ(t_min)), t its inverse; factor 2σ²/g² (ℓ(1) - ℓ(t_min))/(1 - t_min)."""
+        check_inverse(sde)
+        low, high = log_ratio(sde, self.t_min), log_ratio(sde, 1.0)
+        # The inverse may round to a hair above 1.
+        t = array_namespace(u).minimum(sde.time_at_log_ratio(low + u * (high - low)), 1.0)
+        rate = 2 * (high - low) / (1 - self.t_min)
+        return t, rate * (sde.sigma(t) / sde.g(t)) ** 2
+
+
+@dataclass(frozen=True)
+class FixedTime:
+    """One noise level for all: `FixedTime(sde.time(0.5))` is σ = 0.5, `FixedTime(0.0)` the data as they are."""
+
+    t: float
+    atoms = 1
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if not 0 <= self.t <= 1:
+            raise ValueError(
+                f"t must lie in [0, 1] (data at 0, noise at 1), got {self.t}; for a noise level: FixedTime(sde.time(σ))"
+            )
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """t (1,), whatever u."""
+        return at(self.t, u), 1.0
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A ladder of noise levels σ₁ > σ₂ > ... > σ_L, each as likely as the others                 Eq. (6.3).
+
+    Song and Ermon 2019, Eq. (6).
+
+    Raises
+    ------
+    ValueError
+        Unless there is a level, and they are positive and fall; at the call, for a level beyond the SDE's σ(1).
+    """
+
+    sigmas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", check_levels(self.sigmas))
+
+    @property
+    def atoms(self) -> int:
+        """L."""
+        return len(self.sigmas)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """u -> the time of level 1 + floor(u L), factor 1."""
+        xp, n = array_namespace(u), self.atoms
+        if self.sigmas[0] > sde.sigma(1.0):
+            raise ValueError(
+                f"the level {self.sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}; {BEYOND}"
+            )
+        ladder = [min(float(sde.time(s)), 1.0) for s in self.sigmas]  # the inverse may round to a hair above 1
+        times = xp.asarray(ladder, dtype=u.dtype, device=device(u))
+        return xp.take(times, xp.astype(xp.minimum(u * n, n - 1.0), xp.int64)), 1.0  # u L may round to L
+
+
+def _check_t_min(t_min: float) -> None:
+    if not 0 < t_min < 1:
+        raise ValueError(f"t_min must lie in (0, 1), got {t_min}")

@@ -1,0 +1,38 @@
+"""Weights λ(t): how much a noise level counts in training. Chapter 6."""
+
+from dataclasses import dataclass
+
+from refscore.arrays import constant
+from refscore.checks import settle
+from refscore.protocols import SDE, Time
+
+# ------------------------------------------------------------------ weights λ(t)
+
+
+def sigma_squared(sde: SDE, t: Time) -> Time:
+    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖², Eq. (6.5); up to the ½ the "simple" loss of Ho et al. 2020."""
+    return sde.sigma(t) ** 2
+
+
+def g_squared(sde: SDE, t: Time) -> Time:
+    """λ = g²: likelihood weighting; the excess bounds KL(data ‖ reverse SDE), up to the ends (arXiv 2101.09258)."""
+    return sde.g(t) ** 2
+
+
+def unweighted(sde: SDE, t: Time) -> Time:
+    """λ = 1: the plain Fisher divergence, ruled by the smallest noise."""
+    return constant(1.0, t)
+
+
+@dataclass(frozen=True)
+class SigmaPower:
+    """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`     Eq. (6.3)."""
+
+    power: float
+
+    def __post_init__(self) -> None:
+        settle(self)
+
+    def __call__(self, sde: SDE, t: Time) -> Time:
+        """σ(t)^power."""
+        return sde.sigma(t) ** self.power

@@ -1,0 +1,100 @@
+"""The error of a sampler against the number of scores it may ask for. Chapter 10.
+
+All run on one grid, the levels of Karras et al. 2022 from σ(1)/α(1) down to 0.002, and end with one denoising step,
+which is an evaluation like the others. They start from the true law at t = 1, so that the error is that of the
+steps and of the score; or from the prior, which tells what that adds.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from refscore.laws.affine_chain import Gaussian, probe, wasserstein
+from refscore.laws.mixture import GaussianMixture
+from refscore.likelihood.flow import FixedSteps, error_split
+from refscore.matching.probes import rademacher
+from refscore.measure.distance import sliced_wasserstein
+from refscore.noise.grids import karras_times
+from refscore.noise.prior import prior
+from refscore.noise.reverse import denoise
+from refscore.noise.sde import SDES
+from refscore.protocols import SDE, Array, Rng, Score, ScoreWithJvp
+from refscore.sampling.loop import NotFiniteError, last, simulate, watch
+from refscore.sampling.transitions import SAMPLERS
+
+LOW = 0.002  # the last σ/α before the denoising step
+POINTS = 100  # whose log-likelihood is taken apart
+GAUSSIAN = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8, 0.3], [0.3, 0.4]]]))
+
+
+Error = Callable[[Score, str, int, bool], float]  # score, sampler, steps, whether from the prior -> distance
+
+
+def evaluations_per_step(name: str) -> int:
+    """How often one step asks for the score, counted."""
+    asked = []
+
+    def score(x: Array, t: Array) -> Array:
+        asked.append(t)
+        return -x
+
+    SAMPLERS[name](SDES["vp"], score)(np.zeros((1, 1)), 0.5, 0.4, np.random.default_rng(0))
+    return len(asked)
+
+
+def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) -> Array:
+    """x (B, D) at t = 1 -> (B, D) at 0: so many steps of a sampler, and one that denoises."""
+    times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
+    states = simulate(SAMPLERS[name](sde, score), x, times, rng)
+    return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])
+
+
+# ------------------------------------------------------------------ the error
+
+
+def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
+    """The true law at t = 1 of the Gaussian, and the prior."""
+    alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
+    m, C = GAUSSIAN.means[0], GAUSSIAN.covariances[0]
+    return Gaussian(alpha * m, alpha**2 * C + sigma**2 * np.eye(2)), Gaussian(
+        np.zeros_like(m), sde.prior_std**2 * np.eye(2)
+    )
+
+
+def gaussian_error(sde: SDE) -> Error:
+    """Exact: the law of the chain itself, Eq. (10.11), its distance by Eq. (10.12)."""
+    true = Gaussian(GAUSSIAN.means[0], GAUSSIAN.covariances[0])
+
+    def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
+        made = probe(lambda x, rng: sample(score, sde, name, steps, x, rng), true.mean)
+        return wasserstein(made.law(starts(sde)[int(from_prior)]), true)
+
+    return error
+
+
+def sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
+    """By n samples: their sliced Wasserstein distance to as many of the mixture."""
+    fresh = exact.sample(np.random.default_rng([seed, 1]), n)
+
+    def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
+        rng = np.random.default_rng([seed, 2])  # the same noise for all: differences are not luck
+        x = prior(sde, (n, exact.dim), rng, "float64")
+        if not from_prior:
+            x = sde.alpha(1.0) * exact.sample(rng, n) + sde.sigma(1.0) * x / sde.prior_std
+        try:
+            made = sample(score, sde, name, steps, x, rng)
+        except NotFiniteError:
+            return math.inf
+        return sliced_wasserstein(made, fresh, np.random.default_rng([seed, 3]))
+
+    return error
+
+
+def likelihood_split(score: ScoreWithJvp, exact: GaussianMixture, sde: SDE, seed: int) -> dict[str, float]:
+    """Root mean square over exact points of the parts of log p_model - log p, with 50 steps of RK4 and one probe."""
+    rng = np.random.default_rng([seed, 4])
+    x = exact.sample(rng, POINTS)
+    probes = rademacher(rng, (1, *x.shape), "float64")
+    split = error_split(score, exact, sde, x, probes=probes, solve=FixedSteps(sde, 50), fine=FixedSteps(sde, 200))
+    return {cause: float(np.sqrt(np.mean(part**2))) for cause, part in split._asdict().items()}

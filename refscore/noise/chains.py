@@ -1,0 +1,222 @@
+"""DDPM and SMLD: chains of noise levels, and the SDEs that they are. Chapter 9.
+
+    DDPM   x_i = √(1 - β_i) x_{i-1} + √β_i z        α_i = Π √(1 - β_j),   σ_i² = 1 - α_i²             Ho et al. 2020
+    SMLD   x_i = x_{i-1} + √(σ_i² - σ_{i-1}²) z     α_i = 1                                  Song and Ermon 2019
+
+At the times i/N both are marginals of a linear SDE: between two times let log α and σ²/α² be straight lines. So every
+sampler of this library runs on a chain as it runs on an SDE, and on the grid the chain's own numbers are used.
+"""
+
+import math
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+
+from array_api_compat import array_namespace, device
+
+from refscore.arrays import namespace
+from refscore.checks import check_time, is_number, settle
+from refscore.protocols import Time
+
+BISECTIONS = 64  # of log t, over 708 at most: to the last bit of float64
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A linear SDE with given α_i and σ_i at the times i/N, i = 0, ..., N                  Eqs. (9.2), (9.8).
+
+    Raises
+    ------
+    ValueError
+        Unless α_0 = 1, σ_0 = 0, all α are positive and σ/α rises; for a float t outside [0, 1].
+    """
+
+    alphas: tuple[float, ...]
+    sigmas: tuple[float, ...]
+    prior_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if len(self.alphas) != len(self.sigmas) or len(self.alphas) < 2:
+            raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
+        if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
+            raise ValueError("a chain starts at data, α_0 = 1 and σ_0 = 0, and keeps α > 0")
+        if not all(b > a for a, b in pairwise(self.ratios)):
+            raise ValueError("σ/α must rise along the chain: every step adds noise")
+
+    @property
+    def n(self) -> int:
+        """N, the number of steps."""
+        return len(self.alphas) - 1
+
+    @property
+    def times(self) -> list[float]:
+        """The grid from noise to data, 1, 1 - 1/N, ..., 0."""
+        return [i / self.n for i in range(self.n, -1, -1)]
+
+    @cached_property
+    def ratios(self) -> list[float]:
+        """(σ_i/α_i)²."""
+        return [(s / a) ** 2 for a, s in zip(self.alphas, self.sigmas, strict=True)]
+
+    def alpha(self, t: Time) -> Time:
+        """Signal scale, log-linear between the times of the chain."""
+        return namespace(t).exp(_line(self._log_line, t)[0])
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale: (σ/α)² is linear between the times of the chain."""
+        return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[0])
+
+    def f(self, t: Time) -> Time:
+        """Drift rate d log α/dt, constant within a step; at i/N that of the step which leads there."""
+        return _line(self._log_line, t)[1]
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient, g² = α² d(σ/α)²/dt; at i/N that of the step which leads there."""
+        return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[1])
+
+    def time(self, sigma: Time) -> Time:
+        """The first t at which σ(t) = sigma; beyond the largest σ an array gets the time of that.
+
+        By bisection in log t, so that small times keep their digits, where σ rises in the first step that reaches it.
+        """
+        tops, peaks = self._tops
+        if is_number(sigma):
+            if not 0 <= sigma <= peaks[-1] * (1 + 1e-12):
+                raise ValueError(f"sigma must lie in [0, {peaks[-1]}], the largest of this chain; got {sigma}")
+            i = bisect_left(peaks, min(sigma, peaks[-1]))
+            low, high = max(i / self.n, sys.float_info.min), tops[i]
+            for _ in range(BISECTIONS):
+                middle = math.sqrt(low) * math.sqrt(high)
+                low, high = (middle, high) if self.sigma(middle) < sigma else (low, middle)
+            return high if sigma > 0 else 0.0
+        xp = array_namespace(sigma)
+        top, peak = (xp.asarray(v, dtype=sigma.dtype, device=device(sigma)) for v in self._tops)
+        i = xp.searchsorted(peak, xp.minimum(sigma, peak[-1]), side="left")
+        low, high = xp.astype(i, sigma.dtype) / self.n, xp.take(top, i)
+        low = xp.maximum(low, xp.finfo(sigma.dtype).smallest_normal)
+        for _ in range(BISECTIONS):
+            middle = xp.sqrt(low) * xp.sqrt(high)
+            below = self.sigma(middle) < sigma
+            low, high = xp.where(below, middle, low), xp.where(below, high, middle)
+        return xp.where(sigma > 0, high, 0.0)
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ/α = ratio; 1 beyond the end of the chain."""
+        xp, end = namespace(ratio), 0.5 * math.log(self.ratios[-1])
+        if is_number(ratio):
+            target = math.exp(2 * min(ratio, end))
+            i = min(bisect_right(self.ratios, target), self.n) - 1
+            return min((i + (target - self.ratios[i]) / (self.ratios[i + 1] - self.ratios[i])) / self.n, 1.0)
+        target = xp.exp(2 * xp.minimum(ratio, end))
+        ratios = xp.asarray(self.ratios, dtype=target.dtype, device=device(target))
+        i = xp.clip(xp.searchsorted(ratios, target, side="right"), 1, self.n) - 1
+        low, high = xp.take(ratios, i), xp.take(ratios, i + 1)
+        return xp.minimum((xp.astype(i, target.dtype) + (target - low) / (high - low)) / self.n, 1.0)
+
+    @cached_property
+    def _tops(self) -> tuple[list[float], list[float]]:
+        """Of each step the time at which σ is largest in it, and the largest σ so far.
+
+        σ² = α² R, R = (σ/α)², has one maximum in a step: where d log σ²/dt = 2 f + R'/R = 0.
+        """
+        tops = []
+        for i, (f, rise) in enumerate(zip(self._log_line[1], self._ratio_line[1], strict=True)):
+            low, high = self.ratios[i], self.ratios[i + 1]
+            top = high if 2 * f * high + rise >= 0 else max(rise / (-2 * f), low)
+            tops.append((i + (top - low) / (high - low)) / self.n)
+        return tops, list(accumulate((self.sigma(t) for t in tops), max))
+
+    @cached_property
+    def _log_line(self) -> "Line":
+        return _through([math.log(a) for a in self.alphas])
+
+    @cached_property
+    def _ratio_line(self) -> "Line":
+        return _through(self.ratios)
+
+
+Line = tuple[list[float], list[float]]  # values at 0, 1/N, ..., 1, and the N slopes between them
+
+
+def _through(values: list[float]) -> Line:
+    return values, [(b - a) * (len(values) - 1) for a, b in pairwise(values)]
+
+
+def _line(line: Line, t: Time) -> tuple[Time, Time]:
+    """Value and slope at t; at i/N the chain's own number, and the slope of the step that leads there.
+
+    For the slope whatever rounding may have made of i/N is i/N, since it jumps there; for the value, which does not
+    jump, i/N alone: close to t = 0 no time is 0 but 0.
+    """
+    check_time(t)
+    values, slopes = line
+    n = len(slopes)
+    if is_number(t):
+        i, near = min(int(t * n), n - 1), round(t * n)
+        leads = near - 1 if abs(t * n - near) <= 1e-9 else i
+        value = values[near] if t == near / n else values[i] + (t - i / n) * slopes[i]
+        return value, slopes[max(leads, 0)]
+    xp = array_namespace(t)
+    value, slope = (xp.asarray(v, dtype=t.dtype, device=device(t)) for v in line)
+    start, nearest = xp.clip(xp.floor(t * n), 0, n - 1), xp.clip(xp.round(t * n), 0, n)
+    close = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))
+    leads = xp.clip(xp.where(close, nearest - 1, start), 0, n - 1)
+    i, near, leads = (xp.astype(k, xp.int64) for k in (start, nearest, leads))
+    between = xp.take(value, i) + (t - start / n) * xp.take(slope, i)
+    return xp.where(t == nearest / n, xp.take(value, near), between), xp.take(slope, leads)
+
+
+def from_betas(betas: Sequence[float]) -> Chain:
+    """The chain x_i = √(1 - β_i) x_{i-1} + √β_i z of any β_1, ..., β_N                               Eq. (9.1).
+
+    Raises
+    ------
+    ValueError
+        Unless there is a β and all lie in (0, 1).
+    """
+    for i, beta in enumerate(betas, start=1):
+        if not 0 < beta < 1:
+            raise ValueError(f"every beta must lie in (0, 1), got beta_{i} = {beta}")
+    alphas, sigmas, log_alpha2 = [1.0], [0.0], 0.0
+    for beta in betas:
+        log_alpha2 += math.log1p(-beta)
+        alphas.append(math.exp(0.5 * log_alpha2))
+        sigmas.append(math.sqrt(-math.expm1(log_alpha2)))
+    return Chain(tuple(alphas), tuple(sigmas))
+
+
+def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
+    """The DDPM chain, β_i = [β_min + (β_max - β_min)(i - 1)/(N - 1)]/N, Eq. (9.4); N = 1000 gives 1e-4 to 2e-2.
+
+    Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N, Eq. (9.6). It is not β(i/N)/N for
+    VP's β(t), but less by a term of order 1/N²: i = 1 has β_min/N, as Ho et al. 2020 have it.
+
+    Raises
+    ------
+    ValueError
+        Unless n > beta_max: then β_N = β_max/N would be 1 or more, and nothing of the data left.
+    """
+    if n < 2 or n <= beta_max:
+        raise ValueError(
+            f"a DDPM chain needs more steps than beta_max = {beta_max} (β_N = beta_max/n < 1), got n = {n}"
+        )
+    return from_betas([(beta_min + (beta_max - beta_min) * i / (n - 1)) / n for i in range(n)])
+
+
+def smld(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Chain:
+    """The SMLD chain, Eq. (9.3): the marginals of `VE(sigma_min, sigma_max)` at i/N, at every N, not only in the limit.
+
+    Raises
+    ------
+    ValueError
+        Unless n >= 1 and 0 < sigma_min < sigma_max.
+    """
+    if n < 1 or not 0 < sigma_min < sigma_max:
+        raise ValueError(f"need n >= 1 and 0 < sigma_min < sigma_max, got {n}, {sigma_min}, {sigma_max}")
+    log_r = math.log(sigma_max / sigma_min)
+    sigmas = tuple(sigma_min * math.sqrt(math.expm1(2 * log_r * i / n)) for i in range(n + 1))
+    return Chain((1.0,) * (n + 1), sigmas, sigmas[-1])

@@ -1,0 +1,129 @@
+"""One dictionary: score, noise, posterior mean, v, EDM's F and the flow's velocity say the same. Chapter 12.
+
+At a given x and noise level each is an affine function of the score, q = a x + b s:
+
+    score       s                                          a = 0         b = 1
+    noise       E[z | x] = -σ s                            a = 0         b = -σ
+    data        E[x₀ | x] = (x + σ² s)/α                   a = 1/α       b = σ²/α
+    v           E[α z - σ x₀ | x]                          a = -σ/α      b = -σ (α² + σ²)/α
+    F           (E[x₀ | x] - c_skip x/α)/c_out             a = ς²/((ς² + σ_d²) α c_out),   b = σ²/(α c_out)
+    velocity    dx/dt of the probability flow              a = f         b = -½ g²
+
+with EDM's c_skip = σ_d²/(ς² + σ_d²) and c_out = ς σ_d/√(ς² + σ_d²) of ς = σ/α. So any of them turns into any other
+where b is not zero: q' = a' x + (b'/b)(q - a x).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from refscore.arrays import beside, constant, namespace, per_sample
+from refscore.checks import check_answer, check_number, check_positive, settle
+from refscore.protocols import SDE, Array, Time
+
+Affine = tuple[Time, Time]  # a and b
+
+
+def _edm(sde: SDE, t: Time, data_std: float) -> Affine:
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    total = (sigma / alpha) ** 2 + data_std**2
+    c_out = sigma / alpha * data_std / namespace(t).sqrt(total)
+    return (sigma / alpha) ** 2 / (total * alpha * c_out), sigma**2 / (alpha * c_out)
+
+
+def _v(sde: SDE, t: Time, data_std: float) -> Affine:
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    return -sigma / alpha, -sigma * (alpha**2 + sigma**2) / alpha
+
+
+PARAMETRISATIONS: dict[str, Callable[[SDE, Time, float], Affine]] = {
+    "score": lambda sde, t, data_std: (constant(0.0, t), constant(1.0, t)),
+    "noise": lambda sde, t, data_std: (constant(0.0, t), -sde.sigma(t)),
+    "data": lambda sde, t, data_std: (1 / sde.alpha(t), sde.sigma(t) ** 2 / sde.alpha(t)),
+    "v": _v,
+    "F": _edm,
+    "velocity": lambda sde, t, data_std: (sde.f(t), -0.5 * sde.g(t) ** 2),
+}
+
+
+def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
+    """a and b of q = a x + b s, for t a float or an array                                      Eqs. (12.2), (12.3).
+
+    Raises
+    ------
+    ValueError
+        For a name that is not in `PARAMETRISATIONS`.
+    """
+    if name not in PARAMETRISATIONS:
+        raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
+    return PARAMETRISATIONS[name](sde, t, check_number("data_std", data_std))
+
+
+def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, data_std: float = 1.0) -> Array:
+    """q (B, ...), the `source` at x (B, ...) and t -> the `target` there                              Eq. (12.4).
+
+    Raises
+    ------
+    ValueError
+        For unknown names; for a t where the source does not tell the score (σ = 0, or g = 0 for the velocity), which
+        in an array is looked for, so a GPU waits.
+    """
+    check_positive(data_std=data_std)
+    t = beside(t, x)
+    check_answer(f"the {source}", q, x)
+    if "F" in (source, target) and _any(t == 0):
+        raise ValueError(f"at t = {t} there is no noise, and F is not defined")
+    (a, b), (a2, b2) = (affine(name, sde, t, data_std) for name in (source, target))
+    if _any(b == 0):
+        raise ValueError(f"at t = {t} the {source} does not tell the score: there is no noise")
+    a, b, a2, b2 = (per_sample(c, x) for c in (a, b, a2, b2))
+    return a2 * x + b2 / b * (q - a * x)
+
+
+def _any(found: Any) -> bool:
+    return found if isinstance(found, bool) else bool(array_namespace(found).any(found))
+
+
+def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
+    """The root mean square of what a network that predicts q is trained on, for data of deviation σ_d  Eq. (12.5).
+
+    For "score" it is that of the score itself times √(α² σ_d² + σ²), not that of -z/σ.
+    """
+    xp = namespace(t)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    if name == "data":
+        return constant(data_std, t)
+    if name == "v":
+        return xp.sqrt(alpha**2 + (sigma * data_std) ** 2)
+    if name == "velocity":  # α' x₀ + σ' z
+        f, g = sde.f(t), sde.g(t)
+        return xp.sqrt((f * alpha * data_std) ** 2 + (f * sigma + 0.5 * g**2 / sigma) ** 2)
+    return constant(1.0, t)
+
+
+@dataclass(frozen=True)
+class LossOf:
+    """The weight λ = b² that makes a score loss the plain squared error of q: λ ½ ‖s - s*‖² = ½ ‖q - q*‖²  Eq. (12.6).
+
+    `LossOf("noise")` is λ = σ², `LossOf("data")` σ⁴/α²: the same minimiser at each level, another emphasis.
+
+    Raises
+    ------
+    ValueError
+        At the call, for a name that is not in `PARAMETRISATIONS`.
+    """
+
+    name: str
+    data_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        settle(self)
+        check_positive(data_std=self.data_std)
+        if self.name not in PARAMETRISATIONS:
+            raise ValueError(f"no parametrisation called {self.name!r}; there are {', '.join(PARAMETRISATIONS)}")
+
+    def __call__(self, sde: SDE, t: Time) -> Time:
+        """b(t)²."""
+        return affine(self.name, sde, t, self.data_std)[1] ** 2

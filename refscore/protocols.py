@@ -1,0 +1,137 @@
+"""What the nouns promise each other: arrays, times, randomness, scores, SDEs, steps, models, objectives."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+Array: TypeAlias = Any
+Time: TypeAlias = Any  # a Python float, or an array of shape (1,) or (B,)
+Params: TypeAlias = Mapping[str, Array]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+
+class Rng(Protocol):
+    """numpy.random.Generator, cupy.random.Generator, or a stand-in that replays recorded noise."""
+
+    def standard_normal(self, size: Any = None, dtype: Any = ...) -> Array:
+        """N(0, 1) numbers."""
+
+    def random(self, size: Any = None, dtype: Any = ...) -> Array:
+        """Uniform numbers in [0, 1)."""
+
+    def integers(self, low: int, high: int, size: Any = None) -> Array:
+        """Uniform integers in [low, high)."""
+
+
+class Score(Protocol):
+    """∇ₓ log p_t(x), whoever wrote it: a network, a mixture, a lambda."""
+
+    def __call__(self, x: Array, t: Array) -> Array:
+        """x (B, ...) and t (B,), or (1,) when all samples share one time -> (B, ...)."""
+
+
+class Process(Protocol):
+    """dx = drift(x, t) dt + noise(x, t) dw, in either direction of time."""
+
+    def drift(self, x: Array, t: float) -> Array:
+        """x (B, ...) -> (B, ...)."""
+
+    def noise(self, x: Array, t: float) -> Any:
+        """A float, or an array that broadcasts against x."""
+
+
+class Kernel(Protocol):
+    """A random map that leaves p_t alone, or nearly so: Langevin, a corrector."""
+
+    def __call__(self, x: Array, t: float, rng: Rng) -> Array:
+        """x (B, ...) at time t -> x (B, ...) at the same time."""
+
+
+class Step(Protocol):
+    """One step of a sampler, from time t to time s."""
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: Any = None) -> tuple[Array, Any]:
+        """x (B, ...) at t -> x (B, ...) at s, and what the method must remember."""
+
+
+class SDE(Protocol):
+    """A linear SDE dx = f(t) x dt + g(t) dw on [0, 1], data at 0, noise at 1; see `refscore.noise.sde`."""
+
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the noise that sampling starts from."""
+
+    def f(self, t: Time) -> Time:
+        """Drift rate."""
+
+    def g(self, t: Time) -> Time:
+        """Diffusion coefficient."""
+
+    def alpha(self, t: Time) -> Time:
+        """Signal scale α(t), with α(0) = 1."""
+
+    def sigma(self, t: Time) -> Time:
+        """Noise scale σ(t), with σ(0) = 0."""
+
+    def time(self, sigma: Time) -> Time:
+        """The t at which σ(t) = sigma."""
+
+    def time_at_log_ratio(self, ratio: Time) -> Time:
+        """The t at which log σ(t)/α(t) = ratio."""
+
+
+class ScoreWithJvp(Protocol):
+    """A score that can be differentiated: `ExactScore`, or what `model.bind(theta)` gives."""
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        """x (B, ...) -> s (B, ...)."""
+
+    def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
+        """v (K, B, ...) -> s (B, ...) and ∇s v (K, B, ...)."""
+
+
+class Model(Protocol):
+    """What an objective asks of a score model: its SDE, its layout, and the passes of a layer.
+
+    `Implicit` and `Sliced` ask for `jvp` and `jvp_backward` as well (see `refscore.nn.layer`).
+    """
+
+    @property
+    def sde(self) -> SDE:
+        """The SDE whose marginal scores it learns."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Layout of the flat vector θ."""
+
+    def init(self, rng: Rng, dtype: Any = ...) -> Array:
+        """A first θ."""
+
+    def forward(self, params: Any, x: Array, t: Time) -> tuple[Array, Any]:
+        """x, t -> score and cache."""
+
+    def backward(self, params: Any, cache: Any, dy: Array) -> tuple[Any, Any]:
+        """Adjoint of the score -> (dx,), gradients."""
+
+
+class Objective(Protocol):
+    """What `fit` asks of an objective."""
+
+    def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
+        """Loss (0-d) and gradient, of the shape of theta."""
+
+
+Rate = float | Callable[[int], float]
+
+
+class Optimizer(Protocol):
+    """What `fit` asks of an optimiser."""
+
+    @property
+    def rate(self) -> Rate:
+        """Learning rate, or a schedule: step (1, 2, ...) -> learning rate."""
+
+    def init(self, theta: Array) -> Any:
+        """The state before the first step."""
+
+    def update(self, grad: Array, state: Any, theta: Array) -> tuple[Array, Any]:
+        """One step."""

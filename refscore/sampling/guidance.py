@@ -1,0 +1,93 @@
+"""Conditional sampling without a conditional model: guidance, and inpainting by replacement. Chapter 13.
+
+What they sample instead of the conditional law is known, and measured, on mixtures (`refscore.laws.posterior`).
+"""
+
+import math
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace, is_array_api_obj
+
+from refscore.checks import check_answer, check_floating, settle
+from refscore.protocols import SDE, Array, Rng, Score, Step, Time
+
+
+@dataclass(frozen=True)
+class Guided:
+    """s + w (s_y - s): classifier guidance, and classifier-free guidance                          Eq. (13.7).
+
+    s_y - s is the gradient of log p_t(y | x): from a classifier of noisy x (Dhariwal and Nichol 2021), or from two
+    scores (Ho and Salimans 2022, whose w is ours less 1). w = 1 is the conditional score, w = 0 the unconditional. For
+    any other w it is the score of p_t(x) p_t(y | x)^w at each t, but these are not the marginals of noise added
+    to p(x) p(y | x)^w, nor to any other law: the flow and the reverse SDE then end in different laws, Eq. (13.10).
+    """
+
+    unconditional: Score
+    conditional: Score
+    weight: float
+
+    def __post_init__(self) -> None:
+        settle(self)
+
+    def __call__(self, x: Array, t: Time) -> Array:
+        """x (B, ...) -> (B, ...)."""
+        s = check_answer("the unconditional score", self.unconditional(x, t), x)
+        s_y = check_answer("the conditional score", self.conditional(x, t), x)
+        return s + self.weight * (s_y - s)
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Inpainting by replacement (Song et al. 2021): after each step known coordinates are noised data  Eq. (13.12).
+
+    Noised afresh. The unknown ones are moved by the unconditional score, which sees that noise, and not by the
+    conditional one: their law is another, however many steps there are; Eqs. (13.13), (13.14) say which. With moves > 1
+    each step is taken, undone by forward noise, and taken again (Lugmayr et al. 2022): that comes nearer.
+
+    Parameters
+    ----------
+    step : Step
+    sde : SDE
+    known : Array (B, ...) or broadcastable
+        Clean values; only those under the mask count.
+    mask : Array
+        1 (or True) where known, 0 (or False) where not, broadcastable to x.
+    moves : int
+        How often each step is taken; an evaluation of the score each time.
+
+    Raises
+    ------
+    ValueError
+        Unless moves is an integer >= 1 and the mask 0 or 1; at the call, where known does not broadcast to x.
+    """
+
+    step: Step
+    sde: SDE
+    known: Array
+    mask: Array
+    moves: int = 1
+
+    def __post_init__(self) -> None:
+        settle(self, moves=1)
+        check_floating("known", self.known)
+        xp = array_namespace(self.known)
+        if not is_array_api_obj(self.mask) or array_namespace(self.mask) is not xp:
+            raise TypeError(f"mask must be an array of {xp.__name__}, as known is; got {type(self.mask).__name__}")
+        object.__setattr__(self, "mask", xp.astype(self.mask, self.known.dtype))
+        if not bool(xp.all((self.mask == 0) | (self.mask == 1))):
+            raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
+
+    def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
+        """x (B, ...) at t -> x (B, ...) at s."""
+        alpha, sigma = float(self.sde.alpha(s)), float(self.sde.sigma(s))
+        a = float(self.sde.alpha(t)) / alpha
+        back = math.sqrt(max(float(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0))
+        for move in range(self.moves):
+            if move:
+                x = a * x + back * rng.standard_normal(x.shape, dtype=x.dtype)
+            x, found = self.step(x, t, s, rng, memory)
+            noised = alpha * self.known + sigma * rng.standard_normal(x.shape, dtype=x.dtype)
+            if noised.shape != x.shape:
+                raise ValueError(f"known {tuple(self.known.shape)} does not broadcast to x {tuple(x.shape)}")
+            x = array_namespace(x).where(self.mask == 1, noised, x)  # not a product: the unknown may be NaN in `known`
+        return x, found

@@ -1,0 +1,175 @@
+"""The one sampling loop, and the watchman who stands beside it.
+
+A loop that yields can be watched: progress bars, plots, early stopping, trajectories and checks
+live outside of it.
+"""
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from refscore.checks import check_answer, check_count, check_data, check_time, is_number
+from refscore.protocols import Array, Rng, Step
+
+
+class NotFiniteError(ArithmeticError):
+    """A sample became NaN or infinite; the message names step, time and rows."""
+
+
+class NotFiniteWarning(UserWarning):
+    """Samples are NaN or infinite at the end of a simulation that nobody watched."""
+
+
+class RunawayError(ArithmeticError):
+    """A sample left the region that the caller called sane; the message names step, time and rows."""
+
+
+def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
+    """Yield x after each step along a grid of times: the one sampling loop.
+
+    Parameters
+    ----------
+    step : callable (x, t, s, rng, memory) -> (x, memory)
+        What to do between two times. What a method must remember it hands back.
+    x : Array, shape (B, ...)
+        Samples at times[0], usually drawn from the prior.
+    times : sequence of N + 1 floats in [0, 1]
+        Strictly monotone. A step is given Python floats: it may branch on them, and none waits for the GPU.
+    rng : Rng
+        numpy.random.Generator, its CuPy twin, or anything with their methods.
+
+    Raises
+    ------
+    ValueError
+        At the call, before the first step, if `times` repeats, turns round or leaves [0, 1], or
+        if x is empty or not finite; at a step that changes the shape of x.
+    TypeError
+        If x is not a float32 or float64 array, or `times` are not numbers.
+
+    Warns
+    -----
+    NotFiniteWarning
+        If the last state is not finite; `watch` finds the step where that began.
+    """
+    check_data("x", x)
+    if not all(is_number(t) for t in times):
+        raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")
+    times = [check_time(_rounded(t)) for t in times]
+    steps = [s - t for t, s in pairwise(times)]
+    if not steps or not (all(h < 0 for h in steps) or all(h > 0 for h in steps)):
+        raise ValueError(f"times must be strictly monotone, at least two of them; got {list(times)[:5]}")
+    return _walk(step, x, times, rng)
+
+
+def _walk(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
+    memory = None
+    for t, s in pairwise(times):
+        moved, memory = step(x, t, s, rng, memory)
+        x = check_answer("a step", moved, x)
+        if s == times[-1]:
+            _warn(x)
+        yield x
+
+
+def _rounded(t: float) -> float:
+    """A grid computed in double precision may end one rounding above 1."""
+    return 1.0 if 1 < t <= 1 + 2**-52 else t
+
+
+def _warn(x: Array) -> None:
+    count, first = _rows(~_finite(x))
+    if count:
+        warnings.warn(
+            f"{count} of {x.shape[0]} rows are not finite after the last step, the first: {first}; "
+            "watch(simulate(...), times) stops where that begins",
+            NotFiniteWarning,
+            stacklevel=3,
+        )
+
+
+def watch(
+    states: Iterable[Array], times: Sequence[float], every: int = 1, largest: float = math.inf
+) -> Iterator[Array]:
+    """Pass the states of `simulate` on, looking every few steps whether they are finite, and no larger than `largest`.
+
+    Looking makes a GPU wait, hence the choice of `every`.
+
+    Parameters
+    ----------
+    states : iterable of Array (B, ...)
+        `simulate(step, x, times, rng)`, or part of it.
+    times : sequence of floats
+        The same grid, to name the time.
+    every : int
+        Look at every `every`-th state, and at the last.
+    largest : float
+        |x| beyond which a chain is said to have diverged; 1e8 times the scale of the data is a good choice. A chain
+        whose step is too large grows by the same factor at each, and would reach infinity later.
+
+    Raises
+    ------
+    NotFiniteError
+        Names the step, its time, and the rows that are not finite.
+    RunawayError
+        The same, for rows beyond `largest`.
+    """
+    every = check_count("every", every)
+    if not largest > 0:
+        raise ValueError(f"largest must be positive, got {largest}")
+    return _watched(states, times, every, largest)
+
+
+def _watched(states: Iterable[Array], times: Sequence[float], every: int, largest: float) -> Iterator[Array]:
+    for n, x in enumerate(states, start=1):
+        if n % every == 0 or n == len(times) - 1:
+            _look(x, f"step {n} (t = {times[n]:.6g})", largest)
+        yield x
+
+
+def _look(x: Array, where: str, largest: float) -> None:
+    _refuse(~_finite(x), NotFiniteError, where, "not finite")
+    if largest < math.inf:
+        xp = array_namespace(x)
+        what = f"beyond {largest:.3g} (a chain whose step is too large diverges)"
+        _refuse(xp.any(xp.reshape(xp.abs(x) > largest, (x.shape[0], -1)), axis=1), RunawayError, where, what)
+
+
+def _refuse(bad: Array, error: type[ArithmeticError], where: str, what: str) -> None:
+    count, first = _rows(bad)
+    if count:
+        raise error(f"{where}: {count} of {bad.shape[0]} rows are {what}, the first: {first}")
+
+
+def _finite(x: Array) -> Array:
+    """(B, ...) -> (B,): which rows are finite."""
+    xp = array_namespace(x)
+    return xp.all(xp.reshape(xp.isfinite(x), (x.shape[0], -1)), axis=1)
+
+
+def _rows(bad: Array) -> tuple[int, list[int]]:
+    """How many rows are bad, and the first five of them."""
+    (index,) = array_namespace(bad).nonzero(bad)
+    return index.shape[0], [int(index[i]) for i in range(min(5, index.shape[0]))]
+
+
+def last(states: Iterable[Array]) -> Array:
+    """The last state of a simulation, when the way there is of no interest."""
+    final = deque(states, maxlen=1)
+    if not final:
+        raise ValueError("the simulation yielded nothing")
+    return final[0]
+
+
+class NoNoise:
+    """The rng of a deterministic sampler: asking it for anything is an error."""
+
+    def __getattr__(self, name: str) -> None:
+        raise AttributeError(f"this simulation is deterministic, and something asked for noise ({name})")
+
+
+NO_NOISE: Any = NoNoise()

@@ -1,0 +1,247 @@
+"""Training: one loop, `fit`, that yields after every step."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace, device
+
+from refscore.checks import check_count, check_data, check_floating, check_number, check_same
+from refscore.matching.times import FixedTime
+from refscore.protocols import Array, Model, Objective, Optimizer, Rng
+from refscore.training.optim import EMA, EMAState, clip
+
+
+class DivergenceError(ArithmeticError):
+    """The loss is not finite, or a million times what it was at the start.
+
+    The message names step, learning rate and gradient norm; `last_good` is the state whose parameters gave
+    a sound loss at the last check that passed (None if none did).
+    """
+
+    def __init__(self, message: str, last_good: "TrainingState | None") -> None:
+        super().__init__(message)
+        self.last_good = last_good
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """All there is to know after a step; hand it back to `fit` as `start` to go on.
+
+    step counts from 1; theta (P,); loss and grad_norm are 0-d arrays of this step's batch (converting
+    them to floats makes a GPU wait); average is the EMA's state, if there is one.
+    """
+
+    step: int
+    theta: Array
+    loss: Array
+    grad_norm: Array
+    first_loss: Array
+    optimizer_state: Any
+    average: EMAState | None
+
+
+def fit(
+    model: Model,
+    objective: Objective,
+    data: Any,
+    optimizer: Optimizer,
+    rng: Rng,
+    *,
+    steps: int,
+    batch: int = 256,
+    ema: EMA | None = None,
+    max_norm: float = math.inf,
+    start: Array | TrainingState | None = None,
+    check_every: int = 100,
+) -> Iterator[TrainingState]:
+    """Train, yielding a state after every step.
+
+    Parameters
+    ----------
+    model : Model
+        E.g. a `ScoreModel`.
+    objective : callable (model, theta, x0, rng) -> (loss, gradient)
+    data : Array (N, ...), or anything with sample(rng, n) -> (n, ...)
+        Fresh samples, or rows of the array, drawn with replacement. float32 or float64; the
+        parameters take its dtype.
+    optimizer : Adam, SGD, ...
+    rng : Rng
+        All randomness: initial parameters, batches, noise. Same seed, same machine: same bits.
+    steps : int
+        Steps to take now.
+    batch : int
+    ema : EMA, optional
+        Averages the parameters; read it with `ema.mean(state.average)`.
+    max_norm : float
+        Gradients longer than this are shortened to it.
+    start : Array or TrainingState, optional
+        Parameters to start from, or the state to go on from.
+    check_every : int
+        Look every so many steps, and at the last, whether training has diverged.
+
+    Yields
+    ------
+    TrainingState
+
+    Raises
+    ------
+    ValueError, TypeError
+        At the call, for arguments that cannot work.
+    DivergenceError
+        While training; names step, learning rate and gradient norm.
+    """
+    steps, batch = check_count("steps", steps), check_count("batch", batch)
+    check_every, max_norm = check_count("check_every", check_every), check_number("max_norm", max_norm)
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    _check_parts(model, objective, optimizer, rng, ema)
+    if hasattr(data, "to_numpy"):
+        raise TypeError(f"data is a {type(data).__name__}: give its numbers, data.to_numpy(dtype='float32')")
+    endless = hasattr(data, "sample")
+    if not endless:
+        check_data("data", data)
+    if isinstance(start, TrainingState):
+        # Nothing is drawn here: to go on from a state must do as the uninterrupted run does.
+        if (start.average is None) != (ema is None):
+            raise ValueError("give the same ema (or none) as when the state was made")
+        wanted, got = type(optimizer.init(start.theta)), type(start.optimizer_state)
+        if wanted is not got:
+            raise TypeError(
+                f"start was made with another optimizer: {type(optimizer).__name__} keeps {wanted.__name__}, "
+                f"start has {got.__name__}"
+            )
+        _check_theta(start.theta, model, start.theta if endless else data)
+    else:
+        example = data.sample(rng, 1) if endless else data
+        check_data("data", example)
+        theta = model.init(rng, example.dtype) if start is None else start
+        _check_theta(theta, model, example)
+        start = _begin(theta, optimizer, ema)
+        if not endless:
+            _check_spread(model, data)
+    if callable(optimizer.rate):
+        optimizer.rate(start.step + steps)  # a schedule that ends too early says so now
+    return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)
+
+
+def _check_parts(model: Any, objective: Any, optimizer: Any, rng: Any, ema: Any) -> None:
+    """Refuse what cannot be what it is given as, by name."""
+    for name, part, methods, like in (
+        ("model", model, ("forward", "backward", "sde", "shapes"), "a ScoreModel(body, sde) or EnergyModel(body, sde)"),
+        ("optimizer", optimizer, ("init", "update", "rate"), "Adam(rate) or SGD(rate)"),
+        ("rng", rng, ("standard_normal", "random", "integers"), "numpy.random.default_rng(seed) or its CuPy twin"),
+        ("ema", ema, ("init", "update", "mean"), "EMA(decay)"),
+    ):
+        if name == "ema" and part is None:
+            continue
+        if isinstance(part, type) or not all(hasattr(part, method) for method in methods):
+            raise TypeError(f"{name} must be something like {like}, got {part!r}")
+    if isinstance(objective, type) or not callable(objective):
+        raise TypeError(f"objective must be something like Denoising(), got {objective!r}")
+
+
+def _check_theta(theta: Array, model: Model, data: Array) -> None:
+    check_floating("theta", theta, ndim=1)
+    size = sum(math.prod(shape) for shape in model.shapes.values())
+    if theta.shape != (size,):
+        raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
+    check_same(theta, data=data)
+
+
+def _begin(theta: Array, optimizer: Optimizer, ema: EMA | None) -> TrainingState:
+    nan = array_namespace(theta).full((), math.nan, dtype=theta.dtype, device=device(theta))
+    average = None if ema is None else ema.init(theta)
+    return TrainingState(0, theta, nan, nan, nan, optimizer.init(theta), average)
+
+
+def _walk(
+    model: Model, objective: Objective, data: Any, optimizer: Optimizer, rng: Rng, state: TrainingState,
+    steps: int, batch: int, ema: EMA | None, max_norm: float, check_every: int,
+) -> Iterator[TrainingState]:  # fmt: skip
+    last_good, end = None, state.step + steps
+    while state.step < end:
+        x0 = _batch(data, rng, batch)
+        before = state
+        state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
+        if state.step % check_every == 0 or state.step == end:
+            _check(state, objective, optimizer, x0, last_good)
+            if last_good is None and hasattr(data, "sample"):
+                _check_spread(model, x0)
+            last_good = before  # whose parameters have just been seen to give a sound loss
+        yield state
+
+
+def _batch(data: Any, rng: Rng, n: int) -> Array:
+    if hasattr(data, "sample"):
+        x0 = data.sample(rng, n)
+        if getattr(x0, "shape", ())[:1] != (n,):
+            got = tuple(x0.shape) if hasattr(x0, "shape") else type(x0).__name__
+            raise ValueError(f"data.sample(rng, {n}) must answer with an array ({n}, ...), got {got}")
+        return x0
+    return array_namespace(data).take(data, rng.integers(0, data.shape[0], size=(n,)), axis=0)
+
+
+def _step(
+    model: Model, objective: Objective, x0: Array, optimizer: Optimizer, rng: Rng,
+    state: TrainingState, ema: EMA | None, max_norm: float,
+) -> TrainingState:  # fmt: skip
+    """One step of training; nothing in it waits for a device."""
+    loss, grad = objective(model, state.theta, x0, rng)
+    if loss.shape != () or grad.shape != state.theta.shape:
+        raise ValueError(
+            f"the objective must answer with a loss () and a gradient {tuple(state.theta.shape)}; got shapes "
+            f"{tuple(loss.shape)} and {tuple(grad.shape)}"
+        )
+    grad, norm = clip(grad, max_norm)
+    theta, optimizer_state = optimizer.update(grad, state.optimizer_state, state.theta)
+    average = ema.update(state.average, theta) if ema is not None and state.average is not None else None
+    first = loss if state.step == 0 else state.first_loss
+    return TrainingState(state.step + 1, theta, loss, norm, first, optimizer_state, average)
+
+
+def _check(
+    state: TrainingState, objective: Objective, optimizer: Optimizer, x0: Array, last_good: TrainingState | None
+) -> None:
+    loss, norm, first = float(state.loss), float(state.grad_norm), float(state.first_loss)
+    if math.isfinite(loss) and math.isfinite(norm) and abs(loss) <= 1e6 * max(abs(first), 1e-30):
+        return
+    rate = optimizer.rate(state.step) if callable(optimizer.rate) else optimizer.rate
+    raise DivergenceError(
+        f"training diverged by step {state.step}: loss {loss:.4g} (at the start {first:.4g}), gradient norm "
+        f"{norm:.4g}, learning rate {rate:.4g}; {_advice(objective, loss, first, x0)}",
+        last_good,
+    )
+
+
+def _advice(objective: Any, loss: float, first: float, x0: Array) -> str:
+    xp = array_namespace(x0)
+    if not bool(xp.all(xp.isfinite(x0))):
+        return "the data hold numbers that are not finite"
+    if not math.isfinite(first):
+        return "look at the data, the times of the objective and what the model predicts, not at the rate"
+    advice = "lower the rate or set max_norm"
+    if loss < 0 or getattr(objective, "times", None) == FixedTime(0.0):
+        return (
+            "where data repeat, or lie on a line or a surface, a loss without noise has no floor: then take "
+            f"times=FixedTime(sde.time(σ)); else {advice}"
+        )
+    return advice
+
+
+class SpreadWarning(UserWarning):
+    """The data are far from as wide as the model was told."""
+
+
+def _check_spread(model: Any, x0: Array) -> None:
+    """Warn where data_std is more than three times off: the network then sees inputs that are not of unit size."""
+    told = getattr(model, "data_std", None)
+    spread = float(array_namespace(x0).mean(x0 * x0)) ** 0.5
+    if told is not None and not told / 3 <= spread <= 3 * told:
+        warnings.warn(
+            f"the data have deviation {spread:.3g} about 0, the model was made for data_std={told:.3g}: give it theirs",
+            SpreadWarning,
+            stacklevel=3,
+        )
