@@ -10,15 +10,10 @@ from array_api_compat import array_namespace, device
 
 from refscore.protocols import SDE, Array, Time
 
-# ------------------------------------------------------------------ arrays that fit each other
-
 
 def is_number(t: Time) -> bool:
     """True for a number of Python's or NumPy's own, False for an array."""
     return isinstance(t, Real)
-
-
-# ------------------------------------------------------------------ checks at the doors
 
 
 def check_floating(name: str, x: Array, ndim: int | None = None) -> None:

@@ -83,7 +83,7 @@ EXAMPLES: dict[str, Any] = {
     "FixedSteps": FixedSteps(VP(), 9),
     "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
     "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
-    "Guided": Guided(score, score, 2.0), "LossOf": LossOf("noise"), "Scales": MODEL, "ScoreModel": MODEL,
+    "Guided": Guided(score, score, 2.0), "LossOf": LossOf("noise"), "Preconditioning": MODEL, "ScoreModel": MODEL,
     "EnergyModel": refscore.EnergyModel(MLP((2, 1)), VP()), "Replace": Replace(DDIM(VP(), score), VP(), X, X * 0, 2),
 }  # fmt: skip
 RESULTS = {  # what functions answer with, or the edges print

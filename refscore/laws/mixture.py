@@ -164,7 +164,7 @@ class GaussianMixture:
     def log_prob(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Log density in nats, x (B, D) -> (B,)."""
         xp = array_namespace(x)
-        view = self._look(x, alpha, sigma)
+        view = self._per_component(x, alpha, sigma)
         top = xp.max(real(view.log_joint), axis=0)
         log_p = top + xp.log(long_sum(xp.exp(view.log_joint - top), axis=0))
         # Undo the shrinking of far samples: there, log p is a square and nothing else counts.
@@ -177,12 +177,12 @@ class GaussianMixture:
 
     def score(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """∇ₓ log p = Σ_k r_k(x) g_k(x), g_k = -S_k⁻¹ (x - α m_k), x (B, D) -> (B, D)     Eq. (1.10)."""
-        g, r, _ = self._pull(x, alpha, sigma)
-        return turned(long_sum(self._out(r[:, None, :] * g), axis=0))
+        g, r, _ = self._component_scores(x, alpha, sigma)
+        return transposed(long_sum(self._from_axes(r[:, None, :] * g), axis=0))
 
     def responsibilities(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Posterior probability r_k of each component, x (B, D) -> (B, K)."""
-        return array_namespace(x).matrix_transpose(_softmax(self._look(x, alpha, sigma).log_joint))
+        return array_namespace(x).matrix_transpose(_softmax(self._per_component(x, alpha, sigma).log_joint))
 
     def score_jvp(self, x: Array, v: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """Derivative of the score along v, v (B, D) or a stack (N, B, D) -> the same shape.
@@ -190,17 +190,17 @@ class GaussianMixture:
         J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
         """
         xp = array_namespace(x)
-        g, r, variances = self._pull(x, alpha, sigma)
-        away, r = _apart(self._out(g), r), r[:, None, :]
+        g, r, variances = self._component_scores(x, alpha, sigma)
+        away, r = _deviations(self._from_axes(g), r), r[:, None, :]
         v = xp.expand_dims(xp.matrix_transpose(v), axis=-3)  # (..., 1, D, B)
         along = long_sum((r * away) * v, axis=-2)[..., None, :]  # r first: where it is 0, |g_k - s|² may overflow
-        terms = away * along - self._out(r * self._in(v) / variances)
+        terms = away * along - self._from_axes(r * self._to_axes(v) / variances)
         return xp.matrix_transpose(long_sum(terms, axis=-3))
 
     def divergence(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
         """div s = ∆ log p = Σ_k r_k (|g_k - s|² - tr S_k⁻¹), x (B, D) -> (B,)           Eq. (1.12)."""
-        g, r, variances = self._pull(x, alpha, sigma)
-        away = _apart(self._out(g), r)
+        g, r, variances = self._component_scores(x, alpha, sigma)
+        away = _deviations(self._from_axes(g), r)
         spread = long_sum((r[:, None, :] * away) * away, axis=1)
         trace = long_sum(1 / variances, axis=1) * (self.dim // variances.shape[1])
         return long_sum(spread - r * trace, axis=0)
@@ -217,7 +217,7 @@ class GaussianMixture:
         """Cov[x₀ | α x₀ + σ z = x]: within components plus between their means, (B, D) -> (B, D, D)."""
         xp = array_namespace(x)
         means, r, within = self._posteriors(x, alpha, sigma)
-        between = _apart(means, r)
+        between = _deviations(means, r)
         # Everything once more with samples first: (B, K, D).
         between, r = xp.permute_dims(between, (2, 0, 1)), xp.matrix_transpose(r)[:, :, None]
         cov = xp.matmul(xp.matrix_transpose(r * between), between)
@@ -232,7 +232,7 @@ class GaussianMixture:
     def posterior_variance(self, x: Array, alpha: Time, sigma: Time) -> Array:
         """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
         means, r, within = self._posteriors(x, alpha, sigma)
-        between = _apart(means, r)
+        between = _deviations(means, r)
         trace = long_sum(within, axis=1) * (self.dim // within.shape[1])
         return long_sum(r * trace + long_sum((r[:, None, :] * between) * between, axis=1), axis=0)
 
@@ -246,16 +246,16 @@ class GaussianMixture:
             u = u + xp.astype(rng.random((n,), dtype=self.means.dtype) * (ONE * 2.0**-24), xp.int64)
         return u
 
-    def _in(self, y: Array) -> Array:
+    def _to_axes(self, y: Array) -> Array:
         """Vectors (..., 1 or K, D, B) in every component's own axes."""
         xp = array_namespace(y)
         return y if self._axes is None else xp.matmul(xp.matrix_transpose(self._axes), y)
 
-    def _out(self, y: Array) -> Array:
+    def _from_axes(self, y: Array) -> Array:
         """Back from the components' axes, (..., K, D, B)."""
         return y if self._axes is None else array_namespace(y).matmul(self._axes, y)
 
-    def _look(self, x: Array, alpha: Time, sigma: Time) -> "_View":
+    def _per_component(self, x: Array, alpha: Time, sigma: Time) -> "_PerComponent":
         """How every component sees x (B, D).
 
         Squares overflow long before x does. A sample so far that its square would (|x|/sd > 1e150
@@ -264,8 +264,8 @@ class GaussianMixture:
         """
         xp = array_namespace(x)
         alpha, sigma = self._level(x, alpha, sigma)
-        x = turned(x)
-        y = self._in(xp.expand_dims(x, axis=0) - alpha * self.means[..., None])
+        x = transposed(x)
+        y = self._to_axes(xp.expand_dims(x, axis=0) - alpha * self.means[..., None])
         variances = alpha**2 * self.variances[..., None] + sigma**2
         sd = xp.sqrt(variances)
         size = xp.max(xp.abs(real(x)), axis=0)
@@ -274,12 +274,12 @@ class GaussianMixture:
         z = y / (shrink * sd)
         log_sd = long_sum(xp.log(sd), axis=1) * (self.dim // sd.shape[1])
         log_joint = self.log_weights[:, None] - log_sd - 0.5 * long_sum(z * z, axis=1)
-        return _View(y, variances, log_joint, size, shrink)
+        return _PerComponent(y, variances, log_joint, size, shrink)
 
-    def _pull(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
+    def _component_scores(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
         """g_k (K, D, B) in the components' axes, r_k (K, B), and the variances."""
         xp = array_namespace(x)
-        view = self._look(x, alpha, sigma)
+        view = self._per_component(x, alpha, sigma)
         # Saturate instead of overflowing, where |x| / variance leaves the number range.
         least = xp.minimum(xp.min(real(view.variances), axis=(0, 1)), 1.0)
         room = xp.finfo(view.size.dtype).max / (8 * self.dim) * least
@@ -289,8 +289,8 @@ class GaussianMixture:
     def _posteriors(self, x: Array, alpha: Time, sigma: Time) -> tuple[Array, Array, Array]:
         """Means of x₀ given x and k (K, D, B), r_k (K, B), variances of x₀ given x and k in k's axes."""
         alpha, sigma = self._level(x, alpha, sigma)
-        view, lam = self._look(x, alpha, sigma), self.variances[..., None]
-        means = self.means[..., None] + self._out(alpha * lam / view.variances * view.y)
+        view, lam = self._per_component(x, alpha, sigma), self.variances[..., None]
+        means = self.means[..., None] + self._from_axes(alpha * lam / view.variances * view.y)
         return means, _softmax(view.log_joint), lam * sigma**2 / view.variances
 
     def _level(self, x: Array, alpha: Time, sigma: Time) -> tuple[Time, Time]:
@@ -302,7 +302,7 @@ class GaussianMixture:
         return one_each("alpha", alpha, x), one_each("sigma", sigma, x)
 
 
-class _View(NamedTuple):
+class _PerComponent(NamedTuple):
     """A sample as the components see it; K components, D coordinates, B samples."""
 
     y: Array  # (K, D, B) offsets from the means, in the components' own axes
@@ -312,7 +312,7 @@ class _View(NamedTuple):
     shrink: Array  # (B,) what x was divided by before it was squared
 
 
-def turned(x: Array) -> Array:
+def transposed(x: Array) -> Array:
     """The transpose, copied: a transposed view would make every later operation walk in short strides."""
     xp = array_namespace(x)
     return xp.reshape(xp.reshape(xp.matrix_transpose(x), (-1,)), x.shape[::-1])
@@ -325,7 +325,7 @@ def _softmax(log_joint: Array) -> Array:
     return e / long_sum(e, axis=0)
 
 
-def _apart(a: Array, r: Array) -> Array:
+def _deviations(a: Array, r: Array) -> Array:
     """a_k - Σ_j r_j a_j, for a (K, D, B) in common coordinates and r (K, B).
 
     Measured from the likeliest component, so that the difference is exactly 0 where that one has all, or where
@@ -369,7 +369,7 @@ def _decompose(C: Array) -> tuple[Array, Array | None, bool]:
         if float(xp.min(C)) < 0:
             raise ValueError(f"covariances must not be negative, the smallest variance is {float(xp.min(C))}")
         return (C if C.ndim == 2 else C[:, None]), None, float(xp.min(C)) == 0
-    size, skew = xp.max(xp.abs(C), axis=(1, 2)), _skew(C)
+    size, skew = xp.max(xp.abs(C), axis=(1, 2)), _asymmetry(C)
     if bool(xp.any(skew > 0)):
         k = int(xp.argmax(skew))
         raise ValueError(f"covariances[{k}] is not symmetric: it differs from its transpose by {float(skew[k])}")
@@ -382,7 +382,7 @@ def _decompose(C: Array) -> tuple[Array, Array | None, bool]:
     return xp.maximum(lam, 0.0), axes, bool(xp.any(low <= slack * high))
 
 
-def _skew(C: Array) -> Array:
+def _asymmetry(C: Array) -> Array:
     """How far matrices (..., D, D) are from their transposes, (...); 0 where that may be rounding."""
     xp = array_namespace(C)
     u = float(xp.finfo(C.dtype).eps)
@@ -399,7 +399,7 @@ def _may_be_shared(C: Array) -> bool:
     if C.ndim != 2 or C.shape[0] != C.shape[1]:
         return False
     xp = array_namespace(C)
-    if bool(_skew(C) > 0) or bool(xp.min(C) == xp.max(C)):
+    if bool(_asymmetry(C) > 0) or bool(xp.min(C) == xp.max(C)):
         return False
     slack = 8 * C.shape[0] * xp.finfo(C.dtype).eps  # as in `_decompose`
     return bool(xp.min(xp.linalg.eigvalsh(C)) >= -slack * xp.max(C))

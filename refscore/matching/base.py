@@ -57,7 +57,7 @@ class ScoreMatching(ABC):
         t, factor = self.times.at(sde, u)
         return t, rng.standard_normal(x0.shape, dtype=x0.dtype), factor
 
-    def share(self, sde: SDE, x: Array, t: Array, factor: Any) -> Array:
+    def sample_weights(self, sde: SDE, x: Array, t: Array, factor: Any) -> Array:
         """factor λ(t)/B: what one sample's loss adds to the mean, shaped to multiply x."""
         return per_sample(factor * self.weight(sde, t) / x.shape[0], x)
 

@@ -49,7 +49,7 @@ class Denoising(ScoreMatching):
         """The pure part: x0, z (B, ...), t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         xp, params = array_namespace(x0), views(theta, model.shapes)
         push = z / per_sample(model.sde.sigma(t), x0)  # minus the score of the kernel
-        w = self.share(model.sde, x0, t, factor)
+        w = self.sample_weights(model.sde, x0, t, factor)
         x = noised(model.sde, x0, t, z)
         if not self.control:
             s, cache = model.forward(params, x, t)

@@ -97,7 +97,7 @@ class Explicit(OfSamples):
         """The pure part: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         s, cache = model.forward(views(theta, model.shapes), x, t)
         error = s - ask(self.score, x, t)
-        ds = self.share(model.sde, x, t, factor) * error
+        ds = self.sample_weights(model.sde, x, t, factor) * error
         return pull_back(model, theta, cache, 0.5 * array_namespace(x).sum(ds * error), ds)
 
 
@@ -111,7 +111,7 @@ class Implicit(OfSamples):
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The pure part: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
-        w = self.share(model.sde, x, t, factor)
+        w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, units(x), w, w, reduced=True)
 
 
@@ -140,7 +140,7 @@ class Sliced(OfProbes):
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The pure part: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
         _check_match(v, x)
-        w = self.share(model.sde, x, t, factor)
+        w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, v, w, w / v.shape[0], self.reduced)
 
 
@@ -179,7 +179,7 @@ class FiniteDifference(OfProbes):
         s, cache = model.forward(views(theta, model.shapes), around, repeat(t, 2 * K))
         s = xp.reshape(s, (2, *v.shape))
         mean, slope = 0.5 * (s[0, ...] + s[1, ...]), (s[0, ...] - s[1, ...]) / (2 * self.step)
-        w = self.share(model.sde, x, t, factor) / K
+        w = self.sample_weights(model.sde, x, t, factor) / K
         loss = xp.sum(w * (v * slope + 0.5 * mean * mean))
         half, tilt = 0.5 * w * mean, w * v / (2 * self.step)  # ∂mean/∂s± = ½, ∂slope/∂s± = ±1/2h
         ds = xp.reshape(xp.stack([half + tilt, half - tilt]), around.shape)

@@ -11,8 +11,6 @@ from refscore.noise.grids import BEYOND, check_levels
 from refscore.noise.sde import log_ratio
 from refscore.protocols import SDE, Array
 
-# ------------------------------------------------------------------ laws of the time
-
 
 class TimeLaw(Protocol):
     """A law of t on [0, 1], told by its quantiles."""

@@ -6,8 +6,6 @@ from refscore.arrays import constant
 from refscore.checks import settle
 from refscore.protocols import SDE, Time
 
-# ------------------------------------------------------------------ weights λ(t)
-
 
 def sigma_squared(sde: SDE, t: Time) -> Time:
     """λ = σ²: every level counts alike, ½ E‖z - ẑ‖², Eq. (6.5); up to the ½ the "simple" loss of Ho et al. 2020."""

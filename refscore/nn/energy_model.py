@@ -8,14 +8,14 @@ from array_api_compat import array_namespace
 
 from refscore.arrays import constant, views
 from refscore.nn.layer import Adjoints, Grads, plus, times
-from refscore.nn.score_model import BoundScore, Scales
+from refscore.nn.score_model import BoundScore, Preconditioning
 from refscore.protocols import Array, Params, Time
 
 FACTORS = ("noise", "score", "F")
 
 
 @dataclass(frozen=True)
-class EnergyModel(Scales):
+class EnergyModel(Preconditioning):
     """E(x, t) = ½ c² ‖x‖² - (factor/c) F(c x, ℓ), F one number a sample, and the score s = -∇ₓE    Eqs. (4.1), (4.2):
 
         s(x, t) = -c² x + factor (∇F)(c x, ℓ)

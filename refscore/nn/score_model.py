@@ -13,7 +13,7 @@ from refscore.protocols import SDE, Array, Params, Rng, Shapes, Time
 
 
 @dataclass(frozen=True)
-class Scales:
+class Preconditioning:
     """How a network of ordinary size is told x, and how its answer becomes a score: s = skip x + factor F(c x, ℓ).
 
     c = 1/√(α² σ_d² + σ²): inputs have unit variance at every level. ℓ = log σ/α tells the level to bodies that read
@@ -114,8 +114,8 @@ class BoundScore:
 
 
 @dataclass(frozen=True)
-class ScoreModel(Scales):
-    """s(x, t) = skip x + factor F(c x, ℓ): the network answers with a vector, see `Scales`.
+class ScoreModel(Preconditioning):
+    """s(x, t) = skip x + factor F(c x, ℓ): the network answers with a vector, see `Preconditioning`.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from array_api_compat import array_namespace
 
 from refscore.arrays import at, beside, long_sum
-from refscore.laws.mixture import GaussianMixture, turned
+from refscore.laws.mixture import GaussianMixture, transposed
 from refscore.protocols import SDE, Array, Time
 
 
@@ -74,10 +74,10 @@ class FastExactScore:
         means = self.sde.alpha(t) * self.mixture.means
         v = self.sde.alpha(t) ** 2 * self.mixture.variances + self.sde.sigma(t) ** 2  # (K, 1)
         bias = self.mixture.log_weights[:, None] - 0.5 * D * xp.log(v) - 0.5 * long_sum(means**2, axis=1)[:, None] / v
-        x = turned(x)  # (D, B)
+        x = transposed(x)  # (D, B)
         square = long_sum(x * x, axis=0)[None, :]
         log_joint = xp.concat([means / v, -0.5 / v], axis=1) @ xp.concat([x, square], axis=0) + bias
         e = xp.exp(log_joint - xp.max(log_joint, axis=0))
         # Rows: Σ e α m/v (D of them), Σ e/v, Σ e; the normaliser of r is divided out last.
         sums = xp.matrix_transpose(xp.concat([means / v, 1 / v, xp.ones_like(v)], axis=1)) @ e
-        return turned((sums[:D, :] - x * sums[D, :]) / sums[D + 1, :])
+        return transposed((sums[:D, :] - x * sums[D, :]) / sums[D + 1, :])

@@ -6,8 +6,6 @@ from refscore.checks import settle
 from refscore.protocols import SDE, Array, Kernel, Rng, Score, Step
 from refscore.sampling.langevin import Langevin, LevelStep
 
-# ------------------------------------------------------------------ composition
-
 
 @dataclass(frozen=True)
 class Stay:

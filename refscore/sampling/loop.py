@@ -127,11 +127,11 @@ def watch(
 def _watched(states: Iterable[Array], times: Sequence[float], every: int, largest: float) -> Iterator[Array]:
     for n, x in enumerate(states, start=1):
         if n % every == 0 or n == len(times) - 1:
-            _look(x, f"step {n} (t = {times[n]:.6g})", largest)
+            _check_rows(x, f"step {n} (t = {times[n]:.6g})", largest)
         yield x
 
 
-def _look(x: Array, where: str, largest: float) -> None:
+def _check_rows(x: Array, where: str, largest: float) -> None:
     _refuse(~_finite(x), NotFiniteError, where, "not finite")
     if largest < math.inf:
         xp = array_namespace(x)
