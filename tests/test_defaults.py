@@ -64,7 +64,8 @@ def test_the_table_is_no_shorter_than_it_was() -> None:
     """The walk finds what it should: a constructor, a field that is made, a function, a method, a command."""
     lines = set(defaults())
     assert {
-        "noise.sde VP(beta_max) = 20.0", "commands.samplers Row(evaluations) = []", "likelihood.adaptive solve(atol) = 1e-08",
+        "noise.sde VP(beta_max) = 20.0", "commands.samplers Row(evaluations) = []",
+        "likelihood.adaptive solve(atol) = 1e-08",
         "laws.mixture GaussianMixture.score(alpha) = 1.0", "command demo steps = 6000",
         "matching.denoising Denoising(weight) = sigma_squared", "training.optim SGD(rate) = 0.01",
     } <= lines  # fmt: skip
