@@ -7,7 +7,7 @@ NumPy or CuPy: `array_namespace(x)` finds the library that made x.
 import math
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
 from refscore.checks import check_answer, check_time, is_number
 from refscore.protocols import Array, Params, Score, Shapes, Time
@@ -38,15 +38,24 @@ def beside(t: Time, x: Array) -> Time:
 def one_each(name: str, a: Time, x: Array) -> Time:
     """One number for all samples of x (B, ...) or one a sample: a float, or an array (1,) or (B,) in the dtype of x."""
     xp = array_namespace(x)
-    if not xp.isdtype(x.dtype, ("real floating", "complex floating")):
+    if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
     if is_number(a):
         return float(a)
+    if not is_array_api_obj(a) or array_namespace(a) is not xp:
+        raise TypeError(f"{name} must be a number or an array of {xp.__name__}, as x is; got {type(a).__name__}")
     a, B = (xp.reshape(a, (1,)) if a.ndim == 0 else a), x.shape[0]
     if a.shape not in ((1,), (B,)):
         raise ValueError(f"{name} must be one number, or one for each of the {B} samples; got shape {tuple(a.shape)}")
-    complex_step = xp.isdtype(a.dtype, "complex floating") or xp.isdtype(x.dtype, "complex floating")
-    return a if a.dtype == x.dtype or complex_step else xp.astype(a, x.dtype)
+    return same_dtype(a, x)
+
+
+def same_dtype(a: Array, x: Array) -> Array:
+    """a in the dtype of x, where both are real: a constant of a user's own must not widen float32."""
+    if a.dtype == x.dtype:
+        return a
+    xp = array_namespace(x)
+    return xp.astype(a, x.dtype) if a.dtype in (xp.float32, xp.float64) and x.dtype in (xp.float32, xp.float64) else a
 
 
 def at(t: Time, x: Array) -> Array:
@@ -56,17 +65,26 @@ def at(t: Time, x: Array) -> Array:
 
 
 def ask(score: Score, x: Array, t: Time) -> Array:
-    """score(x, t), x (B, ...) -> (B, ...); an answer of another shape, which would broadcast, is refused."""
-    return check_answer("the score", score(x, at(t, x)), x)
+    """score(x, t), x (B, ...) -> (B, ...), in the shape and dtype of x: an answer that would broadcast is refused."""
+    if is_number(t) and t == 0 and hasattr(score, "check_clean"):
+        score.check_clean()
+    return answer("the score", score(x, at(t, x)), x)
 
 
-def per_sample(a: Time, x: Array) -> Time:
-    """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row; a number as a float."""
+def answer(who: str, y: Array, x: Array) -> Array:
+    """What a user's function answers to x, in the shape and dtype of x; another shape would broadcast, silently."""
+    return same_dtype(check_answer(who, y, x), x)
+
+
+def per_sample(a: Time, x: Array, name: str = "a factor of samples") -> Time:
+    """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row, in the dtype of x; a number as a float."""
     if is_number(a):
         return float(a)
     if a.shape not in ((), (1,), (x.shape[0],)):
-        raise ValueError(f"one number, or one for each of the {x.shape[0]} samples, is wanted; got {tuple(a.shape)}")
-    return array_namespace(a).reshape(a, (-1,) + (1,) * (x.ndim - 1))
+        raise ValueError(
+            f"{name} must be one number, or one for each of the {x.shape[0]} samples; got shape {tuple(a.shape)}"
+        )
+    return array_namespace(a).reshape(same_dtype(a, x), (-1,) + (1,) * (x.ndim - 1))
 
 
 def row_squares(x: Array) -> Array:

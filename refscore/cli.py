@@ -16,7 +16,7 @@ from refscore_backends import BackendUnavailable, keep_memory
 COMMANDS = {"demo": demo, "samplers": samplers, "reproduce": reproduce, "info": info}
 STATUS = (
     "exit status: 0 done (Ctrl-C and SIGTERM end the work early: what was learned or measured is kept), 2 refused or "
-    "failed, with a message, 130 interrupted with nothing to keep"
+    "failed, with a message, 130 interrupted before there was a result (`reproduce` goes on where it stopped)"
 )
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from typing import Any
 
 import array_api_strict as strict
 import numpy as np
@@ -331,6 +332,29 @@ def test_results_live_where_the_parameters_live() -> None:
 
 
 # ------------------------------------------------------------------ sampling
+
+
+def test_a_component_without_weight_is_never_drawn() -> None:
+    """Not even where the weights round to less than 1, or a uniform number is 1."""
+    for weights in ([0.5, 0.5, 0.0], [0.1] * 10 + [0.0, 0.0], [0.0, 1.0, 0.0]):
+        w = np.array(weights, "float32")
+        p = GaussianMixture(w, np.arange(len(w), dtype="float32")[:, None], np.zeros(len(w), "float32"))
+        for u in (1.0, 1 - 2.0**-24, 0.0):
+            drawn = int(p.sample(OneNumber(u), 1)[0, 0])
+            assert w[drawn] > 0, (weights, u, drawn)
+
+
+class OneNumber:
+    """An rng whose uniform numbers are all the same, and whose normal numbers are 0."""
+
+    def __init__(self, u: float) -> None:
+        self.u = u
+
+    def random(self, size: Any, dtype: Any) -> Any:
+        return np.full(size, self.u, dtype)
+
+    def standard_normal(self, size: Any, dtype: Any) -> Any:
+        return np.zeros(size, dtype)
 
 
 def test_sampling_refuses_a_negative_number() -> None:

@@ -32,12 +32,14 @@ from refscore import (
 )
 from refscore.laws.examples import mixture
 from refscore.laws.grid_chain import GridLaw
+from refscore.laws.posterior import component
 from refscore.likelihood.flow import FixedSteps, interpolate
 from refscore.matching.maximum_likelihood import MaximumLikelihood
 from refscore.matching.times import FixedTime, Levels
 from refscore.measure.distance import fisher_divergence
 from refscore.measure.floor import denoising_floor
 from refscore.nn import SiLU
+from refscore.noise.chains import ddpm, from_betas
 from refscore.noise.grids import karras_times, level_times, log_snr_times
 from refscore.noise.parametrisation import LossOf, convert
 from refscore.sampling.guidance import Replace
@@ -159,6 +161,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a mask of another library": (
         lambda: Replace(DDIM(VP(), lambda x, t: -x), VP(), X, [1, 0]), TypeError, "mask must be an array .* got list",
     ),
+    "an SDE beyond float32": (lambda: theta(ScoreModel(MLP((2, 2)), VP(0.1, 500.0))), ValueError, "than float32 holds"),
+    "a step of an SDE beyond float32": (
+        lambda: DDIM(VP(0.1, 500.0), lambda x, t: -x)(X, 1.0, 0.5, RNG), ValueError, "take float64, or an SDE",
+    ),
+    "a chain beyond float32": (lambda: from_betas([0.999] * 20), ValueError, "more than float32 holds"),
+    "a step below 0": (lambda: Langevin(lambda x, t: -x, lambda t: -0.1)(X, 0.5, RNG), ValueError, "step must"),
+    "a rate that falls below 0": (lambda: next(train(optimizer=SGD(lambda n: -1.0))), ValueError, "must be finite"),
+    "one level": (lambda: Levels(0.5), TypeError, "levels must be a sequence of numbers"),
+    "half a component": (lambda: component(P, 1.0), ValueError, "k must be an integer of at least 0"),
+    "half a step of a chain": (lambda: ddpm(25.5), ValueError, "n must be an integer"),
     "a class for an objective": (lambda: train(objective=Denoising), TypeError, "objective must be something"),
 }  # fmt: skip
 

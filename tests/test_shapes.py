@@ -16,17 +16,20 @@ from refscore import (
     EulerMaruyama,
     ExactScore,
     Explicit,
+    FiniteDifference,
     GaussianMixture,
+    Heun,
     Langevin,
     Reverse,
     RungeKutta,
     ScoreModel,
+    Sliced,
     fit,
     log_likelihood,
     simulate,
 )
 from refscore.arrays import at, beside
-from refscore.likelihood.elbo import elbo, noise_error
+from refscore.likelihood.elbo import decoder, discrete_loss, elbo, noise_error
 from refscore.likelihood.flow import encode
 from refscore.matching.maximum_likelihood import MaximumLikelihood
 from refscore.measure.distance import score_error
@@ -37,6 +40,7 @@ from refscore.sampling.guidance import Guided
 from refscore.sampling.langevin import SNRLangevin
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
+from refscore_backends.strict import StrictBackend
 from tests.backends import TestBackend
 
 RNG = np.random.default_rng(0)
@@ -114,6 +118,11 @@ def test_the_noise_of_a_process_may_broadcast_to_x_and_no_further() -> None:
         EulerMaruyama(Drifting(ONE, np.ones(4)))(ONE, 0.5, 0.4, RNG)
 
 
+def test_a_step_of_ones_own_answers_with_a_pair() -> None:
+    with pytest.raises(TypeError, match=r"a pair \(x, memory\), got ndarray"):
+        last(simulate(lambda x, t, s, rng, memory: x, TWO, [1.0, 0.5], RNG))
+
+
 def test_a_step_of_ones_own_keeps_the_shape() -> None:
     with pytest.raises(ValueError, match=r"a step must answer in the shape of x, \(4, 2\); got \(4, 1\)"):
         last(simulate(lambda x, t, s, rng, memory: (x[:, :1], None), TWO, [1.0, 0.5], RNG))
@@ -132,8 +141,11 @@ def test_what_a_jvp_answers_with_is_checked() -> None:
 
 
 def test_an_objective_answers_with_a_loss_and_a_gradient() -> None:
-    for answer in (lambda theta: (theta, theta), lambda theta: (theta[0], theta[:1]), lambda theta: (theta[:1], theta)):
-        with pytest.raises(ValueError, match=r"must answer with a loss \(\) and a gradient"):
+    for answer in (
+        lambda theta: (theta, theta), lambda theta: (theta[0], theta[:1]), lambda theta: (theta[:1], theta),
+        lambda theta: (1.0, theta), lambda theta: None, lambda theta: theta,
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"must answer with a pair, a loss \(\) and a gradient"):
             train(lambda model, theta, x0, rng, answer=answer: answer(theta), TWO)
 
 
@@ -154,6 +166,67 @@ def test_chains_of_maximum_likelihood_start_in_the_shape_of_the_data() -> None:
     objective = MaximumLikelihood(1, 0.1, start=lambda x, rng: x[:, :1])
     with pytest.raises(ValueError, match="start must answer in the shape of x"):
         objective(model, model.init(RNG, "float64"), TWO, RNG)
+
+
+# ------------------------------------------------------------------ dtypes
+
+WIDE = np.float64(1.0)  # beside float32 arrays NumPy widens
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_a_numpy_number_in_a_function_of_ones_own_does_not_widen(ask: Callable[[Any, Any], Any]) -> None:
+    found = ask(lambda x, t: -x * WIDE, TWO.astype("float32"))
+    found = found[0] if isinstance(found, tuple) else found
+    found = getattr(found, "theta", found)
+    assert getattr(found, "dtype", np.dtype("float32")) == np.float32
+
+
+def test_neither_noise_nor_a_step_of_ones_own_widens() -> None:
+    x = TWO.astype("float32")
+    assert EulerMaruyama(Drifting(x * WIDE, np.ones(2)))(x, 0.5, 0.4, RNG)[0].dtype == np.float32
+    made = last(simulate(lambda x, t, s, rng, memory: (x * WIDE, None), x, [1.0, 0.5], RNG))
+    assert made.dtype == np.float32
+
+
+def test_weights_times_and_probes_of_ones_own_do_not_widen() -> None:
+    class Late:
+        atoms = None
+
+        def at(self, sde: Any, u: Any) -> Any:
+            return 0.5 + 0.1 * u * WIDE, WIDE
+
+    x = TWO.astype("float32")
+    for objective in (
+        Denoising(weight=lambda sde, t: WIDE * sde.sigma(t) ** 2), Denoising(times=Late()),
+        Explicit(lambda x, t: -x * WIDE),
+        Sliced(law=lambda rng, shape, dtype: rng.standard_normal(shape)),
+        FiniteDifference(law=lambda rng, shape, dtype: rng.standard_normal(shape)),
+    ):  # fmt: skip
+        state = train(objective, x)
+        assert state.theta.dtype == state.loss.dtype == np.float32
+
+
+def test_what_would_widen_the_parameters_is_refused() -> None:
+    x = TWO.astype("float32")
+    with pytest.raises(TypeError, match="a gradient in float64, theta is float32"):
+        train(lambda model, theta, x0, rng: (theta.sum(), theta.astype("float64")), x)
+
+    class Wider(Adam):
+        def update(self, grad: Any, state: Any, theta: Any) -> Any:
+            theta, state = super().update(grad, state, theta)
+            return theta * WIDE, state
+
+    class Data:
+        def sample(self, rng: Any, n: int) -> Any:
+            return TWO[:n] if n > 1 else x[:1]
+
+    model = ScoreModel(MLP((2, 4, 2)), VP())
+    for data, optimizer, words in (
+        (x, Wider(1e-3), "the optimizer turned theta from float32 into float64"),
+        (Data(), Adam(1e-3), "data.sample answers in float64, theta is float32"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            next(fit(model, Denoising(), data, optimizer, np.random.default_rng(0), steps=1, batch=4))
 
 
 # ------------------------------------------------------------------ times
@@ -231,6 +304,34 @@ def test_without_noise_the_point_is_its_own_denoised_value(backend: TestBackend)
     np.testing.assert_allclose(found[[1, 3]], each, rtol=1e-12)
 
 
+def test_a_network_is_not_evaluated_without_noise() -> None:
+    """Wherever a bound model is handed over, t = 0 is refused with its sentence, and not answered with NaN."""
+    flow = Heun(Reverse(VP(), LEARNED, 0.0).drift)
+    for ask in (
+        lambda: score_error(LEARNED, LEARNED, TWO, 0.0), lambda: Langevin(LEARNED, 0.1)(TWO, 0.0, RNG),
+        lambda: Reverse(VP(), LEARNED).drift(TWO, 0.0), lambda: noise_error(LEARNED, VP(), TWO, 0.0, TWO),
+        lambda: last(simulate(flow, TWO, [1.0, 0.5, 0.0], RNG)), lambda: LEARNED(TWO, 0.0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="at t = 0 there is no noise"):
+            ask()
+
+
+def test_times_that_are_no_arrays_of_the_same_library_are_refused_by_name() -> None:
+    for t in ([0.5], "0.5", None, StrictBackend("device1").asarray([0.5])):
+        with pytest.raises(TypeError, match="t must be a number or an array of"):
+            ExactScore(P, VP())(ONE, t)
+
+
+def test_the_decoder_needs_noise() -> None:
+    for t in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"a time in \(0, 1\]"):
+            decoder(LEARNED, VP(), TWO, TWO, t)
+    with pytest.raises(TypeError, match="t must be a number"):
+        decoder(LEARNED, VP(), TWO, TWO, np.full(4, 0.5))
+    with pytest.raises(ValueError, match="end above t = 0"):
+        discrete_loss(LEARNED, VP(), TWO, [TWO, TWO], [1.0, 0.5, 0.0])
+
+
 def test_where_a_quantity_says_nothing_of_the_score_arrays_are_refused_as_numbers_are() -> None:
     for t in (0.0, np.array([0.5, 0.0, 0.5, 0.5])):
         with pytest.raises(ValueError, match="the data does not tell the score: there is no noise"):
@@ -243,7 +344,7 @@ def test_where_a_quantity_says_nothing_of_the_score_arrays_are_refused_as_number
 def test_a_weight_of_ones_own_gives_one_number_a_sample() -> None:
     objective = Denoising(weight=lambda sde, t: np.ones((4, 4)))
     model = ScoreModel(MLP((2, 4, 2)), VP())
-    with pytest.raises(ValueError, match=r"one number, or one for each of the 4 samples, is wanted; got \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"must be one number, or one for each of the 4 samples; got shape \(4, 4\)"):
         objective(model, model.init(RNG, "float64"), TWO, RNG)
 
 

@@ -110,8 +110,8 @@ def outliers(table: Table) -> Iterator[str]:
     for i in np.flatnonzero(3 * (high - low) < 3.29 * scale):  # 3.29 deviations hold nine tenths of a Gaussian
         row = int(np.argmax(np.abs(unit[:, i])))
         yield (
-            f"warning: {table.points[row, i]:g} in column {table.columns[i]}, row {row}, rules the scale: nine tenths "
-            f"of the column lie between {low[i]:.4g} and {high[i]:.4g}, and its deviation is {scale[i]:.4g}"
+            f"warning: {table.points[row, i]:g} in column {table.columns[i]}, point {row + 1}, rules the scale: nine "
+            f"tenths of the column lie between {low[i]:.4g} and {high[i]:.4g}, and its deviation is {scale[i]:.4g}"
         )
 
 
@@ -154,12 +154,22 @@ def _read_csv(path: Path) -> Raw:
     points = np.array(numbers).reshape(-1, width)
     if width > 1 and header and not header[0]:
         return points[:, 1:], header[1:], ["header", "the first column, which has no name, was left out"]
+    if not header and width > 1 and list(points[0]) == list(range(width)) and np.any(points[1:] % 1):
+        return points, header, ["no header (the first row, 0, 1, ..., is a point: delete it if it counts the columns)"]
     return points, header, ["header" if header else "no header"]
 
 
+# A comment is a "#" at the start of a line or before a blank; but #N/A, #DIV/0! and the like are what a sheet writes.
+_COMMENT = re.compile(r"^\s*#(?![A-Z]+[/!?])|#(?=\s|$)")
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "missing", "true", "false", "-", "?", "."}
+_LIKE_NUMBERS = re.compile(r"(?=.*\d)[\dlOoI.,+\-−$€£%eE ]+")
+
+
 def _uncommented(line: str) -> str:
-    before = line.split("#")[0]
-    return line if before.count('"') % 2 else before  # "#" within quotes is a name's
+    found = _COMMENT.search(line)
+    if found is None or line[: found.start()].count('"') % 2:  # "#" within quotes is a name's
+        return line
+    return line[: found.start()]
 
 
 def _number(cell: str) -> float | None:
@@ -170,11 +180,14 @@ def _number(cell: str) -> float | None:
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Names, of which none begins like a number and not all stand for a missing one."""
+    """Names: each begins with a letter, none could be a number with a typo, and not all stand for a missing one."""
     names = [cell.strip().strip("'\"") for cell in cells]
-    if all(name.lower() in ("", "na", "n/a", "null", "none", "-", "?") for name in names):
+    if all(name.lower() in _MISSING for name in names):
         return False
-    return not any(_number(name) is not None or re.match(r"[+-]?[.,]?\d", name) for name in names)
+    named = [name for name in names if name]
+    return all(name[0].isalpha() or name[0] == "_" for name in named) and not any(
+        _number(name) is not None or _LIKE_NUMBERS.fullmatch(name) for name in named
+    )
 
 
 def _wrong(cells: list[str], row: list[float | None], width: int) -> str:

@@ -51,19 +51,29 @@ def measure_seed(out: Path, seed: int, steps: int, show: Show) -> tuple[Any, Any
     """What one seed measures, an entry for each field of `Results`: run if it is not in the folder yet, else loaded."""
     short = _short(steps)
 
-    def kept(name: str, compute: Callable[[], dict[str, Any]], names: Collection[str]) -> dict[str, Any]:
-        return _kept(out / f"{name}-{seed}.npz", compute, names)
-
     def curve(noise: float, before: int) -> dict[str, Any]:
         return {"curve": manifold_curve(noise, short, seed, _after(before, show))}
 
-    bare = kept(f"manifold-0-{short}", lambda: curve(0.0, 0), ["curve"])["curve"]
-    noised = kept(f"manifold-{NOISE:g}-{short}", lambda: curve(NOISE, short), ["curve"])["curve"]
     low = _after(2 * short, show)
-    density = kept(f"density-{steps}", lambda: asdict(low_density(steps, seed, low)), LowDensity.__annotations__)
-    moded = kept("weights", lambda: asdict(weights(seed)), Weights.__annotations__)
+    parts: list[tuple[Path, Callable[[], Any], Collection[str]]] = [
+        (out / f"manifold-0-{short}-{seed}.npz", lambda: curve(0.0, 0), ["curve"]),
+        (out / f"manifold-{NOISE:g}-{short}-{seed}.npz", lambda: curve(NOISE, short), ["curve"]),
+        (
+            out / f"density-{steps}-{seed}.npz",
+            lambda: asdict(low_density(steps, seed, low)),
+            LowDensity.__annotations__,
+        ),
+        (out / f"weights-{seed}.npz", lambda: asdict(weights(seed)), Weights.__annotations__),
+    ]
+    for path, _, names in parts:  # what is damaged is said before anything is computed
+        if path.exists():
+            _read(path, names)
+    for path, compute, _ in parts:
+        if not path.exists():
+            save_arrays(path, **compute())
+    bare, noised, density, moded = (_read(path, names) for path, _, names in parts)
     show(work(steps), f"seed {seed} done")
-    return bare, noised, LowDensity(**density), Weights(**moded)
+    return bare["curve"], noised["curve"], LowDensity(**density), Weights(**moded)
 
 
 def work(steps: int) -> int:
@@ -81,16 +91,14 @@ def _after(before: int, show: Show) -> Show:
     return lambda step, words: show(before + step, words)
 
 
-def _kept(path: Path, compute: Callable[[], dict[str, Any]], names: Collection[str]) -> dict[str, Any]:
-    """The arrays of these names in the file, or computed and put there; numbers come back as numbers.
+def _read(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """The arrays of these names in a file that was kept; numbers come back as numbers.
 
     Raises
     ------
     ValueError
-        If there is a file that holds anything else: it is not ours to overwrite.
+        If the file holds anything else: it is not ours to overwrite.
     """
-    if not path.exists():
-        save_arrays(path, **compute())
     try:
         arrays = read_arrays(path)
         if set(arrays) != set(names):

@@ -92,7 +92,7 @@ class GaussianMixture:
     _axes: Array | None = field(init=False)  # (K, D, D), columns are eigenvectors
     least_variance: float = field(init=False)  # the smallest of them that has a weight
     _singular: bool = field(init=False)
-    _bounds: Array = field(init=False)  # (K,) cumulative weights, counted in 2⁻⁶²: no rounding adds up
+    _bounds: Array = field(init=False)  # cumulative weights but for the last, in units of 2⁻⁶²: no rounding adds up
     _rare: bool = field(init=False)  # whether a float32 uniform number, of 24 bits, is too coarse for a weight
 
     def __post_init__(self) -> None:
@@ -104,13 +104,14 @@ class GaussianMixture:
             shared = xp.broadcast_to(self.covariances, (self.n_components, self.dim, self.dim))
             object.__setattr__(self, "covariances", shared)
         seen = self.weights > 0
+        last_seen = int(xp.max(xp.where(seen, xp.arange(seen.shape[0], device=device(seen)), 0)))
         log_weights = xp.where(seen, xp.log(xp.where(seen, self.weights, 1.0)), -math.inf)
         variances, axes, singular = _decompose(self.covariances)
         for name, value in (
             ("log_weights", log_weights), ("variances", variances),
             ("least_variance", float(xp.min(xp.where(seen[:, None], variances, math.inf)))),
             ("_axes", axes), ("_singular", singular),
-            ("_bounds", xp.cumulative_sum(xp.astype(self.weights * ONE, xp.int64))),
+            ("_bounds", xp.cumulative_sum(xp.astype(self.weights * ONE, xp.int64))[:last_seen]),
             ("_rare", float(xp.min(xp.where(seen, self.weights, 1.0))) < 2.0**-14 and self.weights.dtype == xp.float32),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
@@ -136,7 +137,7 @@ class GaussianMixture:
         xp, n = array_namespace(self.means), check_count("n", n, 0)
         u = self._uniform(rng, n)
         # The last bound is left out, so that neither rounding of the weights nor u = 1 leads past component K.
-        k = xp.searchsorted(self._bounds[:-1], u, side="right")
+        k = xp.searchsorted(self._bounds, u, side="right")
         z = rng.standard_normal((n, self.dim), dtype=self.means.dtype)
         z = xp.take(xp.sqrt(self.variances), k, axis=0) * z
         if self._axes is not None:

@@ -6,7 +6,7 @@ of a mixture, and for its components as classes, every term is known.
 
 from array_api_compat import array_namespace, device
 
-from refscore.checks import check_finite, check_floating, check_same
+from refscore.checks import check_count, check_finite, check_floating, check_same
 from refscore.laws.mixture import GaussianMixture
 from refscore.protocols import Array
 
@@ -87,7 +87,8 @@ def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
     ValueError
         Unless 0 <= k < K.
     """
-    if not 0 <= k < mixture.n_components:
+    k = check_count("k", k, 0)
+    if k >= mixture.n_components:
         raise ValueError(f"k must lie in [0, {mixture.n_components}), got {k}")
     one = array_namespace(mixture.weights).ones_like(mixture.weights[k : k + 1])
     return GaussianMixture(one, mixture.means[k : k + 1, :], mixture.covariances[k : k + 1, ...])

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import ask, at, constant, per_sample, row_squares
-from refscore.checks import check_count, check_data
+from refscore.arrays import ask, beside, constant, per_sample, row_squares
+from refscore.checks import check_count, check_data, check_number
 from refscore.likelihood.flow import LogLikelihood
 from refscore.matching.times import UniformLogSNR
 from refscore.noise.prior import prior_kl
@@ -24,13 +24,16 @@ from refscore.protocols import SDE, Array, Rng, Score, Time
 
 def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
     """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)                          Eq. (12.9)."""
-    t = at(t, x0)
+    t = beside(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
     return row_squares(z + sigma * ask(score, alpha * x0 + sigma * z, t))
 
 
 def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
     """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z, (B, ...) -> (B,)         Eq. (12.11)."""
+    t = check_number("t", t)
+    if not 0 < t <= 1:
+        raise ValueError(f"the decoder needs noise to take away, a time in (0, 1]; got {t}")
     scale, D = float(sde.sigma(t) / sde.alpha(t)), math.prod(x0.shape[1:])
     # x₀ - (x_t + σ² s)/α = -(σ/α)(z - ẑ)
     return -0.5 * noise_error(score, sde, x0, t, z) - 0.5 * D * math.log(2 * math.pi * scale**2)
@@ -49,6 +52,8 @@ def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: 
     """
     if len(z) != len(times) - 1:
         raise ValueError(f"{len(times) - 1} steps need a noise each, got {len(z)} noises")
+    if not min(times) > 0:
+        raise ValueError(f"end above t = 0, the last step is the decoder's; got times down to {min(times)}")
     total = constant(0.0, row_squares(x0))
     for (t, s), noise in zip(pairwise(times), z, strict=True):
         h = log_ratio(sde, t) - log_ratio(sde, s)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import flat, views
-from refscore.checks import check_answer, check_positive, check_time, settle
+from refscore.arrays import answer, flat, views
+from refscore.checks import check_positive, check_time, settle
 from refscore.nn.energy_model import EnergyModel
 from refscore.protocols import Array, Rng
 from refscore.sampling.langevin import Langevin
@@ -81,7 +81,7 @@ class MaximumLikelihood:
             raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
         if self.t == 0 and hasattr(model, "check_clean"):
             model.check_clean()
-        kernel, x = Langevin(model.bind(theta), self.step), check_answer("start", self.start(x0, rng), x0)
+        kernel, x = Langevin(model.bind(theta), self.step), answer("start", self.start(x0, rng), x0)
         for _ in range(self.moves):
             x = kernel(x, self.t, rng)
         return self.at(model, theta, x0, x)

@@ -18,7 +18,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import ask, flat, views
+from refscore.arrays import ask, flat, same_dtype, views
 from refscore.checks import check_positive, settle
 from refscore.matching.base import ScoreMatching, noised, pull_back, repeat
 from refscore.matching.denoising import Denoising
@@ -139,7 +139,7 @@ class Sliced(OfProbes):
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The pure part: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
-        _check_match(v, x)
+        v = _beside(v, x)
         w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, v, w, w / v.shape[0], self.reduced)
 
@@ -173,7 +173,7 @@ class FiniteDifference(OfProbes):
 
     def at(self, model: Model, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The pure part: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
-        _check_match(v, x)
+        v = _beside(v, x)
         xp, K = array_namespace(x), v.shape[0]
         around = xp.reshape(xp.stack([x + self.step * v, x - self.step * v]), (-1, *x.shape[1:]))
         s, cache = model.forward(views(theta, model.shapes), around, repeat(t, 2 * K))
@@ -212,12 +212,14 @@ def _with_divergence(
     return xp.sum(dsdot * sdot) + 0.5 * xp.sum(ds * s), flat(grads, model.shapes, theta)
 
 
-def _check_match(v: Array, x: Array) -> None:
+def _beside(v: Array, x: Array) -> Array:
+    """Probes in the dtype of x, if they go with it."""
     if v.ndim != x.ndim + 1 or v.shape[1:] != x.shape or v.shape[0] < 1:
         raise ValueError(
             f"probes must have shape (K, {', '.join(map(str, x.shape))}), a stack of directions for each sample of "
             f"x {tuple(x.shape)}; got {tuple(v.shape)}"
         )
+    return same_dtype(v, x)
 
 
 OBJECTIVES: dict[str, ScoreMatching] = {

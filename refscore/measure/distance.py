@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import ask, row_squares
-from refscore.checks import check_answer, check_count, check_data, check_same
+from refscore.arrays import answer, ask, row_squares
+from refscore.checks import check_count, check_data, check_same
 from refscore.laws.expectation import Estimate, expectation
 from refscore.laws.mixture import GaussianMixture
 from refscore.protocols import Array, Rng, Score
@@ -58,7 +58,7 @@ def fisher_divergence(
         raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
 
     def half_squares(x: Array) -> Array:
-        return 0.5 * row_squares(p.score(x) - check_answer("the score", score(x), x))
+        return 0.5 * row_squares(p.score(x) - answer("the score", score(x), x))
 
     return expectation(p, half_squares, rng, samples)
 

@@ -47,7 +47,10 @@ class Preconditioning:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Array:
         """Initial parameters as one flat vector θ."""
-        return flat(self.body.init(rng, dtype), self.shapes, rng.standard_normal((0,), dtype=dtype))
+        if not self.sde.alpha(1.0) > 1e-36 and "64" not in str(dtype):
+            raise ValueError(f"{self.sde} leaves {self.sde.alpha(1.0):.3g} of the data: less than float32 holds")
+        like = None if self.shapes else rng.standard_normal((0,), dtype=dtype)
+        return flat(self.body.init(rng, dtype), self.shapes, like)
 
     def scales(self, x: Array, t: Time) -> tuple[Array, Array | None, Array, tuple[Array, ...]]:
         """c, skip (None where it is 0) and factor, shaped to multiply x, and the level if the body reads one."""
@@ -95,6 +98,9 @@ class Differentiable(Protocol):
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
         """Its derivative along tangents."""
 
+    def check_clean(self) -> None:
+        """Refuse t = 0, where it divides by zero."""
+
 
 @dataclass(frozen=True, eq=False)
 class BoundScore:
@@ -102,6 +108,10 @@ class BoundScore:
 
     model: Differentiable
     params: Params
+
+    def check_clean(self) -> None:
+        """Refuse to be evaluated at t = 0, if the model divides by zero there."""
+        self.model.check_clean()
 
     def __call__(self, x: Array, t: Time) -> Array:
         """x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""

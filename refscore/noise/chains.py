@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import namespace
-from refscore.checks import check_time, is_number, settle
+from refscore.checks import check_count, check_time, is_number, settle
 from refscore.protocols import Time
 
 BISECTIONS = 64  # of log t, over 708 at most: to the last bit of float64
@@ -44,6 +44,8 @@ class Chain:
             raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
         if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
             raise ValueError("a chain starts at data, α_0 = 1 and σ_0 = 0, and keeps α > 0")
+        if self.ratios[-1] > 1e36:
+            raise ValueError(f"(σ/α)² ends at {self.ratios[-1]:.3g}, more than float32 holds: take fewer steps")
         if not all(b > a for a, b in pairwise(self.ratios)):
             raise ValueError("σ/α must rise along the chain: every step adds noise")
 
@@ -200,7 +202,8 @@ def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
     ValueError
         Unless n > beta_max: then β_N = β_max/N would be 1 or more, and nothing of the data left.
     """
-    if n < 2 or n <= beta_max:
+    n = check_count("n", n, 2)
+    if n <= beta_max:
         raise ValueError(
             f"a DDPM chain needs more steps than beta_max = {beta_max} (β_N = beta_max/n < 1), got n = {n}"
         )
@@ -215,8 +218,9 @@ def smld(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Chain:
     ValueError
         Unless n >= 1 and 0 < sigma_min < sigma_max.
     """
-    if n < 1 or not 0 < sigma_min < sigma_max:
-        raise ValueError(f"need n >= 1 and 0 < sigma_min < sigma_max, got {n}, {sigma_min}, {sigma_max}")
+    n = check_count("n", n)
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}")
     log_r = math.log(sigma_max / sigma_min)
     sigmas = tuple(sigma_min * math.sqrt(math.expm1(2 * log_r * i / n)) for i in range(n + 1))
     return Chain((1.0,) * (n + 1), sigmas, sigmas[-1])

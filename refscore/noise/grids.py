@@ -1,7 +1,7 @@
 """Grids of times, as lists of Python floats running down from noise to data; ladders of noise levels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from refscore.checks import check_count, check_inverse, check_number
@@ -108,6 +108,8 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
 
 def check_levels(sigmas: Sequence[float]) -> tuple[float, ...]:
     """The ladder as Python floats; refused if it is empty, not positive, or not falling."""
+    if not isinstance(sigmas, Iterable):
+        raise TypeError(f"levels must be a sequence of numbers, got {sigmas!r}")
     sigmas = tuple(check_number(f"levels[{i}]", s) for i, s in enumerate(sigmas))
     if len(sigmas) == 0:
         raise ValueError("levels must hold at least one σ, got none")

@@ -19,8 +19,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import beside, constant, namespace, per_sample
-from refscore.checks import check_answer, check_number, check_positive, settle
+from refscore.arrays import answer, beside, constant, namespace, per_sample
+from refscore.checks import check_number, check_positive, settle
 from refscore.protocols import SDE, Array, Time
 
 Affine = tuple[Time, Time]  # a and b
@@ -72,7 +72,7 @@ def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, dat
     """
     check_positive(data_std=data_std)
     t = beside(t, x)
-    check_answer(f"the {source}", q, x)
+    q = answer(f"the {source}", q, x)
     if "F" in (source, target) and _any(t == 0):
         raise ValueError(f"at t = {t} there is no noise, and F is not defined")
     (a, b), (a2, b2) = (affine(name, sde, t, data_std) for name in (source, target))

@@ -35,8 +35,8 @@ def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
 
 def prior_kl(sde: SDE, x0: Array) -> Array:
     """KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, (B, ...) -> (B,)                                Eq. (12.7)."""
-    ratio, D = (sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
-    shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * row_squares(x0)
+    ratio, D = float(sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
+    shift = float(sde.alpha(1.0) / sde.prior_std) ** 2 * row_squares(x0)
     return 0.5 * (shift + D * (ratio - 1 - math.log(ratio)))
 
 

@@ -29,7 +29,7 @@ def denoise(score: Score, sde: SDE, x: Array, t: Time) -> Array:
     if is_number(t):
         return x if t == 0 else _denoised(score, sde, x, t)
     xp = array_namespace(x)
-    noisy = t > 0
+    noisy = t != 0
     return xp.where(per_sample(noisy, x), _denoised(score, sde, x, xp.where(noisy, t, 1.0)), x)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace, is_array_api_obj
 
-from refscore.checks import check_answer, check_floating, settle
+from refscore.arrays import answer
+from refscore.checks import check_floating, settle
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 
@@ -31,8 +32,8 @@ class Guided:
 
     def __call__(self, x: Array, t: Time) -> Array:
         """x (B, ...) -> (B, ...)."""
-        s = check_answer("the unconditional score", self.unconditional(x, t), x)
-        s_y = check_answer("the conditional score", self.conditional(x, t), x)
+        s = answer("the unconditional score", self.unconditional(x, t), x)
+        s_y = answer("the conditional score", self.conditional(x, t), x)
         return s + self.weight * (s_y - s)
 
 

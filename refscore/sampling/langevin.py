@@ -56,6 +56,7 @@ class Langevin:
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) -> x (B, ...)."""
         eps = check_number("step(t)", self.step(t)) if callable(self.step) else self.step
+        check_positive(step=eps)
         bound = getattr(self.score, "stable_step", None)
         if bound is not None and eps >= bound(t):
             warnings.warn(

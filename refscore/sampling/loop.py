@@ -13,7 +13,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.checks import check_answer, check_count, check_data, check_time, is_number
+from refscore.arrays import answer
+from refscore.checks import check_count, check_data, check_time, is_number
 from refscore.protocols import Array, Rng, Step
 
 
@@ -57,6 +58,7 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
         If the last state is not finite; `watch` finds the step where that began.
     """
     check_data("x", x)
+    times = list(times)
     if not all(is_number(t) for t in times):
         raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")
     times = [check_time(_rounded(t)) for t in times]
@@ -69,8 +71,10 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
 def _walk(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
     memory = None
     for t, s in pairwise(times):
-        moved, memory = step(x, t, s, rng, memory)
-        x = check_answer("a step", moved, x)
+        made = step(x, t, s, rng, memory)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise TypeError(f"a step must answer with a pair (x, memory), got {type(made).__name__}")
+        x, memory = answer("a step", made[0], x), made[1]
         if s == times[-1]:
             _warn(x)
         yield x

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
-from refscore.arrays import plain
-from refscore.checks import check_answer
+from refscore.arrays import answer, plain
 from refscore.protocols import Array, Process, Rng
 
 
@@ -38,9 +37,9 @@ class EulerMaruyama:
         if upwards is not None and upwards != (s > t):
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
-        drift, noise = check_answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))
+        drift, noise = answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))
         z = rng.standard_normal(x.shape, dtype=x.dtype)
-        moved = check_answer("noise · z", sqrt(abs(s - t)) * noise * z, x)
+        moved = answer("noise · z", sqrt(abs(s - t)) * noise * z, x)
         return x + (s - t) * drift + moved, None
 
 
@@ -83,7 +82,7 @@ class RungeKutta:
         h, stages = s - t, list[Array]()
         for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
             v = self.velocity(_along(x, h, row, stages), s if c == 1 else t + c * h)
-            stages.append(check_answer("the velocity", v, x))
+            stages.append(answer("the velocity", v, x))
         return _along(x, h, self.tableau.b, stages), None
 
 

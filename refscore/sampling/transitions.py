@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from array_api_compat import array_namespace
+
 from refscore.arrays import ask
 from refscore.checks import check_inverse, check_made_for, check_number, settle
 from refscore.noise.reverse import Reverse
@@ -42,7 +44,7 @@ class Transition(NamedTuple):
         return -math.expm1(-2 * self.h)
 
 
-def transition(sde: SDE, t: float, s: float) -> Transition:
+def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transition:
     """What a step from t down to s is made of                                             Eqs. (10.1), (10.2).
 
     Raises
@@ -54,6 +56,8 @@ def transition(sde: SDE, t: float, s: float) -> Transition:
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")
     alpha_t, alpha_s, sigma_t, sigma_s = (float(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
+    if x is not None and not alpha_t > 1e-36 and x.dtype == array_namespace(x).float32:
+        raise ValueError(f"α({t}) = {alpha_t:.3g} is less than float32 holds: take float64, or an SDE with less noise")
     if sigma_t <= 0:
         raise ValueError(f"there is no noise to remove at t = {t}")
     h = math.inf if sigma_s == 0 else math.log(alpha_s / alpha_t) + math.log(sigma_t / sigma_s)
@@ -86,7 +90,7 @@ class Ancestral:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
-        p = transition(self.sde, t, s)
+        p = transition(self.sde, t, s, x)
         mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
         std = (p.sigma_s if self.variance == "small" else p.sigma_t) * math.sqrt(p.lost)
         return _noisy(mean, std, p, rng), None
@@ -108,7 +112,7 @@ class ReverseDiffusion:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
-        p = transition(self.sde, t, s)
+        p = transition(self.sde, t, s, x)
         variance = p.sigma_t**2 * p.lost
         return _noisy((2 - p.a) * x + variance * ask(self.score, x, t), math.sqrt(variance), p, rng), None
 
@@ -138,7 +142,7 @@ class DDIM:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
-        p = transition(self.sde, t, s)
+        p = transition(self.sde, t, s, x)
         score = ask(self.score, x, t)
         noise = -p.sigma_t * score
         data = (x - p.sigma_t * noise) / p.alpha_t
@@ -186,7 +190,7 @@ class DPMSolver:
         self, x: Array, t: float, s: float, rng: Rng, memory: tuple[Array, float] | None = None
     ) -> tuple[Array, tuple[Array, float]]:
         """x (B, ...) at t -> x (B, ...) at s; remembers x̂₀ and h."""
-        p = transition(self.sde, t, s)
+        p = transition(self.sde, t, s, x)
         m = data = (x + p.sigma_t**2 * ask(self.score, x, t)) / p.alpha_t
         if self.order == 2 and memory is not None and p.h < math.inf:
             before, h = memory
@@ -242,11 +246,11 @@ class EDM:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at t -> x (B, ...) at s."""
-        p = transition(self.sde, t, s)
+        p = transition(self.sde, t, s, x)
         level, end = p.sigma_t / p.alpha_t, p.sigma_s / p.alpha_s
         y = x / p.alpha_t
         if self.churn > 0 and self.low <= level <= self.high:
-            top = self.sde.sigma(1.0) / self.sde.alpha(1.0)
+            top = float(self.sde.sigma(1.0) / self.sde.alpha(1.0))
             raised = min((1 + self.churn) * level, top)  # there is no noise beyond t = 1
             z = rng.standard_normal(x.shape, dtype=x.dtype)
             y = y + self.inflate * math.sqrt(max(raised**2 - level**2, 0.0)) * z

@@ -164,6 +164,8 @@ def _walk(
     last_good, end = None, state.step + steps
     while state.step < end:
         x0 = _batch(data, rng, batch)
+        if x0.dtype != state.theta.dtype:
+            raise TypeError(f"data.sample answers in {x0.dtype}, theta is {state.theta.dtype}: convert one of them")
         before = state
         state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
         if state.step % check_every == 0 or state.step == end:
@@ -189,17 +191,28 @@ def _step(
     state: TrainingState, ema: EMA | None, max_norm: float,
 ) -> TrainingState:  # fmt: skip
     """One step of training; nothing in it waits for a device."""
-    loss, grad = objective(model, state.theta, x0, rng)
-    if loss.shape != () or grad.shape != state.theta.shape:
-        raise ValueError(
-            f"the objective must answer with a loss () and a gradient {tuple(state.theta.shape)}; got shapes "
-            f"{tuple(loss.shape)} and {tuple(grad.shape)}"
-        )
+    loss, grad = _answer(objective(model, state.theta, x0, rng), state.theta)
     grad, norm = clip(grad, max_norm)
     theta, optimizer_state = optimizer.update(grad, state.optimizer_state, state.theta)
+    if theta.dtype != state.theta.dtype:
+        raise TypeError(f"the optimizer turned theta from {state.theta.dtype} into {theta.dtype}: convert it")
     average = ema.update(state.average, theta) if ema is not None and state.average is not None else None
     first = loss if state.step == 0 else state.first_loss
     return TrainingState(state.step + 1, theta, loss, norm, first, optimizer_state, average)
+
+
+def _answer(made: Any, theta: Array) -> tuple[Array, Array]:
+    """What an objective answered, if it is a loss and a gradient that goes with theta."""
+    shapes = [getattr(part, "shape", None) for part in made] if isinstance(made, tuple) else [type(made).__name__]
+    if shapes != [(), theta.shape]:
+        raise ValueError(
+            f"the objective must answer with a pair, a loss () and a gradient {tuple(theta.shape)}, both arrays; got "
+            f"shapes {', '.join(map(str, shapes))}"
+        )
+    loss, grad = made
+    if grad.dtype != theta.dtype:
+        raise TypeError(f"the objective answers with a gradient in {grad.dtype}, theta is {theta.dtype}: convert it")
+    return loss, grad
 
 
 def _check(
@@ -237,11 +250,13 @@ class SpreadWarning(UserWarning):
 
 def _check_spread(model: Any, x0: Array) -> None:
     """Warn where data_std is more than three times off: the network then sees inputs that are not of unit size."""
-    told = getattr(model, "data_std", None)
-    spread = float(array_namespace(x0).mean(x0 * x0)) ** 0.5
+    told, xp = getattr(model, "data_std", None), array_namespace(x0)
+    unit = float(xp.max(xp.abs(x0))) or 1.0  # squares of large numbers overflow
+    spread = unit * float(xp.mean((x0 / unit) ** 2)) ** 0.5
     if told is not None and not told / 3 <= spread <= 3 * told:
         warnings.warn(
-            f"the data have deviation {spread:.3g} about 0, the model was made for data_std={told:.3g}: give it theirs",
+            f"the data have deviation {spread:.3g} about 0, not about their mean, and the model was made for "
+            f"data_std={told:.3g}: subtract their mean, or give data_std={spread:.3g}",
             SpreadWarning,
             stacklevel=3,
         )

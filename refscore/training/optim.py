@@ -209,7 +209,12 @@ class WarmupCosine:
 
 
 def _rate(rate: Rate, step: int) -> float:
-    return check_number("rate(step)", rate(step)) if callable(rate) else rate
+    if not callable(rate):
+        return rate
+    now = check_number("rate(step)", rate(step))
+    if not 0 <= now < math.inf:
+        raise ValueError(f"rate({step}) must be finite and not negative, got {now}")
+    return now
 
 
 def _check_rate(rate: Rate) -> None:

@@ -250,7 +250,7 @@ def test_what_is_no_chain_is_refused() -> None:
         with pytest.raises(ValueError, match="must lie in"):
             from_betas([0.1, beta])
     for bad in ((0, 0.01, 50.0), (10, 0.0, 50.0), (10, 2.0, 1.0)):
-        with pytest.raises(ValueError, match="need n >= 1"):
+        with pytest.raises(ValueError, match=r"n must be an integer of at least 1|need 0 < sigma_min"):
             smld(*bad)
     for t in (-1e-9, 1.1):
         with pytest.raises(ValueError, match="t must lie in"):
@@ -263,7 +263,7 @@ def test_what_is_no_chain_is_refused() -> None:
 @pytest.mark.parametrize("n", [1, 10, 20])
 def test_a_ddpm_chain_needs_more_steps_than_beta_max(n: int) -> None:
     """β_N = β_max/N >= 1 would take the root of nothing or less: published code divides by zero here."""
-    with pytest.raises(ValueError, match="needs more steps than beta_max"):
+    with pytest.raises(ValueError, match=r"needs more steps than beta_max|n must be an integer of at least 2"):
         ddpm(n)
     assert min(ddpm(21).alphas) > 0
 
