@@ -10,10 +10,10 @@ from typing import Any
 from array_api_compat import array_namespace, device, is_array_api_obj
 
 from refscore.checks import check_answer, check_time, is_number
-from refscore.protocols import Array, Params, Score, Shapes, Time
+from refscore.protocols import Array, NeedsNoise, Params, Score, Shapes, Time
 
 
-def plain(t: Time) -> Time:
+def plain(t: Time) -> Any:
     """A number as a Python float, an array as it is: a numpy.float64 beside a float32 array would widen it."""
     return float(t) if is_number(t) else t
 
@@ -23,26 +23,26 @@ def namespace(t: Time) -> Any:
     return math if is_number(t) else array_namespace(t)
 
 
-def constant(value: float, like: Time) -> Time:
+def constant(value: float, like: Time) -> Any:
     """The value in the shape of `like`: a float beside a number, an array beside an array."""
     if is_number(like):
         return value
     return array_namespace(like).full_like(like, value)
 
 
-def beside(t: Time, x: Array) -> Time:
+def beside(t: Time, x: Array) -> Any:
     """The time t as it goes with x (B, ...): a float from a number, an array (1,) or (B,) in the dtype of x."""
     return check_time(one_each("t", t, x))
 
 
-def one_each(name: str, a: Time, x: Array) -> Time:
+def one_each(name: str, a: Any, x: Array) -> Any:
     """One number for all samples of x (B, ...) or one a sample: a float, or an array (1,) or (B,) in the dtype of x."""
     xp = array_namespace(x)
     if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
     if is_number(a):
         return float(a)
-    if not is_array_api_obj(a) or array_namespace(a) is not xp:
+    if not (is_array_api_obj(a) and array_namespace(a) is xp):
         raise TypeError(f"{name} must be a number or an array of {xp.__name__}, as x is; got {type(a).__name__}")
     a, B = (xp.reshape(a, (1,)) if a.ndim == 0 else a), x.shape[0]
     if a.shape not in ((1,), (B,)):
@@ -60,13 +60,13 @@ def same_dtype(a: Array, x: Array) -> Array:
 
 def at(t: Time, x: Array) -> Array:
     """t as an array beside x (B, ...), in its dtype and on its device: (1,) from a number, else as in `beside`."""
-    t = beside(t, x)
-    return array_namespace(x).full((1,), t, dtype=x.dtype, device=device(x)) if is_number(t) else t
+    now = beside(t, x)
+    return array_namespace(x).full((1,), now, dtype=x.dtype, device=device(x)) if is_number(now) else now
 
 
 def ask(score: Score, x: Array, t: Time) -> Array:
     """score(x, t), x (B, ...) -> (B, ...), in the shape and dtype of x: an answer that would broadcast is refused."""
-    if is_number(t) and t == 0 and hasattr(score, "check_clean"):
+    if is_number(t) and t == 0 and isinstance(score, NeedsNoise):
         score.check_clean()
     return answer("the score", score(x, at(t, x)), x)
 
@@ -76,7 +76,7 @@ def answer(who: str, y: Array, x: Array) -> Array:
     return same_dtype(check_answer(who, y, x), x)
 
 
-def per_sample(a: Time, x: Array, name: str = "a factor of samples") -> Time:
+def per_sample(a: Any, x: Array, name: str = "a factor of samples") -> Any:
     """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row, in the dtype of x; a number as a float."""
     if is_number(a):
         return float(a)
@@ -129,6 +129,6 @@ def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
 
 def flat(arrays: Params, shapes: Shapes, like: Array | None = None) -> Array:
     """Named arrays as one vector, in the order of `shapes`: the inverse of `views`. If there are none: `like`."""
-    parts = [arrays[name] for name in shapes] or [like]
+    parts: list[Any] = [arrays[name] for name in shapes] or [like]
     xp = array_namespace(*parts)
     return xp.concat([xp.reshape(part, (-1,)) for part in parts])

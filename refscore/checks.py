@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from array_api_compat import array_namespace, device
 
-from refscore.protocols import SDE, Array, Time
+from refscore.protocols import SDE, Array, HasLevels, HasSDE, Time
 
 
 def is_number(t: Time) -> bool:
@@ -121,21 +121,20 @@ def settle(noun: Any, **least: int) -> None:
 
 def check_made_for(score: Any, sde: SDE) -> None:
     """Refuse a score that says it belongs to another SDE (`ExactScore`, a bound model); functions say nothing."""
-    own = getattr(score, "sde", None) or getattr(getattr(score, "model", None), "sde", None)
-    if own is not None and own != sde:
-        raise ValueError(f"the score was made for {own}, not for {sde}: they disagree on what t means")
+    if isinstance(score, HasSDE) and score.sde != sde:
+        raise ValueError(f"the score was made for {score.sde}, not for {sde}: they disagree on what t means")
 
 
 def check_inverse(sde: SDE) -> None:
     """Refuse an SDE that cannot tell the time of a noise level, where levels are what is asked for."""
-    if not hasattr(sde, "time_at_log_ratio"):
+    if not isinstance(sde, HasLevels):
         raise TypeError(
             "noise levels are found by sde.time_at_log_ratio(ratio), the t at which log σ/α is the ratio, and "
             f"{type(sde).__name__} has none: add it, or take uniform_times"
         )
 
 
-def check_time(t: Time) -> Time:
+def check_time(t: Time) -> Any:
     """t, a number as a Python float, which must lie in [0, 1]. Arrays pass: looking would make the device wait."""
     if not is_number(t):
         return t

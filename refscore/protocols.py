@@ -1,10 +1,110 @@
 """What the nouns promise each other: arrays, times, randomness, scores, SDEs, steps, models, objectives."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-Array: TypeAlias = Any
-Time: TypeAlias = Any  # a Python float, or an array of shape (1,) or (B,)
+
+class Array(Protocol):
+    """An array of any library of the array API standard: what the formulas here use of it.
+
+    NumPy's, CuPy's and array-api-strict's arrays are Arrays to a type checker; a string, a list or None is not.
+    Operators answer with `Any`, since the stubs of these libraries disagree on the types of results. What comes back
+    from a function here can be given to NumPy's functions; methods that the standard does not have (`x.sum()`, `x.T`)
+    a type checker refuses, unless the variable is annotated: `x: numpy.ndarray = ...`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the elements, an object of the library's own."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """The same numbers in NumPy, where the library allows it without being asked by name."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """self[key]."""
+
+    def __add__(self, other: Any, /) -> Any:
+        """self + other."""
+
+    def __radd__(self, other: Any, /) -> Any:
+        """other + self."""
+
+    def __sub__(self, other: Any, /) -> Any:
+        """self - other."""
+
+    def __rsub__(self, other: Any, /) -> Any:
+        """other - self."""
+
+    def __mul__(self, other: Any, /) -> Any:
+        """self * other."""
+
+    def __rmul__(self, other: Any, /) -> Any:
+        """other * self."""
+
+    def __truediv__(self, other: Any, /) -> Any:
+        """self / other."""
+
+    def __rtruediv__(self, other: Any, /) -> Any:
+        """other / self."""
+
+    def __pow__(self, other: Any, /) -> Any:
+        """self ** other."""
+
+    def __matmul__(self, other: Any, /) -> Any:
+        """self @ other."""
+
+    def __lt__(self, other: Any, /) -> Any:
+        """self < other."""
+
+    def __le__(self, other: Any, /) -> Any:
+        """self <= other."""
+
+    def __gt__(self, other: Any, /) -> Any:
+        """self > other."""
+
+    def __ge__(self, other: Any, /) -> Any:
+        """self >= other."""
+
+    def __and__(self, other: Any, /) -> Any:
+        """self & other."""
+
+    def __or__(self, other: Any, /) -> Any:
+        """self | other."""
+
+    def __eq__(self, other: Any, /) -> Any:
+        """self == other, element by element."""
+
+    def __ne__(self, other: Any, /) -> Any:
+        """self != other, element by element."""
+
+    def __neg__(self) -> Any:
+        """-self."""
+
+    def __abs__(self) -> Any:
+        """|self|."""
+
+    def __invert__(self) -> Any:
+        """~self, of booleans."""
+
+    def __float__(self) -> float:
+        """The number in a 0-d array; a GPU waits."""
+
+    def __int__(self) -> int:
+        """The integer in a 0-d array; a GPU waits."""
+
+    def __bool__(self) -> bool:
+        """The truth in a 0-d array; a GPU waits."""
+
+
+Time: TypeAlias = float | Array  # a number, or an array of shape (1,) or (B,)
 Params: TypeAlias = Mapping[str, Array]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -25,7 +125,7 @@ class Rng(Protocol):
 class Score(Protocol):
     """∇ₓ log p_t(x), whoever wrote it: a network, a mixture, a lambda."""
 
-    def __call__(self, x: Array, t: Array) -> Array:
+    def __call__(self, x: Array, t: Any) -> Array:
         """x (B, ...) and t (B,), or (1,) when all samples share one time -> (B, ...)."""
 
 
@@ -135,3 +235,112 @@ class Optimizer(Protocol):
 
     def update(self, grad: Array, state: Any, theta: Array) -> tuple[Array, Any]:
         """One step."""
+
+
+# ------------------------------------------------------------------ what a noun may offer besides
+#
+# Asked for by isinstance, which looks for the names alone.
+
+
+@runtime_checkable
+class NeedsNoise(Protocol):
+    """A model, or a bound score, that cannot be evaluated at t = 0."""
+
+    def check_clean(self) -> None:
+        """Raise ValueError, saying why, if it divides by zero at t = 0."""
+
+
+@runtime_checkable
+class HasStableStep(Protocol):
+    """A score that bounds the step of Langevin dynamics."""
+
+    def stable_step(self, t: float) -> float:
+        """The step from which on the dynamics is unstable at time t."""
+
+
+@runtime_checkable
+class HasDirection(Protocol):
+    """A process that may be walked in one direction of time only."""
+
+    @property
+    def upwards(self) -> bool | None:
+        """True from data to noise, False from noise to data, None where both are allowed."""
+
+
+@runtime_checkable
+class HasTangents(Protocol):
+    """A model or a layer with the two passes for tangents; see `refscore.nn.layer`."""
+
+    def jvp(self, params: Any, cache: Any, *xdots: Any) -> Any:
+        """Tangents of the inputs -> tangent of the output, and the tape."""
+
+    def jvp_backward(self, params: Any, cache: Any, tape: Any, dy: Any, dydot: Any) -> Any:
+        """Adjoints of output and tangent -> adjoints of inputs and tangents, and gradients."""
+
+
+@runtime_checkable
+class HasJets(Protocol):
+    """A layer whose inputs may carry two tangents at once. Where u is there, v is there too; w may be missing."""
+
+    def jet(self, params: Any, cache: Any, us: Any, vs: Any, ws: Any) -> Any:
+        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (4.6)."""
+
+    def jet_backward(self, params: Any, cache: Any, tape: Any, dy: Any, djet: Any) -> Any:
+        """dy and (dy_u, dy_v, dy_w) -> (dx for each input, (du, dv, dw) for each input, gradients)."""
+
+
+@runtime_checkable
+class HasEnergy(Protocol):
+    """A model whose score is minus the gradient of an energy."""
+
+    def energy(self, params: Any, x: Any, t: Any) -> Any:
+        """The energy of each sample, and its cache."""
+
+
+@runtime_checkable
+class HasSamples(Protocol):
+    """A law that can be sampled, as data for `fit`."""
+
+    def sample(self, rng: Any, n: int) -> Any:
+        """n samples (n, ...)."""
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """A velocity that treats each sample in its own way, for solvers that take one sample at a time."""
+
+    def row(self, i: int) -> Any:
+        """The velocity of sample i alone."""
+
+
+@runtime_checkable
+class HasLevels(Protocol):
+    """An SDE that finds the time of a noise level."""
+
+    def time_at_log_ratio(self, ratio: Any) -> Any:
+        """The t at which log σ/α is the ratio."""
+
+
+@runtime_checkable
+class HasSDE(Protocol):
+    """A score that was made for one SDE."""
+
+    @property
+    def sde(self) -> Any:
+        """That SDE."""
+
+
+@runtime_checkable
+class HasJvp(Protocol):
+    """A score that can be differentiated."""
+
+    def jvp(self, x: Any, t: Any, v: Any) -> Any:
+        """The score, and its derivative along each v."""
+
+
+@runtime_checkable
+class IsTable(Protocol):
+    """A data frame: its own `sample` means another thing than ours."""
+
+    def to_numpy(self, *args: Any, **kwargs: Any) -> Any:
+        """The numbers in it."""

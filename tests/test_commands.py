@@ -456,7 +456,9 @@ def test_an_outlier_that_rules_a_scale_is_named() -> None:
     assert not list(outliers(table(x, y)))
     y[17] = 1e12
     (line,) = outliers(table(x, y))
-    assert line.startswith("warning: 1e+12 in column y, point 18, rules the scale: nine tenths of the column lie between")
+    assert line.startswith(
+        "warning: 1e+12 in column y, point 18, rules the scale: nine tenths of the column lie between"
+    )
     for far in (50, 100, 1e3):  # 12 points in 1000, however far
         z = x.copy()
         z[:12] = far

@@ -137,7 +137,7 @@ def draw_density(r: Results) -> Any:
     axis = np.linspace(-BOX, BOX, 120)
     nodes = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     axes[0].contour(
-        axis, axis, p.log_prob(nodes).reshape(120, 120), levels=[-12, -8, -5, -3], colors=INK, linewidths=0.6
+        axis, axis, np.reshape(p.log_prob(nodes), (120, 120)), levels=[-12, -8, -5, -3], colors=INK, linewidths=0.6
     )
     axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title="log₁₀ relative error, learned without noise")
     fig.colorbar(image, ax=axes[0], shrink=0.8, extend="both")
@@ -161,6 +161,7 @@ def draw_weights(r: Results) -> Any:
     """Samples of the mixture, and what both dynamics make with its exact score."""
     fig, (axes,) = figure(3)
     w, p = r.weights[0], mixture("two-modes")
+    data: Any
     data, n = p.sample(np.random.default_rng(0), 1280), 1280
     for ax, x, color, title in (
         (axes[0], data, INK, "data: weight .8"),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from refscore.nn.mlp import MLP
 from refscore.nn.score_model import ScoreModel
 from refscore.noise.exact_score import ExactScore
 from refscore.noise.sde import SDES
-from refscore.protocols import Array, Score, ScoreWithJvp
+from refscore.protocols import Score, ScoreWithJvp
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends import get
 from refscore_backends.base import check_seed
@@ -41,6 +42,8 @@ EVALUATIONS = (8, 16, 32, 64, 128)
 MOST_EVALUATIONS = 100_000
 HELP = "the error of every sampler by its number of score evaluations"
 MOST_SAMPLES = 2_000_000  # of about 5 kB each, with what is computed from them: 10 GB
+
+Array: TypeAlias = Any  # of NumPy: this works on the host
 
 
 @dataclass
@@ -219,7 +222,7 @@ def _learned(folder: Path, data: str) -> ScoreWithJvp:
 class Widened:
     """A float32 score for float64 samples, with its derivative."""
 
-    score: ScoreWithJvp
+    score: Any
 
     def __call__(self, x: Array, t: Array) -> Array:
         """x (B, D) -> (B, D)."""

@@ -59,7 +59,7 @@ def thick_circle(thickness: float) -> GaussianMixture:
 
 def ring_fisher_information(thickness: float) -> float:
     """E‖s‖² of the noisy circle, along one ray: the law looks the same from every angle."""
-    p = thick_circle(thickness)
+    p: Any = thick_circle(thickness)
     r = np.arange(max(1e-9, 1 - 9 * thickness), 1 + 9 * thickness, thickness / 20)
     x = np.stack([r, np.zeros_like(r)], axis=1)
     mass = np.exp(p.log_prob(x)) * r
@@ -120,10 +120,10 @@ def low_density(steps: int, seed: int, show: Show, n: int = 60, chains: int = 20
     rng = np.random.default_rng([seed, 1])
     start = rng.uniform(-BOX, BOX, (chains, 2))
     walk = First(Langevin(lambda x, t: plain(x, 0.0), 0.05), Stay())
-    states = [start, *simulate(walk, start, uniform_times(WALK[-1]), rng)]
+    states: list[Any] = [start, *simulate(walk, start, uniform_times(WALK[-1]), rng)]
     times = level_times(sde, LEVELS)
     annealed = AnnealedLangevin(many, sde, step=0.1 * LEVELS[-1] ** 2, last=LEVELS[-1], moves=100)
-    ends = list(simulate(annealed, start, times, rng))
+    ends: list[Any] = list(simulate(annealed, start, times, rng))
     return LowDensity(
         np.array([off[i].sum() / size[i].sum() for i in tenths]),
         np.array([noised_off[i].sum() / noised_size[i].sum() for i in tenths]),
@@ -165,7 +165,8 @@ def weights(seed: int, chains: int = 20_000, moves: int = 100) -> Weights:
     p, sde = mixture("two-modes"), SDE_TOY
     points = GaussianMixture(p.weights, p.means, np.zeros(2))
     step = First(Langevin(lambda x, t: p.score(x), 0.05), Stay())
-    plain, annealed = start, start
+    plain: Any = start
+    annealed: Any = start
     for plain in simulate(step, start, uniform_times(len(TOY_LEVELS) * moves), rng):
         pass
     sampler = AnnealedLangevin(ExactScore(points, sde), sde, step=0.05, last=TOY_LEVELS[-1], moves=moves)
@@ -224,7 +225,8 @@ def _train(
 
 def _double(score: Score) -> Score:
     """A float32 network for float64 samples."""
-    return lambda x, t: score(x.astype("float32"), np.asarray(t, dtype="float32").reshape(-1)).astype("float64")
+    single: Callable[..., Any] = score
+    return lambda x, t: single(x.astype("float32"), np.asarray(t, dtype="float32").reshape(-1)).astype("float64")
 
 
 def _squares(score: Score, exact: Score, x: Array, t: float) -> tuple[Array, Array]:

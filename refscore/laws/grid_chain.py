@@ -9,11 +9,14 @@ included, is a number and not an estimate.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, pi, sqrt
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from refscore.arrays import ask
-from refscore.protocols import Array, Score
+from refscore.protocols import Score
+
+Array: TypeAlias = Any  # of NumPy: this works on the host
 
 
 @dataclass(frozen=True, eq=False)

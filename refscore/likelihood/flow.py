@@ -29,7 +29,7 @@ from refscore.noise.exact_score import ExactScore
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.reverse import Reverse
 from refscore.noise.sde import log_ratio
-from refscore.protocols import SDE, Array, Score, ScoreWithJvp
+from refscore.protocols import SDE, Array, HasJvp, Score, ScoreWithJvp
 from refscore.sampling.loop import NO_NOISE, last, simulate
 from refscore.sampling.solvers import RungeKutta
 
@@ -179,7 +179,7 @@ def log_likelihood(
     """
     check_data("x", x)
     t_min = _check_start(t_min)
-    if not hasattr(score, "jvp"):
+    if not isinstance(score, HasJvp):
         raise TypeError(f"the score needs a method jvp, as ExactScore and model.bind(theta) have; got {score!r}")
     check_made_for(score, sde)
     if probes is not None:

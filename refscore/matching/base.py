@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device
 from refscore.arrays import flat, per_sample, views
 from refscore.matching.times import FixedTime, TimeLaw
 from refscore.matching.weights import unweighted
-from refscore.protocols import SDE, Array, Model, Rng, Time
+from refscore.protocols import SDE, Array, Model, NeedsNoise, Rng, Time
 
 Draws = tuple[Array, Array, Any]
 
@@ -41,7 +41,7 @@ class ScoreMatching(ABC):
 
     def check_model(self, model: Any) -> None:
         """Refuse a model that cannot be asked at the times of this objective: some divide by zero at t = 0."""
-        if self.times == FixedTime(0.0) and hasattr(model, "check_clean"):
+        if self.times == FixedTime(0.0) and isinstance(model, NeedsNoise):
             model.check_clean()
 
     def draw(self, sde: SDE, x0: Array, rng: Rng) -> Draws:

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace
 from refscore.arrays import answer, flat, views
 from refscore.checks import check_positive, check_time, settle
 from refscore.nn.energy_model import EnergyModel
-from refscore.protocols import Array, Rng
+from refscore.protocols import Array, HasEnergy, NeedsNoise, Rng
 from refscore.sampling.langevin import Langevin
 
 
@@ -77,9 +77,9 @@ class MaximumLikelihood:
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
-        if not hasattr(model, "energy"):
+        if not isinstance(model, HasEnergy):
             raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
-        if self.t == 0 and hasattr(model, "check_clean"):
+        if self.t == 0 and isinstance(model, NeedsNoise):
             model.check_clean()
         kernel, x = Langevin(model.bind(theta), self.step), answer("start", self.start(x0, rng), x0)
         for _ in range(self.moves):

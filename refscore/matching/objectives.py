@@ -23,7 +23,7 @@ from refscore.checks import check_positive, settle
 from refscore.matching.base import ScoreMatching, noised, pull_back, repeat
 from refscore.matching.denoising import Denoising
 from refscore.matching.probes import Probes, rademacher, units
-from refscore.protocols import Array, Model, Rng, Score
+from refscore.protocols import Array, HasTangents, Model, Rng, Score
 
 
 class OfSamples(ScoreMatching):
@@ -194,7 +194,8 @@ def _with_divergence(
 
     The loss is linear in ṡ = ∇s v, with adjoint each·v: one `jvp`, and one `jvp_backward`.
     """
-    if not hasattr(model, "jvp_backward"):
+    has_tangents = isinstance(model, HasTangents)
+    if not has_tangents:
         raise TypeError(
             f"{type(objective).__name__} differentiates ∇s, for which {type(model).__name__} has no passes jvp and "
             "jvp_backward: add them, or take Denoising or FiniteDifference, which need none"

@@ -73,7 +73,7 @@ def _mean_over_times(
     value, variance = 0.0, 0.0
     for i in range(levels):
         now = float(t[min(i, t.shape[0] - 1)])
-        level = mean_posterior_variance(mixture, sde.alpha(now), sde.sigma(now), rng, samples)
+        level = mean_posterior_variance(mixture, float(sde.alpha(now)), float(sde.sigma(now)), rng, samples)
         weight = float(scale[i]) * float(weights[i])
         value += weight * level.value
         variance += (weight * level.error) ** 2

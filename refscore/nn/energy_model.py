@@ -80,7 +80,7 @@ class EnergyModel(Preconditioning):
         params = views(theta, self.shapes)
         return lambda x, t: self.energy(params, x, t)[0]
 
-    def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
+    def forward(self, params: Params, x: Array, t: Time) -> tuple[Any, Any]:
         """x (B, n), t (B,) or (1,) -> s (B, n), and the cache                                        Eq. (4.2)."""
         y, cache = self._body(params, x, t)  # not the energy itself, whose square overflows first
         dxs, _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))

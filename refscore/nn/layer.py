@@ -60,18 +60,6 @@ class Layer(Protocol):
         """dy, dydot (K, ...) -> (dx for each input, dxdot for each input, gradients)."""
 
 
-class HasJets(Protocol):
-    """A layer whose inputs may carry two tangents at once. Where u is there, v is there too; w may be missing."""
-
-    def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (4.6)."""
-
-    def jet_backward(
-        self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
-    ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """dy and (dy_u, dy_v, dy_w) -> (dx for each input, (du, dv, dw) for each input, gradients)."""
-
-
 def zeros(params: Params, names: Iterable[str]) -> Grads:
     """The gradients of parameters that nothing depends on."""
     return {name: constant(0.0, params[name]) for name in names}

@@ -8,6 +8,7 @@ from refscore.nn.dense import Dense
 from refscore.nn.embed import Fourier
 from refscore.nn.layer import Layer
 from refscore.nn.net import Net, Row
+from refscore.protocols import HasTangents
 
 
 class MLP(Net):
@@ -36,7 +37,7 @@ class MLP(Net):
     def __init__(self, widths: Sequence[int], embed: int = 0, activation: Layer | None = None) -> None:
         if len(widths) < 2:
             raise ValueError(f"widths must name at least input and output, got {tuple(widths)}")
-        if activation is not None and (isinstance(activation, type) or not hasattr(activation, "jvp_backward")):
+        if activation is not None and (isinstance(activation, type) or not isinstance(activation, HasTangents)):
             raise TypeError(f"activation must be a layer, SiLU(), Tanh() or Softplus(); got {activation!r}")
         embed = check_count("embed", embed, 0)
         rows: list[Row] = [("embed", Fourier(embed), ("level",))] if embed else []

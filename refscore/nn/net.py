@@ -8,10 +8,10 @@ other.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from refscore.nn.layer import Adjoints, Grads, HasJets, Jet, Layer, plus, zeros
-from refscore.protocols import Array, Params, Rng
+from refscore.nn.layer import Adjoints, Grads, Jet, Layer, plus, zeros
+from refscore.protocols import Array, HasJets, Params, Rng
 
 Row = tuple[str, Layer, Sequence[str]]
 
@@ -88,6 +88,7 @@ class Net:
         grads: Grads = {}
         for (name, layer, inputs), kept in zip(reversed(self.rows), reversed(cache), strict=True):
             own = _own(params, name, layer)
+            dxs: Adjoints
             if (dv := d.pop(name, None)) is None:
                 dxs, own_grads = (None,) * len(inputs), zeros(own, own)
             else:
@@ -186,12 +187,12 @@ class Net:
 
 def _jets(name: str, layer: Layer) -> HasJets:
     """The layer, if it has the two passes for third derivatives."""
-    if not (hasattr(layer, "jet") and hasattr(layer, "jet_backward")):
+    if not isinstance(layer, HasJets):
         raise TypeError(
             f"row {name!r}: {type(layer).__name__} has no passes jet and jet_backward, which the divergence of an "
             "energy's score needs (third derivatives): train this energy with Denoising, Explicit or FiniteDifference"
         )
-    return cast(HasJets, layer)
+    return layer
 
 
 def _own(params: Params, name: str, layer: Layer) -> Grads:

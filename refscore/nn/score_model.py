@@ -52,7 +52,7 @@ class Preconditioning:
         like = None if self.shapes else rng.standard_normal((0,), dtype=dtype)
         return flat(self.body.init(rng, dtype), self.shapes, like)
 
-    def scales(self, x: Array, t: Time) -> tuple[Array, Array | None, Array, tuple[Array, ...]]:
+    def scales(self, x: Array, t: Time) -> tuple[Any, Any, Any, tuple[Any, ...]]:
         """c, skip (None where it is 0) and factor, shaped to multiply x, and the level if the body reads one."""
         if is_number(t) and t == 0:
             self.check_clean()
@@ -98,6 +98,10 @@ class Differentiable(Protocol):
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
         """Its derivative along tangents."""
 
+    @property
+    def sde(self) -> SDE:
+        """The SDE whose scores it learns."""
+
     def check_clean(self) -> None:
         """Refuse t = 0, where it divides by zero."""
 
@@ -109,6 +113,11 @@ class BoundScore:
     model: Differentiable
     params: Params
 
+    @property
+    def sde(self) -> SDE:
+        """The SDE of its model."""
+        return self.model.sde
+
     def check_clean(self) -> None:
         """Refuse to be evaluated at t = 0, if the model divides by zero there."""
         self.model.check_clean()
@@ -117,7 +126,7 @@ class BoundScore:
         """x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""
         return self.model.apply(self.params, x, t)
 
-    def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
+    def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Any]:
         """v (K, B, ...) -> s (B, ...) and ∇s v (K, B, ...)."""
         s, cache = self.model.forward(self.params, x, t)
         return s, self.model.jvp(self.params, cache, v)[0]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 from array_api_compat import array_namespace, device
 
@@ -80,7 +81,7 @@ class Chain:
         """Diffusion coefficient, g² = α² d(σ/α)²/dt; at i/N that of the step which leads there."""
         return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[1])
 
-    def time(self, sigma: Time) -> Time:
+    def time(self, sigma: Any) -> Any:
         """The first t at which σ(t) = sigma; beyond the largest σ an array gets the time of that.
 
         By bisection in log t, so that small times keep their digits, where σ rises in the first step that reaches it.
@@ -106,7 +107,7 @@ class Chain:
             low, high = xp.where(below, middle, low), xp.where(below, high, middle)
         return xp.where(sigma > 0, high, 0.0)
 
-    def time_at_log_ratio(self, ratio: Time) -> Time:
+    def time_at_log_ratio(self, ratio: Any) -> Any:
         """The t at which log σ/α = ratio; 1 beyond the end of the chain."""
         xp, end = namespace(ratio), 0.5 * math.log(self.ratios[-1])
         if is_number(ratio):
@@ -130,7 +131,7 @@ class Chain:
             low, high = self.ratios[i], self.ratios[i + 1]
             top = high if 2 * f * high + rise >= 0 else max(rise / (-2 * f), low)
             tops.append((i + (top - low) / (high - low)) / self.n)
-        return tops, list(accumulate((self.sigma(t) for t in tops), max))
+        return tops, list(accumulate([float(self.sigma(t)) for t in tops], max))
 
     @cached_property
     def _log_line(self) -> "Line":
@@ -148,7 +149,7 @@ def _through(values: list[float]) -> Line:
     return values, [(b - a) * (len(values) - 1) for a, b in pairwise(values)]
 
 
-def _line(line: Line, t: Time) -> tuple[Time, Time]:
+def _line(line: Line, t: Any) -> tuple[Time, Time]:
     """Value and slope at t; at i/N the chain's own number, and the slope of the step that leads there.
 
     For the slope whatever rounding may have made of i/N is i/N, since it jumps there; for the value, which does not

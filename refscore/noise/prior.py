@@ -66,7 +66,7 @@ def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, s
         If Monte Carlo is needed and there is no rng.
     """
     xp = array_namespace(mixture.means)
-    p, variance = mixture.diffuse(sde.alpha(1.0), sde.sigma(1.0)), sde.prior_std**2
+    p, variance = mixture.diffuse(float(sde.alpha(1.0)), float(sde.sigma(1.0))), sde.prior_std**2
     mean, C = moments(p)
     G = GaussianMixture(xp.ones_like(p.weights[:1]), mean[None, :], C[None, ...])
     ratios = G.variances[0, :] / variance

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from refscore.arrays import ask
 from refscore.checks import check_number, check_positive, settle
-from refscore.protocols import SDE, Array, Rng, Score
+from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
 
 class StepSizeWarning(UserWarning):
@@ -57,10 +57,9 @@ class Langevin:
         """x (B, ...) -> x (B, ...)."""
         eps = check_number("step(t)", self.step(t)) if callable(self.step) else self.step
         check_positive(step=eps)
-        bound = getattr(self.score, "stable_step", None)
-        if bound is not None and eps >= bound(t):
+        if isinstance(self.score, HasStableStep) and eps >= (bound := self.score.stable_step(t)):
             warnings.warn(
-                f"Langevin step {eps:.3g} at t = {t:.3g} is at or beyond {bound(t):.3g}, twice the smallest variance: "
+                f"Langevin step {eps:.3g} at t = {t:.3g} is at or beyond {bound:.3g}, twice the smallest variance: "
                 "there the chain overshoots by more than it was away, and diverges on a single Gaussian",
                 StepSizeWarning,
                 stacklevel=2,

@@ -10,7 +10,7 @@ from math import sqrt
 from typing import NamedTuple
 
 from refscore.arrays import answer, plain
-from refscore.protocols import Array, Process, Rng
+from refscore.protocols import Array, HasDirection, Process, Rng
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EulerMaruyama:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """x (B, ...) at time t -> x (B, ...) at time s."""
         t, s = plain(t), plain(s)
-        upwards = getattr(self.process, "upwards", None)
+        upwards = self.process.upwards if isinstance(self.process, HasDirection) else None
         if upwards is not None and upwards != (s > t):
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")

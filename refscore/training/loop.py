@@ -10,7 +10,7 @@ from array_api_compat import array_namespace, device
 
 from refscore.checks import check_count, check_data, check_floating, check_number, check_same
 from refscore.matching.times import FixedTime
-from refscore.protocols import Array, Model, Objective, Optimizer, Rng
+from refscore.protocols import Array, HasSamples, IsTable, Model, Objective, Optimizer, Rng
 from refscore.training.optim import EMA, EMAState, clip
 
 
@@ -98,9 +98,9 @@ def fit(
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     _check_parts(model, objective, optimizer, rng, ema)
-    if hasattr(data, "to_numpy"):
+    if isinstance(data, IsTable):
         raise TypeError(f"data is a {type(data).__name__}: give its numbers, data.to_numpy(dtype='float32')")
-    endless = hasattr(data, "sample")
+    endless = isinstance(data, HasSamples)
     if not endless:
         check_data("data", data)
     if isinstance(start, TrainingState):
@@ -170,14 +170,14 @@ def _walk(
         state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
         if state.step % check_every == 0 or state.step == end:
             _check(state, objective, optimizer, x0, last_good)
-            if last_good is None and hasattr(data, "sample"):
+            if last_good is None and isinstance(data, HasSamples):
                 _check_spread(model, x0)
             last_good = before  # whose parameters have just been seen to give a sound loss
         yield state
 
 
 def _batch(data: Any, rng: Rng, n: int) -> Array:
-    if hasattr(data, "sample"):
+    if isinstance(data, HasSamples):
         x0 = data.sample(rng, n)
         if getattr(x0, "shape", ())[:1] != (n,):
             got = tuple(x0.shape) if hasattr(x0, "shape") else type(x0).__name__
