@@ -28,7 +28,7 @@ def solve(
 
     Every sample has its own steps and its own error control, so none depends on its neighbours. A velocity that differs
     from sample to sample has a method `row(i)`, the velocity of sample i alone. The state lives on the
-    host in double precision; the velocity is evaluated where x lives, in its dtype (in float32 do not ask for rtol
+    host in double precision; the velocity is evaluated on the device of x, in its dtype (in float32 take no rtol
     below 1e-5). For many samples and moderate precision a fixed grid of `RungeKutta` is faster.
 
     Parameters

@@ -4,7 +4,7 @@
 
 from t = ε to 1, the last term a Gaussian decoder at Tweedie's mean (Kingma et al. 2021; Song et al. 2021, arXiv
 2101.09258); p is the law that the model itself generates. Since g² dt = 2σ² dℓ, ℓ = log σ/α, the integral is
-∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it knows only the ends of the schedule. Kingma et al. write γ = 2ℓ, SNR = e^{-γ}.
+∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it depends only on the ends of the schedule. Kingma et al. write γ = 2ℓ, SNR = e^{-γ}.
 """
 
 import math

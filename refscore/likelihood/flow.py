@@ -441,7 +441,7 @@ def error_split(
     sde, x, t_min, probes, solve
         As for `log_likelihood`.
     fine : callable, optional
-        A solver without an error to speak of; `FixedSteps(sde, 800)` by default.
+        A solver of negligible error; `FixedSteps(sde, 800)` by default.
 
     Returns
     -------

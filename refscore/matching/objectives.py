@@ -8,7 +8,7 @@
 
 each averaged over x ~ p_t and over t with a weight: L(θ) = E_t λ(t) E_x[...], summed over dimensions,
 averaged over the batch. An objective is called as (model, theta, x0, rng) -> (loss, gradient): it draws
-its times, noise and probes and hands them to its pure part, `at`, which draws nothing. The SDE is the
+its times, noise and probes and gives them to its method `at`, which draws nothing. The SDE is the
 model's, so there are never two.
 """
 

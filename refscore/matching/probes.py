@@ -6,7 +6,7 @@ What an average over K of them costs, S the symmetric part of A: the variance of
     rademacher   2 ‖S‖² - 2 Σ S_ii²
     sphere       (2D ‖S‖² - 2 (tr S)²)/(D + 2)
 
-so Rademacher probes never lose to Gaussian ones; in D = 1 they know the trace exactly.
+so Rademacher probes never have more variance than Gaussian ones; in D = 1 they give the trace exactly.
 """
 
 import math

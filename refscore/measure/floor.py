@@ -1,6 +1,6 @@
 """The floor of denoising score matching: "is my loss normal?" has an answer. Chapter 3.
 
-The loss compares the score with the noise of one draw, which no function of x_t can know. At the
+The loss compares the score with the noise of one draw, which no function of x_t can predict. At the
 exact score there remains, with D the dimension and by Tweedie's formula,
 
     ½ E‖s(x_t) + z/σ‖² = ½ (α²/σ⁴) E tr Cov[x₀ | x_t] = ½ (D/σ² - E‖s(x_t)‖²)

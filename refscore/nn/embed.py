@@ -16,7 +16,7 @@ class Fourier:
     """Sines and cosines of the noise level ℓ: e = √2 [sin ω_j ℓ, cos ω_j ℓ], ω_j geometric.
 
     ℓ (B,) or (1,) -> e (B or 1, n). ℓ = log σ/α runs over ten units or so, from data to noise;
-    frequencies between 0.1 and 4 tell apart levels a tenth apart and do not mistake one end for the other.
+    frequencies between 0.1 and 4 distinguish levels a tenth apart and give the two ends different features.
     The √2 gives each pair of sine and cosine the mean square 1. There are no parameters, and the level is the
     same for every network, so neither tangent nor adjoint is sent further down.
 
