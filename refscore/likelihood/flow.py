@@ -461,7 +461,7 @@ def error_split(
     >>> from refscore import VP, ExactScore, GaussianMixture
     >>> from refscore.likelihood.flow import FixedSteps, error_split
     >>> data, model = (GaussianMixture(np.ones(1), np.full((1, 1), m), np.ones(1)) for m in (1.0, 0.0))
-    >>> solve = FixedSteps(VP(), 20)
+    >>> solve = FixedSteps(VP(), 10)
     >>> split = error_split(ExactScore(model, VP()), data, VP(), np.ones((1, 1)), solve=solve, fine=solve)
     >>> split.score.round(3), split.total.round(3)
     (array([-0.5]), array([-0.5]))

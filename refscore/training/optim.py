@@ -168,7 +168,7 @@ class SGD:
 
 
 class EMAState(NamedTuple):
-    """The average so far: the mean is `value + low`, its value and the rounding error of that.
+    """The average so far, in two parts: the mean is `value + low`.
 
     Parameters
     ----------
