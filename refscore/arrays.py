@@ -14,29 +14,106 @@ from refscore.protocols import Array, NeedsNoise, Params, Score, Shapes, Time
 
 
 def plain(t: Time) -> Any:
-    """A number as a Python float, an array as it is: a numpy.float64 beside a float32 array would widen it."""
+    """Convert a number to a Python float: a numpy.float64 beside a float32 array would widen it.
+
+    Parameters
+    ----------
+    t : float or Array
+        The value.
+
+    Returns
+    -------
+    float or Array
+        A number as a Python float, an array as it is.
+    """
     return float(t) if is_number(t) else t
 
 
 def namespace(t: Time) -> Any:
-    """`math` for a number, the array's own library otherwise."""
+    """The module with the functions (`exp`, `sqrt`, ...) for a value.
+
+    Parameters
+    ----------
+    t : float or Array
+        The value.
+
+    Returns
+    -------
+    module
+        `math` for a number, the array's own library otherwise.
+    """
     return math if is_number(t) else array_namespace(t)
 
 
 def constant(value: float, like: Time) -> Any:
-    """The value in the shape of `like`: a float beside a number, an array beside an array."""
+    """The value in the shape of `like`: a float beside a number, an array beside an array.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+    like : float or Array
+        Gives shape, dtype and device.
+
+    Returns
+    -------
+    float or Array
+        A number if `like` is one, else a full array.
+    """
     if is_number(like):
         return value
     return array_namespace(like).full_like(like, value)
 
 
 def beside(t: Time, x: Array) -> Any:
-    """The time t as it goes with x (B, ...): a float from a number, an array (1,) or (B,) in the dtype of x."""
+    """Prepare a time t for use with samples x.
+
+    Parameters
+    ----------
+    t : float or Array, shape (), (1,) or (B,)
+        One time for all samples, or one for each.
+    x : Array, shape (B, ...)
+        The samples.
+
+    Returns
+    -------
+    float or Array, shape (1,) or (B,)
+        A float from a number, else an array in the dtype of x.
+
+    Raises
+    ------
+    ValueError
+        For a number outside [0, 1], or an array of another shape.
+    TypeError
+        For x that is not floating.
+    """
     return check_time(one_each("t", t, x))
 
 
 def one_each(name: str, a: Any, x: Array) -> Any:
-    """One number for all samples of x (B, ...) or one a sample: a float, or an array (1,) or (B,) in the dtype of x."""
+    """Prepare one number for all samples of x, or one a sample, for use with x.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls a, for the message.
+    a : float or Array, shape (), (1,) or (B,)
+        The number or numbers.
+    x : Array, shape (B, ...)
+        The samples.
+
+    Returns
+    -------
+    float or Array, shape (1,) or (B,)
+        A float from a number, else an array in the dtype of x.
+
+    Raises
+    ------
+    ValueError
+        For an array of another shape.
+    TypeError
+        For x that is not floating.
+    """
     xp = array_namespace(x)
     if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
@@ -59,13 +136,51 @@ def same_dtype(a: Array, x: Array) -> Array:
 
 
 def at(t: Time, x: Array) -> Array:
-    """t as an array beside x (B, ...), in its dtype and on its device: (1,) from a number, else as in `beside`."""
+    """The time t as an array to be used with samples x, in their dtype and on their device.
+
+    Parameters
+    ----------
+    t : float or Array, shape (), (1,) or (B,)
+        One time for all samples, or one for each.
+    x : Array, shape (B, ...)
+        The samples.
+
+    Returns
+    -------
+    Array, shape (1,) or (B,)
+        (1,) from a number, else as `beside`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `beside`.
+    """
     now = beside(t, x)
     return array_namespace(x).full((1,), now, dtype=x.dtype, device=device(x)) if is_number(now) else now
 
 
 def ask(score: Score, x: Array, t: Time) -> Array:
-    """score(x, t), x (B, ...) -> (B, ...), in the shape and dtype of x: an answer that would broadcast is refused."""
+    """Evaluate a score, and refuse a result of another shape than x, which would broadcast.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+        The score.
+    x : Array, shape (B, ...)
+        Where it is evaluated.
+    t : float or Array, shape (), (1,) or (B,)
+        At which time; the score is given an array.
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        The score at x.
+
+    Raises
+    ------
+    ValueError
+        For a result of another shape, and as `beside`.
+    """
     if is_number(t) and t == 0 and isinstance(score, NeedsNoise):
         score.check_clean()
     return answer("the score", score(x, at(t, x)), x)
@@ -77,7 +192,25 @@ def answer(who: str, y: Array, x: Array) -> Array:
 
 
 def per_sample(a: Any, x: Array, name: str = "a factor of samples") -> Any:
-    """Shape a, (B,) or (1,), so that it multiplies x (B, ...) row by row, in the dtype of x; a number as a float."""
+    """Reshape one number a sample so that it multiplies x row by row.
+
+    Parameters
+    ----------
+    a : float or Array, shape (), (1,) or (B,)
+        One number for all samples, or one for each.
+    x : Array, shape (B, ...)
+        The samples.
+
+    Returns
+    -------
+    float or Array, shape (1, 1, ...) or (B, 1, ...)
+        A number as a float, else an array of as many axes as x.
+
+    Raises
+    ------
+    ValueError
+        For an array of another shape.
+    """
     if is_number(a):
         return float(a)
     if a.shape not in ((), (1,), (x.shape[0],)):
@@ -88,7 +221,18 @@ def per_sample(a: Any, x: Array, name: str = "a factor of samples") -> Any:
 
 
 def row_squares(x: Array) -> Array:
-    """‖x‖² of each sample, (B, ...) -> (B,)."""
+    """‖x‖² of each sample.
+
+    Parameters
+    ----------
+    x : Array, shape (B, ...)
+        The samples.
+
+    Returns
+    -------
+    Array, shape (B,)
+        Sums of squares.
+    """
     return long_sum(array_namespace(x).reshape(x * x, (x.shape[0], math.prod(x.shape[1:]))), axis=1)
 
 
@@ -96,6 +240,18 @@ def long_sum(a: Array, axis: int) -> Array:
     """Σ over one axis, however long: its two halves are added to each other until few terms are left.
 
     Along any axis but the last NumPy adds one row after another: of 1e5 terms in float32 the fifth digit is lost.
+
+    Parameters
+    ----------
+    a : Array
+        The terms.
+    axis : int
+        The axis to sum over.
+
+    Returns
+    -------
+    Array
+        The sums, with one axis less.
     """
     xp = array_namespace(a)
     while (n := a.shape[axis]) > 16:
@@ -106,13 +262,42 @@ def long_sum(a: Array, axis: int) -> Array:
 
 
 def real(x: Array) -> Array:
-    """The real part, of an array that may be real already: comparisons and maxima want it."""
+    """The real part, of an array that may be real already: comparisons and maxima need it.
+
+    Parameters
+    ----------
+    x : Array
+        Real or complex.
+
+    Returns
+    -------
+    Array, shape of x
+        x itself, or its real part.
+    """
     xp = array_namespace(x)
     return xp.real(x) if xp.isdtype(x.dtype, "complex floating") else x
 
 
 def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
-    """The flat parameter vector as named arrays: views of it, in the order of `shapes`."""
+    """The flat parameter vector as named arrays: views of it, in the order of `shapes`.
+
+    Parameters
+    ----------
+    theta : Array, shape (P,)
+        The flat vector.
+    shapes : mapping of str to tuple of int
+        Name -> shape of every parameter.
+
+    Returns
+    -------
+    dict of str to Array
+        The parameters by name.
+
+    Raises
+    ------
+    ValueError
+        Unless P is the number of elements of all shapes.
+    """
     xp = array_namespace(theta)
     params, start = {}, 0
     for name, shape in shapes.items():
@@ -128,7 +313,22 @@ def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
 
 
 def flat(arrays: Params, shapes: Shapes, like: Array | None = None) -> Array:
-    """Named arrays as one vector, in the order of `shapes`: the inverse of `views`. If there are none: `like`."""
+    """Named arrays as one vector, in the order of `shapes`: the inverse of `views`.
+
+    Parameters
+    ----------
+    arrays : mapping of str to Array
+        The arrays by name.
+    shapes : mapping of str to tuple of int
+        Name -> shape of every array; its order is used.
+    like : Array, optional
+        Returned as a vector if there are no names at all.
+
+    Returns
+    -------
+    Array, shape (P,)
+        The flat vector.
+    """
     parts: list[Any] = [arrays[name] for name in shapes] or [like]
     xp = array_namespace(*parts)
     return xp.concat([xp.reshape(part, (-1,)) for part in parts])

@@ -1,4 +1,7 @@
-"""The doors: what comes in from a user is what it is called, or is refused with a sentence."""
+"""The doors: arguments of the user are checked and converted, or refused with a sentence.
+
+Each of these functions takes the name of an argument, so that the message can say which one is wrong.
+"""
 
 import dataclasses
 import math
@@ -12,12 +15,40 @@ from refscore.protocols import SDE, Array, HasLevels, HasSDE, Time
 
 
 def is_number(t: Time) -> bool:
-    """True for a number of Python's or NumPy's own, False for an array."""
+    """Distinguish a number from an array.
+
+    Parameters
+    ----------
+    t : float or Array
+        The value.
+
+    Returns
+    -------
+    bool
+        True for a number of Python's or NumPy's own, False for an array.
+    """
     return isinstance(t, Real)
 
 
 def check_floating(name: str, x: Array, ndim: int | None = None) -> None:
-    """Refuse what is not a float32 or float64 array (of `ndim` axes)."""
+    """Refuse what is not a float32 or float64 array (of `ndim` axes).
+
+    Parameters
+    ----------
+    name : str
+        What the user calls x.
+    x : Array
+        The value to be checked.
+    ndim : int, optional
+        The number of axes wanted; any number by default.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or of another dtype.
+    ValueError
+        For another number of axes.
+    """
     try:
         xp = array_namespace(x)
     except TypeError:
@@ -32,7 +63,20 @@ def check_floating(name: str, x: Array, ndim: int | None = None) -> None:
 
 
 def check_finite(name: str, x: Array) -> None:
-    """Refuse NaN and infinity, naming the first bad index and their number. Waits for the device."""
+    """Refuse NaN and infinity, naming the first bad index and their number. Waits for the device.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls x.
+    x : Array
+        The array to be checked.
+
+    Raises
+    ------
+    ValueError
+        For a value that is not finite.
+    """
     xp = array_namespace(x)
     bad = ~xp.isfinite(x)
     count = int(xp.sum(xp.astype(bad, xp.int64)))
@@ -43,7 +87,20 @@ def check_finite(name: str, x: Array) -> None:
 
 
 def check_same(reference: Array, **others: Array) -> None:
-    """Refuse arrays of another library, dtype or device than the reference."""
+    """Refuse arrays of another library, dtype or device than the reference.
+
+    Parameters
+    ----------
+    reference : Array
+        The array that the others must match.
+    **others : Array
+        The arrays to be checked, by name.
+
+    Raises
+    ------
+    TypeError
+        For the first that does not match.
+    """
     xp = array_namespace(reference)
     for name, x in others.items():
         if array_namespace(x) is not xp:
@@ -55,7 +112,22 @@ def check_same(reference: Array, **others: Array) -> None:
 
 
 def check_data(name: str, x: Array) -> None:
-    """Refuse anything but a non-empty (B, ...) array of finite floats."""
+    """Refuse anything but a non-empty (B, ...) array of finite floats. Waits for the device.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls x.
+    x : Array, shape (B, ...)
+        The value to be checked.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array of float32 or float64.
+    ValueError
+        For fewer than 2 axes, no samples, or values that are not finite.
+    """
     check_floating(name, x)
     if x.ndim < 2:
         raise ValueError(f"{name} must have shape (B, ...) with at least 2 axes, got {tuple(x.shape)}")
@@ -65,7 +137,27 @@ def check_data(name: str, x: Array) -> None:
 
 
 def check_answer(who: str, y: Array, x: Array) -> Array:
-    """y, if it has the shape of x: what a user's function answers with would else broadcast, silently."""
+    """Refuse what a user's function returned if its shape is not that of x: it would broadcast, unnoticed.
+
+    Parameters
+    ----------
+    who : str
+        Name of the function, for the message.
+    y : Array
+        What it returned.
+    x : Array
+        Its argument.
+
+    Returns
+    -------
+    Array, shape of x
+        y itself.
+
+    Raises
+    ------
+    ValueError
+        For another shape.
+    """
     if getattr(y, "shape", None) != x.shape:
         got = tuple(y.shape) if hasattr(y, "shape") else type(y).__name__
         raise ValueError(f"{who} must answer in the shape of x, {tuple(x.shape)}; got {got}")
@@ -73,7 +165,25 @@ def check_answer(who: str, y: Array, x: Array) -> Array:
 
 
 def check_number(name: str, value: Any) -> float:
-    """A Python float from a number or a 0-d array, whoever made it; anything else is refused by name."""
+    """Convert a number or a 0-d array of any library to a Python float.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the value.
+    value : number or Array, shape ()
+        The value to be converted.
+
+    Returns
+    -------
+    float
+        The number.
+
+    Raises
+    ------
+    TypeError
+        For anything else: strings, complex numbers and True are refused too.
+    """
     if isinstance(value, (bool, complex, str, bytes)) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -83,7 +193,27 @@ def check_number(name: str, value: Any) -> float:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """A Python int from an integer of any library that is at least `least`; anything else is refused by name."""
+    """Convert an integer of any library to a Python int.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the value.
+    value : int
+        The value to be converted.
+    least : int
+        The smallest value allowed; default 1.
+
+    Returns
+    -------
+    int
+        The count.
+
+    Raises
+    ------
+    ValueError
+        For anything but an integer that is at least `least`.
+    """
     try:
         count = operator.index(value)
     except TypeError:
@@ -94,17 +224,44 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_positive(**values: float) -> None:
-    """Refuse numbers that are not finite and positive, by name."""
+    """Refuse numbers that are not finite and positive.
+
+    Parameters
+    ----------
+    **values : float
+        The numbers, by name.
+
+    Raises
+    ------
+    TypeError
+        For what is not a number.
+    ValueError
+        For a number that is not finite and positive.
+    """
     for name, value in values.items():
         if not (math.isfinite(check_number(name, value)) and value > 0):
             raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def settle(noun: Any, **least: int) -> None:
-    """Make Python numbers of a frozen dataclass's own: floats of fields that may be float, counts of those named here.
+    """Convert the numbers of a frozen dataclass to Python's: fields that may be float, and the counts named here.
 
-    For `__post_init__`: a numpy.float64 that a user hands over, say a standard deviation, would turn every float32
-    array it meets into float64. Each count is named with the least value it may have.
+    For `__post_init__`: a numpy.float64 from a user, for example a standard deviation, would turn every float32
+    array it meets into float64.
+
+    Parameters
+    ----------
+    noun : dataclass instance
+        Its fields are replaced.
+    **least : int
+        The fields that are counts, each with the least value it may have.
+
+    Raises
+    ------
+    TypeError
+        For a field that may be float and is not a number.
+    ValueError
+        For a count that is no integer, or too small.
     """
     for name, lowest in least.items():
         object.__setattr__(noun, name, check_count(name, getattr(noun, name), lowest))
@@ -120,13 +277,37 @@ def settle(noun: Any, **least: int) -> None:
 
 
 def check_made_for(score: Any, sde: SDE) -> None:
-    """Refuse a score that says it belongs to another SDE (`ExactScore`, a bound model); functions say nothing."""
+    """Refuse a score that was made for another SDE: `ExactScore` and a bound model name theirs, functions do not.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+        The score; its `sde`, or that of its `model`, is compared.
+    sde : SDE
+        The SDE with which it will be used.
+
+    Raises
+    ------
+    ValueError
+        If the two differ.
+    """
     if isinstance(score, HasSDE) and score.sde != sde:
         raise ValueError(f"the score was made for {score.sde}, not for {sde}: they disagree on what t means")
 
 
 def check_inverse(sde: SDE) -> None:
-    """Refuse an SDE that cannot tell the time of a noise level, where levels are what is asked for."""
+    """Refuse an SDE without `time_at_log_ratio`, where the time of a noise level is needed.
+
+    Parameters
+    ----------
+    sde : SDE
+        The SDE to be checked.
+
+    Raises
+    ------
+    TypeError
+        If the method is missing.
+    """
     if not isinstance(sde, HasLevels):
         raise TypeError(
             "noise levels are found by sde.time_at_log_ratio(ratio), the t at which log σ/α is the ratio, and "
@@ -135,7 +316,23 @@ def check_inverse(sde: SDE) -> None:
 
 
 def check_time(t: Time) -> Any:
-    """t, a number as a Python float, which must lie in [0, 1]. Arrays pass: looking would make the device wait."""
+    """Check that a time lies in [0, 1]. Arrays are not checked: their values would make the device wait.
+
+    Parameters
+    ----------
+    t : float or Array
+        The time, or an array of times.
+
+    Returns
+    -------
+    float or Array
+        A number as a Python float, an array as it is.
+
+    Raises
+    ------
+    ValueError
+        For a number outside [0, 1].
+    """
     if not is_number(t):
         return t
     if not 0 <= t <= 1:

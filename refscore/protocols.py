@@ -1,4 +1,4 @@
-"""What the nouns promise each other: arrays, times, randomness, scores, SDEs, steps, models, objectives."""
+"""Protocols: which methods arrays, randomness, scores, SDEs, steps, models and objectives must have."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -110,20 +110,20 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 class Rng(Protocol):
-    """numpy.random.Generator, cupy.random.Generator, or a stand-in that replays recorded noise."""
+    """Source of random numbers: numpy.random.Generator, its CuPy twin, or a stand-in that replays recorded noise."""
 
     def standard_normal(self, size: Any = None, dtype: Any = ...) -> Array:
-        """N(0, 1) numbers."""
+        """Draw N(0, 1) numbers of shape `size`, in `dtype` (float32 or float64)."""
 
     def random(self, size: Any = None, dtype: Any = ...) -> Array:
-        """Uniform numbers in [0, 1)."""
+        """Draw uniform numbers in [0, 1) of shape `size`, in `dtype` (float32 or float64)."""
 
     def integers(self, low: int, high: int, size: Any = None) -> Array:
-        """Uniform integers in [low, high)."""
+        """Draw uniform integers in [low, high) of shape `size`."""
 
 
 class Score(Protocol):
-    """∇ₓ log p_t(x), whoever wrote it: a network, a mixture, a lambda."""
+    """∇ₓ log p_t(x), as any callable: a network, an exact score, a lambda."""
 
     def __call__(self, x: Array, t: Any) -> Array:
         """x (B, ...) and t (B,), or (1,) when all samples share one time -> (B, ...)."""
@@ -133,14 +133,14 @@ class Process(Protocol):
     """dx = drift(x, t) dt + noise(x, t) dw, in either direction of time."""
 
     def drift(self, x: Array, t: float) -> Array:
-        """x (B, ...) -> (B, ...)."""
+        """The drift at x (B, ...) and time t -> (B, ...)."""
 
     def noise(self, x: Array, t: float) -> Any:
-        """A float, or an array that broadcasts against x."""
+        """The factor of dw at x and time t: a float, or an array that broadcasts against x."""
 
 
 class Kernel(Protocol):
-    """A random map that leaves p_t alone, or nearly so: Langevin, a corrector."""
+    """A random map that leaves p_t unchanged, or nearly so: Langevin, a corrector."""
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """x (B, ...) at time t -> x (B, ...) at the same time."""
@@ -158,13 +158,13 @@ class SDE(Protocol):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the noise that sampling starts from."""
+        """Standard deviation of the noise that sampling starts from, in data units."""
 
     def f(self, t: Time) -> Time:
-        """Drift rate."""
+        """Drift rate f(t), per unit time, in the shape of t."""
 
     def g(self, t: Time) -> Time:
-        """Diffusion coefficient."""
+        """Diffusion coefficient g(t), in data units per square root of time, in the shape of t."""
 
     def alpha(self, t: Time) -> Time:
         """Signal scale α(t), with α(0) = 1."""
@@ -173,26 +173,26 @@ class SDE(Protocol):
         """Noise scale σ(t), with σ(0) = 0."""
 
     def time(self, sigma: Time) -> Time:
-        """The t at which σ(t) = sigma."""
+        """The t at which σ(t) = sigma, in the shape of sigma."""
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
-        """The t at which log σ(t)/α(t) = ratio."""
+        """The t at which log σ(t)/α(t) = ratio, in the shape of ratio."""
 
 
 class ScoreWithJvp(Protocol):
-    """A score that can be differentiated: `ExactScore`, or what `model.bind(theta)` gives."""
+    """A score that can be differentiated: `ExactScore`, or what `model.bind(theta)` returns."""
 
     def __call__(self, x: Array, t: Time) -> Array:
         """x (B, ...) -> s (B, ...)."""
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
-        """v (K, B, ...) -> s (B, ...) and ∇s v (K, B, ...)."""
+        """The score s (B, ...) at x and its derivatives ∇s v (K, B, ...) along directions v (K, B, ...)."""
 
 
 class Model(Protocol):
-    """What an objective asks of a score model: its SDE, its layout, and the passes of a layer.
+    """What an objective uses of a score model: its SDE, its layout, and the passes of a layer.
 
-    `Implicit` and `Sliced` ask for `jvp` and `jvp_backward` as well (see `refscore.nn.layer`).
+    `Implicit` and `Sliced` need `jvp` and `jvp_backward` as well (see `refscore.nn.layer`).
     """
 
     @property
@@ -201,20 +201,20 @@ class Model(Protocol):
 
     @property
     def shapes(self) -> Shapes:
-        """Layout of the flat vector θ."""
+        """Name -> shape of every parameter: the layout of the flat vector θ."""
 
     def init(self, rng: Rng, dtype: Any = ...) -> Array:
-        """A first θ."""
+        """Draw the initial parameters, as one flat vector θ (P,)."""
 
     def forward(self, params: Any, x: Array, t: Time) -> tuple[Array, Any]:
-        """x, t -> score and cache."""
+        """Evaluate the score: parameters by name, x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
 
     def backward(self, params: Any, cache: Any, dy: Array) -> tuple[Any, Any]:
-        """Adjoint of the score -> (dx,), gradients."""
+        """Adjoint of the score dy (B, ...) -> adjoint of x, (dx,), and the gradients of the parameters by name."""
 
 
 class Objective(Protocol):
-    """What `fit` asks of an objective."""
+    """The loss that `fit` minimises, with its gradient."""
 
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Loss (0-d) and gradient, of the shape of theta."""
@@ -224,17 +224,17 @@ Rate = float | Callable[[int], float]
 
 
 class Optimizer(Protocol):
-    """What `fit` asks of an optimiser."""
+    """What `fit` uses of an optimiser; its state is returned and given back, never kept inside."""
 
     @property
     def rate(self) -> Rate:
         """Learning rate, or a schedule: step (1, 2, ...) -> learning rate."""
 
     def init(self, theta: Array) -> Any:
-        """The state before the first step."""
+        """The state before the first step, for parameters theta (P,)."""
 
     def update(self, grad: Array, state: Any, theta: Array) -> tuple[Array, Any]:
-        """One step."""
+        """Take one step: gradient (P,), state and theta (P,) -> new theta (P,) and new state."""
 
 
 # ------------------------------------------------------------------ what a noun may offer besides

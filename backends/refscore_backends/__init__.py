@@ -1,5 +1,6 @@
 """The only place where NumPy or CuPy is a choice.
 
+>>> from refscore_backends import get
 >>> backend = get("numpy")
 >>> rng = backend.rng(seed=0)
 >>> rng.standard_normal((3, 2), dtype="float32").shape
@@ -25,12 +26,29 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 def get(name: str) -> Backend:
     """The back end of this name.
 
+    Parameters
+    ----------
+    name : str
+        "numpy", "cupy" or "strict".
+
+    Returns
+    -------
+    Backend
+        Ready to use; see `Backend` for its methods.
+
     Raises
     ------
     ValueError
         For a name that is not in `BACKENDS`.
     BackendUnavailable
-        When its library, or its device, is not there.
+        When its library, or its device, is missing.
+
+    Examples
+    --------
+    >>> from refscore_backends import get
+    >>> backend = get("numpy")
+    >>> backend.asarray([1, 2], dtype="float32")
+    array([1., 2.], dtype=float32)
     """
     if name not in BACKENDS:
         raise ValueError(f"no back end called {name!r}; there are {', '.join(BACKENDS)}")

@@ -1,7 +1,7 @@
 """What refscore needs of an array library beyond the array API standard.
 
-The standard leaves out random numbers, and says nothing of moving data to the host or of
-waiting for a device. A `Backend` adds just these; the formulas never see it.
+The standard leaves out random numbers, moving data to the host, and waiting for a device. A `Backend` adds just
+these; the formulas do not use it.
 """
 
 from collections.abc import Callable
@@ -22,59 +22,95 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What --backend calls it."""
+        """Its name on the command line, the value of --backend."""
 
     @property
     def xp(self) -> Any:
         """The array namespace, for creating arrays and naming dtypes."""
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Copy x (an array of any library, or numbers) to this back end's device."""
+        """Copy x (an array of any library, or numbers) to this back end's device, as `dtype` if that is given."""
 
     def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        """Copy x to the host; waits for it."""
+        """Copy x to the host, as a NumPy array; waits for the device."""
 
     def rng(self, seed: int) -> Any:
-        """A generator with standard_normal, random and integers, drawing on the device."""
+        """Make a generator (standard_normal, random, integers) on the device, from a seed in [0, 2**64)."""
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was asked."""
+        """Wait until the device has finished all its work."""
 
     def device(self) -> str:
-        """The device in words, for `refscore info`."""
+        """Describe the device in words, for `refscore info`."""
 
 
 @dataclass(frozen=True)
 class HostRng:
     """NumPy's generator whose numbers are moved to a device.
 
-    Equal seeds give different streams in NumPy and CuPy; with this wrapper two back ends see
+    Equal seeds give different streams in NumPy and CuPy; with this wrapper two back ends use
     the same noise, at the price of a copy for each draw.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Draws the numbers, on the host.
+    move : callable
+        Copies a NumPy array to the device, e.g. `backend.asarray`.
     """
 
     generator: np.random.Generator
     move: Callable[[Any], Array]
 
     def standard_normal(self, size: Any = None, dtype: Any = "float64") -> Array:
-        """N(0, 1) numbers of the given shape."""
+        """Draw N(0, 1) numbers of shape `size`, in `dtype` (float32 or float64; default float64), and move them."""
         return self.move(self.generator.standard_normal(size, dtype=dtype_name(dtype)))
 
     def random(self, size: Any = None, dtype: Any = "float64") -> Array:
-        """Uniform numbers in [0, 1)."""
+        """Draw uniform numbers in [0, 1) of shape `size`, in `dtype` (default float64), and move them."""
         return self.move(self.generator.random(size, dtype=dtype_name(dtype)))
 
     def integers(self, low: int, high: int, size: Any = None) -> Array:
-        """Uniform integers in [low, high)."""
+        """Draw uniform integers in [low, high) of shape `size`, and move them."""
         return self.move(self.generator.integers(low, high, size))
 
 
 def dtype_name(dtype: Any) -> Any:
-    """'float32' for whatever a library calls it."""
+    """The name of a dtype of any library.
+
+    Parameters
+    ----------
+    dtype : dtype or str
+        E.g. `cupy.float32`, `array_api_strict.float32` or "float32".
+
+    Returns
+    -------
+    str
+        E.g. "float32".
+    """
     return str(dtype).rsplit(".", 1)[-1]
 
 
 def check_seed(seed: Any) -> int:
-    """An integer seed in [0, 2**64), or an error that says so."""
+    """Convert a seed to a Python int.
+
+    Parameters
+    ----------
+    seed : int
+        An integer of Python's or NumPy's own, in [0, 2**64).
+
+    Returns
+    -------
+    int
+        The seed.
+
+    Raises
+    ------
+    TypeError
+        For what is not an integer.
+    ValueError
+        For an integer outside [0, 2**64).
+    """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed must be an integer, got {seed!r}")
     if not 0 <= seed < 2**64:

@@ -14,7 +14,7 @@ class CupyBackend:
     ----------
     host_noise : bool
         Draw noise with NumPy and move it, so that runs can be compared with the NumPy back
-        end number by number. Slower.
+        end number by number. Slower; default False.
 
     Raises
     ------
@@ -39,25 +39,25 @@ class CupyBackend:
         self._host_noise = host_noise
 
     def asarray(self, x: Any, dtype: str | None = None) -> Any:
-        """Copy x to the current device."""
+        """Copy x (an array or numbers) to the current device, as `dtype` if that is given."""
         return self._cupy.array(x, dtype=dtype)
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
-        """Copy x to the host; waits for it."""
+        """Copy x to the host, as a NumPy array; waits for the device."""
         return np.asarray(self._cupy.asnumpy(x))
 
     def rng(self, seed: int) -> Any:
-        """cupy.random.Generator, or NumPy's with a copy for each draw."""
+        """Make a cupy.random.Generator, or with host_noise NumPy's generator with a copy for each draw."""
         seed = check_seed(seed)
         if self._host_noise:
             return HostRng(np.random.default_rng(seed), self.asarray)
         return self._cupy.random.default_rng(seed)
 
     def synchronize(self) -> None:
-        """Wait for the current stream."""
+        """Wait until the current stream has finished its work."""
         self._cupy.cuda.get_current_stream().synchronize()
 
     def device(self) -> str:
-        """The current device's name."""
+        """Return the name of the current device."""
         number = self._cupy.cuda.runtime.getDevice()
         return str(self._cupy.cuda.runtime.getDeviceProperties(number)["name"].decode())

@@ -11,28 +11,36 @@ from refscore_backends.base import check_seed
 
 @dataclass(frozen=True)
 class NumpyBackend:
-    """NumPy on the host."""
+    """NumPy on the host.
+
+    Parameters
+    ----------
+    name : str
+        "numpy", its name on the command line.
+    xp : module
+        The array namespace, array_api_compat.numpy.
+    """
 
     name: str = "numpy"
     xp: Any = xp_numpy
 
     def asarray(self, x: Any, dtype: str | None = None) -> Any:
-        """Copy x to a NumPy array."""
+        """Copy x (an array or numbers) to a NumPy array, as `dtype` if that is given."""
         return np.array(x, dtype=dtype)
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
-        """Return x as it is: it lives here."""
+        """Return x as a NumPy array, without a copy where it is one."""
         return np.asarray(x)
 
     def rng(self, seed: int) -> np.random.Generator:
-        """numpy.random.Generator itself."""
+        """Make a numpy.random.Generator from a seed in [0, 2**64)."""
         return np.random.default_rng(check_seed(seed))
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: NumPy has finished when it returns."""
 
     def device(self) -> str:
-        """The host."""
+        """Return "CPU", the device of all NumPy arrays."""
         return "CPU"
 
 

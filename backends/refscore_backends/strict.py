@@ -12,7 +12,18 @@ from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtyp
 
 
 class StrictBackend:
-    """array-api-strict on one of its pretended devices: CPU_DEVICE, device1 or no_float64."""
+    """array-api-strict on one of its pretended devices.
+
+    Parameters
+    ----------
+    device : str
+        "CPU_DEVICE", "device1" (default) or "no_float64".
+
+    Raises
+    ------
+    BackendUnavailable
+        Without array-api-strict.
+    """
 
     def __init__(self, device: str = "device1") -> None:
         try:
@@ -26,21 +37,21 @@ class StrictBackend:
         self._device = xp.Device(device)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Any:
-        """Copy x to the pretended device."""
+        """Copy x (an array or numbers) to the pretended device, as `dtype` if that is given."""
         x = np.asarray(self.to_numpy(x), dtype=dtype)
         return self.xp.asarray(x, dtype=getattr(self.xp, dtype_name(x.dtype)), device=self._device)
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
-        """Copy x to NumPy, whatever device it pretends to be on."""
+        """Copy x to a NumPy array, from any of the pretended devices."""
         return np.array(getattr(x, "_array", x))
 
     def rng(self, seed: int) -> HostRng:
-        """NumPy's generator, its numbers moved to the device."""
+        """Make a `HostRng`: NumPy's generator, whose numbers are moved to the pretended device."""
         return HostRng(np.random.default_rng(check_seed(seed)), self.asarray)
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: the arithmetic is NumPy's, and has finished when it returns."""
 
     def device(self) -> str:
-        """The pretended device."""
+        """Return the name of the pretended device."""
         return str(self._device)

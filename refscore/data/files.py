@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read only as far as they say what they hold."""
+"""Files: written whole or not at all, read only after their header was checked."""
 
 import io
 import json
@@ -20,7 +20,18 @@ STALE = 60.0  # seconds after which an unfinished file is nobody's
 
 
 def writable_folder(out: Path) -> None:
-    """Make the folder, and make sure before any work that there is room for what will be written."""
+    """Make the folder, and make sure before any work that there is room for what will be written.
+
+    Parameters
+    ----------
+    out : Path
+        The folder; its parents are made too.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, or `NEEDED` bytes cannot be written in it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out) as f:
@@ -30,27 +41,86 @@ def writable_folder(out: Path) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    text : str
+        Its content, written as UTF-8.
+
+    Raises
+    ------
+    OSError
+        As `save_bytes`.
+    """
     save_bytes(path, text.encode())
 
 
 def save_json(path: Path, tree: Any) -> None:
-    """Write a tree of dicts and lists as JSON, which has no NaN and ∞: they become the strings that float() reads."""
+    """Write a tree of dicts and lists as JSON, which has no NaN and ∞: they become the strings that float() reads.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tree : dict, list, str, number or None
+        Its content.
+
+    Raises
+    ------
+    OSError
+        As `save_bytes`.
+    """
     save_text(path, json.dumps(_finite(tree), indent=1, allow_nan=False))
 
 
 def save_array(path: Path, x: Any) -> None:
-    """Write an array as .npy, whole or not at all."""
+    """Write an array as .npy, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    x : numpy.ndarray
+        The array, of numbers.
+
+    Raises
+    ------
+    OSError
+        As `save_bytes`.
+    """
     _save(path, lambda f: np.save(f, x, allow_pickle=False))
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-    """Write named arrays as .npz, whole or not at all."""
+    """Write named arrays as .npz, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    **arrays : numpy.ndarray
+        The arrays by name.
+
+    Raises
+    ------
+    OSError
+        As `save_bytes`.
+    """
     _save(path, lambda f: np.savez(f, **arrays))
 
 
 def save_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; what a killed process left of the same file is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder must exist.
+    content : bytes
+        Its content.
 
     Raises
     ------
@@ -65,7 +135,17 @@ def save_bytes(path: Path, content: bytes) -> None:
 
 
 def read_array(path: Path) -> Any:
-    """The array in a .npy file: numbers only, at most `LARGEST` bytes in float64, allocated after its header was read.
+    """Read a .npy file: numbers only, at most `LARGEST` bytes in float64, allocated after its header was read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    numpy.ndarray
+        The array.
 
     Raises
     ------
@@ -77,7 +157,23 @@ def read_array(path: Path) -> Any:
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays in a .npz file by name, each as `read_array` reads it, at most `LARGEST` bytes together."""
+    """Read a .npz file, each array as `read_array` reads it, at most `LARGEST` bytes together.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The arrays by name.
+
+    Raises
+    ------
+    ValueError, OSError, EOFError, zipfile.BadZipFile
+        If there are no such arrays, or they are too large; nothing in the file is executed.
+    """
     with zipfile.ZipFile(path) as archive:
         arrays, size = {}, sum(member.file_size for member in archive.infolist())
         if size > LARGEST:

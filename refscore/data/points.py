@@ -14,12 +14,24 @@ from refscore.data.files import LARGEST, read_array, read_arrays
 
 
 class DataFileError(ValueError):
-    """A file does not hold the points that were asked for; the message says what it holds."""
+    """A file does not hold the points that are wanted; the message describes what it holds."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The points of a file, and what was read, in words."""
+    """The points of a file, and what was read, in words.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    points : numpy.ndarray, shape (N, dim)
+        The points, float64.
+    columns : list of str
+        Names of the columns: of the header, or x1, x2, ...
+    said : str
+        A summary for the user: the columns, the number of rows, what was left out.
+    """
 
     name: str  # of the file
     points: Any  # (N, dim), float64
@@ -28,27 +40,72 @@ class Table:
 
 
 def load_points(path: str | Path, dim: int = 2) -> Any:
-    """Points (N, dim) from a .npy, .npz (one array) or .csv file, as float64; see `read_points`.
+    """Read the points of a .npy, .npz (one array) or .csv file; see `read_points`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    dim : int
+        Number of columns that the points must have; default 2.
+
+    Returns
+    -------
+    numpy.ndarray, shape (N, dim)
+        The points, float64.
 
     Raises
     ------
     DataFileError
         If the file is missing or cannot be read, or holds anything but finite numbers (N, dim), N >= 2.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from refscore.data.points import load_points
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/points.npy", [[1, 2], [4, 3]])
+    ...     load_points(f"{folder}/points.npy")
+    array([[1., 2.],
+           [4., 3.]])
     """
     return read_points(path, dim).points
 
 
 def read_points(path: str | Path, dim: int = 2) -> Table:
-    """Points from a file, with the names of their columns.
+    """Read the points of a file, with the names of their columns.
 
     Numbers of any real type are taken. In a .csv file commas separate, "#" begins a comment, and a first row of
     which no cell begins like a number is a header; a first column without a name (pandas' index) is left out.
     Nothing in the file is executed: pickled objects are refused. At most `files.LARGEST` bytes are read.
 
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending in .npy, .npz (one array) or .csv.
+    dim : int
+        Number of columns that the points must have; default 2.
+
+    Returns
+    -------
+    Table
+        The points, the names of their columns, and a summary in words.
+
     Raises
     ------
     DataFileError
         If the file is missing or cannot be read, or holds anything but finite numbers (N, dim), N >= 2.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from refscore.data.points import read_points
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savetxt(f"{folder}/points.csv", [[1, 2], [4, 3]], delimiter=",", header="east,north", comments="")
+    ...     print(read_points(f"{folder}/points.csv").said)
+    2 columns: east, north; 2 rows; header
     """
     path = Path(path)
     try:
@@ -81,7 +138,19 @@ def read_points(path: str | Path, dim: int = 2) -> Table:
 
 
 def standardise(table: Table) -> tuple[Any, Any, Any]:
-    """unit (N, dim) with every column of mean 0 and deviation 1, and what undoes it: points = centre + scale · unit.
+    """Give every column mean 0 and deviation 1, and compute what undoes it: points = centre + scale · unit.
+
+    Parameters
+    ----------
+    table : Table
+        The points.
+
+    Returns
+    -------
+    unit : numpy.ndarray, shape (N, dim)
+        The scaled points.
+    centre, scale : numpy.ndarray, shape (dim,)
+        Mean and standard deviation of each column, in its units.
 
     Raises
     ------
@@ -104,7 +173,23 @@ def standardise(table: Table) -> tuple[Any, Any, Any]:
 
 
 def outliers(table: Table) -> Iterator[str]:
-    """A line for every column whose deviation is more than three times that of its middle nine tenths."""
+    """A line for every column whose deviation is more than three times that of its middle nine tenths.
+
+    Parameters
+    ----------
+    table : Table
+        The points.
+
+    Yields
+    ------
+    str
+        A warning that names the point farthest out and its column.
+
+    Raises
+    ------
+    DataFileError
+        As `standardise`.
+    """
     unit, _, scale = standardise(table)
     low, high = np.quantile(table.points, (0.05, 0.95), axis=0)
     for i in np.flatnonzero(3 * (high - low) < 3.29 * scale):  # 3.29 deviations hold nine tenths of a Gaussian

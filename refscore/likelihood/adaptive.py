@@ -12,7 +12,7 @@ from refscore.protocols import Array
 
 
 class SolverError(ArithmeticError):
-    """The solver gave up on a sample; the message names the row and what the solver says."""
+    """The solver stopped on a sample before its end; the message names the row and the reason."""
 
 
 def solve(
@@ -26,10 +26,28 @@ def solve(
 ) -> Array:
     """x(s) of dx/dt = velocity(x, t) from x (B, ...) at t, up or down.
 
-    Every sample has its own steps and its own error control, so none depends on its neighbours. A velocity that tells
-    samples apart says so by a method `row(i)`, the velocity of sample i alone. The state lives on the
-    host in double precision; the velocity is evaluated where x lives, in its dtype (in float32 do not ask for rtol
+    Every sample has its own steps and its own error control, so none depends on its neighbours. A velocity that differs
+    from sample to sample has a method `row(i)`, the velocity of sample i alone. The state lives on the
+    host in double precision; the velocity is evaluated on the device of x, in its dtype (in float32 take no rtol
     below 1e-5). For many samples and moderate precision a fixed grid of `RungeKutta` is faster.
+
+    Parameters
+    ----------
+    velocity : callable (x, t) -> (B, ...)
+        The right-hand side, for a float t.
+    x : Array, shape (B, ...)
+        The state at t.
+    t, s : float
+        Start and end, in [0, 1].
+    rtol, atol : float
+        Relative error, and absolute error in the units of x, allowed at each step; default 1e-8.
+    method : str
+        A method of `scipy.integrate.solve_ivp`; default "DOP853", of order 8.
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        The state at s.
 
     Raises
     ------

@@ -4,7 +4,7 @@
 
 from t = ε to 1, the last term a Gaussian decoder at Tweedie's mean (Kingma et al. 2021; Song et al. 2021, arXiv
 2101.09258); p is the law that the model itself generates. Since g² dt = 2σ² dℓ, ℓ = log σ/α, the integral is
-∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it knows only the ends of the schedule. Kingma et al. write γ = 2ℓ, SNR = e^{-γ}.
+∫ E‖z - ẑ‖² dℓ with ẑ = -σ s: it depends only on the ends of the schedule. Kingma et al. write γ = 2ℓ, SNR = e^{-γ}.
 """
 
 import math
@@ -23,14 +23,46 @@ from refscore.protocols import SDE, Array, Rng, Score, Time
 
 
 def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
-    """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s: x0, z (B, ...) -> (B,)                          Eq. (12.9)."""
+    """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s                                                     Eq. (12.9).
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+        The score s.
+    sde : SDE
+        Gives α(t) and σ(t).
+    x0 : Array, shape (B, ...)
+        Data.
+    t : float or Array, shape (B,) or (1,)
+        Times in (0, 1].
+    z : Array, shape (B, ...)
+        Noise.
+
+    Returns
+    -------
+    Array, shape (B,)
+        The squared error of the predicted noise, one number a sample.
+    """
     t = beside(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
     return row_squares(z + sigma * ask(score, alpha * x0 + sigma * z, t))
 
 
 def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
-    """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z, (B, ...) -> (B,)         Eq. (12.11)."""
+    """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z                                Eq. (12.11).
+
+    Parameters
+    ----------
+    score, sde, x0, z
+        See `noise_error`.
+    t : float
+        The time from which the decoder starts, in (0, 1].
+
+    Returns
+    -------
+    Array, shape (B,)
+        Log densities in nats.
+    """
     t = check_number("t", t)
     if not 0 < t <= 1:
         raise ValueError(f"the decoder needs noise to take away, a time in (0, 1]; got {t}")
@@ -40,10 +72,23 @@ def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
 
 
 def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: Sequence[float]) -> Array:
-    """Σ ½ (e^{2h} - 1)‖z - ẑ‖² over the steps of a falling grid, h the gain in log α/σ; z one noise a step -> (B,).
+    """Σ ½ (e^{2h} - 1)‖z - ẑ‖² over the steps of a falling grid, h the gain in log α/σ          Eqs. (12.8), (12.9).
 
-    Eqs. (12.8), (12.9). The loss of the chain with `Ancestral`'s small variance. A last step to σ = 0 is the decoder's:
-    end above it.
+    The loss of the chain with `Ancestral`'s small variance. A last step to σ = 0 is the decoder's: end above it.
+
+    Parameters
+    ----------
+    score, sde, x0
+        See `noise_error`.
+    z : sequence of Array, shape (B, ...)
+        One noise for each step.
+    times : sequence of float
+        The grid, falling, in (0, 1]; one more than there are steps.
+
+    Returns
+    -------
+    Array, shape (B,)
+        The loss of each sample, in nats.
 
     Raises
     ------
@@ -67,18 +112,39 @@ def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min
     Parameters
     ----------
     score : callable (x, t) -> (B, ...)
+        The score of the model.
     sde : SDE
+        The SDE for which the score was made.
     x0 : Array (B, ...)
+        Data.
     rng : Rng
+        Source of times and noise.
     samples : int
-        Draws of time and noise for each row.
+        Draws of time and noise for each row, at least 2; default 1000.
     t_min : float
-        Where the decoder takes over.
+        Where the decoder takes over; default 0.001.
 
     Returns
     -------
     LogLikelihood
         Nats (B,) and their standard error (B,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For x0 that is not a batch of finite floats, fewer than 2 samples, t_min outside (0, 1).
+
+    Examples
+    --------
+    A model of data that are all at 0 predicts the noise without error. What is left is the decoder N(0, 0.1²) at 0,
+    -log(0.1 √(2π)):
+
+    >>> import numpy as np
+    >>> from refscore.likelihood.elbo import elbo
+    >>> from refscore.noise.sde import LinearVE
+    >>> score, rng = lambda x, t: -x / t[:, None] ** 2, np.random.default_rng(0)
+    >>> elbo(score, LinearVE(sigma_max=1.0), np.array([[0.0]]), rng, samples=10, t_min=0.1).value.round(4)
+    array([1.3836])
     """
     check_data("x0", x0)
     samples = check_count("samples", samples, 2)

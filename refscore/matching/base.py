@@ -17,18 +17,18 @@ Draws = tuple[Array, Array, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMatching(ABC):
-    """What all objectives share: where t and x come from, and what they count.
+    """What all objectives share: the law of the times t, the noise, and the weight of each level.
 
     Parameters
     ----------
     weight : callable (sde, t) -> λ(t)
-        `unweighted`, `sigma_squared`, `g_squared` or `SigmaPower`.
+        `unweighted` (default), `sigma_squared`, `g_squared` or `SigmaPower`.
     times : TimeLaw
-        `FixedTime`, `Levels`, `UniformTime` or `UniformLogSNR`. `FixedTime(0.0)` matches the score of the data
-        as they are, which needs a model that is finite there: `ScoreModel(..., predict="score")`.
+        `FixedTime`, `Levels`, `UniformTime` or `UniformLogSNR`. `FixedTime(0.0)` (default) matches the score of the
+        data as they are, which needs a model that is finite there: `ScoreModel(..., predict="score")`.
     antithetic : bool
         Spread the batch's times evenly, u_i = u + i/B mod 1: each is still uniform, the batch mean
-        varies less (Kingma et al. 2021).
+        varies less (Kingma et al. 2021). Default False.
     """
 
     weight: Callable[[SDE, Time], Time] = unweighted
@@ -37,15 +37,15 @@ class ScoreMatching(ABC):
 
     @abstractmethod
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
-        """x0 (B, ...) -> loss (0-d) and gradient (P,), with all that is random drawn from rng."""
+        """Draw times, noise and probes from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
 
     def check_model(self, model: Any) -> None:
-        """Refuse a model that cannot be asked at the times of this objective: some divide by zero at t = 0."""
+        """Raise ValueError for a model that divides by zero at the times of this objective, as some do at t = 0."""
         if self.times == FixedTime(0.0) and isinstance(model, NeedsNoise):
             model.check_clean()
 
     def draw(self, sde: SDE, x0: Array, rng: Rng) -> Draws:
-        """t (B,) or (1,), noise z (B, ...), and the factor that undoes the law of t."""
+        """Draw t (B,) or (1,) and noise z (B, ...) for x0 (B, ...); the third result is the factor of the law of t."""
         B = x0.shape[0]
         if self.antithetic:
             xp = array_namespace(x0)
@@ -58,21 +58,72 @@ class ScoreMatching(ABC):
         return t, rng.standard_normal(x0.shape, dtype=x0.dtype), factor
 
     def sample_weights(self, sde: SDE, x: Array, t: Array, factor: Any) -> Array:
-        """factor λ(t)/B: what one sample's loss adds to the mean, shaped to multiply x."""
+        """Compute factor λ(t)/B: what one sample's loss adds to the mean, shaped to multiply x (B, ...)."""
         return per_sample(factor * self.weight(sde, t) / x.shape[0], x)
 
 
 def noised(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
-    """α(t) x₀ + σ(t) z."""
+    """α(t) x₀ + σ(t) z, data with noise.
+
+    Parameters
+    ----------
+    sde : SDE
+        Gives α(t) and σ(t).
+    x0 : Array, shape (B, ...)
+        Data.
+    t : Array, shape (B,) or (1,)
+        Times in [0, 1].
+    z : Array, shape (B, ...)
+        Noise, N(0, I).
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        Samples of p_t.
+    """
     return per_sample(sde.alpha(t), x0) * x0 + per_sample(sde.sigma(t), x0) * z
 
 
 def pull_back(model: Model, theta: Array, cache: Any, loss: Array, ds: Array) -> tuple[Array, Array]:
-    """The loss, and its gradient from the adjoint of the score."""
+    """The loss, and its gradient from the adjoint of the score.
+
+    Parameters
+    ----------
+    model : Model
+        The score model; its `backward` is called.
+    theta : Array, shape (P,)
+        The parameters at which `cache` was made.
+    cache : object
+        From `model.forward`.
+    loss : Array, 0-d
+        Returned as it is.
+    ds : Array, shape (B, ...)
+        The derivative of the loss with respect to the score.
+
+    Returns
+    -------
+    loss : Array, 0-d
+        The loss.
+    gradient : Array, shape (P,)
+        Its gradient with respect to theta.
+    """
     _, grads = model.backward(views(theta, model.shapes), cache, ds)
     return loss, flat(grads, model.shapes, theta)
 
 
 def repeat(t: Array, n: int) -> Array:
-    """t (B,) n times over, (nB,); a t (1,) that all share as it is."""
+    """Repeat the times for a batch that is n copies of another.
+
+    Parameters
+    ----------
+    t : Array, shape (B,) or (1,)
+        One time a sample, or one for all.
+    n : int
+        Number of copies.
+
+    Returns
+    -------
+    Array, shape (n B,) or (1,)
+        t n times over; a t of shape (1,), which all share, as it is.
+    """
     return t if t.shape == (1,) else array_namespace(t).concat([t] * n)

@@ -13,13 +13,31 @@ from refscore.sampling.langevin import Langevin
 
 
 def from_data(x: Array, rng: Rng) -> Array:
-    """Start the chain at the data: contrastive divergence                                   Hinton 2002."""
+    """Start the chain at the data: contrastive divergence                                   Hinton 2002.
+
+    Parameters
+    ----------
+    x : Array, shape (B, n)
+        The batch of data.
+    rng : Rng
+        Not used; it is here because every start takes it.
+
+    Returns
+    -------
+    Array, shape (B, n)
+        x itself.
+    """
     return x
 
 
 @dataclass(frozen=True)
 class FromNoise:
     """Start the chain at N(0, std² I).
+
+    Parameters
+    ----------
+    std : float
+        Standard deviation of the start, per coordinate, in the units of x.
 
     Raises
     ------
@@ -34,7 +52,7 @@ class FromNoise:
         check_positive(std=self.std)
 
     def __call__(self, x: Array, rng: Rng) -> Array:
-        """x (B, n), of which only the shape counts -> (B, n)."""
+        """Draw one start a sample: x (B, n), of which only shape and dtype are used -> (B, n)."""
         return self.std * rng.standard_normal(x.shape, dtype=x.dtype)
 
 
@@ -56,13 +74,28 @@ class MaximumLikelihood:
     start : callable (x, rng) -> x
         `from_data` (default) or `FromNoise(std)`.
     t : float
-        Time at which the model is asked; the data are taken as they are. 0 (default) needs a model that is finite
+        Time at which the model is evaluated; the data are taken as they are. 0 (default) needs a model that is finite
         there: `EnergyModel(..., predict="score")`.
 
     Raises
     ------
     ValueError
         Unless moves is an integer >= 1, step > 0 and 0 <= t <= 1.
+    TypeError
+        At the call, for a model that has no energy.
+
+    Examples
+    --------
+    With the energy ½ x² - w x - b of N(w, 1) the gradient in w is the samples' mean less that of the data, 1 - 2:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, VP, EnergyModel
+    >>> from refscore.matching.maximum_likelihood import MaximumLikelihood
+    >>> model = EnergyModel(MLP((1, 1)), VP(), predict="score")  # theta = (w, b)
+    >>> data, samples = np.array([[1.0], [3.0]]), np.array([[0.0], [2.0]])
+    >>> loss, gradient = MaximumLikelihood(moves=1, step=0.1).at(model, np.array([0.0, 0.0]), data, samples)
+    >>> float(loss), gradient.round(6)  # ½ (1 + 9)/2 - ½ (0 + 4)/2
+    (1.5, array([-1.,  0.]))
     """
 
     moves: int
@@ -76,7 +109,7 @@ class MaximumLikelihood:
         object.__setattr__(self, "t", check_time(self.t))
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
-        """x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,)."""
+        """Run the chain from data x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,) at theta (P,)."""
         if not isinstance(model, HasEnergy):
             raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
         if self.t == 0 and isinstance(model, NeedsNoise):
@@ -87,7 +120,7 @@ class MaximumLikelihood:
         return self.at(model, theta, x0, x)
 
     def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
-        """The pure part: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)             Eq. (1.2)."""
+        """The loss without randomness: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)   Eq. (1.2)."""
         xp, params = array_namespace(x0), views(theta, model.shapes)
         E, cache = model.energy(params, xp.concat([x0, x]), self.t)
         one = xp.ones_like(E)

@@ -8,7 +8,7 @@
 
 each averaged over x ~ p_t and over t with a weight: L(θ) = E_t λ(t) E_x[...], summed over dimensions,
 averaged over the batch. An objective is called as (model, theta, x0, rng) -> (loss, gradient): it draws
-its times, noise and probes and hands them to its pure part, `at`, which draws nothing. The SDE is the
+its times, noise and probes and gives them to its method `at`, which draws nothing. The SDE is the
 model's, so there are never two.
 """
 
@@ -27,17 +27,23 @@ from refscore.protocols import Array, HasTangents, Model, Rng, Score
 
 
 class OfSamples(ScoreMatching):
-    """A loss of x ~ p_t alone."""
+    """A loss of x ~ p_t alone.
+
+    Parameters
+    ----------
+    weight, times, antithetic
+        See `ScoreMatching`.
+    """
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
-        """x0 (B, ...) -> loss (0-d) and gradient (P,)."""
+        """Draw times and noise from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
         self.check_model(model)
         t, z, factor = self.draw(model.sde, x0, rng)
         return self.at(model, theta, noised(model.sde, x0, t, z), t, factor)
 
     @abstractmethod
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The pure part: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +52,10 @@ class OfProbes(ScoreMatching):
 
     Parameters
     ----------
+    weight, times, antithetic
+        See `ScoreMatching`.
     probes : int
-        K, the number of random directions per sample.
+        K, the number of random directions per sample; default 1.
     law : callable (rng, shape, dtype) -> v
         `rademacher` (default), `gaussian` or `sphere`, all with E vvᵀ = I.
 
@@ -55,6 +63,8 @@ class OfProbes(ScoreMatching):
     ------
     ValueError
         Unless probes >= 1; in `at`, for probes whose shape does not go with x.
+    TypeError
+        For a law that is not callable.
     """
 
     probes: int = 1
@@ -68,7 +78,7 @@ class OfProbes(ScoreMatching):
             )
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
-        """x0 (B, ...) -> loss (0-d) and gradient (P,)."""
+        """Draw times, noise and probes from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
         self.check_model(model)
         t, z, factor = self.draw(model.sde, x0, rng)
         v = self.law(rng, (self.probes, *x0.shape), x0.dtype)
@@ -76,25 +86,44 @@ class OfProbes(ScoreMatching):
 
     @abstractmethod
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The pure part: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
+        """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
 
 
 @dataclass(frozen=True)
 class Explicit(OfSamples):
     """½ E‖s_θ(x, t) - s*(x, t)‖²: the Fisher divergence itself            Hyvärinen 2005. Eq. (3.1)
 
-    For laws whose score s* is known, and as the truth that the other objectives are held against.
+    For laws whose score s* is known, and as the truth to which the other objectives are compared.
 
     Parameters
     ----------
     score : callable (x, t) -> (B, ...)
         s*, e.g. `ExactScore(mixture, sde)`.
+    weight, times, antithetic
+        See `ScoreMatching`.
+
+    Raises
+    ------
+    ValueError
+        At the call, for a score that does not return the shape of x.
+
+    Examples
+    --------
+    Zero at the exact score, here s*(x) = -x; and ½ (1 + 9)/2 at s = 0:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, VP, Explicit, ScoreModel
+    >>> model = ScoreModel(MLP((1, 1)), VP(), predict="score")  # s(x) = w x + b, theta = (w, b)
+    >>> x, rng = np.array([[1.0], [3.0]]), np.random.default_rng(0)
+    >>> objective = Explicit(lambda x, t: -x)
+    >>> [float(objective(model, np.array([w, 0.0]), x, rng)[0]) for w in (-1.0, 0.0)]
+    [0.0, 2.5]
     """
 
     score: Score
 
     def at(self, model: Model, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The pure part: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         s, cache = model.forward(views(theta, model.shapes), x, t)
         error = s - ask(self.score, x, t)
         ds = self.sample_weights(model.sde, x, t, factor) * error
@@ -105,12 +134,34 @@ class Explicit(OfSamples):
 class Implicit(OfSamples):
     """E[tr ∇s_θ(x, t) + ½ ‖s_θ(x, t)‖²]                        Hyvärinen 2005, Theorem 1. Eq. (3.3)
 
-    Equals `Explicit` less ½ E‖s*‖², a constant that nobody needs to know; so it may be negative. One tangent per
+    Equals `Explicit` less ½ E‖s*‖², a constant that need not be known; so it may be negative. One tangent per
     dimension: for few dimensions only.
+
+    Parameters
+    ----------
+    weight, times, antithetic
+        See `ScoreMatching`.
+
+    Raises
+    ------
+    TypeError
+        At the call, for a model without the passes `jvp` and `jvp_backward`.
+
+    Examples
+    --------
+    For s(x) = w x and data of mean square 1 it is w + ½ w², least at w = -1, where the gradient is 0:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, VP, Implicit, ScoreModel
+    >>> model = ScoreModel(MLP((1, 1)), VP(), predict="score")  # s(x) = w x + b, theta = (w, b)
+    >>> x, rng = np.array([[1.0], [-1.0]]), np.random.default_rng(0)
+    >>> loss, gradient = Implicit()(model, np.array([-1.0, 0.0]), x, rng)
+    >>> float(loss), float(abs(gradient).max())
+    (-0.5, 0.0)
     """
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The pure part: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, units(x), w, w, reduced=True)
 
@@ -124,6 +175,8 @@ class Sliced(OfProbes):
     reduced : bool
         True (default) takes ½ ‖s‖² itself, False its estimate ½ (vᵀs)²: the same mean and, from three dimensions
         on, usually more variance (section 3.3).
+    weight, times, antithetic
+        See `ScoreMatching`.
     probes, law
         See `OfProbes`. Probes of unit length would weigh the first term 1/D of the second, and have another minimiser.
 
@@ -133,12 +186,24 @@ class Sliced(OfProbes):
         As `OfProbes`.
     TypeError
         For a model without the passes `jvp` and `jvp_backward`.
+
+    Examples
+    --------
+    In one dimension v = ±1, so vᵀ∇s v is the trace and the loss that of `Implicit`, -1 + ½:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, VP, ScoreModel, Sliced
+    >>> model = ScoreModel(MLP((1, 1)), VP(), predict="score")  # s(x) = w x + b, theta = (w, b)
+    >>> x, rng = np.array([[1.0], [-1.0]]), np.random.default_rng(0)
+    >>> loss, gradient = Sliced(probes=4)(model, np.array([-1.0, 0.0]), x, rng)
+    >>> float(loss)
+    -0.5
     """
 
     reduced: bool = True
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The pure part: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
+        """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
         v = _beside(v, x)
         w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, v, w, w / v.shape[0], self.reduced)
@@ -155,7 +220,9 @@ class FiniteDifference(OfProbes):
     Parameters
     ----------
     step : float
-        h, in the units of x.
+        h, in the units of x; default 0.01.
+    weight, times, antithetic
+        See `ScoreMatching`.
     probes, law
         See `OfProbes`.
 
@@ -163,6 +230,18 @@ class FiniteDifference(OfProbes):
     ------
     ValueError
         Unless step > 0, and as `OfProbes`.
+
+    Examples
+    --------
+    A linear score has no error of order h², so the loss is that of `Sliced` and `Implicit`, -1 + ½:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, VP, FiniteDifference, ScoreModel
+    >>> model = ScoreModel(MLP((1, 1)), VP(), predict="score")  # s(x) = w x + b, theta = (w, b)
+    >>> x, rng = np.array([[1.0], [-1.0]]), np.random.default_rng(0)
+    >>> loss, gradient = FiniteDifference(step=0.1)(model, np.array([-1.0, 0.0]), x, rng)
+    >>> round(float(loss), 6)
+    -0.5
     """
 
     step: float = 1e-2
@@ -172,7 +251,7 @@ class FiniteDifference(OfProbes):
         check_positive(step=self.step)
 
     def at(self, model: Model, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The pure part: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
+        """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
         v = _beside(v, x)
         xp, K = array_namespace(x), v.shape[0]
         around = xp.reshape(xp.stack([x + self.step * v, x - self.step * v]), (-1, *x.shape[1:]))

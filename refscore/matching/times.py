@@ -13,39 +13,38 @@ from refscore.protocols import SDE, Array
 
 
 class TimeLaw(Protocol):
-    """A law of t on [0, 1], told by its quantiles."""
+    """A law of t on [0, 1], given by its quantiles."""
 
     @property
     def atoms(self) -> int | None:
-        """How many times there are, all equally likely; None for a continuum."""
+        """Number of possible times, all equally likely; None for a continuum."""
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """u in [0, 1] -> t, and a factor for the loss: 1, or what makes the mean that of uniform t on [t_min, 1]."""
+        """u (B,) uniform on [0, 1] -> t (B,) or (1,), and the factor that makes the mean loss that of uniform t."""
 
 
 @dataclass(frozen=True)
 class UniformTime:
-    """t uniform on [t_min, 1]. Below t_min σ is so small that the loss would be all noise."""
+    """t uniform on [t_min, 1]. Below t_min σ is so small that the loss would be all noise.
 
-    t_min: float = 1e-3
-    atoms = None
+    Parameters
+    ----------
+    t_min : float
+        The smallest time, dimensionless; default 0.001.
 
-    def __post_init__(self) -> None:
-        settle(self)
-        _check_t_min(self.t_min)
+    Raises
+    ------
+    ValueError
+        Unless 0 < t_min < 1.
 
-    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """t = t_min + u (1 - t_min), factor 1."""
-        return self.t_min + u * (1 - self.t_min), 1.0
-
-
-@dataclass(frozen=True)
-class UniformLogSNR:
-    """log σ/α uniform between its values at t_min and 1: density ∝ g²/σ².
-
-    For every linear SDE d(log σ/α)/dt = g²/(2σ²), so that drawing t with density ∝ g²/σ², which Song et
-    al. 2021 (arXiv 2101.09258) propose to lower the variance of likelihood weighting, needs no
-    numerical inversion: it is this. The factor undoes it, so the expected loss is that of uniform t.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VP
+    >>> from refscore.matching.times import UniformTime
+    >>> t, factor = UniformTime(t_min=0.2).at(VP(), np.array([0.0, 0.5, 1.0]))
+    >>> t.round(6), factor
+    (array([0.2, 0.6, 1. ]), 1.0)
     """
 
     t_min: float = 1e-3
@@ -56,7 +55,51 @@ class UniformLogSNR:
         _check_t_min(self.t_min)
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """ℓ = ℓ(t_min) + u (ℓ(1) - ℓ(t_min)), t its inverse; factor 2σ²/g² (ℓ(1) - ℓ(t_min))/(1 - t_min)."""
+        """u (B,) -> t = t_min + u (1 - t_min) (B,), and the factor 1."""
+        return self.t_min + u * (1 - self.t_min), 1.0
+
+
+@dataclass(frozen=True)
+class UniformLogSNR:
+    """log σ/α uniform between its values at t_min and 1: density ∝ g²/σ².
+
+    For every linear SDE d(log σ/α)/dt = g²/(2σ²), so that drawing t with density ∝ g²/σ², which Song et
+    al. 2021 (arXiv 2101.09258) propose to lower the variance of likelihood weighting, needs no
+    numerical inversion: it is this. The factor undoes it, so the expected loss is that of uniform t.
+
+    Parameters
+    ----------
+    t_min : float
+        The smallest time, dimensionless; default 0.001.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < t_min < 1.
+    TypeError
+        At the call, for an SDE without `time_at_log_ratio`.
+
+    Examples
+    --------
+    With σ(t) = t and α = 1, equal steps in log t:
+
+    >>> import numpy as np
+    >>> from refscore.matching.times import UniformLogSNR
+    >>> from refscore.noise.sde import LinearVE
+    >>> t, factor = UniformLogSNR(t_min=0.01).at(LinearVE(sigma_max=1.0), np.array([0.0, 0.5, 1.0]))
+    >>> t.round(6)
+    array([0.01, 0.1 , 1.  ])
+    """
+
+    t_min: float = 1e-3
+    atoms = None
+
+    def __post_init__(self) -> None:
+        settle(self)
+        _check_t_min(self.t_min)
+
+    def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
+        """u (B,) -> t (B,) at ℓ = ℓ(t_min) + u (ℓ(1) - ℓ(t_min)); factor 2σ²/g² (ℓ(1) - ℓ(t_min))/(1 - t_min) (B,)."""
         check_inverse(sde)
         low, high = log_ratio(sde, self.t_min), log_ratio(sde, 1.0)
         # The inverse may round to a hair above 1.
@@ -67,7 +110,27 @@ class UniformLogSNR:
 
 @dataclass(frozen=True)
 class FixedTime:
-    """One noise level for all: `FixedTime(sde.time(0.5))` is σ = 0.5, `FixedTime(0.0)` the data as they are."""
+    """One noise level for all: `FixedTime(sde.time(0.5))` is σ = 0.5, `FixedTime(0.0)` the data as they are.
+
+    Parameters
+    ----------
+    t : float
+        The time, dimensionless, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= t <= 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VP
+    >>> from refscore.matching.times import FixedTime
+    >>> t, factor = FixedTime(VP().time(0.5)).at(VP(), np.array([0.1, 0.7]))
+    >>> VP().sigma(t).round(6)
+    array([0.5])
+    """
 
     t: float
     atoms = 1
@@ -80,7 +143,7 @@ class FixedTime:
             )
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """t (1,), whatever u."""
+        """u (B,), of which only dtype and device are used -> t (1,), and the factor 1."""
         return at(self.t, u), 1.0
 
 
@@ -90,10 +153,26 @@ class Levels:
 
     Song and Ermon 2019, Eq. (6).
 
+    Parameters
+    ----------
+    sigmas : tuple of float
+        The levels σ, in data units, falling.
+
     Raises
     ------
     ValueError
         Unless there is a level, and they are positive and fall; at the call, for a level beyond the SDE's σ(1).
+
+    Examples
+    --------
+    With σ(t) = 4t the levels 4, 2, 1 are the times 1, ½, ¼:
+
+    >>> import numpy as np
+    >>> from refscore.matching.times import Levels
+    >>> from refscore.noise.sde import LinearVE
+    >>> t, factor = Levels((4.0, 2.0, 1.0)).at(LinearVE(sigma_max=4.0), np.array([0.1, 0.5, 0.9]))
+    >>> t
+    array([1.  , 0.5 , 0.25])
     """
 
     sigmas: tuple[float, ...]
@@ -103,11 +182,11 @@ class Levels:
 
     @property
     def atoms(self) -> int:
-        """L."""
+        """The number of levels, L."""
         return len(self.sigmas)
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """u -> the time of level 1 + floor(u L), factor 1."""
+        """u (B,) -> the time of level 1 + floor(u L) (B,), and the factor 1."""
         xp, n = array_namespace(u), self.atoms
         if self.sigmas[0] > sde.sigma(1.0):
             raise ValueError(

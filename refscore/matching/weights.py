@@ -8,23 +8,69 @@ from refscore.protocols import SDE, Time
 
 
 def sigma_squared(sde: SDE, t: Time) -> Time:
-    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖², Eq. (6.5); up to the ½ the "simple" loss of Ho et al. 2020."""
+    """λ = σ²: every level counts alike, ½ E‖z - ẑ‖², Eq. (6.5); up to the ½ the "simple" loss of Ho et al. 2020.
+
+    Parameters
+    ----------
+    sde : SDE
+        Gives σ(t).
+    t : float or Array, shape (B,) or (1,)
+        Times in [0, 1].
+
+    Returns
+    -------
+    float or Array, shape of t
+        The weight λ(t).
+    """
     return sde.sigma(t) ** 2
 
 
 def g_squared(sde: SDE, t: Time) -> Time:
-    """λ = g²: likelihood weighting; the excess bounds KL(data ‖ reverse SDE), up to the ends (arXiv 2101.09258)."""
+    """λ = g²: likelihood weighting; the excess bounds KL(data ‖ reverse SDE), up to the ends (arXiv 2101.09258).
+
+    Parameters
+    ----------
+    sde, t
+        See `sigma_squared`.
+
+    Returns
+    -------
+    float or Array, shape of t
+        The weight λ(t).
+    """
     return sde.g(t) ** 2
 
 
 def unweighted(sde: SDE, t: Time) -> Time:
-    """λ = 1: the plain Fisher divergence, ruled by the smallest noise."""
+    """λ = 1: the plain Fisher divergence, in which the smallest noise has the largest part.
+
+    Parameters
+    ----------
+    sde, t
+        See `sigma_squared`.
+
+    Returns
+    -------
+    float or Array, shape of t
+        Ones.
+    """
     return constant(1.0, t)
 
 
 @dataclass(frozen=True)
 class SigmaPower:
-    """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`     Eq. (6.3)."""
+    """λ = σ^power: 2 is `sigma_squared`, the choice of Song and Ermon 2019; 0 is `unweighted`     Eq. (6.3).
+
+    Parameters
+    ----------
+    power : float
+        The exponent of σ.
+
+    Raises
+    ------
+    TypeError
+        For a power that is not a number.
+    """
 
     power: float
 
@@ -32,5 +78,5 @@ class SigmaPower:
         settle(self)
 
     def __call__(self, sde: SDE, t: Time) -> Time:
-        """σ(t)^power."""
+        """The weight λ = σ(t)^power, in the shape of t."""
         return sde.sigma(t) ** self.power

@@ -13,9 +13,39 @@ from refscore.protocols import Array, Rng, Score
 
 
 def score_error(score: Score, exact: Score, x: Array, t: float) -> Estimate:
-    """E‖s - s*‖² / E‖s*‖² over samples x (B, ...) of p_t: the relative Fisher divergence.
+    """E‖s - s*‖² / E‖s*‖² over samples of p_t: the relative Fisher divergence.
 
     The error is that of a ratio of means, to first order in 1/√B.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+        The score s to be judged.
+    exact : callable (x, t) -> (B, ...)
+        The true score s*, e.g. `ExactScore(mixture, sde)`.
+    x : Array, shape (B, ...)
+        Samples of p_t.
+    t : float
+        Their time, in [0, 1].
+
+    Returns
+    -------
+    Estimate
+        The ratio and its standard error.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For x that is not a batch of finite floats; for a score that does not return the shape of x.
+
+    Examples
+    --------
+    A score half as long as the true one, -x, errs by ¼ everywhere:
+
+    >>> import numpy as np
+    >>> from refscore.measure.distance import score_error
+    >>> score_error(lambda x, t: -0.5 * x, lambda x, t: -x, np.array([[1.0], [2.0]]), t=0.5)
+    Estimate(value=0.25, error=0.0)
     """
     check_data("x", x)
     xp = array_namespace(x)
@@ -39,9 +69,9 @@ def fisher_divergence(
     score : callable x (B, D) -> (B, D)
         `q.score` for another law q, or `lambda x: model.bind(theta)(x, t)`. Only the score of q counts, not its height.
     rng : Rng, optional
-        Needed where the trapezoid rule is not to be had: in D > 2, or where p has modes too narrow for a grid.
+        Needed where the trapezoid rule cannot be used: in D > 2, or where p has modes too narrow for a grid.
     samples : int
-        Monte Carlo samples.
+        Monte Carlo samples; default 20,000.
 
     Returns
     -------
@@ -51,7 +81,20 @@ def fisher_divergence(
     Raises
     ------
     ValueError
-        If Monte Carlo is needed and there is no rng.
+        If Monte Carlo is needed and there is no rng; for a score that does not return the shape of x.
+    TypeError
+        For a score that is not callable.
+
+    Examples
+    --------
+    The scores of N(0, 1) and N(1, 1), -x and -(x - 1), differ by 1 everywhere: ½.
+
+    >>> import numpy as np
+    >>> from refscore import GaussianMixture
+    >>> from refscore.measure.distance import fisher_divergence
+    >>> p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))  # N(0, 1)
+    >>> round(fisher_divergence(p, lambda x: 1 - x).value, 6)
+    0.5
     """
     samples = check_count("samples", samples, 2)
     if not callable(score):
@@ -64,10 +107,39 @@ def fisher_divergence(
 
 
 def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> float:
-    """Sliced 2-Wasserstein distance between two samples (N, D) of equal size    Rabin et al. 2012.
+    """Sliced 2-Wasserstein distance between two samples of equal size                     Rabin et al. 2012.
 
     Root mean square, over random directions, of the distance between sorted projections. Even
-    two samples of one law are some distance apart: `sliced_wasserstein_floor` tells how far.
+    two samples of one law are some distance apart: `sliced_wasserstein_floor` computes how far.
+
+    Parameters
+    ----------
+    x, y : Array, shape (N, D)
+        The two samples.
+    rng : Rng
+        Source of the directions.
+    directions : int
+        Number of random directions; default 128.
+
+    Returns
+    -------
+    float
+        The distance, in the units of x; about 1/√D of the Wasserstein distance for a shift.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For samples of different shape, dtype or library, or that are not finite.
+
+    Examples
+    --------
+    In one dimension there is one direction, and a shift by 3 is a distance of 3:
+
+    >>> import numpy as np
+    >>> from refscore.measure.distance import sliced_wasserstein
+    >>> x = np.array([[0.0], [1.0], [5.0]])
+    >>> round(sliced_wasserstein(x, x + 3, np.random.default_rng(0)), 6)
+    3.0
     """
     _check_pair(x, y)
     if x.shape != y.shape:
@@ -82,7 +154,26 @@ def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> f
 def sliced_wasserstein_floor(
     mixture: GaussianMixture, n: int, rng: Rng, directions: int = 128, repeats: int = 20
 ) -> Estimate:
-    """The distance between two samples of size n of the mixture itself: mean, and deviation of one."""
+    """The distance between two samples of the mixture itself: its mean, and the deviation of one such distance.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        The law of both samples.
+    n : int
+        Size of each sample.
+    rng : Rng
+        Source of the samples and directions.
+    directions : int
+        As for `sliced_wasserstein`; default 128.
+    repeats : int
+        Number of pairs of samples, at least 2; default 20.
+
+    Returns
+    -------
+    Estimate
+        Mean over the pairs, and the standard deviation of a single distance.
+    """
     values = [
         sliced_wasserstein(mixture.sample(rng, n), mixture.sample(rng, n), rng, directions) for _ in range(repeats)
     ]
@@ -91,11 +182,35 @@ def sliced_wasserstein_floor(
 
 
 def energy_distance(x: Array, y: Array) -> Estimate:
-    """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ from samples (N, D), (M, D)      Székely and Rizzo 2013.
+    """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ from two samples                    Székely and Rizzo 2013.
 
     Zero exactly when the laws agree. Without bias, so it may come out negative; the error is that of
     the U-statistic's first-order projection. For two samples of one law that projection vanishes, and the
     error, itself random, is some √2 too large: there compare with the distance between two exact samples.
+
+    Parameters
+    ----------
+    x, y : Array, shapes (N, D), (M, D)
+        The two samples, each of at least 2 rows.
+
+    Returns
+    -------
+    Estimate
+        The distance, in the units of x, and its standard error.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For samples of fewer than 2 rows, of different D, dtype or library, or that are not finite.
+
+    Examples
+    --------
+    All X at 0 and all Y at 1: 2 · 1 - 0 - 0.
+
+    >>> import numpy as np
+    >>> from refscore.measure.distance import energy_distance
+    >>> energy_distance(np.zeros((2, 1)), np.ones((3, 1)))
+    Estimate(value=2.0, error=0.0)
     """
     _check_pair(x, y)
     xp = array_namespace(x)
@@ -111,9 +226,38 @@ def energy_distance(x: Array, y: Array) -> Estimate:
 
 
 def mode_weights(mixture: GaussianMixture, x: Array) -> list[Estimate]:
-    """How much of the sample x (N, D) belongs to each component: means of its responsibilities.
+    """How much of a sample belongs to each component: means of its responsibilities.
 
     For samples of the mixture itself the expectation is exactly its weights.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        The K components.
+    x : Array, shape (N, D)
+        The sample.
+
+    Returns
+    -------
+    list of Estimate
+        The weight of each component in the sample, and its standard error; the values sum to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For x that is not a batch of finite floats.
+
+    Examples
+    --------
+    Three of four points lie at the first of two distant modes:
+
+    >>> import numpy as np
+    >>> from refscore import GaussianMixture
+    >>> from refscore.measure.distance import mode_weights
+    >>> mixture = GaussianMixture(np.array([0.5, 0.5]), np.array([[-10.0], [10.0]]), np.ones(2))
+    >>> x = np.array([[-10.0], [-11.0], [-9.0], [10.0]])
+    >>> [round(weight.value, 6) for weight in mode_weights(mixture, x)]
+    [0.75, 0.25]
     """
     check_data("x", x)
     xp = array_namespace(x)

@@ -24,7 +24,17 @@ LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The relative score error E‖s - s*‖²/E‖s*‖² where noise over signal, σ/α, is `level`."""
+    """The relative score error E‖s - s*‖²/E‖s*‖² where noise over signal, σ/α, is `level`.
+
+    Parameters
+    ----------
+    level : float
+        σ/α.
+    t : float
+        The time at which that is the level.
+    error : Estimate
+        The error, see `score_error`.
+    """
 
     level: float
     t: float
@@ -33,7 +43,17 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ModeRow:
-    """The share of one component: its weight, and what the samples give it."""
+    """The share of one component in samples, beside its weight in the mixture.
+
+    Parameters
+    ----------
+    weight : float
+        Weight of the component in the mixture.
+    learned : Estimate
+        Its share of the samples drawn with the learned score.
+    exact : Estimate
+        Its share of the samples drawn with the exact score.
+    """
 
     weight: float
     learned: Estimate
@@ -42,7 +62,19 @@ class ModeRow:
 
 @dataclass(frozen=True)
 class SampleTable:
-    """Sliced Wasserstein distance to fresh data, beside the distance between two fresh samples."""
+    """Sliced Wasserstein distance to fresh data, beside the distance between two fresh samples.
+
+    Parameters
+    ----------
+    learned : float
+        Distance of the samples drawn with the learned score.
+    exact : float
+        Distance of the samples drawn with the exact score.
+    floor : Estimate
+        Distance between two fresh samples, see `sliced_wasserstein_floor`.
+    modes : list of ModeRow
+        The shares of the components.
+    """
 
     learned: float
     exact: float
@@ -54,7 +86,30 @@ def score_table(
     score: Score, mixture: GaussianMixture, sde: SDE, rng: Rng, dtype: object,
     n: int = 20_000, levels: Sequence[float] = LEVELS,
 ) -> list[ScoreRow]:  # fmt: skip
-    """The score error at several noise levels, over n samples of p_t each; levels beyond the SDE are left out."""
+    """The score error at several noise levels; levels beyond the end of the SDE are left out.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (n, D)
+        The score to be judged.
+    mixture : GaussianMixture
+        The law of the data.
+    sde : SDE
+        The SDE for which the score was made.
+    rng : Rng
+        Source of the samples.
+    dtype : dtype
+        In which the score is evaluated.
+    n : int
+        Samples of p_t at each level; default 20,000.
+    levels : sequence of float
+        The levels σ/α; default `LEVELS`, 0.05 to 5.
+
+    Returns
+    -------
+    list of ScoreRow
+        One row a level.
+    """
     exact = ExactScore(mixture, sde)
     rows = []
     for level in levels:
@@ -69,12 +124,28 @@ def score_table(
 def excess_loss(
     score: Score, mixture: GaussianMixture, sde: SDE, objective: Denoising, rng: Rng, dtype: object, n: int = 50_000
 ) -> Estimate:
-    """E_t λ(t) ½ E‖s - s*‖², by Monte Carlo: what `objective` loses above its floor.
+    """E_t λ(t) ½ E‖s - s*‖², by Monte Carlo: how much `objective` lies above its floor.
 
-    Held against the exact score instead of the noise, so it is free of the floor's own variance, which
-    buries the excess in any training curve. With λ = g², (1 - t_min) times it plus KL(p₁ ‖ prior) bounds, in nats,
-    KL(p_{t_min} ‖ law of the reverse SDE, lam = 1, with this score) (arXiv 2101.09258, Theorem 1). The law
+    The score is compared with the exact score instead of the noise, so the result is free of the floor's own variance,
+    which buries the excess in any training curve. With λ = g², (1 - t_min) times it plus KL(p₁ ‖ prior) bounds, in
+    nats, KL(p_{t_min} ‖ law of the reverse SDE, lam = 1, with this score) (arXiv 2101.09258, Theorem 1). The law
     of the probability flow has no such bound, its divergence can be larger.
+
+    Parameters
+    ----------
+    score, mixture, sde
+        See `score_table`.
+    objective : Denoising
+        Its weight λ and its law of the times are used.
+    rng, dtype
+        See `score_table`.
+    n : int
+        Monte Carlo samples; default 50,000.
+
+    Returns
+    -------
+    Estimate
+        The excess and its standard error, in the units of the loss.
     """
     x0, z = mixture.sample(rng, n), rng.standard_normal((n, mixture.dim), dtype=mixture.means.dtype)
     t, factor = objective.times.at(sde, rng.random((n,), dtype=mixture.means.dtype))
@@ -87,7 +158,22 @@ def excess_loss(
 
 
 def sample_table(learned: Array, exact: Array, mixture: GaussianMixture, rng: Rng) -> SampleTable:
-    """Samples (N, D) drawn with the learned and with the exact score, against the mixture."""
+    """Distances and shares of samples drawn with the learned and with the exact score.
+
+    Parameters
+    ----------
+    learned, exact : Array, shape (N, D)
+        Samples drawn with the learned and with the exact score.
+    mixture : GaussianMixture
+        The law of the data.
+    rng : Rng
+        Source of the fresh data and of the directions.
+
+    Returns
+    -------
+    SampleTable
+        Distances beside their floor, and the shares of the components.
+    """
     learned, exact = (_cast(x, mixture.means.dtype) for x in (learned, exact))
     fresh = mixture.sample(rng, learned.shape[0])
     modes = [
@@ -105,7 +191,28 @@ def sample_table(learned: Array, exact: Array, mixture: GaussianMixture, rng: Rn
 
 
 def flow_samples(score: Score, sde: SDE, n: int, dim: int, rng: Rng, dtype: object, steps: int = 64) -> Array:
-    """n samples (n, dim) by Heun's method on the probability flow, `steps` equal steps in log SNR."""
+    """Samples by Heun's method on the probability flow, in steps equal in log SNR.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (n, dim)
+        The score of the model.
+    sde : SDE
+        The SDE for which the score was made.
+    n, dim : int
+        Number of samples, and of their coordinates.
+    rng : Rng
+        Source of the start at t = 1.
+    dtype : dtype
+        Of the samples.
+    steps : int
+        Number of steps, each of two evaluations; default 64.
+
+    Returns
+    -------
+    Array, shape (n, dim)
+        The samples, at the last time of the grid.
+    """
     times = log_snr_times(sde, steps)
     x = prior(sde, (n, dim), rng, dtype)
     return last(watch(simulate(Heun(Reverse(sde, score, lam=0.0).drift), x, times, rng), times, every=16))

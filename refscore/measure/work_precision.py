@@ -1,8 +1,8 @@
-"""The error of a sampler against the number of scores it may ask for. Chapter 10.
+"""The error of a sampler against the number of scores that it evaluates. Chapter 10.
 
 All run on one grid, the levels of Karras et al. 2022 from σ(1)/α(1) down to 0.002, and end with one denoising step,
 which is an evaluation like the others. They start from the true law at t = 1, so that the error is that of the
-steps and of the score; or from the prior, which tells what that adds.
+steps and of the score; or from the prior, which shows what that adds.
 """
 
 import math
@@ -32,7 +32,18 @@ Error = Callable[[Score, str, int, bool], float]  # score, sampler, steps, wheth
 
 
 def evaluations_per_step(name: str) -> int:
-    """How often one step asks for the score, counted."""
+    """How often one step evaluates the score, counted.
+
+    Parameters
+    ----------
+    name : str
+        A key of `SAMPLERS`.
+
+    Returns
+    -------
+    int
+        The number of evaluations.
+    """
     asked = []
 
     def score(x: Array, t: Array) -> Array:
@@ -44,7 +55,28 @@ def evaluations_per_step(name: str) -> int:
 
 
 def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) -> Array:
-    """x (B, D) at t = 1 -> (B, D) at 0: so many steps of a sampler, and one that denoises."""
+    """Run a sampler from t = 1, and end with one step that denoises.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, D)
+        The score of the model.
+    sde : SDE
+        The SDE for which the score was made.
+    name : str
+        A key of `SAMPLERS`.
+    steps : int
+        Number of steps before the one that denoises.
+    x : Array, shape (B, D)
+        The start at t = 1.
+    rng : Rng
+        Source of the noise.
+
+    Returns
+    -------
+    Array, shape (B, D)
+        The samples at t = 0.
+    """
     times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
     states = simulate(SAMPLERS[name](sde, score), x, times, rng)
     return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])
@@ -54,7 +86,18 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
 
 
 def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
-    """The true law at t = 1 of the Gaussian, and the prior."""
+    """The true law of `GAUSSIAN` at t = 1, and the prior.
+
+    Parameters
+    ----------
+    sde : SDE
+        The SDE that adds the noise.
+
+    Returns
+    -------
+    true, prior : Gaussian
+        Both laws.
+    """
     alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
     m, C = GAUSSIAN.means[0], GAUSSIAN.covariances[0]
     return Gaussian(alpha * m, alpha**2 * C + sigma**2 * np.eye(2)), Gaussian(
@@ -63,7 +106,18 @@ def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
 
 
 def gaussian_error(sde: SDE) -> Error:
-    """Exact: the law of the chain itself, Eq. (10.11), its distance by Eq. (10.12)."""
+    """The exact error on `GAUSSIAN`: the law of the chain itself, Eq. (10.11), its distance by Eq. (10.12).
+
+    Parameters
+    ----------
+    sde : SDE
+        The SDE of the sampler.
+
+    Returns
+    -------
+    callable (score, name, steps, from_prior) -> float
+        The Wasserstein distance, in data units.
+    """
     true = Gaussian(GAUSSIAN.means[0], GAUSSIAN.covariances[0])
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
@@ -74,7 +128,24 @@ def gaussian_error(sde: SDE) -> Error:
 
 
 def sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
-    """By n samples: their sliced Wasserstein distance to as many of the mixture."""
+    """The error by samples: their sliced Wasserstein distance to as many of the mixture.
+
+    Parameters
+    ----------
+    sde : SDE
+        The SDE of the sampler.
+    exact : GaussianMixture
+        The law of the data.
+    n : int
+        Number of samples.
+    seed : int
+        Of all that is random.
+
+    Returns
+    -------
+    callable (score, name, steps, from_prior) -> float
+        The distance, in data units; infinite where a sample is not finite.
+    """
     fresh = exact.sample(np.random.default_rng([seed, 1]), n)
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
@@ -92,7 +163,24 @@ def sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
 
 
 def likelihood_split(score: ScoreWithJvp, exact: GaussianMixture, sde: SDE, seed: int) -> dict[str, float]:
-    """Root mean square over exact points of the parts of log p_model - log p, with 50 steps of RK4 and one probe."""
+    """Root mean square over exact points of the parts of log p_model - log p, with 50 steps of RK4 and one probe.
+
+    Parameters
+    ----------
+    score : with a method jvp
+        The score of the model.
+    exact : GaussianMixture
+        The law of the data.
+    sde : SDE
+        The SDE for which the score was made.
+    seed : int
+        Of the points and of the probe.
+
+    Returns
+    -------
+    dict of str to float
+        Cause, see `ErrorSplit` -> nats.
+    """
     rng = np.random.default_rng([seed, 4])
     x = exact.sample(rng, POINTS)
     probes = rademacher(rng, (1, *x.shape), "float64")

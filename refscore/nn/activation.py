@@ -23,38 +23,42 @@ from refscore.protocols import Array, Params, Rng
 
 
 class Activation(ABC):
-    """The passes of any elementwise φ. A subclass says what φ and its derivatives are."""
+    """The passes of any elementwise activation φ, written once; a subclass gives φ and its three derivatives.
+
+    An activation has no parameters: `params` is an empty dict in every method, and so are the gradients. The
+    arguments of the passes are explained in `refscore.nn.layer.Layer`.
+    """
 
     shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @abstractmethod
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """x -> φ(x), and the cache."""
+        """Evaluate φ: x (..., n) -> φ(x) (..., n), and the cache from which the derivatives are computed."""
 
     @abstractmethod
     def slope(self, cache: Any) -> Array:
-        """φ'(x), a new array."""
+        """Compute φ'(x) from the cache, as a new array of the shape of x, which the caller may change."""
 
     @abstractmethod
     def curvature(self, cache: Any) -> Array:
-        """φ''(x), a new array."""
+        """Compute φ''(x) from the cache, as a new array of the shape of x, which the caller may change."""
 
     @abstractmethod
     def third(self, cache: Any) -> Array:
-        """φ'''(x), a new array."""
+        """Compute φ'''(x) from the cache, as a new array of the shape of x."""
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
-        """Nothing to learn."""
+        """Return an empty dict: an activation has no parameters."""
         return {}
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = φ' dy."""
+        """Adjoint of the input, dx = φ' dy, of the shape of x, and no gradients."""
         dx = self.slope(cache)
         dx *= dy
         return (dx,), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = φ' ẋ; the tape: φ' and ẋ."""
+        """Tangents of the output, ẏ = φ' ẋ (K, ..., n); the tape keeps φ' and ẋ."""
         (xdot,) = xdots
         u = self.slope(cache)
         return (None if xdot is None else u * xdot), (u, xdot)
@@ -62,14 +66,14 @@ class Activation(ABC):
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """dx = φ' dy + φ'' Σ_k ẋ_k dẏ_k, dẋ = φ' dẏ."""
+        """Adjoints of the input and of its tangents: dx = φ' dy + φ'' Σ_k ẋ_k dẏ_k, dẋ = φ' dẏ."""
         u, xdot = tape
         dx = self.curvature(cache)
         dx *= array_namespace(dydot).sum(xdot * dydot, axis=0)
         return (plus(dx, times(u, dy)),), (u * dydot,), {}
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """φ' u, φ' v, φ'' u v + φ' w; the tape: u, v, w                                                Eq. (4.7)."""
+        """Second-order tangents: φ' u, φ' v, φ'' u v + φ' w; the tape keeps u, v, w                      Eq. (4.7)."""
         (u,), (v,), (w,) = us, vs, ws
         slope = self.slope(cache)
         bent = times(self.curvature(cache), times(u, v))
@@ -78,7 +82,7 @@ class Activation(ABC):
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """As said at the top of this file                                                            Eq. (4.7)."""
+        """Adjoints of the input and of u, v, w, by the formulas at the top of this file                 Eq. (4.7)."""
         (u, v, w), (dyu, dyv, dyw) = tape, djet
         first, second = self.slope(cache), self.curvature(cache)
         dx = times(first, dy)
@@ -99,7 +103,7 @@ class SiLU(Activation):
     """
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """x -> x s; the cache: x, s, y."""
+        """x (..., n) -> x s (..., n); the cache keeps x, s and y."""
         (x,) = xs
         s = array_namespace(x).tanh(0.5 * x)
         s *= 0.5
@@ -108,7 +112,7 @@ class SiLU(Activation):
         return y, (x, s, y)
 
     def slope(self, cache: Any) -> Array:
-        """s + y (1 - s)."""
+        """φ' = s + y (1 - s), from the cache."""
         _, s, y = cache
         u = 1 - s
         u *= y
@@ -116,12 +120,12 @@ class SiLU(Activation):
         return u
 
     def curvature(self, cache: Any) -> Array:
-        """s (1 - s) (2 + x - 2 y)."""
+        """φ'' = s (1 - s) (2 + x - 2 y), from the cache."""
         x, s, y = cache
         return s * (1 - s) * (2 + x - 2 * y)
 
     def third(self, cache: Any) -> Array:
-        """q (3 (1 - 2 s) + x (1 - 6 q))                                                                 Eq. (4.8)."""
+        """φ''' = q (3 (1 - 2 s) + x (1 - 6 q)), from the cache                                            Eq. (4.8)."""
         x, s, _ = cache
         q = s * (1 - s)
         return q * (3 * (1 - 2 * s) + x * (1 - 6 * q))
@@ -132,21 +136,21 @@ class Tanh(Activation):
     """φ(x) = tanh x,   φ' = 1 - y²,   φ'' = -2 y (1 - y²),   φ''' = (1 - y²) (6 y² - 2)."""
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """x -> tanh x; the cache: y."""
+        """x (..., n) -> tanh x (..., n); the cache keeps y."""
         (x,) = xs
         y = array_namespace(x).tanh(x)
         return y, y
 
     def slope(self, cache: Any) -> Array:
-        """1 - y²."""
+        """φ' = 1 - y², from the cache."""
         return 1 - cache * cache
 
     def curvature(self, cache: Any) -> Array:
-        """-2 y (1 - y²)."""
+        """φ'' = -2 y (1 - y²), from the cache."""
         return -2 * cache * (1 - cache * cache)
 
     def third(self, cache: Any) -> Array:
-        """(1 - y²) (6 y² - 2)                                                                           Eq. (4.8)."""
+        """φ''' = (1 - y²) (6 y² - 2), from the cache                                                      Eq. (4.8)."""
         square = cache * cache
         return (1 - square) * (6 * square - 2)
 
@@ -156,7 +160,7 @@ class Softplus(Activation):
     """φ(x) = log(1 + eˣ),   φ' = s,   φ'' = s (1 - s),   φ''' = s (1 - s) (1 - 2 s),   s = 1/(1 + e⁻ˣ)."""
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """x -> max(x, 0) + log(1 + e^-|x|), which neither overflows nor loses the tail; cache: s."""
+        """x -> max(x, 0) + log(1 + e^-|x|), which neither overflows nor loses the tail; the cache keeps s."""
         (x,) = xs
         xp = array_namespace(x)
         positive = xp.astype(real(x) > 0, real(x).dtype)
@@ -164,13 +168,13 @@ class Softplus(Activation):
         return y, 0.5 * xp.tanh(0.5 * x) + 0.5
 
     def slope(self, cache: Any) -> Array:
-        """s, as a new array."""
+        """φ' = s, from the cache, as a new array."""
         return 1 * cache
 
     def curvature(self, cache: Any) -> Array:
-        """s (1 - s)."""
+        """φ'' = s (1 - s), from the cache."""
         return cache * (1 - cache)
 
     def third(self, cache: Any) -> Array:
-        """s (1 - s) (1 - 2 s)                                                                           Eq. (4.8)."""
+        """φ''' = s (1 - s) (1 - 2 s), from the cache                                                      Eq. (4.8)."""
         return cache * (1 - cache) * (1 - 2 * cache)

@@ -19,20 +19,20 @@ class Add:
     shapes: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
-        """Nothing to learn."""
+        """Return an empty dict: a sum has no parameters."""
         return {}
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """Inputs whose shapes broadcast -> their sum; the cache: the shapes, that of y first."""
+        """Add inputs whose shapes broadcast -> y, and the cache: the shapes, that of y first."""
         y = sum(xs[1:], xs[0])
         return y, [x.shape for x in (y, *xs)]
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dy to each input, summed over the axes along which that was repeated."""
+        """Give dy to each input, summed over the axes along which the input was repeated; there are no gradients."""
         return tuple(sum_to(dy, shape) for shape in cache[1:]), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = ẋ₁ + ẋ₂ + ..., in the shape of y; the tape: which tangents there are."""
+        """Tangents of the output, ẏ = ẋ₁ + ẋ₂ + ... (K, ...); the tape keeps which inputs have a tangent."""
         there = [xdot is not None for xdot in xdots]
         if not any(there):
             return None, there
@@ -43,7 +43,7 @@ class Add:
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """The transpose twice; a missing tangent gets no adjoint."""
+        """Adjoints of the inputs and of their tangents: the transpose twice; a missing tangent gets no adjoint."""
         shapes = cache[1:]
         dxs: Adjoints = (None,) * len(shapes) if dy is None else tuple(sum_to(dy, shape) for shape in shapes)
         K = dydot.shape[0]
@@ -51,14 +51,14 @@ class Add:
         return dxs, dxdots, {}
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """The sums of the u, of the v, and of the w."""
+        """Second-order tangents: the sums of the u, of the v, and of the w; the tape keeps which inputs have them."""
         (u, there), (v, _), (w, _) = (self.jvp(params, cache, *dots) for dots in (us, vs, ws))
         return (u, v, w), there
 
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """The transpose for each; an input without tangents gets no adjoints of them."""
+        """Adjoints of the inputs and of u, v, w: the transpose for each; an input without tangents gets none."""
         shapes = cache[1:]
 
         def back(d: Array | None) -> Adjoints:

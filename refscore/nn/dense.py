@@ -21,12 +21,30 @@ class Dense:
     Wᵀ. Every axis before the last is a batch axis, so a stack of K tangents (K, B, n_in) needs no
     code of its own.
 
-    gain is the standard deviation that initial W and T each give to outputs of unit-variance inputs.
+    Parameters
+    ----------
+    n_in : int
+        Number of input features, the last axis of x.
+    n_out : int
+        Number of output features, the last axis of y.
+    n_cond : int
+        Number of features of the noise level e; 0 (default) for a layer without that second input.
+    gain : float
+        Standard deviation that initial W and T each give to outputs of unit-variance inputs; default 1.
 
     Raises
     ------
     ValueError
         When built with n_in < 1, n_out < 1, n_cond < 0, or a gain that is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.nn import Dense
+    >>> params = {"W": np.array([[2.0], [3.0]]), "b": np.array([1.0])}
+    >>> y, cache = Dense(2, 1).forward(params, np.array([[10.0, 100.0]]))
+    >>> y  # 2 · 10 + 3 · 100 + 1
+    array([[321.]])
     """
 
     n_in: int
@@ -40,12 +58,12 @@ class Dense:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """W (n_in, n_out), T (n_cond, n_out) where there is a condition, b (n_out,)."""
+        """Shapes of the parameters: W (n_in, n_out), T (n_cond, n_out) where there is a condition, b (n_out,)."""
         cond = {"T": (self.n_cond, self.n_out)} if self.n_cond else {}
         return {"W": (self.n_in, self.n_out), **cond, "b": (self.n_out,)}
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
-        """W ~ N(0, gain²/n_in), T ~ N(0, gain²/n_cond), b = 0."""
+        """Draw W ~ N(0, gain²/n_in) and T ~ N(0, gain²/n_cond), and set b = 0."""
         params = {
             name: rng.standard_normal(shape, dtype=dtype) * (self.gain * shape[0] ** -0.5)
             for name, shape in self.shapes.items()
@@ -55,7 +73,13 @@ class Dense:
         return params
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """x (..., n_in), e (B or 1, n_cond) -> y (..., n_out), and the cache: the inputs."""
+        """x (..., n_in), e (B or 1, n_cond) -> y (..., n_out), and the cache: the inputs.
+
+        Raises
+        ------
+        ValueError
+            For an x or e whose shape does not fit.
+        """
         if xs[0].shape[-1:] != (self.n_in,) or (xs[-1].ndim != xs[0].ndim and xs[-1].shape[0] != 1):
             wanted = f"x (..., {self.n_in})" + f" and e of as many axes, (..., {self.n_cond})" * (len(xs) > 1)
             raise ValueError(f"{self} takes {wanted}; got {', '.join(str(tuple(x.shape)) for x in xs)}")
@@ -64,7 +88,7 @@ class Dense:
         return y, xs
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = dy Wᵀ, dW = xᵀ dy, dT = eᵀ dy, db = Σ dy."""
+        """Adjoint of x and the gradients: dx = dy Wᵀ, dW = xᵀ dy, dT = eᵀ dy, db = Σ dy."""
         xp = array_namespace(dy)
         x, *condition = cache
         grads = {"W": xp.matrix_transpose(rows(x)) @ rows(dy), "b": xp.sum(rows(dy), axis=0)}
@@ -74,13 +98,13 @@ class Dense:
         return (dy @ xp.matrix_transpose(params["W"]), *(None for _ in condition)), grads
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = ẋ W; the tape: ẋ."""
+        """Tangents of the output, ẏ = ẋ W (K, ..., n_out); the tape keeps ẋ."""
         return (None if xdots[0] is None else xdots[0] @ params["W"]), xdots[0]
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """No curvature, so it is the transpose twice, in (x, dy) and in (ẋ, dẏ); e and b do not reach ẏ."""
+        """Adjoints of x and ẋ: the transpose twice, in (x, dy) and in (ẋ, dẏ); e and b do not reach ẏ."""
         xp = array_namespace(dydot)
         none: Adjoints = (None,) * len(cache)
         if dy is None:
@@ -91,7 +115,7 @@ class Dense:
         return dxs, (dydot @ xp.matrix_transpose(params["W"]), *none[1:]), grads
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """Each times W; the tape: u, v, w."""
+        """Second-order tangents: u W, v W, w W; the tape keeps u, v, w."""
         tangents = us[0], vs[0], ws[0]
         u, v, w = (None if a is None else a @ params["W"] for a in tangents)
         return (u, v, w), tangents
@@ -99,7 +123,7 @@ class Dense:
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """No curvature: the transpose once for each of x, u, v, w."""
+        """Adjoints of x, u, v, w: no curvature, so the transpose once for each."""
         xp = array_namespace(params["W"])
         none: Adjoints = (None,) * len(cache)
         if dy is None:

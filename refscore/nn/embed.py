@@ -1,4 +1,4 @@
-"""Fourier: what a network is told of the noise level."""
+"""Fourier: the noise level as features for a network."""
 
 import math
 from dataclasses import dataclass
@@ -16,14 +16,31 @@ class Fourier:
     """Sines and cosines of the noise level ℓ: e = √2 [sin ω_j ℓ, cos ω_j ℓ], ω_j geometric.
 
     ℓ (B,) or (1,) -> e (B or 1, n). ℓ = log σ/α runs over ten units or so, from data to noise;
-    frequencies between 0.1 and 4 tell apart levels a tenth apart and do not mistake one end for the other.
+    frequencies between 0.1 and 4 distinguish levels a tenth apart and give the two ends different features.
     The √2 gives each pair of sine and cosine the mean square 1. There are no parameters, and the level is the
     same for every network, so neither tangent nor adjoint is sent further down.
+
+    Parameters
+    ----------
+    n : int
+        Number of features, even: n/2 sines, then n/2 cosines.
+    low, high : float
+        Lowest and highest frequency ω, in radians per unit of ℓ; default 0.1 and 4.
 
     Raises
     ------
     ValueError
         Unless n is even and positive, and 0 < low < high.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.nn import Fourier
+    >>> e, _ = Fourier(4).forward({}, np.array([0.0, 2.5]))
+    >>> e[0, :].round(4)  # at ℓ = 0 every sine is 0 and every cosine 1, times √2
+    array([0.    , 0.    , 1.4142, 1.4142])
+    >>> np.mean(e**2, axis=1).round(12)
+    array([1., 1.])
     """
 
     n: int
@@ -39,11 +56,11 @@ class Fourier:
             raise ValueError(f"need 0 < low < high, got {self.low}, {self.high}")
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
-        """Nothing to learn."""
+        """Return an empty dict: the frequencies are fixed, so there are no parameters."""
         return {}
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """ℓ (B,) -> e (B, n)."""
+        """ℓ (B,) or (1,) -> e (B, n) or (1, n), and no cache."""
         (level,) = xs
         xp = array_namespace(level)
         exponents = xp.linspace(
@@ -53,15 +70,15 @@ class Fourier:
         return math.sqrt(2) * xp.concat([xp.sin(phase), xp.cos(phase)], axis=1), None
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """Nothing is sent back to the level."""
+        """Give the level no adjoint, and no gradients."""
         return (None,), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """The level carries no tangent."""
+        """Give the features no tangent: the level carries none."""
         return None, None
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """Nothing is sent back to the level."""
+        """Give the level no adjoint, and no gradients."""
         return (None,), (None,), {}

@@ -22,8 +22,8 @@ class EnergyModel(Preconditioning):
 
     where `ScoreModel` has a vector, here is a gradient; so s is conservative, and E is log p up to sign and a
     constant. The first term is the energy of a Gaussian as wide as the data. A body of dense layers, sums and
-    activations of bounded slope grows at most linearly, so e^-E can be normalised (Eq. (4.3)). By how much is never
-    asked.
+    activations of bounded slope grows at most linearly, so e^-E can be normalised (Eq. (4.3)). The normaliser itself
+    is never computed.
 
     Its passes are those of a score model, written with the body's passes of one order more:
 
@@ -35,28 +35,44 @@ class EnergyModel(Preconditioning):
     Parameters
     ----------
     body : Net
-        Reads x (B, n) and, if it has a "level" input, ℓ (B,) or (1,); answers with (B, 1).
-    sde, data_std
-        As for `ScoreModel`.
+        Reads x (B, n) and, if it has a "level" input, ℓ (B,) or (1,); returns (B, 1).
+    sde : SDE
+        The SDE whose noised data the energy describes; it gives α(t) and σ(t).
+    data_std : float
+        σ_d, standard deviation of the data about 0, per coordinate; default 1.
     predict : str
-        "noise" (default), "score" or "F": the factor. (EDM's skip is -c², the Gaussian that every energy has here.)
+        "noise" (default), "score" or "F": the factor, see `Preconditioning`. (EDM's skip is -c², the Gaussian that
+        every energy has here.)
 
     Raises
     ------
     ValueError
-        As for `ScoreModel`; at the call, for a body that answers with anything but (B, 1).
+        As for `ScoreModel`; at the call, for a body that returns anything but (B, 1).
     TypeError
         In `jvp_backward`, for a body with a layer that has no jets.
+
+    Examples
+    --------
+    With all parameters 0 the energy is that of a Gaussian: at σ = 1, c² = 1/(1 + 1), E = ¼ ‖x‖² and s = -½ x.
+
+    >>> import numpy as np
+    >>> from refscore import MLP, EnergyModel
+    >>> from refscore.noise.sde import LinearVE
+    >>> model = EnergyModel(MLP((2, 8, 1), embed=4), LinearVE(sigma_max=2.0))
+    >>> theta = np.zeros_like(model.init(np.random.default_rng(0), "float64"))
+    >>> x = np.array([[2.0, 4.0]])
+    >>> model.bind_energy(theta)(x, 0.5).round(6), model.bind(theta)(x, 0.5).round(6)
+    (array([5.]), array([[-1., -2.]]))
     """
 
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
-        """x (B, n), t (B,) or (1,) -> E (B,), and the cache                                          Eq. (4.1)."""
+        """Evaluate the energy: x (B, n), t (B,) or (1,) -> E (B,), and the cache                        Eq. (4.1)."""
         y, cache = self._body(params, x, t)
         _, c, out, _ = cache
         return array_namespace(x).sum(0.5 * (c * x) ** 2, axis=1) - (out / c * y)[:, 0], cache
 
     def energy_backward(self, params: Params, cache: Any, dE: Array) -> tuple[Adjoints, Grads]:
-        """dE (B,) -> (dx,) and the gradients."""
+        """Adjoint of the energy dE (B,) -> adjoint of x, (dx,), and the gradients of the parameters."""
         kept, c, out, x = cache
         dE = dE[:, None]
         (dx, *_), grads = self.body.backward(params, kept, -out / c * dE)
@@ -68,20 +84,20 @@ class EnergyModel(Preconditioning):
             raise ValueError(f"an energy's network predicts one of {', '.join(FACTORS)}; got {self.predict!r}")
 
     def bind(self, theta: Array) -> BoundScore:
-        """The score (x, t) -> (B, n) at these parameters."""
+        """Return the score (x, t) -> (B, n) at the parameters theta (P,)."""
         return BoundScore(self, views(theta, self.shapes))
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
-        """`forward` for its value alone."""
+        """Evaluate the score as `forward` does, without the cache: x (B, n), t -> s (B, n)."""
         return self.forward(params, x, t)[0]
 
     def bind_energy(self, theta: Array) -> Callable[[Array, Time], Array]:
-        """The energy (x, t) -> (B,) at these parameters: -log p, but for a constant that depends on t."""
+        """Return the energy (x, t) -> (B,) at the parameters theta (P,): -log p up to a constant that depends on t."""
         params = views(theta, self.shapes)
         return lambda x, t: self.energy(params, x, t)[0]
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Any, Any]:
-        """x (B, n), t (B,) or (1,) -> s (B, n), and the cache                                        Eq. (4.2)."""
+        """Evaluate the score: x (B, n), t (B,) or (1,) -> s (B, n), and the cache                       Eq. (4.2)."""
         y, cache = self._body(params, x, t)  # not the energy itself, whose square overflows first
         dxs, _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))
         return dxs[0], cache
@@ -93,7 +109,7 @@ class EnergyModel(Preconditioning):
         return (plus(-(c**2) * dy, times(c, dx)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape: ẋ      Eq. (4.5)."""
+        """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ    Eq. (4.5)."""
         if xdot is None:
             return None, None
         xp, (kept, c, out, _) = array_namespace(xdot), cache

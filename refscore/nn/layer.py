@@ -32,10 +32,11 @@ Jet = tuple[Array | None, Array | None, Array | None]
 
 
 class Layer(Protocol):
-    """What every layer, every network, and a score model can do.
+    """The passes that every layer and every network has; a score model has them too, with t as its second input.
 
-    What the layers do not check: shapes and values. A wrong shape is reported by the product that
-    meets it, a NaN passes through; checks stand at the doors, in `fit` and `simulate`.
+    The passes do not check shapes and values. A wrong shape is reported by the product that
+    meets it, a NaN passes through; checks are made earlier, in `fit` and `simulate`. The arguments
+    are explained in the methods below and mean the same in every layer.
     """
 
     @property
@@ -43,35 +44,147 @@ class Layer(Protocol):
         """Name -> shape of every parameter, in the order of the flat vector."""
 
     def init(self, rng: Rng, dtype: Any = "float32") -> dict[str, Array]:
-        """Draw the initial parameters."""
+        """Draw the initial parameters.
+
+        Parameters
+        ----------
+        rng : Rng
+            Source of the random numbers.
+        dtype : dtype or str
+            Of the parameters; default "float32".
+
+        Returns
+        -------
+        dict of str to Array
+            The parameters by name, with the shapes in `shapes`.
+        """
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """Inputs -> y, and the cache that the other passes read."""
+        """Evaluate the layer.
+
+        Parameters
+        ----------
+        params : mapping of str to Array
+            The parameters by name, with the shapes in `shapes`; the same in all passes.
+        *xs : Array, shapes (..., n)
+            The inputs; every axis but the last is a batch axis.
+
+        Returns
+        -------
+        y : Array, shape (..., m)
+            The output.
+        cache : object
+            What the other passes need from this evaluation; each layer decides what it holds.
+        """
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dy -> (dx for each input, gradients of the parameters)."""
+        """Multiply by the transpose of the Jacobian.
+
+        Parameters
+        ----------
+        params, cache
+            As given to and returned by `forward`.
+        dy : Array, shape of y
+            The adjoint of the output: the derivative of a loss with respect to y.
+
+        Returns
+        -------
+        dxs : tuple of Array or None
+            One adjoint for each input, in its shape; None stands for zero.
+        grads : dict of str to Array
+            The adjoint of each parameter, by name.
+        """
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """Tangents (K, ...) of the inputs -> tangent (K, ...) of y, and the tape for `jvp_backward`."""
+        """Multiply by the Jacobian in x, the parameters held fixed.
+
+        Parameters
+        ----------
+        params, cache
+            As given to and returned by `forward`.
+        *xdots : Array or None, shapes (K, ..., n)
+            A stack of K tangents for each input; None stands for zero.
+
+        Returns
+        -------
+        ydot : Array or None, shape (K, ..., m)
+            The tangents of the output.
+        tape : object
+            What `jvp_backward` needs from this call.
+        """
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """dy, dydot (K, ...) -> (dx for each input, dxdot for each input, gradients)."""
+        """Multiply by the transpose of the Jacobian of both outputs, y and ydot.
+
+        Parameters
+        ----------
+        params, cache, tape
+            As given to and returned by `forward` and `jvp`.
+        dy : Array or None, shape of y
+            The adjoint of the output; None stands for zero.
+        dydot : Array, shape (K, ..., m)
+            The adjoints of its tangents.
+
+        Returns
+        -------
+        dxs, dxdots : tuples of Array or None
+            The adjoints of the inputs and of their tangents.
+        grads : dict of str to Array
+            The adjoint of each parameter, by name.
+        """
 
 
 def zeros(params: Params, names: Iterable[str]) -> Grads:
-    """The gradients of parameters that nothing depends on."""
+    """Gradients of parameters on which nothing depends: zeros.
+
+    Parameters
+    ----------
+    params : mapping of str to Array
+        The parameters, whose shape, dtype and device the zeros take.
+    names : iterable of str
+        The parameters for which zeros are wanted.
+
+    Returns
+    -------
+    dict of str to Array
+        A zero array for each name.
+    """
     return {name: constant(0.0, params[name]) for name in names}
 
 
 def rows(x: Array) -> Array:
-    """Every axis but the last is a batch axis: (..., n) -> (N, n)."""
+    """Join all batch axes into one.
+
+    Parameters
+    ----------
+    x : Array, shape (..., n)
+        Every axis but the last is a batch axis.
+
+    Returns
+    -------
+    Array, shape (N, n)
+        The same numbers, one row a sample.
+    """
     return array_namespace(x).reshape(x, (-1, x.shape[-1]))
 
 
 def sum_to(dy: Array, shape: tuple[int, ...]) -> Array:
-    """The transpose of broadcasting: sum dy over the axes along which `shape` was repeated."""
+    """The transpose of broadcasting: sum dy over the axes along which an array of shape `shape` was repeated.
+
+    Parameters
+    ----------
+    dy : Array
+        Adjoint of the broadcast array.
+    shape : tuple of int
+        Shape of the array before it was broadcast.
+
+    Returns
+    -------
+    Array, shape `shape`
+        The adjoint of that array.
+    """
     extra = dy.ndim - len(shape)
     repeated = tuple(i + extra for i, n in enumerate(shape) if n == 1 and dy.shape[i + extra] != 1)
     if extra or repeated:
@@ -81,12 +194,34 @@ def sum_to(dy: Array, shape: tuple[int, ...]) -> Array:
 
 
 def plus(a: Array | None, b: Array | None) -> Array | None:
-    """a + b, where None is zero."""
+    """a + b, where None is zero.
+
+    Parameters
+    ----------
+    a, b : Array or None
+        The terms, of shapes that broadcast.
+
+    Returns
+    -------
+    Array or None
+        None if both are None.
+    """
     if a is None or b is None:
         return b if a is None else a
     return a + b
 
 
 def times(a: Array | None, b: Array | None) -> Array | None:
-    """a b, where None is zero."""
+    """a b, where None is zero.
+
+    Parameters
+    ----------
+    a, b : Array or None
+        The factors, of shapes that broadcast.
+
+    Returns
+    -------
+    Array or None
+        None if one of them is None.
+    """
     return None if a is None or b is None else a * b

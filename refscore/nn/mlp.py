@@ -1,4 +1,4 @@
-"""MLP: dense layers and activations in a row, told the noise level in every block."""
+"""MLP: dense layers and activations in a row; every hidden layer reads the noise level."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ class MLP(Net):
     """h₀ = x,   h_l = φ(h_{l-1} W_l + e T_l + b_l),   y = h_L W + b.
 
     Initial weights have gain 1.68 = 1/√E SiLU(z)²: a layer and SiLU keep a mean square of 1 (with the noise
-    level, whose share is as large, it grows slowly). The head has gain 0.1, so that the first answers are small.
+    level, whose share is as large, it grows slowly). The head has gain 0.1, so that the first outputs are small.
 
     Parameters
     ----------
     widths : sequence of int
         (n_in, hidden, ..., n_out), e.g. (2, 64, 64, 2).
     embed : int
-        Number of Fourier features e of the noise level; 0 for a network that is told no level.
+        Number of Fourier features e of the noise level, even; 0 (default) for a network that does not read the level.
     activation : Layer
-        SiLU by default.
+        φ; SiLU() by default.
 
     Raises
     ------
@@ -32,6 +32,16 @@ class MLP(Net):
         For an activation that is not a layer.
     ValueError
         For fewer than two widths, or widths or embed that their layers refuse.
+
+    Examples
+    --------
+    >>> import math
+    >>> from refscore import MLP
+    >>> shapes = MLP((2, 64, 2), embed=8).shapes
+    >>> shapes["dense1.W"], shapes["dense1.T"], shapes["head.W"]
+    ((2, 64), (8, 64), (64, 2))
+    >>> sum(math.prod(shape) for shape in shapes.values())  # (2 + 8 + 1) · 64 + (64 + 1) · 2 parameters
+    834
     """
 
     def __init__(self, widths: Sequence[int], embed: int = 0, activation: Layer | None = None) -> None:

@@ -14,14 +14,25 @@ from refscore.protocols import SDE, Array, Params, Rng, Shapes, Time
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """How a network of ordinary size is told x, and how its answer becomes a score: s = skip x + factor F(c x, ℓ).
+    """The scalings around a network of ordinary size that make its output a score: s = skip x + factor F(c x, ℓ).
 
-    c = 1/√(α² σ_d² + σ²): inputs have unit variance at every level. ℓ = log σ/α tells the level to bodies that read
+    c = 1/√(α² σ_d² + σ²): inputs have unit variance at every level. ℓ = log σ/α is the level, given to bodies that read
     it. What F predicts is a choice, each with targets of unit size:
 
         "noise"      E[z | x]; skip 0, factor -1/σ; Ho et al. 2020
         "score"      s/c; skip 0, factor c: for data of one scale, and the only one that is finite without noise
         "data", "v", "F", "velocity"    see `refscore.noise.parametrisation`, divided by their `size`
+
+    Parameters
+    ----------
+    body : Net
+        The network F: reads c x and, if it has a "level" input, ℓ (B,) or (1,).
+    sde : SDE
+        The SDE whose marginal scores are learned; it gives α(t) and σ(t).
+    data_std : float
+        σ_d, standard deviation of the data about 0, per coordinate; default 1.
+    predict : str
+        What F predicts, a name of the table above; default "noise".
 
     Raises
     ------
@@ -42,18 +53,18 @@ class Preconditioning:
 
     @property
     def shapes(self) -> Shapes:
-        """Those of the body."""
+        """Name -> shape of every parameter: those of the body, in the order of the flat vector θ."""
         return self.body.shapes
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Array:
-        """Initial parameters as one flat vector θ."""
+        """Draw the initial parameters, as one flat vector θ (P,)."""
         if not self.sde.alpha(1.0) > 1e-36 and "64" not in str(dtype):
             raise ValueError(f"{self.sde} leaves {self.sde.alpha(1.0):.3g} of the data: less than float32 holds")
         like = None if self.shapes else rng.standard_normal((0,), dtype=dtype)
         return flat(self.body.init(rng, dtype), self.shapes, like)
 
     def scales(self, x: Array, t: Time) -> tuple[Any, Any, Any, tuple[Any, ...]]:
-        """c, skip (None where it is 0) and factor, shaped to multiply x, and the level if the body reads one."""
+        """Compute c, skip (None where it is 0), factor, each shaped to multiply x (B, ...), and (ℓ,) or ()."""
         if is_number(t) and t == 0:
             self.check_clean()
         t = at(t, x)
@@ -67,7 +78,7 @@ class Preconditioning:
         return per_sample(c, x), skip, per_sample(size(self.predict, self.sde, t, self.data_std) / b, x), level
 
     def check_clean(self) -> None:
-        """Refuse to be asked of data without noise, t = 0, where this model divides by zero."""
+        """Raise ValueError if this model divides by zero on data without noise, t = 0."""
         level = "level" in self.body.inputs
         if self.predict != "score" or level:
             why = (
@@ -82,21 +93,21 @@ class Preconditioning:
 
     @property
     def no_tangent(self) -> tuple[None, ...]:
-        """For the level, if the body reads one."""
+        """The tangents of the inputs after x: (None,) if the body reads the level, else ()."""
         return (None,) * (len(self.body.inputs) - 1)
 
 
 class Differentiable(Protocol):
-    """What a bound score asks of its model."""
+    """The methods of a model that a `BoundScore` uses."""
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
-        """The score."""
+        """Evaluate the score: x (B, ...), t -> s (B, ...)."""
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
-        """The score and its cache."""
+        """Evaluate the score: x (B, ...), t -> s (B, ...), and the cache."""
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """Its derivative along tangents."""
+        """Tangents xdot (K, B, ...) of x -> tangents (K, B, ...) of the score, and the tape."""
 
     @property
     def sde(self) -> SDE:
@@ -108,7 +119,15 @@ class Differentiable(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class BoundScore:
-    """A model at some parameters: the score, and its derivatives for who wants them."""
+    """The score (x, t) -> (B, ...) of a model at given parameters, with its derivative in x.
+
+    Parameters
+    ----------
+    model : Differentiable
+        A `ScoreModel` or `EnergyModel`.
+    params : mapping of str to Array
+        Its parameters by name.
+    """
 
     model: Differentiable
     params: Params
@@ -127,59 +146,72 @@ class BoundScore:
         return self.model.apply(self.params, x, t)
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Any]:
-        """v (K, B, ...) -> s (B, ...) and ∇s v (K, B, ...)."""
+        """The score and its derivatives along v (K, B, ...): s (B, ...) and ∇s v (K, B, ...)."""
         s, cache = self.model.forward(self.params, x, t)
         return s, self.model.jvp(self.params, cache, v)[0]
 
 
 @dataclass(frozen=True)
 class ScoreModel(Preconditioning):
-    """s(x, t) = skip x + factor F(c x, ℓ): the network answers with a vector, see `Preconditioning`.
+    """s(x, t) = skip x + factor F(c x, ℓ): the network F returns a vector, see `Preconditioning`.
+
+    A layer like any other: t takes the place of the second input, and carries no tangent.
 
     Parameters
     ----------
     body : Net
-        Reads x (B, ...) and, if it has a "level" input, ℓ (B,) or (1,); answers in the shape of x.
+        Reads x (B, ...) and, if it has a "level" input, ℓ (B,) or (1,); returns the shape of x.
     sde : SDE
+        The SDE whose marginal scores are learned; it gives α(t) and σ(t).
     data_std : float
-        σ_d, standard deviation of the data about 0, per coordinate.
+        σ_d, standard deviation of the data about 0, per coordinate; default 1.
     predict : str
         "noise" (default), "score", "data", "v", "F" or "velocity".
-
-    A layer like any other: t takes the place of the second input, and carries no tangent.
 
     Raises
     ------
     ValueError
         Unless data_std is positive and finite; for an unknown prediction.
+
+    Examples
+    --------
+    With all parameters 0, EDM's F leaves the score of N(0, (1 + σ²) I), here σ = 1 and s = -x/2:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, ScoreModel
+    >>> from refscore.noise.sde import LinearVE
+    >>> model = ScoreModel(MLP((2, 8, 2), embed=4), LinearVE(sigma_max=2.0), predict="F")
+    >>> theta = np.zeros_like(model.init(np.random.default_rng(0), "float64"))
+    >>> model.bind(theta)(np.array([[2.0, 4.0]]), 0.5).round(6)
+    array([[-1., -2.]])
     """
 
     def bind(self, theta: Array) -> BoundScore:
-        """The score (x, t) -> (B, ...) at these parameters."""
+        """Return the score (x, t) -> (B, ...) at the parameters theta (P,)."""
         return BoundScore(self, views(theta, self.shapes))
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
-        """`forward` for its value alone."""
+        """Evaluate the score as `forward` does, without the cache: x (B, ...), t -> s (B, ...)."""
         c, skip, out, level = self.scales(x, t)
         y = self.body.apply(params, c * x, *level)
         _check_answer(y, x)
         return out * y if skip is None else out * y + skip * x
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
-        """x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
+        """Evaluate the score: x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
         c, skip, out, level = self.scales(x, t)
         y, cache = self.body.forward(params, c * x, *level)
         _check_answer(y, x)
         return (out * y if skip is None else out * y + skip * x), (cache, c, skip, out)
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """ds -> (dx,) and the gradients."""
+        """Adjoint of the score ds (B, ...) -> adjoint of x, (dx,), and the gradients of the parameters."""
         cache, c, skip, out = cache
         dxs, grads = self.body.backward(params, cache, out * dy)
         return (plus(times(c, dxs[0]), times(skip, dy)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """ẋ (K, B, ...) -> ṡ (K, B, ...), and the tape."""
+        """Tangents ẋ (K, B, ...) of x -> tangents ṡ (K, B, ...) of the score, and the tape."""
         cache, c, skip, out = cache
         ydot, tape = self.body.jvp(params, cache, times(c, xdot), *self.no_tangent)
         return plus(times(out, ydot), times(skip, xdot)), tape
@@ -187,7 +219,7 @@ class ScoreModel(Preconditioning):
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """ds, dṡ -> (dx,), (dẋ,) and the gradients."""
+        """Adjoints ds (B, ...) and dṡ (K, B, ...) -> (dx,), (dẋ,) and the gradients of the parameters."""
         cache, c, skip, out = cache
         dxs, dxdots, grads = self.body.jvp_backward(params, cache, tape, times(out, dy), out * dydot)
         # a linear body sends x nothing unless ds does

@@ -1,1 +1,1 @@
-"""VI. The other loop: `fit`, and the optimisers it walks with."""
+"""VI. The other loop: `fit`, and its optimisers."""

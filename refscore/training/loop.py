@@ -17,8 +17,14 @@ from refscore.training.optim import EMA, EMAState, clip
 class DivergenceError(ArithmeticError):
     """The loss is not finite, or a million times what it was at the start.
 
-    The message names step, learning rate and gradient norm; `last_good` is the state whose parameters gave
-    a sound loss at the last check that passed (None if none did).
+    The message names step, learning rate and gradient norm.
+
+    Parameters
+    ----------
+    message : str
+        What happened, and advice.
+    last_good : TrainingState or None
+        The state whose parameters gave a sound loss at the last check that passed; None if none did.
     """
 
     def __init__(self, message: str, last_good: "TrainingState | None") -> None:
@@ -28,10 +34,24 @@ class DivergenceError(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """All there is to know after a step; hand it back to `fit` as `start` to go on.
+    """The state after a step of training; give it to `fit` as `start` to go on.
 
-    step counts from 1; theta (P,); loss and grad_norm are 0-d arrays of this step's batch (converting
-    them to floats makes a GPU wait); average is the EMA's state, if there is one.
+    Parameters
+    ----------
+    step : int
+        Number of steps taken, so 1 after the first.
+    theta : Array, shape (P,)
+        The parameters after this step.
+    loss : Array, 0-d
+        Loss of this step's batch, before the step; `float(loss)` makes a GPU wait.
+    grad_norm : Array, 0-d
+        Norm of its gradient, before clipping.
+    first_loss : Array, 0-d
+        Loss of the first step, with which later losses are compared.
+    optimizer_state : object
+        From `optimizer.update`.
+    average : EMAState or None
+        The state of the EMA, if there is one.
     """
 
     step: int
@@ -64,27 +84,31 @@ def fit(
     model : Model
         E.g. a `ScoreModel`.
     objective : callable (model, theta, x0, rng) -> (loss, gradient)
+        E.g. `Denoising()`: x0 (batch, ...), loss 0-d, gradient (P,).
     data : Array (N, ...), or anything with sample(rng, n) -> (n, ...)
         Fresh samples, or rows of the array, drawn with replacement. float32 or float64; the
         parameters take its dtype.
     optimizer : Adam, SGD, ...
+        An optimiser with its learning rate.
     rng : Rng
         All randomness: initial parameters, batches, noise. Same seed, same machine: same bits.
     steps : int
-        Steps to take now.
+        Steps to take in this call.
     batch : int
+        Samples in each step; default 256.
     ema : EMA, optional
         Averages the parameters; read it with `ema.mean(state.average)`.
     max_norm : float
-        Gradients longer than this are shortened to it.
+        Gradients longer than this are shortened to it; by default none is.
     start : Array or TrainingState, optional
-        Parameters to start from, or the state to go on from.
+        Parameters to start from, or the state to go on from; by default `model.init(rng)`.
     check_every : int
-        Look every so many steps, and at the last, whether training has diverged.
+        Check every so many steps, and at the last, whether training has diverged; default 100.
 
     Yields
     ------
     TrainingState
+        After every step; its numbers are those of that step's batch.
 
     Raises
     ------
@@ -92,6 +116,24 @@ def fit(
         At the call, for arguments that cannot work.
     DivergenceError
         While training; names step, learning rate and gradient norm.
+
+    Warns
+    -----
+    SpreadWarning
+        For data whose deviation is more than three times off the model's data_std.
+
+    Examples
+    --------
+    Two parameters learn the score -x of N(0, 1); at the exact score the gradient of every batch is 0:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, SGD, VP, Explicit, ScoreModel, fit
+    >>> model = ScoreModel(MLP((1, 1)), VP(), predict="score")  # s(x) = w x + b, theta = (w, b)
+    >>> rng = np.random.default_rng(0)
+    >>> x, objective = rng.standard_normal((1000, 1)), Explicit(lambda x, t: -x)
+    >>> *_, state = fit(model, objective, x, SGD(rate=0.5), rng, steps=100)
+    >>> state.step, round(float(state.theta[0]), 6)
+    (100, -1.0)
     """
     steps, batch = check_count("steps", steps), check_count("batch", batch)
     check_every, max_norm = check_count("check_every", check_every), check_number("max_norm", max_norm)
@@ -245,7 +287,7 @@ def _advice(objective: Any, loss: float, first: float, x0: Array) -> str:
 
 
 class SpreadWarning(UserWarning):
-    """The data are far from as wide as the model was told."""
+    """The data are far wider or narrower than the model's data_std."""
 
 
 def _check_spread(model: Any, x0: Array) -> None:

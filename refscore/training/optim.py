@@ -17,7 +17,17 @@ from refscore.protocols import Array, Rate
 
 
 class AdamState(NamedTuple):
-    """Steps taken, and the running sums of g and g²."""
+    """Steps taken, and the running sums of g and g².
+
+    Parameters
+    ----------
+    step : int
+        n, the number of updates so far.
+    m : Array, shape (P,)
+        Σᵢ b₁ⁿ⁻ⁱ gᵢ, without the factor 1 - b₁.
+    v : Array, shape (P,)
+        Σᵢ b₂ⁿ⁻ⁱ gᵢ², without the factor 1 - b₂.
+    """
 
     step: int
     m: Array
@@ -33,10 +43,30 @@ class Adam:
     with m̂ = m/(1 - b₁ⁿ), v̂ = v/(1 - b₂ⁿ). The sums are kept without the factors 1 - b, which go
     into two Python floats: fewer passes over θ, the same numbers. In float32 v is good to u/(1 - b₂), 6e-5.
 
+    Parameters
+    ----------
+    rate : float or callable step -> float
+        Learning rate, or a schedule of the step 1, 2, ..., e.g. `WarmupCosine`; default 0.001.
+    b1, b2 : float
+        How much of m and of v is kept at each step; default 0.9 and 0.999.
+    eps : float
+        Added to √v̂, in the units of g; default 1e-8.
+
     Raises
     ------
     ValueError
         Unless the rate (if a number) and eps are positive and 0 <= b1, b2 < 1.
+
+    Examples
+    --------
+    In the first step m̂ = g and v̂ = g²: every parameter moves by the rate, however large its gradient.
+
+    >>> import numpy as np
+    >>> from refscore import Adam
+    >>> adam, theta = Adam(rate=0.1), np.array([1.0, 1.0])
+    >>> theta, state = adam.update(np.array([1000.0, -0.5]), adam.init(theta), theta)
+    >>> theta.round(6)
+    array([0.9, 1.1])
     """
 
     rate: Rate = 1e-3
@@ -52,12 +82,12 @@ class Adam:
             raise ValueError(f"b1 and b2 must lie in [0, 1), got {self.b1}, {self.b2}")
 
     def init(self, theta: Array) -> AdamState:
-        """Zero sums."""
+        """The state before the first step: both sums are zeros of the shape of theta (P,)."""
         zero = constant(0.0, theta)
         return AdamState(0, zero, zero)
 
     def update(self, grad: Array, state: AdamState, theta: Array) -> tuple[Array, AdamState]:
-        """grad, theta (P,) -> new theta (P,) and state."""
+        """Take one step: grad, theta (P,) -> new theta (P,) and new state."""
         n = state.step + 1
         m = self.b1 * state.m
         m += grad
@@ -75,7 +105,15 @@ class Adam:
 
 
 class SGDState(NamedTuple):
-    """Steps taken, and the running sum of gradients."""
+    """Steps taken, and the running sum of gradients.
+
+    Parameters
+    ----------
+    step : int
+        n, the number of updates so far.
+    m : Array, shape (P,)
+        Σᵢ momentumⁿ⁻ⁱ gᵢ.
+    """
 
     step: int
     m: Array
@@ -85,10 +123,29 @@ class SGDState(NamedTuple):
 class SGD:
     """m = momentum m + g,   θ -= rate m.
 
+    Parameters
+    ----------
+    rate : float or callable step -> float
+        Learning rate, or a schedule of the step 1, 2, ..., e.g. `WarmupCosine`; default 0.01.
+    momentum : float
+        How much of m is kept at each step; default 0.
+
     Raises
     ------
     ValueError
         Unless the rate (if a number) is positive and 0 <= momentum < 1.
+
+    Examples
+    --------
+    Two steps with gradient 1: m is 1, then ½ + 1, so θ moves by 0.1 and by 0.15.
+
+    >>> import numpy as np
+    >>> from refscore import SGD
+    >>> sgd, theta = SGD(rate=0.1, momentum=0.5), np.array([1.0])
+    >>> theta, state = sgd.update(np.array([1.0]), sgd.init(theta), theta)
+    >>> theta, state = sgd.update(np.array([1.0]), state, theta)
+    >>> theta.round(6)
+    array([0.75])
     """
 
     rate: Rate = 1e-2
@@ -101,17 +158,29 @@ class SGD:
             raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
 
     def init(self, theta: Array) -> SGDState:
-        """A zero sum."""
+        """The state before the first step: the sum is zeros of the shape of theta (P,)."""
         return SGDState(0, constant(0.0, theta))
 
     def update(self, grad: Array, state: SGDState, theta: Array) -> tuple[Array, SGDState]:
-        """grad, theta (P,) -> new theta (P,) and state."""
+        """Take one step: grad, theta (P,) -> new theta (P,) and new state."""
         m = self.momentum * state.m + grad
         return theta - _rate(self.rate, state.step + 1) * m, SGDState(state.step + 1, m)
 
 
 class EMAState(NamedTuple):
-    """Parameters averaged so far: their number, the sum of their weights, and the mean, as value and rounding error."""
+    """The average so far, in two parts: the mean is `value + low`.
+
+    Parameters
+    ----------
+    step : int
+        n, the number of θ averaged so far.
+    weight : float
+        Sum of their weights, Σᵢ dⁿ⁻ⁱ.
+    value : Array, shape (P,)
+        The mean, rounded.
+    low : Array, shape (P,)
+        What the rounding cut off.
+    """
 
     step: int
     weight: float
@@ -127,10 +196,28 @@ class EMA:
     weight, so no warm-up is needed. Late steps move the mean by less than a float32 can hold, so what is rounded off is
     kept and added later (Kahan 1965): the mean is good to a few roundings at any decay.
 
+    Parameters
+    ----------
+    decay : float
+        d; the mean reaches back over about 1/(1 - d) steps. Default 0.999.
+
     Raises
     ------
     ValueError
         Unless 0 <= decay < 1.
+
+    Examples
+    --------
+    With d = ½ the last of two has twice the weight of the first: (½ · 1 + 4)/(½ + 1).
+
+    >>> import numpy as np
+    >>> from refscore import EMA
+    >>> ema = EMA(decay=0.5)
+    >>> state = ema.init(np.array([0.0]))
+    >>> for theta in (np.array([1.0]), np.array([4.0])):
+    ...     state = ema.update(state, theta)
+    >>> ema.mean(state).round(6)
+    array([3.])
     """
 
     decay: float = 0.999
@@ -141,12 +228,12 @@ class EMA:
             raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
 
     def init(self, theta: Array) -> EMAState:
-        """Nothing averaged yet."""
+        """The state before anything is averaged; of theta (P,) only shape, dtype and device are used."""
         zero = constant(0.0, theta)
         return EMAState(0, 0.0, zero, zero)
 
     def update(self, state: EMAState, theta: Array) -> EMAState:
-        """Take one more θ into the average: mean + (θ - mean)/w, w = 1 + d + d² + ... the weights so far."""
+        """Add one more θ (P,) to the average: mean + (θ - mean)/w, w = 1 + d + d² + ... the weights so far."""
         weight = 1 + self.decay * state.weight
         move = theta - state.value
         move -= state.low
@@ -157,14 +244,42 @@ class EMA:
         return EMAState(state.step + 1, weight, value, move)
 
     def mean(self, state: EMAState) -> Array:
-        """The average; asking before the first update is an error."""
+        """The average (P,) of the parameters given to `update`; ValueError before the first update."""
         if state.step == 0:
             raise ValueError("nothing has been averaged yet")
         return state.value + state.low
 
 
 def clip(grad: Array, max_norm: float) -> tuple[Array, Array]:
-    """Shorten grad to norm max_norm where it is longer; returns it and its norm before (0-d)."""
+    """Shorten a gradient to a given norm where it is longer.
+
+    Parameters
+    ----------
+    grad : Array, shape (P,)
+        The gradient.
+    max_norm : float
+        The largest norm; `math.inf` leaves every gradient as it is.
+
+    Returns
+    -------
+    grad : Array, shape (P,)
+        In the same direction, of norm at most max_norm.
+    norm : Array, 0-d
+        The norm before.
+
+    Raises
+    ------
+    TypeError
+        For a max_norm that is not a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.training.optim import clip
+    >>> grad, norm = clip(np.array([3.0, 4.0]), max_norm=1.0)
+    >>> grad.round(6), float(norm)
+    (array([0.6, 0.8]), 5.0)
+    """
     xp, max_norm = array_namespace(grad), check_number("max_norm", max_norm)
     norm = xp.sqrt(xp.sum(grad * grad))
     if max_norm == math.inf:
@@ -176,10 +291,28 @@ def clip(grad: Array, max_norm: float) -> tuple[Array, Array]:
 class WarmupCosine:
     """Learning rate: up linearly over `warmup` steps to `peak`, down along half a cosine to `end`.
 
+    Parameters
+    ----------
+    peak : float
+        The largest rate, at step `warmup` (or at the start, if that is 0).
+    steps : int
+        Length of the schedule, the warm-up included.
+    warmup : int
+        Number of steps of the rise; default 0.
+    end : float
+        Rate at the last step, and after it; default 0.
+
     Raises
     ------
     ValueError
         Unless peak > 0, 0 <= end <= peak and 0 <= warmup < steps; past the last step, if end is 0.
+
+    Examples
+    --------
+    >>> from refscore.training.optim import WarmupCosine
+    >>> rate = WarmupCosine(peak=1.0, steps=10, warmup=2)
+    >>> [round(rate(step), 6) for step in (1, 2, 6, 10)]  # half up, up, half down, down
+    [0.5, 1.0, 0.5, 0.0]
     """
 
     peak: float
@@ -196,7 +329,7 @@ class WarmupCosine:
             raise ValueError(f"need 0 <= warmup < steps, got warmup {self.warmup}, steps {self.steps}")
 
     def __call__(self, step: int) -> float:
-        """Rate at step 1, 2, ...; past the last it stays at `end`."""
+        """The rate at step 1, 2, ...; past the last it stays at `end`."""
         if step > self.steps and self.end == 0:
             raise ValueError(
                 f"step {step} is past the last of this schedule, {self.steps}, where the rate is 0: make it as long as "
