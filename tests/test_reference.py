@@ -80,6 +80,34 @@ def test_a_docstring_lists_what_the_signature_takes() -> None:
                 if documented(thing) != accepted(thing)}  # fmt: skip
 
 
+def defaults(thing: Any) -> dict[str, str]:
+    """What a Parameters section says: `a, b : float, default 1 and 2` is {a: 1, b: 2}, and optional is None."""
+    told = {}
+    for names, kind in re.findall(r"^(\w[\w, *]*) : (.*)", sections(thing).get("Parameters", ""), flags=re.M):
+        said = kind.partition("default ")[2] or ("None" if "optional" in kind else kind if "see `" in kind else "")
+        values = said.split(" and ") if " and " in said else [said] * len(names.split(", "))
+        told |= dict(zip(names.split(", "), values, strict=True))
+    return told
+
+
+def agrees(said: str, default: Any) -> bool:
+    """Whether a number or string that is said is the default; words (`infinity`, `√10`) are not compared."""
+    try:
+        return bool(ast.literal_eval(said) == default)
+    except (ValueError, SyntaxError):
+        return True
+
+
+def test_a_docstring_tells_each_default() -> None:
+    """Of all parameters that have one, and of no others."""
+    for path, thing in THINGS.items():
+        taken = inspect.signature(thing).parameters if accepted(thing) else {}
+        for name, said in defaults(thing).items():
+            default = taken[name].default
+            assert "see `" in said or bool(said) == (default is not inspect.Parameter.empty), f"{path}: {name}"
+            assert agrees(said, default), f"{path}: {name} is {default!r}, and not {said}"
+
+
 def test_a_function_says_what_it_returns() -> None:
     for path, thing in THINGS.items():
         if inspect.isfunction(thing):

@@ -92,6 +92,15 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     -------
     Affine
         The map from the start to the end of the chain, its noise included.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.laws.affine_chain import probe
+    >>> step = lambda x, rng: 0.5 * x + 2.0 * rng.standard_normal(x.shape, dtype=x.dtype) + 1.0
+    >>> found = probe(step, np.zeros(1))
+    >>> found.matrix, found.noise, found.shift  # the noise by its variance
+    (array([[0.5]]), array([[4.]]), array([1.]))
     """
     xp, dim = array_namespace(like), like.shape[0]
     count: Any = _Zeros(like)

@@ -134,6 +134,12 @@ def grid_law(low: float, high: float, n: int, cdf: Callable[[Array], Array]) -> 
     -------
     GridLaw
         With the probability of each cell at its centre.
+
+    Examples
+    --------
+    >>> from refscore.laws.grid_chain import grid_law
+    >>> grid_law(0.0, 1.0, 4, cdf=lambda x: x**2).mass  # differences of 0, 1/16, 4/16, 9/16, 1
+    array([0.0625, 0.1875, 0.3125, 0.4375])
     """
     return GridLaw(low, high, np.diff(cdf(np.linspace(low, high, n + 1))))
 
@@ -150,6 +156,13 @@ def gap(step: Array) -> float:
     -------
     float
         What is forgotten in one step: 0 is nothing, 1 is all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.laws.grid_chain import gap
+    >>> round(gap(np.array([[0.75, 0.25], [0.25, 0.75]])), 6)  # eigenvalues 1 and ½
+    0.5
     """
     return 1 - float(np.sort(np.abs(np.linalg.eigvals(step)))[-2])
 

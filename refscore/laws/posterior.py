@@ -133,6 +133,13 @@ def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
     ------
     ValueError
         Unless 0 <= k < K.
+
+    Examples
+    --------
+    >>> from refscore.laws.examples import mixture
+    >>> from refscore.laws.posterior import component
+    >>> component(mixture("two-modes"), 1).means
+    array([[-5., -5.]])
     """
     if not 0 <= k < mixture.n_components:
         raise ValueError(f"k must lie in [0, {mixture.n_components}), got {k}")

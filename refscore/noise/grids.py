@@ -29,6 +29,12 @@ def uniform_times(n: int, t_min: float = 0.0) -> list[float]:
     ------
     ValueError
         Unless n >= 1 and 0 <= t_min < 1.
+
+    Examples
+    --------
+    >>> from refscore.noise.grids import uniform_times
+    >>> uniform_times(4)
+    [1.0, 0.75, 0.5, 0.25, 0.0]
     """
     n, t_min = _settled(n, t_min)
     return [1 - (1 - t_min) * i / n for i in range(n)] + [t_min]
@@ -142,6 +148,12 @@ def quadratic_times(n: int, t_min: float = 1e-3) -> list[float]:
     ------
     ValueError
         Unless n >= 1 and 0 <= t_min < 1.
+
+    Examples
+    --------
+    >>> from refscore.noise.grids import quadratic_times
+    >>> quadratic_times(4, t_min=0.0)
+    [1.0, 0.5625, 0.25, 0.0625, 0.0]
     """
     n, t_min = _settled(n, t_min)
     root = math.sqrt(t_min)
@@ -169,6 +181,12 @@ def geometric_levels(high: float, low: float, n: int) -> tuple[float, ...]:
     ------
     ValueError
         Unless n >= 2 and high > low > 0.
+
+    Examples
+    --------
+    >>> from refscore.noise.grids import geometric_levels
+    >>> [round(s, 6) for s in geometric_levels(8.0, 1.0, 4)]
+    [8.0, 4.0, 2.0, 1.0]
     """
     n, high, low = check_count("n", n, 2), check_number("high", high), check_number("low", low)
     if not 0 < low < high < math.inf:
@@ -195,6 +213,13 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
     ------
     ValueError
         Unless there is a level, and they are positive and fall; for a level beyond the SDE's σ(1).
+
+    Examples
+    --------
+    >>> from refscore.noise.grids import level_times
+    >>> from refscore.noise.sde import LinearVE
+    >>> level_times(LinearVE(80.0), [40.0, 20.0])  # σ is 80 t
+    [0.5, 0.25, 0.0]
     """
     sigmas = check_levels(sigmas)
     if sigmas[0] > sde.sigma(1.0):

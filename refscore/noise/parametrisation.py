@@ -71,6 +71,13 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
     ------
     ValueError
         For a name that is not in `PARAMETRISATIONS`.
+
+    Examples
+    --------
+    >>> from refscore.noise.parametrisation import affine
+    >>> from refscore.noise.sde import LinearVE
+    >>> affine("data", LinearVE(2.0), 1.0)  # E[x₀ | x] = x + σ² s, σ = 2
+    (1.0, 4.0)
     """
     if name not in PARAMETRISATIONS:
         raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")

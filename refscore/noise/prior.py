@@ -88,6 +88,14 @@ def prior_kl(sde: SDE, x0: Array) -> Array:
     -------
     Array, shape (B,)
         One divergence a sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.prior import prior_kl
+    >>> from refscore.noise.sde import LinearVE
+    >>> prior_kl(LinearVE(10.0), np.array([[2.0, 0.0]])).round(6)  # ‖x₀‖²/2σ² = 4/200
+    array([0.02])
     """
     ratio, D = (sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
     shift = (sde.alpha(1.0) / sde.prior_std) ** 2 * row_squares(x0)
@@ -108,7 +116,7 @@ def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, s
         Its α(1), σ(1) and prior_std are used.
     rng : Rng, optional
         Needed in D > 2 only, where the first term is estimated.
-    samples : int, default 20 000
+    samples : int, default 20_000
         Monte Carlo samples.
 
     Returns
@@ -136,7 +144,7 @@ def prior_mismatch_bound(sde: SDE, data: Array) -> float:
     """Return a bound of KL(p_1 ‖ prior) in nats, E_x₀ KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)).              Eq. (7.13).
 
     The error that a sampler starts with; look at it before training. Only E‖x₀‖² of the data is used; the bound is the
-    divergence (`prior_mismatch`) and the mutual information of x₀ and x₁.
+    sum of the divergence (`prior_mismatch`) and the mutual information of x₀ and x₁.
 
     Parameters
     ----------
@@ -154,6 +162,14 @@ def prior_mismatch_bound(sde: SDE, data: Array) -> float:
     ------
     TypeError, ValueError
         For data that are not floats, not finite, or empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.prior import prior_mismatch_bound
+    >>> from refscore.noise.sde import LinearVE
+    >>> round(prior_mismatch_bound(LinearVE(10.0), np.array([[2.0, 0.0], [0.0, -2.0]])), 6)  # E‖x‖²/2σ² = 4/200
+    0.02
     """
     check_data("data", data)
     D = math.prod(data.shape[1:])

@@ -490,6 +490,12 @@ def log_ratio(sde: SDE, t: Time) -> Time:
     ------
     ValueError
         For a float t outside [0, 1], or t = 0, where it is -∞.
+
+    Examples
+    --------
+    >>> from refscore.noise.sde import LinearVE, log_ratio
+    >>> log_ratio(LinearVE(4.0), 0.25)  # σ = α = 1
+    0.0
     """
     return namespace(t).log(sde.sigma(t) / sde.alpha(t))
 

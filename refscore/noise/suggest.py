@@ -208,6 +208,13 @@ def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
         For data that are not floats.
     ValueError
         Unless 0 < nats < ∞; for data that are empty, not finite or all zero, where any σ would do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.suggest import suggest_sigma_max
+    >>> round(suggest_sigma_max(np.array([[3.0, 4.0], [-4.0, 3.0]]), nats=0.5), 4)  # E‖x‖² = 25, so √(25/1)
+    5.0
     """
     check_data("data", data)
     nats = check_number("nats", nats)

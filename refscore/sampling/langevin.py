@@ -98,6 +98,13 @@ class LevelStep:
     ------
     ValueError
         Unless step and last are positive.
+
+    Examples
+    --------
+    >>> from refscore.noise.sde import LinearVE
+    >>> from refscore.sampling.langevin import LevelStep
+    >>> LevelStep(LinearVE(8.0), step=0.5, last=1.0)(0.25)  # σ = 2: four times the last step
+    2.0
     """
 
     sde: SDE

@@ -71,6 +71,14 @@ def transition(sde: SDE, t: float, s: float) -> Transition:
     ------
     ValueError
         Unless s < t, and there is noise at t, and more than at s: these steps remove noise.
+
+    Examples
+    --------
+    >>> from refscore.noise.sde import LinearVE
+    >>> from refscore.sampling.transitions import transition
+    >>> p = transition(LinearVE(1.0), 1.0, 0.5)  # σ from 1 to ½: h = log 2
+    >>> p.sigma_s, round(p.h, 4), round(p.lost, 4)
+    (0.5, 0.6931, 0.75)
     """
     t, s = check_number("t", t), check_number("s", s)
     if not s < t:
