@@ -1,8 +1,8 @@
-"""The exact law of a sampler on one Gaussian, read off the code that runs. Chapter 10.
+"""The exact law of a sampler on one Gaussian, computed by the code that runs. Chapter 10.
 
 On Gaussian data the score is affine in x. So is every step, and the whole chain is x -> A x + Σ B_n z_n + c in its
-start and its noise. Fed with unit vectors the code itself tells A, B_n and c: the law of what it makes, to rounding,
-without a sample.
+start and its noise. Applied to unit vectors the code itself returns A, B_n and c: the law of what it makes, to
+rounding, without a sample.
 """
 
 import math
@@ -16,21 +16,39 @@ from refscore.protocols import Array, Rng
 
 
 class Gaussian(NamedTuple):
-    """Mean (D,) and covariance (D, D)."""
+    """A Gaussian law N(m, S), given by its mean and its covariance.
+
+    Parameters
+    ----------
+    mean : Array, shape (D,)
+        The mean m.
+    cov : Array, shape (D, D)
+        The covariance S.
+    """
 
     mean: Array
     cov: Array
 
 
 class Affine(NamedTuple):
-    """The map x -> A x + noise + c: A (D, D), the covariance Σ B Bᵀ (D, D) of the noise, and c (D,)."""
+    """The random map x -> A x + c + Gaussian noise, as `probe` finds it.
+
+    Parameters
+    ----------
+    matrix : Array, shape (D, D)
+        A.
+    noise : Array, shape (D, D)
+        The covariance Σ B Bᵀ of the noise.
+    shift : Array, shape (D,)
+        c.
+    """
 
     matrix: Array
     noise: Array
     shift: Array
 
     def law(self, start: Gaussian) -> Gaussian:
-        """Where N(m, S) goes: N(A m + c, A S Aᵀ + Σ B Bᵀ)                                          Eq. (10.11)."""
+        """Return the law of the result, N(m, S) -> N(A m + c, A S Aᵀ + Σ B Bᵀ)                          Eq. (10.11)."""
         mt = array_namespace(self.matrix).matrix_transpose
         return Gaussian(self.matrix @ start.mean + self.shift, self.matrix @ start.cov @ mt(self.matrix) + self.noise)
 
@@ -58,10 +76,31 @@ class _Units(_Zeros):
 
 
 def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
-    """The affine map that run(x (B, D), rng) -> (B, D) is; on the device and in the dtype of `like` (D,).
+    """Find the affine map that a chain is.
 
-    Rows must not know of each other, and the step sizes must not look at x: so it is for every sampler here.
-    What is not affine is not seen to be so: this is for scores of one Gaussian.
+    No row may influence another, and the step sizes may not depend on x: so it is for every sampler here.
+    A chain that is not affine is not detected: this is for scores of one Gaussian.
+
+    Parameters
+    ----------
+    run : callable (x, rng) -> x
+        The whole chain, x (B, D) -> (B, D), with every random number from `rng.standard_normal`.
+    like : Array, shape (D,)
+        Its library, dtype and device are used; its numbers are not.
+
+    Returns
+    -------
+    Affine
+        The map from the start to the end of the chain, its noise included.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.laws.affine_chain import probe
+    >>> step = lambda x, rng: 0.5 * x + 2.0 * rng.standard_normal(x.shape, dtype=x.dtype) + 1.0
+    >>> found = probe(step, np.zeros(1))
+    >>> found.matrix, found.noise, found.shift  # the noise by its variance
+    (array([[0.5]]), array([[4.]]), array([1.]))
     """
     xp, dim = array_namespace(like), like.shape[0]
     count: Any = _Zeros(like)
@@ -77,10 +116,29 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
 
 
 def wasserstein(p: Gaussian, q: Gaussian) -> float:
-    """The 2-Wasserstein distance of two Gaussians                                                  Eq. (10.12).
+    """Return the 2-Wasserstein distance of two Gaussians                                              Eq. (10.12).
 
     W² = ‖m - m'‖² + min_U ‖S^½ - S'^½ U‖² over orthogonal U, the form that does not subtract traces: equal laws are
     1e-15 apart and not 1e-8.
+
+    Parameters
+    ----------
+    p, q : Gaussian
+        The two laws, in the same number of dimensions.
+
+    Returns
+    -------
+    float
+        W, in data units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.laws.affine_chain import Gaussian, wasserstein
+    >>> p = Gaussian(np.array([0.0]), np.array([[1.0]]))
+    >>> q = Gaussian(np.array([3.0]), np.array([[25.0]]))
+    >>> round(wasserstein(p, q), 4)  # means 3 apart, deviations 4 apart
+    5.0
     """
     xp = array_namespace(p.cov)
     a, b = _root(p.cov), _root(q.cov)

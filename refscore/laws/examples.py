@@ -15,7 +15,13 @@ Parameters = tuple[Any, Any, Any]
 
 
 def tilted() -> Parameters:
-    """Three tilted or round components of different weight: the reference mixture of the tests."""
+    """Return three tilted or round components of different weight: the reference mixture of the tests.
+
+    Returns
+    -------
+    weights, means, covariances
+        Numbers for `GaussianMixture`, before they are made arrays; `mixture` does that.
+    """
 
     def turned(variances: tuple[float, float], degrees: float) -> Any:
         c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -27,18 +33,36 @@ def tilted() -> Parameters:
 
 
 def two_modes() -> Parameters:
-    """⅘ N((5, 5), I) + ⅕ N((-5, -5), I), of Song and Ermon 2019."""
+    """Return ⅘ N((5, 5), I) + ⅕ N((-5, -5), I), of Song and Ermon 2019.
+
+    Returns
+    -------
+    weights, means, covariances
+        Numbers for `GaussianMixture`, before they are made arrays; `mixture` does that.
+    """
     return [0.8, 0.2], [[5.0, 5.0], [-5.0, -5.0]], [1.0, 1.0]
 
 
 def circle() -> Parameters:
-    """Eight round components of standard deviation 0.1 on a circle of radius 2."""
+    """Return eight round components of standard deviation 0.1 on a circle of radius 2.
+
+    Returns
+    -------
+    weights, means, covariances
+        Numbers for `GaussianMixture`, before they are made arrays; `mixture` does that.
+    """
     angles = 2 * math.pi * np.arange(8) / 8
     return [1 / 8] * 8, 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1), [0.1**2] * 8
 
 
 def spiral() -> Parameters:
-    """Sixty narrow components along a little more than one turn of a spiral."""
+    """Return sixty narrow components along a little more than one turn of a spiral.
+
+    Returns
+    -------
+    weights, means, covariances
+        Numbers for `GaussianMixture`, before they are made arrays; `mixture` does that.
+    """
     angles = 3 * math.pi * np.sqrt(np.linspace(0.05, 1, 60))
     means = 0.25 * angles[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return [1 / 60] * 60, means, [0.1**2] * 60
@@ -53,12 +77,33 @@ MIXTURES: dict[str, Callable[[], Parameters]] = {
 
 
 def mixture(name: str, asarray: Callable[..., Any] = np.asarray, dtype: str = "float64") -> GaussianMixture:
-    """The embedded mixture of this name, its arrays made by `asarray(numbers, dtype=...)`.
+    """Return the embedded mixture of this name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MIXTURES`: "tilted", "two-modes", "circle" or "spiral".
+    asarray : callable, default `numpy.asarray`
+        asarray(numbers, dtype=...) makes the arrays: it chooses library and device.
+    dtype : str, default "float64"
+        "float32" or "float64".
+
+    Returns
+    -------
+    GaussianMixture
+        In two dimensions.
 
     Raises
     ------
     ValueError
         For a name that is not in `MIXTURES`.
+
+    Examples
+    --------
+    >>> from refscore.laws.examples import mixture
+    >>> mixture("two-modes").means
+    array([[ 5.,  5.],
+           [-5., -5.]])
     """
     if name not in MIXTURES:
         raise ValueError(f"no data set called {name!r}; there are {', '.join(MIXTURES)}")

@@ -24,7 +24,14 @@ class GridLaw:
     """How much probability each of n equal cells of [low, high] holds.
 
     The mass of a cell stands at its centre, and after a step mass/h is the density there. What leaves the interval is
-    lost; `lost` tells how much.
+    lost; `lost` is how much.
+
+    Parameters
+    ----------
+    low, high : float
+        The interval, in data units.
+    mass : array (n,)
+        The probability of each cell; the sum may be less than 1.
 
     Raises
     ------
@@ -49,34 +56,35 @@ class GridLaw:
 
     @property
     def width(self) -> float:
-        """h."""
+        """The width h of a cell, (high - low)/n."""
         return (self.high - self.low) / len(self.mass)
 
     @property
     def edges(self) -> Array:
-        """The n + 1 edges of the cells."""
+        """The n + 1 edges of the cells, from low to high."""
         return np.linspace(self.low, self.high, len(self.mass) + 1)
 
     @property
     def centres(self) -> Array:
-        """The n centres of the cells."""
+        """The n centres of the cells, in rising order."""
         edges = self.edges
         return 0.5 * (edges[1:] + edges[:-1])
 
     @property
     def lost(self) -> float:
-        """1 less the mass that is still there."""
+        """The probability that has left the interval: 1 less the mass that is still there."""
         return float(1 - self.mass.sum())
 
     def mean(self, f: Callable[[Array], Array]) -> float:
-        """E f(x), f on the centres; what is lost counts as 0."""
+        """Return E f(x), f an array function on the centres, (n,) -> (n,); what is lost counts as 0."""
         return float(self.mass @ f(self.centres))
 
     def transition(self, move: Callable[[Array], Array], noise: float) -> Array:
-        """The matrix (n, n) of the step x -> move(x) + noise z: row i is where the mass of cell i goes    Eq. (2.8).
+        """Return the matrix (n, n) of the step x -> move(x) + noise z                                     Eq. (2.8).
 
-        Sums over a row are off by 2 exp(-2π² c²/h²), first and second moments by little more: 5e-9 at h = c, rounding
-        at h = 0.7 c. Where the move stretches, as between two modes, it is ∆, how far neighbours land from each other,
+        Row i is where the mass of cell i goes; move is an array function (n,) -> (n,), noise the deviation c. Sums over
+        a row are off by 2 exp(-2π² c²/h²), first and second moments by little more: 5e-9 at h = c, rounding at
+        h = 0.7 c. Where the move stretches, as between two modes, it is ∆, how far neighbours land from each other,
         that must resolve c: about 1e-5 of the mass from there goes astray at ∆ = c, 3e-2 at ∆ = 2 c.
 
         Raises
@@ -96,7 +104,13 @@ class GridLaw:
         return h / (sqrt(2 * pi) * noise) * np.exp(-0.5 * z * z)
 
     def push(self, step: Array, times: int = 1) -> "GridLaw":
-        """The law after `times` steps of a transition matrix; many are taken by squaring it."""
+        """Return the law after `times` steps of a transition matrix (n, n); many steps are taken by squaring it.
+
+        Raises
+        ------
+        ValueError
+            For times < 0.
+        """
         if times < 0:
             raise ValueError(f"times must not be negative, got {times}")
         mass = self.mass
@@ -108,19 +122,82 @@ class GridLaw:
 
 
 def grid_law(low: float, high: float, n: int, cdf: Callable[[Array], Array]) -> GridLaw:
-    """The law with distribution function `cdf` on n cells of [low, high]; its variance is h²/12 too large."""
+    """Return the law with a given distribution function on n cells of [low, high]; its variance is h²/12 too large.
+
+    Parameters
+    ----------
+    low, high : float
+        The interval, in data units.
+    n : int
+        Number of cells.
+    cdf : callable
+        Distribution function, an array function (n + 1,) -> (n + 1,).
+
+    Returns
+    -------
+    GridLaw
+        With the probability of each cell at its centre.
+
+    Examples
+    --------
+    >>> from refscore.laws.grid_chain import grid_law
+    >>> grid_law(0.0, 1.0, 4, cdf=lambda x: x**2).mass  # differences of 0, 1/16, 4/16, 9/16, 1
+    array([0.0625, 0.1875, 0.3125, 0.4375])
+    """
     return GridLaw(low, high, np.diff(cdf(np.linspace(low, high, n + 1))))
 
 
 def gap(step: Array) -> float:
-    """1 - μ₂, μ₂ the second largest eigenvalue: how much of its start a law forgets in one step          Eq. (2.11)."""
+    """Return 1 - μ₂, μ₂ the second largest modulus of an eigenvalue: how much of its start a law forgets  Eq. (2.11).
+
+    Parameters
+    ----------
+    step : array (n, n)
+        A transition matrix, rows summing to 1.
+
+    Returns
+    -------
+    float
+        What is forgotten in one step: 0 is nothing, 1 is all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.laws.grid_chain import gap
+    >>> round(gap(np.array([[0.75, 0.25], [0.25, 0.75]])), 6)  # eigenvalues 1 and ½
+    0.5
+    """
     return 1 - float(np.sort(np.abs(np.linalg.eigvals(step)))[-2])
 
 
 def langevin_law(
     start: GridLaw, score: Score, times: Sequence[float], eps: Callable[[float], float], moves: int
 ) -> GridLaw:
-    """The law after `moves` Langevin steps x + ε(t) s(x, t) + √(2ε(t)) z at each of the times        Eq. (2.8)."""
+    """Return the law after `moves` Langevin steps x + ε(t) s(x, t) + √(2ε(t)) z at each of the times        Eq. (2.8).
+
+    Parameters
+    ----------
+    start : GridLaw
+        The law before the first step.
+    score : callable (x, t) -> (n, 1)
+        ∇ log p_t(x), for x (n, 1) and t an array (1,).
+    times : sequence of floats
+        The time of each level.
+    eps : callable t -> float
+        ε(t), in squared data units.
+    moves : int
+        Number of steps at each level.
+
+    Returns
+    -------
+    GridLaw
+        On the same cells.
+
+    Raises
+    ------
+    ValueError
+        If the cells are too wide for the noise of a step (`GridLaw.transition`).
+    """
     law = start
     for t in times:
         step = eps(t)

@@ -25,7 +25,7 @@ from refscore.protocols import Array, Rng, Time
 
 
 class AmbiguousCovarianceWarning(UserWarning):
-    """A square matrix, read as K rows of variances, that may be meant as one covariance."""
+    """The warning that a square matrix, read as K rows of variances, may be meant as one covariance."""
 
 
 AMBIGUOUS = (
@@ -38,19 +38,35 @@ ONE = 2.0**62  # of weights and uniform numbers as integers: their sum stays bel
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """p(x) = Σ_k w_k N(x; m_k, C_k), and its law after x -> α x + σ z.
+    """The density p(x) = Σ_k w_k N(x; m_k, C_k), and its law after x -> α x + σ z.
+
+    Every method that takes `alpha` and `sigma` is about the law of α x₀ + σ z; without them, about that of x₀
+    itself. Each is a float, or an array (1,) or (B,), one noise level a sample. The methods take (B, D) arrays and
+    check shapes only: a NaN in x gives a NaN out.
 
     Parameters
     ----------
     weights : Array, shape (K,)
-        Not negative, summing to 1. A component of weight 0 is allowed and never seen.
+        Not negative, summing to 1. A component of weight 0 is allowed and never drawn.
     means : Array, shape (K, D)
+        In data units.
     covariances : Array, shape (K, D, D), (1, D, D), (K, D) or (K,)
         Full, one full matrix for all components (kept K times), diagonal (variances), or isotropic (variances).
         A singular covariance, a point or a plane, is allowed: the density then exists only for σ > 0.
 
-    Every method that takes `alpha` and `sigma` speaks of the law of α x₀ + σ z; left out, of x₀
-    itself. The methods take (B, D) arrays and check shapes only: a NaN in x gives a NaN out.
+    Raises
+    ------
+    TypeError
+        Unless all three are float32 or float64 arrays, alike in library, dtype and device.
+    ValueError
+        For wrong shapes; for weights negative or not summing to 1; for covariances that are not
+        symmetric or have a negative eigenvalue; for NaN or infinity anywhere. Also when a method needs the
+        density of a singular mixture at sigma = 0.0.
+
+    Warns
+    -----
+    AmbiguousCovarianceWarning
+        For K = D and a (D, D) array that is a covariance matrix as well as K rows of variances.
 
     Notes
     -----
@@ -59,8 +75,8 @@ class GaussianMixture:
     modes the error is that of the log odds, a small difference of two large squares: u |x - m|²/σ² root mean square
     (1e-7 at |x - m| = 3e4 σ; .006 in float32 for D = 1e5, as |x - m|² ~ D σ²) and seldom above three times that.
     Where the score itself exceeds the largest number it saturates there; log p becomes -inf. Means should stay below
-    1e100 standard deviations. A full covariance of condition above 1e14 counts as singular: ask
-    `score(x, alpha, sigma)` of the mixture before the noise, which sees the variances exactly, rather than of
+    1e100 standard deviations. A full covariance of condition above 1e14 counts as singular: call
+    `score(x, alpha, sigma)` of the mixture before the noise, which uses the variances exactly, rather than that of
     `diffuse(alpha, sigma)`.
 
     Second derivatives (`score_jvp`, `divergence`) keep the same bound relative to the terms that they sum,
@@ -69,19 +85,15 @@ class GaussianMixture:
     float32): farther out r_k cannot choose between them, which may cost their distance in a posterior mean, and
     its square over σ⁴ in a second derivative.
 
-    Raises
-    ------
-    TypeError
-        Unless all three are float32 or float64 arrays, alike in library, dtype and device.
-    ValueError
-        For wrong shapes; for weights negative or not summing to 1; for covariances that are not
-        symmetric or have a negative eigenvalue; for NaN or infinity anywhere. Also when a
-        density is asked of a singular mixture at sigma = 0.0.
-
-    Warns
-    -----
-    AmbiguousCovarianceWarning
-        For K = D and a (D, D) array that is a covariance matrix as well as K rows of variances.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import GaussianMixture
+    >>> p = GaussianMixture(np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.array([1.0, 1.0]))
+    >>> p.score(np.array([[1.0]])).round(4)  # tanh(x) - x
+    array([[-0.2384]])
+    >>> p.diffuse(alpha=2.0, sigma=3.0).covariances  # α² C + σ²
+    array([13., 13.])
     """
 
     weights: Array
@@ -122,18 +134,24 @@ class GaussianMixture:
 
     @property
     def dim(self) -> int:
-        """D, the number of coordinates."""
+        """The number D of coordinates."""
         return int(self.means.shape[1])
 
     @property
     def n_components(self) -> int:
-        """K, the number of components."""
+        """The number K of components."""
         return int(self.means.shape[0])
 
     # -------------------------------------------------------------- the law
 
     def sample(self, rng: Rng, n: int) -> Array:
-        """Draw n samples (n, D)."""
+        """Return n samples (n, D), drawn with rng.
+
+        Raises
+        ------
+        ValueError
+            Unless n is an integer >= 0.
+        """
         xp, n = array_namespace(self.means), check_count("n", n, 0)
         u = self._uniform(rng, n)
         # The last bound is left out, so that neither rounding of the weights nor u = 1 leads past component K.
@@ -145,7 +163,13 @@ class GaussianMixture:
         return xp.take(self.means, k, axis=0) + z
 
     def diffuse(self, alpha: float, sigma: float) -> "GaussianMixture":
-        """The mixture of α x₀ + σ z                                              Eq. (1.9)."""
+        """Return the mixture of α x₀ + σ z, for floats α, σ >= 0                          Eq. (1.9).
+
+        Raises
+        ------
+        ValueError
+            Unless alpha and sigma are finite and not negative.
+        """
         alpha, sigma = check_number("alpha", alpha), check_number("sigma", sigma)
         for name, value in (("alpha", alpha), ("sigma", sigma)):
             if not (math.isfinite(value) and value >= 0):
@@ -163,7 +187,7 @@ class GaussianMixture:
     # -------------------------------------------------------------- density and score
 
     def log_prob(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
-        """Log density in nats, x (B, D) -> (B,)."""
+        """Return the log density in nats, x (B, D) -> (B,)."""
         xp = array_namespace(x)
         view = self._per_component(x, alpha, sigma)
         top = xp.max(real(view.log_joint), axis=0)
@@ -177,16 +201,16 @@ class GaussianMixture:
         return xp.where(grow > room, -math.inf, log_p - 0.5 * self.dim * math.log(2 * math.pi))
 
     def score(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
-        """∇ₓ log p = Σ_k r_k(x) g_k(x), g_k = -S_k⁻¹ (x - α m_k), x (B, D) -> (B, D)     Eq. (1.10)."""
+        """Return the score ∇ₓ log p = Σ_k r_k(x) g_k(x), g_k = -S_k⁻¹ (x - α m_k), x (B, D) -> (B, D)  Eq. (1.10)."""
         g, r, _ = self._component_scores(x, alpha, sigma)
         return transposed(long_sum(self._from_axes(r[:, None, :] * g), axis=0))
 
     def responsibilities(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
-        """Posterior probability r_k of each component, x (B, D) -> (B, K)."""
+        """Return the posterior probability r_k of each component, x (B, D) -> (B, K)."""
         return array_namespace(x).matrix_transpose(_softmax(self._per_component(x, alpha, sigma).log_joint))
 
     def score_jvp(self, x: Array, v: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
-        """Derivative of the score along v, v (B, D) or a stack (N, B, D) -> the same shape.
+        """Return the derivative of the score along v, v (B, D) or a stack (N, B, D) -> the same shape.
 
         J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
         """
@@ -199,7 +223,7 @@ class GaussianMixture:
         return xp.matrix_transpose(long_sum(terms, axis=-3))
 
     def divergence(self, x: Array, alpha: Time = 1.0, sigma: Time = 0.0) -> Array:
-        """div s = ∆ log p = Σ_k r_k (|g_k - s|² - tr S_k⁻¹), x (B, D) -> (B,)           Eq. (1.12)."""
+        """Return div s = ∆ log p = Σ_k r_k (|g_k - s|² - tr S_k⁻¹), x (B, D) -> (B,)           Eq. (1.12)."""
         g, r, variances = self._component_scores(x, alpha, sigma)
         away = _deviations(self._from_axes(g), r)
         spread = long_sum((r[:, None, :] * away) * away, axis=1)
@@ -209,13 +233,19 @@ class GaussianMixture:
     # -------------------------------------------------------------- the posterior of x₀
 
     def posterior_mean(self, x: Array, alpha: Time, sigma: Time) -> Array:
-        """E[x₀ | α x₀ + σ z = x] = Σ_k r_k [m_k + α C_k S_k⁻¹ (x - α m_k)], (B, D) -> (B, D)."""
+        """Return the mean of x₀ given x, (B, D) -> (B, D).
+
+        E[x₀ | α x₀ + σ z = x] = Σ_k r_k [m_k + α C_k S_k⁻¹ (x - α m_k)]
+        """
         xp = array_namespace(x)
         means, r, _ = self._posteriors(x, alpha, sigma)
         return xp.matrix_transpose(long_sum(r[:, None, :] * means, axis=0))
 
     def posterior_cov(self, x: Array, alpha: Time, sigma: Time) -> Array:
-        """Cov[x₀ | α x₀ + σ z = x]: within components plus between their means, (B, D) -> (B, D, D)."""
+        """Return the covariance of x₀ given x, (B, D) -> (B, D, D).
+
+        Cov[x₀ | α x₀ + σ z = x]: within components plus between their means.
+        """
         xp = array_namespace(x)
         means, r, within = self._posteriors(x, alpha, sigma)
         between = _deviations(means, r)
@@ -314,7 +344,18 @@ class _PerComponent(NamedTuple):
 
 
 def transposed(x: Array) -> Array:
-    """The transpose, copied: a transposed view would make every later operation walk in short strides."""
+    """Return the transpose, copied: a transposed view would make every later operation walk in short strides.
+
+    Parameters
+    ----------
+    x : Array, shape (m, n)
+        Any matrix.
+
+    Returns
+    -------
+    Array, shape (n, m)
+        In memory row by row.
+    """
     xp = array_namespace(x)
     return xp.reshape(xp.reshape(xp.matrix_transpose(x), (-1,)), x.shape[::-1])
 

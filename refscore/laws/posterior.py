@@ -12,20 +12,36 @@ from refscore.protocols import Array
 
 
 def observe(mixture: GaussianMixture, H: Array, R: Array) -> GaussianMixture:
-    """The law of y = H x + e, e ~ N(0, R): Σ_k w_k N(H m_k, H C_k Hᵀ + R)                         Eq. (13.3).
+    """Return the law of y = H x + e, e ~ N(0, R): Σ_k w_k N(H m_k, H C_k Hᵀ + R)                  Eq. (13.3).
 
     Parameters
     ----------
     mixture : GaussianMixture
-        Of x, in D dimensions.
-    H : Array (M, D)
-    R : Array (M, M)
-        Symmetric, no negative eigenvalue.
+        The law of x, in D dimensions.
+    H : Array, shape (M, D)
+        What is observed of x.
+    R : Array, shape (M, M)
+        Covariance of e: symmetric, no negative eigenvalue.
+
+    Returns
+    -------
+    GaussianMixture
+        The law of y, in M dimensions.
 
     Raises
     ------
     ValueError, TypeError
         For shapes, dtypes or devices that do not go together; for an R that is no covariance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import GaussianMixture
+    >>> from refscore.laws.posterior import observe
+    >>> p = GaussianMixture(np.array([1.0]), np.array([[3.0]]), np.array([1.0]))  # N(3, 1)
+    >>> y = observe(p, H=np.array([[2.0]]), R=np.array([[5.0]]))
+    >>> y.means, y.covariances  # 2 · 3 and 2² · 1 + 5
+    (array([[6.]]), array([[[9.]]]))
     """
     _check_observation(mixture, H, R)
     means, _, S = _seen(mixture, H, R)
@@ -33,27 +49,46 @@ def observe(mixture: GaussianMixture, H: Array, R: Array) -> GaussianMixture:
 
 
 def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> GaussianMixture:
-    """The law of x given y = H x + e, e ~ N(0, R): a mixture again                                Eq. (13.4).
+    """Return the law of x given y = H x + e, e ~ N(0, R): a mixture again                            Eq. (13.4).
 
         weights ∝ w_k N(y; H m_k, S_k),  means m_k + K_k (y - H m_k),  covariances (I - K_k H) C_k
         S_k = H C_k Hᵀ + R,  K_k = C_k Hᵀ S_k⁻¹                                              (Kalman's update)
 
-    Its score at every noise level, `ExactScore(linear_posterior(...), sde)`, is what a conditional sampler aims at.
+    Its score at every noise level, `ExactScore(linear_posterior(...), sde)`, is the aim of a conditional sampler.
 
     Parameters
     ----------
     mixture : GaussianMixture
-        Of x, in D dimensions.
-    H : Array (M, D)
-    y : Array (M,)
-    R : Array (M, M)
-        Symmetric, no negative eigenvalue; 0 observes without noise, and then what is seen must have a density.
+        The law of x, in D dimensions.
+    H : Array, shape (M, D)
+        What is observed of x.
+    y : Array, shape (M,)
+        The observation.
+    R : Array, shape (M, M)
+        Covariance of e: symmetric, no negative eigenvalue; 0 observes without noise, and then what is observed must
+        have a density.
+
+    Returns
+    -------
+    GaussianMixture
+        The law of x given y, in D dimensions, with full covariances.
 
     Raises
     ------
     ValueError, TypeError
         For shapes, dtypes or devices that do not go together; for an R that is no covariance, or so small that some
         S_k is singular.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import GaussianMixture
+    >>> from refscore.laws.posterior import linear_posterior
+    >>> p = GaussianMixture(np.array([1.0]), np.array([[0.0]]), np.array([1.0]))  # N(0, 1)
+    >>> one = np.array([[1.0]])
+    >>> x = linear_posterior(p, H=one, y=np.array([3.0]), R=one)  # as much noise as signal: K = ½
+    >>> x.means, x.covariances
+    (array([[1.5]]), array([[[0.5]]]))
     """
     _check_observation(mixture, H, R, y)
     xp, C = array_namespace(H), full_covariances(mixture)
@@ -80,12 +115,31 @@ def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> 
 
 
 def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
-    """Component k alone: the law of x given its class; ∇ log p_t(k | x) = g_k - s                 Eq. (13.6).
+    """Return component k alone: the law of x given its class; ∇ log p_t(k | x) = g_k - s              Eq. (13.6).
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        Of K components.
+    k : int
+        Which, from 0 to K - 1.
+
+    Returns
+    -------
+    GaussianMixture
+        Of one component, with weight 1.
 
     Raises
     ------
     ValueError
         Unless 0 <= k < K.
+
+    Examples
+    --------
+    >>> from refscore.laws.examples import mixture
+    >>> from refscore.laws.posterior import component
+    >>> component(mixture("two-modes"), 1).means
+    array([[-5., -5.]])
     """
     k = check_count("k", k, 0)
     if k >= mixture.n_components:
@@ -95,7 +149,18 @@ def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
 
 
 def full_covariances(mixture: GaussianMixture) -> Array:
-    """(K, D, D), whatever the mixture keeps."""
+    """Return the covariances as full matrices.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        With full, diagonal or isotropic covariances.
+
+    Returns
+    -------
+    Array, shape (K, D, D)
+        One a component.
+    """
     C, xp = mixture.covariances, array_namespace(mixture.means)
     if C.ndim == 3:
         return C

@@ -29,10 +29,26 @@ BISECTIONS = 64  # of log t, over 708 at most: to the last bit of float64
 class Chain:
     """A linear SDE with given α_i and σ_i at the times i/N, i = 0, ..., N                  Eqs. (9.2), (9.8).
 
+    Parameters
+    ----------
+    alphas : tuple of N + 1 floats
+        α_0 = 1, α_1, ..., α_N, all positive.
+    sigmas : tuple of N + 1 floats
+        σ_0 = 0, σ_1, ..., σ_N, in data units.
+    prior_std : float, default 1
+        Deviation of the noise that sampling starts from.
+
     Raises
     ------
     ValueError
         Unless α_0 = 1, σ_0 = 0, all α are positive and σ/α rises; for a float t outside [0, 1].
+
+    Examples
+    --------
+    >>> from refscore.noise.chains import Chain
+    >>> chain = Chain(alphas=(1.0, 1.0, 1.0), sigmas=(0.0, 1.0, 7.0), prior_std=7.0)
+    >>> chain.sigma(0.5), chain.sigma(1.0), chain.sigma(0.75)  # between 1 and 7: √((1 + 49)/2)
+    (1.0, 7.0, 5.0)
     """
 
     alphas: tuple[float, ...]
@@ -52,39 +68,44 @@ class Chain:
 
     @property
     def n(self) -> int:
-        """N, the number of steps."""
+        """The number N of steps."""
         return len(self.alphas) - 1
 
     @property
     def times(self) -> list[float]:
-        """The grid from noise to data, 1, 1 - 1/N, ..., 0."""
+        """The grid of the chain from noise to data, 1, 1 - 1/N, ..., 0."""
         return [i / self.n for i in range(self.n, -1, -1)]
 
     @cached_property
     def ratios(self) -> list[float]:
-        """(σ_i/α_i)²."""
+        """The N + 1 numbers (σ_i/α_i)², rising from 0."""
         return [(s / a) ** 2 for a, s in zip(self.alphas, self.sigmas, strict=True)]
 
     def alpha(self, t: Time) -> Time:
-        """Signal scale, log-linear between the times of the chain."""
+        """Return the signal scale α: log α is linear between the times of the chain."""
         return namespace(t).exp(_line(self._log_line, t)[0])
 
     def sigma(self, t: Time) -> Time:
-        """Noise scale: (σ/α)² is linear between the times of the chain."""
+        """Return the noise scale σ: (σ/α)² is linear between the times of the chain."""
         return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[0])
 
     def f(self, t: Time) -> Time:
-        """Drift rate d log α/dt, constant within a step; at i/N that of the step which leads there."""
+        """Return the drift rate d log α/dt, constant within a step; at i/N that of the step which leads there."""
         return _line(self._log_line, t)[1]
 
     def g(self, t: Time) -> Time:
-        """Diffusion coefficient, g² = α² d(σ/α)²/dt; at i/N that of the step which leads there."""
+        """Return the diffusion coefficient, g² = α² d(σ/α)²/dt; at i/N that of the step which leads there."""
         return self.alpha(t) * namespace(t).sqrt(_line(self._ratio_line, t)[1])
 
     def time(self, sigma: Any) -> Any:
-        """The first t at which σ(t) = sigma; beyond the largest σ an array gets the time of that.
+        """Return the first t at which σ(t) = sigma; beyond the largest σ an array gets the time of that.
 
         By bisection in log t, so that small times keep their digits, where σ rises in the first step that reaches it.
+
+        Raises
+        ------
+        ValueError
+            For a float below 0 or beyond the largest σ.
         """
         tops, peaks = self._tops
         if is_number(sigma):
@@ -108,7 +129,7 @@ class Chain:
         return xp.where(sigma > 0, high, 0.0)
 
     def time_at_log_ratio(self, ratio: Any) -> Any:
-        """The t at which log σ/α = ratio; 1 beyond the end of the chain."""
+        """Return the t at which log σ/α = ratio; 1 beyond the end of the chain."""
         xp, end = namespace(ratio), 0.5 * math.log(self.ratios[-1])
         if is_number(ratio):
             target = math.exp(2 * min(ratio, end))
@@ -174,12 +195,29 @@ def _line(line: Line, t: Any) -> tuple[Time, Time]:
 
 
 def from_betas(betas: Sequence[float]) -> Chain:
-    """The chain x_i = √(1 - β_i) x_{i-1} + √β_i z of any β_1, ..., β_N                               Eq. (9.1).
+    """Return the chain x_i = √(1 - β_i) x_{i-1} + √β_i z of any β_1, ..., β_N                           Eq. (9.1).
+
+    Parameters
+    ----------
+    betas : sequence of N floats
+        β_1, ..., β_N, all in (0, 1).
+
+    Returns
+    -------
+    Chain
+        Of N steps, with prior_std 1.
 
     Raises
     ------
     ValueError
         Unless there is a β and all lie in (0, 1).
+
+    Examples
+    --------
+    >>> from refscore.noise.chains import from_betas
+    >>> chain = from_betas([0.5, 0.5])
+    >>> [round(a**2, 4) for a in chain.alphas], [round(s**2, 4) for s in chain.sigmas]  # α² halves twice
+    ([1.0, 0.5, 0.25], [0.0, 0.5, 0.75])
     """
     for i, beta in enumerate(betas, start=1):
         if not 0 < beta < 1:
@@ -193,15 +231,37 @@ def from_betas(betas: Sequence[float]) -> Chain:
 
 
 def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
-    """The DDPM chain, β_i = [β_min + (β_max - β_min)(i - 1)/(N - 1)]/N, Eq. (9.4); N = 1000 gives 1e-4 to 2e-2.
+    """Return the DDPM chain, β_i = [β_min + (β_max - β_min)(i - 1)/(N - 1)]/N                                Eq. (9.4).
 
-    Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N, Eq. (9.6). It is not β(i/N)/N for
-    VP's β(t), but less by a term of order 1/N²: i = 1 has β_min/N, as Ho et al. 2020 have it.
+    N = 1000 gives 1e-4 to 2e-2. Its limit for N -> ∞ is `VP(beta_min, beta_max)`, with an error of order 1/N,
+    Eq. (9.6). It is not β(i/N)/N for VP's β(t), but less by a term of order 1/N²: i = 1 has β_min/N, as Ho et al. 2020
+    have it.
+
+    Parameters
+    ----------
+    n : int
+        N, the number of steps: at least 2, and more than beta_max.
+    beta_min, beta_max : float, default 0.1 and 20
+        N β_1 and N β_N: β per unit time, as in `VP`.
+
+    Returns
+    -------
+    Chain
+        Of n steps, with prior_std 1.
 
     Raises
     ------
     ValueError
-        Unless n > beta_max: then β_N = β_max/N would be 1 or more, and nothing of the data left.
+        Unless n >= 2 and n > beta_max: else β_N = β_max/N would be 1 or more, and nothing of the data left.
+
+    Examples
+    --------
+    >>> from refscore.noise.chains import ddpm
+    >>> chain = ddpm(1000)
+    >>> round(1 - chain.alphas[1] ** 2, 8)  # β_1 = 0.1/1000
+    0.0001
+    >>> round(1 - (chain.alphas[1000] / chain.alphas[999]) ** 2, 8)  # β_1000 = 20/1000
+    0.02
     """
     n = check_count("n", n, 2)
     if n <= beta_max:
@@ -212,12 +272,33 @@ def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:
 
 
 def smld(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Chain:
-    """The SMLD chain, Eq. (9.3): the marginals of `VE(sigma_min, sigma_max)` at i/N, at every N, not only in the limit.
+    """Return the SMLD chain, the marginals of `VE(sigma_min, sigma_max)` at i/N                              Eq. (9.3).
+
+    So it is at every N, not only in the limit.
+
+    Parameters
+    ----------
+    n : int
+        N, the number of steps.
+    sigma_min, sigma_max : float, default 0.01 and 50
+        See `VE`.
+
+    Returns
+    -------
+    Chain
+        Of n steps, with prior_std σ_N = √(σ_max² - σ_min²).
 
     Raises
     ------
     ValueError
         Unless n >= 1 and 0 < sigma_min < sigma_max.
+
+    Examples
+    --------
+    >>> from refscore.noise.chains import smld
+    >>> chain = smld(2, sigma_min=3.0, sigma_max=5.0)
+    >>> [round(s**2, 4) for s in chain.sigmas]  # 9 (r^i - 1), r = 5/3
+    [0.0, 6.0, 16.0]
     """
     n = check_count("n", n)
     if not 0 < sigma_min < sigma_max:

@@ -22,35 +22,65 @@ from refscore.protocols import SDE, Array, Time
 
 @dataclass(frozen=True)
 class ExactScore:
-    """∇log p_t of a mixture under an SDE: goes wherever a network goes.
+    """The score ∇log p_t of a mixture under an SDE: it can be used in the place of any network.
 
     With it in a network's place the learning error is zero, and what remains is the sampler's: its steps,
     its prior, its last t.
+
+    Parameters
+    ----------
+    mixture : GaussianMixture
+        The law of the data, in D dimensions.
+    sde : SDE
+        Its α(t) and σ(t) are those of the noised data.
+
+    Raises
+    ------
+    ValueError
+        At the call, for x that is not (B, D), a float t outside [0, 1], or an array t of another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import ExactScore, GaussianMixture
+    >>> from refscore.noise.sde import LinearVE
+    >>> data = GaussianMixture(np.array([1.0]), np.array([[0.0]]), np.array([1.0]))  # N(0, 1)
+    >>> ExactScore(data, LinearVE(2.0))(np.array([[5.0]]), 1.0)  # σ = 2: the score of N(0, 1 + 4) at 5
+    array([[-1.]])
     """
 
     mixture: GaussianMixture
     sde: SDE
 
     def __call__(self, x: Array, t: Time) -> Array:
-        """x (B, D), t a float or an array (1,) or (B,) -> (B, D)."""
+        """Return the score of x (B, D) at t, a float or an array (1,) or (B,): (B, D)."""
         t = beside(t, x)
         return self.mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
-        """The score and its derivative along each v (K, B, D)."""
+        """Return the score of x (B, D) and its derivative along each v (K, B, D): (B, D), (K, B, D)."""
         t = beside(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return self.mixture.score(x, alpha, sigma), self.mixture.score_jvp(x, v, alpha, sigma)
 
     def stable_step(self, t: float) -> float:
-        """Twice the smallest variance of p_t: from there on a Langevin step is unstable near one mode    Eq. (2.6)."""
+        """Return twice the smallest variance of p_t, for a float t                                     Eq. (2.6).
+
+        A Langevin step as large as that, or larger, is unstable near one mode.
+        """
         variance: float = self.sde.alpha(t) ** 2 * self.mixture.least_variance + self.sde.sigma(t) ** 2
         return 2 * variance
 
 
 @dataclass(frozen=True)
 class FastExactScore:
-    """`ExactScore` for isotropic mixtures and one time for all samples; agrees with it as said above.
+    """The same as `ExactScore`, for isotropic mixtures and one time for all samples, by two matrix products.
+
+    It agrees with that one as said at the top of this module.
+
+    Parameters
+    ----------
+    mixture, sde : see `ExactScore`.
 
     Raises
     ------
@@ -66,7 +96,7 @@ class FastExactScore:
             raise ValueError(f"the fast form knows isotropic mixtures only, this is {self.mixture}")
 
     def __call__(self, x: Array, t: Time) -> Array:
-        """x (B, D), t a float or an array (1,) -> (B, D)."""
+        """Return the score of x (B, D) at t, a float or an array (1,): (B, D)."""
         t = at(t, x)
         if t.shape != (1,):
             raise ValueError(f"the fast form takes one time for all samples, got t of shape {tuple(t.shape)}")

@@ -49,12 +49,35 @@ PARAMETRISATIONS: dict[str, Callable[[SDE, Time, float], Affine]] = {
 
 
 def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
-    """a and b of q = a x + b s, for t a float or an array                                      Eqs. (12.2), (12.3).
+    """Return a and b of q = a x + b s                                                             Eqs. (12.2), (12.3).
+
+    Parameters
+    ----------
+    name : str
+        A key of `PARAMETRISATIONS`: "score", "noise", "data", "v", "F" or "velocity".
+    sde : SDE
+        Its α, σ, f and g are used.
+    t : float or Array
+        Times in [0, 1]; above 0 for "F".
+    data_std : float, default 1
+        σ_d, the deviation of the data, used by "F" alone.
+
+    Returns
+    -------
+    a, b : float or Array
+        As t is.
 
     Raises
     ------
     ValueError
         For a name that is not in `PARAMETRISATIONS`.
+
+    Examples
+    --------
+    >>> from refscore.noise.parametrisation import affine
+    >>> from refscore.noise.sde import LinearVE
+    >>> affine("data", LinearVE(2.0), 1.0)  # E[x₀ | x] = x + σ² s, σ = 2
+    (1.0, 4.0)
     """
     if name not in PARAMETRISATIONS:
         raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
@@ -62,13 +85,42 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
 
 
 def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, data_std: float = 1.0) -> Array:
-    """q (B, ...), the `source` at x (B, ...) and t -> the `target` there                              Eq. (12.4).
+    """Turn one parametrisation of a score into another                                                   Eq. (12.4).
+
+    Parameters
+    ----------
+    q : Array, shape (B, ...)
+        The known quantity.
+    x : Array, shape (B, ...)
+        Noised samples.
+    t : float, or Array of shape (1,) or (B,)
+        Their time.
+    sde : SDE
+        Its α, σ, f and g are used.
+    source, target : str
+        What q is, and what is wanted: "score", "noise", "data", "v", "F" or "velocity".
+    data_std : float, default 1
+        σ_d, the deviation of the data, used by "F" alone.
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        The target at the same x and t.
 
     Raises
     ------
     ValueError
-        For unknown names; for a t where the source does not tell the score (σ = 0, or g = 0 for the velocity), which
-        in an array is looked for, so a GPU waits.
+        For unknown names, or q that has not the shape of x; for a t where the source does not determine the score
+        (σ = 0, or g = 0 for the velocity), which in an array is looked for, so a GPU waits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.parametrisation import convert
+    >>> from refscore.noise.sde import LinearVE
+    >>> score, x = np.array([[-1.0]]), np.array([[6.0]])
+    >>> convert(score, x, 1.0, LinearVE(2.0), "score", "data")  # x + σ² s, σ = 2
+    array([[2.]])
     """
     check_positive(data_std=data_std)
     t = beside(t, x)
@@ -87,9 +139,25 @@ def _any(found: Any) -> bool:
 
 
 def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
-    """The root mean square of what a network that predicts q is trained on, for data of deviation σ_d  Eq. (12.5).
+    """Return the root mean square of the target of a network that predicts q, for data of deviation σ_d  Eq. (12.5).
 
     For "score" it is that of the score itself times √(α² σ_d² + σ²), not that of -z/σ.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PARAMETRISATIONS`.
+    sde : SDE
+        Its α, σ, f and g are used.
+    t : float or Array
+        Times in (0, 1].
+    data_std : float
+        σ_d, the deviation of the data.
+
+    Returns
+    -------
+    float or Array
+        As t is.
     """
     xp = namespace(t)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -109,10 +177,17 @@ class LossOf:
 
     `LossOf("noise")` is λ = σ², `LossOf("data")` σ⁴/α²: the same minimiser at each level, another emphasis.
 
+    Parameters
+    ----------
+    name : str
+        A key of `PARAMETRISATIONS`: the quantity q.
+    data_std : float, default 1
+        σ_d, the deviation of the data, used by "F" alone.
+
     Raises
     ------
     ValueError
-        At the call, for a name that is not in `PARAMETRISATIONS`.
+        For a name that is not in `PARAMETRISATIONS`; unless data_std is positive and finite.
     """
 
     name: str
@@ -125,5 +200,5 @@ class LossOf:
             raise ValueError(f"no parametrisation called {self.name!r}; there are {', '.join(PARAMETRISATIONS)}")
 
     def __call__(self, sde: SDE, t: Time) -> Time:
-        """b(t)²."""
+        """Return the weight b(t)² of the score loss at t, a float or an array."""
         return affine(self.name, sde, t, self.data_std)[1] ** 2

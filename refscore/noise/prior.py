@@ -1,4 +1,4 @@
-"""The prior, N(0, prior_std² I): drawn from, its density, and how far it is from the noised data at t = 1.
+"""The prior, N(0, prior_std² I): a draw from it, its density, and how far it is from the noised data at t = 1.
 
 Sampling starts there and likelihoods end there, so its mismatch with p_1 is an error of both. Chapters 7, 11 and 12.
 """
@@ -17,14 +17,55 @@ from refscore.protocols import SDE, Array, Rng
 
 
 def prior(sde: SDE, shape: tuple[int, ...], rng: Rng, dtype: object = "float32") -> Array:
-    """Draw x(1) ~ N(0, prior_std² I) of the given shape (B, ...): where sampling starts."""
+    """Draw x(1) ~ N(0, prior_std² I) of the given shape (B, ...): where sampling starts.
+
+    Parameters
+    ----------
+    sde : SDE
+        Its prior_std is used.
+    shape : tuple of ints (B, ...)
+        The shape of the draw, without zeros.
+    rng : Rng
+        Its library makes the array.
+    dtype : str or dtype, default "float32"
+        "float32" or "float64".
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        What `simulate` starts from, at t = 1.
+
+    Raises
+    ------
+    ValueError
+        For a shape that is not a tuple, is empty or holds a 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VE, prior
+    >>> x = prior(VE(sigma_min=3.0, sigma_max=5.0), (100_000, 2), np.random.default_rng(0))
+    >>> x.shape, str(x.dtype), round(float(x.std()), 1)  # √(5² - 3²)
+    ((100000, 2), 'float32', 4.0)
+    """
     if not isinstance(shape, tuple) or 0 in shape or not shape:
         raise ValueError(f"prior needs a shape (B, ...) without zeros, got {shape}")
     return float(sde.prior_std) * rng.standard_normal(shape, dtype=dtype)
 
 
 def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
-    """log density of N(0, prior_std² I), x (B, ...) -> (B,)."""
+    """Return the log density of the prior N(0, prior_std² I), in nats, as a function.
+
+    Parameters
+    ----------
+    sde : SDE
+        Its prior_std is used.
+
+    Returns
+    -------
+    callable
+        x (B, ...) -> log density (B,).
+    """
 
     def log_prob(x: Array) -> Array:
         variance = float(sde.prior_std) ** 2
@@ -34,14 +75,35 @@ def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
 
 
 def prior_kl(sde: SDE, x0: Array) -> Array:
-    """KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, (B, ...) -> (B,)                                Eq. (12.7)."""
+    """Return KL(q(x_1 | x₀) ‖ N(0, prior_std² I)) in nats, of each sample                                 Eq. (12.7).
+
+    Parameters
+    ----------
+    sde : SDE
+        Its α(1), σ(1) and prior_std are used.
+    x0 : Array, shape (B, ...)
+        Data.
+
+    Returns
+    -------
+    Array, shape (B,)
+        One divergence a sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.prior import prior_kl
+    >>> from refscore.noise.sde import LinearVE
+    >>> prior_kl(LinearVE(10.0), np.array([[2.0, 0.0]])).round(6)  # ‖x₀‖²/2σ² = 4/200
+    array([0.02])
+    """
     ratio, D = float(sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
     shift = float(sde.alpha(1.0) / sde.prior_std) ** 2 * row_squares(x0)
     return 0.5 * (shift + D * (ratio - 1 - math.log(ratio)))
 
 
 def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, samples: int = 20_000) -> Estimate:
-    """KL(p_1 ‖ N(0, prior_std² I)) in nats: what a sampler gets wrong by its start      Eq. (7.13).
+    """Return KL(p_1 ‖ N(0, prior_std² I)) in nats: the error that a sampler starts with      Eq. (7.13).
 
     Pythagoras: KL(p_1 ‖ G) + KL(G ‖ prior), G the Gaussian with the mean and covariance of p_1. The second term is a
     closed form; only the first, how far p_1 is from any Gaussian, is an integral.
@@ -49,10 +111,12 @@ def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, s
     Parameters
     ----------
     mixture : GaussianMixture
+        The law of the data, in D dimensions.
     sde : SDE
+        Its α(1), σ(1) and prior_std are used.
     rng : Rng, optional
         Needed in D > 2 only, where the first term is estimated.
-    samples : int
+    samples : int, default 20_000
         Monte Carlo samples.
 
     Returns
@@ -77,10 +141,35 @@ def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, s
 
 
 def prior_mismatch_bound(sde: SDE, data: Array) -> float:
-    """A bound of KL(p_1 ‖ prior) in nats, E_x₀ KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)).                   Eq. (7.13).
+    """Return a bound of KL(p_1 ‖ prior) in nats, E_x₀ KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)).              Eq. (7.13).
 
-    What a sampler gets wrong by starting at the prior; look at it before training. It asks for E‖x₀‖² alone; it is the
-    divergence (`distance.prior_mismatch`) and the mutual information of x₀ and x₁.
+    The error that a sampler starts with; look at it before training. Only E‖x₀‖² of the data is used; the bound is the
+    sum of the divergence (`prior_mismatch`) and the mutual information of x₀ and x₁.
+
+    Parameters
+    ----------
+    sde : SDE
+        Its α(1), σ(1) and prior_std are used.
+    data : Array, shape (B, ...)
+        Their mean square is used.
+
+    Returns
+    -------
+    float
+        The bound, in nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For data that are not floats, not finite, or empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.prior import prior_mismatch_bound
+    >>> from refscore.noise.sde import LinearVE
+    >>> round(prior_mismatch_bound(LinearVE(10.0), np.array([[2.0, 0.0], [0.0, -2.0]])), 6)  # E‖x‖²/2σ² = 4/200
+    0.02
     """
     check_data("data", data)
     D = math.prod(data.shape[1:])

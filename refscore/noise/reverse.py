@@ -19,11 +19,41 @@ from refscore.protocols import SDE, Array, Score, Time
 
 
 def denoise(score: Score, sde: SDE, x: Array, t: Time) -> Array:
-    """E[x₀ | x_t = x] = (x + σ² s)/α, x (B, ...), t a float, (1,) or (B,) -> (B, ...)       Eqs. (1.13), (6.11).
+    """Return the mean of clean samples, E[x₀ | x_t = x] = (x + σ² s)/α                         Eqs. (1.13), (6.11).
 
     The last step of a sampler, to be taken explicitly.
     What remains at the last level is noise of variance σ²; this takes the best guess of the point below it. Where t = 0
-    there is no noise, and x is the answer: the score is not asked there, which a network need not know.
+    there is no noise, and x is returned: a network, which need not be defined there, is not evaluated there.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+        ∇ log p_t(x).
+    sde : SDE
+        The forward SDE that the score belongs to.
+    x : Array, shape (B, ...)
+        Samples with noise.
+    t : float, or Array of shape (1,) or (B,)
+        Their time, in [0, 1].
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        The best guess of each clean sample.
+
+    Raises
+    ------
+    ValueError
+        For a float t outside [0, 1], an array t of another shape, or a score that has not the shape of x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.reverse import denoise
+    >>> from refscore.noise.sde import LinearVE
+    >>> score = lambda x, t: -x / (1 + t**2)  # data N(0, 1) with noise of σ = t
+    >>> denoise(score, LinearVE(1.0), np.array([[2.0]]), 1.0)  # signal and noise are as large: one half
+    array([[1.]])
     """
     t = beside(t, x)
     if is_number(t):
@@ -40,17 +70,31 @@ def _denoised(score: Score, sde: SDE, x: Array, t: Time) -> Array:
 
 @dataclass(frozen=True)
 class Forward:
-    """The SDE itself, dx = f x dt + g dw, as a process that `EulerMaruyama` walks upwards, from data to noise."""
+    """The SDE itself, dx = f x dt + g dw, as a process for `EulerMaruyama` from data (t = 0) to noise (t = 1).
+
+    Parameters
+    ----------
+    sde : SDE
+        Its f and g are used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VP, Forward
+    >>> process = Forward(VP(2.0, 2.0))  # dx = -x dt + √2 dw
+    >>> process.drift(np.array([[3.0]]), 0.5), round(process.noise(np.array([[3.0]]), 0.5), 4)
+    (array([[-3.]]), 1.4142)
+    """
 
     sde: SDE
     upwards = True
 
     def drift(self, x: Array, t: Time) -> Array:
-        """f x, x (B, ...) -> (B, ...)."""
+        """Return the drift f x, x (B, ...) -> (B, ...), for t a float or an array (1,) or (B,)."""
         return per_sample(self.sde.f(beside(t, x)), x) * x
 
     def noise(self, x: Array, t: Time) -> Time:
-        """g(t)."""
+        """Return g(t): a float, or for an array t an array that broadcasts against x."""
         return per_sample(self.sde.g(beside(t, x)), x)
 
 
@@ -61,14 +105,26 @@ class Reverse:
     Parameters
     ----------
     sde : SDE
+        The forward SDE.
     score : callable (x, t) -> (B, ...)
-    lam : float
-        1 (default) reverses the SDE, 0 gives the deterministic probability flow.
+        ∇ log p_t(x) under this SDE, for x (B, ...) and t an array (1,) or (B,).
+    lam : float, default 1
+        λ >= 0: 1 reverses the SDE, 0 gives the deterministic probability flow.
 
     Raises
     ------
     ValueError
         Unless lam >= 0; for a score that was made for another SDE.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VP, Reverse
+    >>> sde, score, x = VP(4.0, 4.0), lambda x, t: -x, np.array([[3.0]])  # data N(0, 1), which VP keeps
+    >>> Reverse(sde, score).drift(x, 0.5)  # f x - g² s = -2x + 4x
+    array([[6.]])
+    >>> Reverse(sde, score, lam=0).drift(x, 0.5)  # f x - ½ g² s = -2x + 2x: the law stays, and so does the flow
+    array([[0.]])
     """
 
     sde: SDE
@@ -87,11 +143,11 @@ class Reverse:
         return None if self.lam == 0 else False
 
     def drift(self, x: Array, t: Time) -> Array:
-        """f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...)."""
+        """Return the drift f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...), for t a float or an array (1,) or (B,)."""
         t = beside(t, x)
         f, g, s = self.sde.f(t), self.sde.g(t), ask(self.score, x, t)
         return per_sample(f, x) * x - per_sample(0.5 * (1 + self.lam**2) * g**2, x) * s
 
     def noise(self, x: Array, t: Time) -> Time:
-        """λ g(t)."""
+        """Return λ g(t): a float, or for an array t an array that broadcasts against x."""
         return per_sample(self.lam * self.sde.g(beside(t, x)), x)

@@ -23,7 +23,27 @@ DIRECTIONS = 32  # variances that a walk is tried on
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A ladder of noise levels and how to walk it; `print` it for the reasons."""
+    """A ladder of noise levels and how to walk it, from `suggest_schedule`; `print` it for the reasons.
+
+    Parameters
+    ----------
+    levels : tuple of L floats
+        σ₁ > ... > σ_L, in data units.
+    ratio : float
+        γ = σ_i/σ_{i+1}.
+    moves : int
+        T, the number of Langevin steps at each level.
+    step : float
+        ε at the last level, for x + ε s + √(2ε) z, in squared data units.
+    excess : float
+        Variance of the noise over σ² when a level is left, where data are thin: `ladder_excess`.
+    worst : float
+        Variance over λ + σ_L² at the end, in the direction that fares worst: `walk_excess`.
+    ema : float
+        Decay of the moving average of the parameters.
+    reasons : tuple of str
+        One sentence for each choice.
+    """
 
     levels: tuple[float, ...]  # σ₁ > ... > σ_L
     ratio: float  # γ = σ_i/σ_{i+1}
@@ -39,7 +59,7 @@ class Suggestion:
 
 
 def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = None) -> Suggestion:
-    """Levels, steps and averaging for data (N, ...), after Song and Ermon 2020, Techniques 1, 2, 4 and 5.
+    """Suggest levels, steps and averaging for data (N, ...), after Song and Ermon 2020, Techniques 1, 2, 4 and 5.
 
     Technique 3, to let one network serve all levels by dividing its output by σ, is `ScoreModel`'s default. Technique 4
     is applied to the whole walk and to wide directions of the data too (`walk_excess`), not to one level and its noise.
@@ -50,11 +70,16 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
     data : Array (N, ...), N >= 2
         Where all N² distances would take more than seconds, those of evenly chosen rows (at least 16) from all others.
         The largest distance is then found up to a factor of 2 at worst.
-    budget : int
+    budget : int, default 1000
         Evaluations of the score that a sample may cost: levels times moves. Four times as many halve what the walk
         leaves too much; the default leaves some 5 to 12 %.
     smallest : float, optional
-        σ_L, for those who know how fine the data are; by default `smallest_level`.
+        σ_L in data units, for those who know how fine the data are; by default `smallest_level`.
+
+    Returns
+    -------
+    Suggestion
+        The ladder, the step and the number of moves, with their reasons.
 
     Raises
     ------
@@ -63,6 +88,15 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
     ValueError
         For data with NaN or infinity, of fewer than two rows, or of rows that are all the same; for a budget that is no
         integer or below the number of levels; unless 0 < smallest < the largest distance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.suggest import suggest_schedule
+    >>> data = np.array([[0.0, 0.0], [0.0, 0.5], [3.0, 4.0], [3.0, 3.5]])  # the largest distance is 5
+    >>> plan = suggest_schedule(data, budget=100, smallest=0.1)
+    >>> round(plan.levels[0], 4), round(plan.levels[-1], 4), len(plan.levels), plan.moves  # ratio at most 1.5
+    (5.0, 0.1, 11, 9)
     """
     check_data("data", data)
     budget = check_count("budget", budget)
@@ -110,10 +144,10 @@ def suggest_schedule(data: Array, budget: int = 1000, smallest: float | None = N
 
 
 def smallest_level(nearest: float, count: int, dim: int) -> float:
-    """σ_L for N points in D dimensions with this median distance d of nearest neighbours: d min(1, N^{1/D}/(10√(2D))).
+    """Return σ_L for N points in D dimensions whose nearest neighbours are d apart: d min(1, N^{1/D}/(10√(2D))).
 
     Noise acts on every coordinate, a distance is that of all: neighbours of N(0, s² I) are about √(2D) N^{-1/D} s
-    apart, and solved for s this tells the deviation of the data about a point, per coordinate, to a quarter in any D
+    apart, and solved for s this gives the deviation of the data about a point, per coordinate, to a quarter in any D
     (of the cloud that the point is in, where there are several; in directions without variance it is less). A tenth
     of it widens the variance by one per cent.
 
@@ -123,6 +157,20 @@ def smallest_level(nearest: float, count: int, dim: int) -> float:
     the exact score of these N points would give them back, and what lies between them is what a network makes of it.
     (Gaussian pictures with pixels of deviation .25 and a spectrum of 1/k² get .02; published ladders for pictures in
     [0, 1] end at .01.)
+
+    Parameters
+    ----------
+    nearest : float
+        d, the median distance of nearest neighbours, in data units.
+    count : int
+        N, the number of points.
+    dim : int
+        D, the number of coordinates.
+
+    Returns
+    -------
+    float
+        σ_L, in data units.
     """
     return nearest * min(1.0, BLUR * math.pow(count, 1 / dim) / math.sqrt(2 * dim))
 
@@ -137,14 +185,36 @@ def _why(smallest: float, nearest: float) -> str:
 
 
 def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
-    """σ(1) of a variance-exploding SDE whose mismatch with its prior is bounded by so many nats: √(E‖x‖²/2 nats).
+    """Return the σ(1) of a variance-exploding SDE whose mismatch with its prior is at most so many nats.
 
-    Eq. (7.14). For the geometric `VE`, σ(1)² = sigma_max² - sigma_min². Data about their mean need the least.
+    √(E‖x‖²/2 nats), Eq. (7.14). For the geometric `VE`, σ(1)² = sigma_max² - sigma_min². Data about their mean need the
+    least.
+
+    Parameters
+    ----------
+    data : Array, shape (N, ...)
+        Their mean square E‖x‖² is used.
+    nats : float, default 0.01
+        The mismatch KL(p_1 ‖ prior) that is allowed.
+
+    Returns
+    -------
+    float
+        σ(1), in data units.
 
     Raises
     ------
+    TypeError
+        For data that are not floats.
     ValueError
-        Unless 0 < nats < ∞; for data that are all zero, where any σ would do.
+        Unless 0 < nats < ∞; for data that are empty, not finite or all zero, where any σ would do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.noise.suggest import suggest_sigma_max
+    >>> round(suggest_sigma_max(np.array([[3.0, 4.0], [-4.0, 3.0]]), nats=0.5), 4)  # E‖x‖² = 25, so √(25/1)
+    5.0
     """
     check_data("data", data)
     nats = check_number("nats", nats)
@@ -156,15 +226,31 @@ def suggest_sigma_max(data: Array, nats: float = 0.01) -> float:
 
 
 def suggest_beta_max(data: Array, nats: float = 0.01, beta_min: float = 0.1) -> float:
-    """β_max of `VP` whose mismatch with N(0, I) is bounded by so many nats, at least β_min       Eq. (7.14).
+    """Return the β_max of a `VP` whose mismatch with N(0, I) is at most so many nats, at least β_min       Eq. (7.14).
 
     β_max = 2B - β_min, with B solving ½ [e⁻ᴮ E‖x‖² - D (e⁻ᴮ + log(1 - e⁻ᴮ))] = nats. The second term is about
     D e⁻²ᴮ/4: without it B = log(E‖x‖²/2 nats), and that is what B tends to where nats are few.
 
+    Parameters
+    ----------
+    data : Array, shape (N, ...)
+        Their mean square E‖x‖² is used.
+    nats : float, default 0.01
+        The mismatch KL(p_1 ‖ prior) that is allowed.
+    beta_min : float, default 0.1
+        β_min of the `VP`, per unit time.
+
+    Returns
+    -------
+    float
+        β_max, per unit time.
+
     Raises
     ------
+    TypeError
+        For data that are not floats.
     ValueError
-        Unless nats and beta_min are positive and finite.
+        Unless nats and beta_min are positive and finite; for data that are empty or not finite.
     """
     check_data("data", data)
     nats, beta_min = check_number("nats", nats), check_number("beta_min", beta_min)
@@ -194,17 +280,45 @@ def _unit(data: Array) -> float:
 
 
 def overlap(ratio: float, dim: int) -> float:
-    """Φ(√(2D)(γ - 1) + 3γ) - Φ(√(2D)(γ - 1) - 3γ): how much of one level is typical of the next    Eq. (6.12).
+    """Return Φ(√(2D)(γ - 1) + 3γ) - Φ(√(2D)(γ - 1) - 3γ): how much of one level is typical of the next    Eq. (6.12).
 
-    In high dimension a Gaussian N(0, σ² I) lives on a shell, ‖x‖ normal about √D σ with deviation σ/√2; this is the
+    In high dimension a Gaussian N(0, σ² I) is close to a shell, ‖x‖ normal about √D σ with deviation σ/√2; this is the
     share of the smaller noise that is within three deviations of the larger one's shell (Song and Ermon 2020).
+
+    Parameters
+    ----------
+    ratio : float
+        γ, the ratio of two neighbouring levels.
+    dim : int
+        D, the number of coordinates.
+
+    Returns
+    -------
+    float
+        A probability.
     """
     shift = math.sqrt(2 * dim) * (ratio - 1)
     return float(ndtr(shift + 3 * ratio) - ndtr(shift - 3 * ratio))
 
 
 def overlap_ratio(dim: int) -> float:
-    """γ with overlap ½; infinity in D <= 4, where the overlap never falls that low."""
+    """Return the γ with overlap ½; infinity in D <= 4, where the overlap never falls that low.
+
+    Parameters
+    ----------
+    dim : int
+        D, the number of coordinates, at least 1.
+
+    Returns
+    -------
+    float
+        The ratio of two neighbouring levels, above 1.
+
+    Raises
+    ------
+    ValueError
+        Unless dim is an integer >= 1.
+    """
     dim = check_count("dim", dim)
     if math.sqrt(2 * dim) <= 3:  # then the lower bound √(2D)(γ - 1) - 3γ falls with γ
         return math.inf
@@ -214,20 +328,43 @@ def overlap_ratio(dim: int) -> float:
 
 
 def level_excess(fraction: float, ratio: float, moves: int) -> float:
-    """Variance of the noise over σ² after one level begun with γ²σ²: (1 - η)²ᵀ (γ² - c) + c        Eq. (6.13).
+    """Return the variance of the noise over σ² after one level begun with γ²σ²: (1 - η)²ᵀ (γ² - c) + c    Eq. (6.13).
 
     η = ε/σ² is the `fraction`, T the number of moves, c = 1/(1 - η/2): Langevin dynamics on N(0, σ²) from N(0, γ²σ²),
     as if the level before had been left exactly (Song and Ermon 2020, Technique 4).
+
+    Parameters
+    ----------
+    fraction : float
+        η = ε/σ², from 0 to 1.
+    ratio : float
+        γ, the ratio of two neighbouring levels.
+    moves : int
+        T, the number of moves at a level.
+
+    Returns
+    -------
+    float
+        1 where the noise of the level is exact.
     """
     c = 1 / (1 - fraction / 2)
     return float((1 - fraction) ** (2 * moves) * (ratio**2 - c) + c)
 
 
 def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
-    """The excess that many levels settle at, each begun with that of the one before: c (1 - a)/(1 - γ² a)  Eq. (6.14).
+    """Return the excess that many levels settle at, each begun with that before: c (1 - a)/(1 - γ² a)  Eq. (6.14).
 
     a = (1 - η)²ᵀ; it solves v = a (γ² v - c) + c. From γ² a = 1 on there is no such v: the noise falls behind the
     levels more and more, and the answer is infinity.
+
+    Parameters
+    ----------
+    fraction, ratio, moves : see `level_excess`.
+
+    Returns
+    -------
+    float
+        1 where the noise is exact.
     """
     a, c = (1 - fraction) ** (2 * moves), 1 / (1 - fraction / 2)
     return c * (1 - a) / (1 - ratio**2 * a) if ratio**2 * a < 1 else math.inf
@@ -236,9 +373,23 @@ def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
 def best_step(
     ratio: float, moves: int, excess: Callable[[float, float, int], float] = level_excess
 ) -> tuple[float, float]:
-    """The fraction η = ε/σ² that makes the excess least, and that least value: never 1, always above.
+    """Return the fraction η = ε/σ² that makes the excess least, and that least value: never 1, always above.
 
     `level_excess` (default) is technique 4 as published; `ladder_excess` is the same for a whole ladder.
+
+    Parameters
+    ----------
+    ratio : float
+        γ, the ratio of two neighbouring levels, above 1.
+    moves : int
+        T, the number of moves at a level, at least 1.
+    excess : callable (fraction, ratio, moves) -> float, default `level_excess`
+        What is made least.
+
+    Returns
+    -------
+    fraction, excess : float
+        η, and the excess there.
 
     Raises
     ------
@@ -255,9 +406,25 @@ def best_step(
 
 
 def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation: Any) -> Any:
-    """Variance over λ + σ_L² at the end of a walk, where the data have variance λ = deviation² (n,)       Eq. (6.8).
+    """Return the variance over λ + σ_L² at the end of a walk, where the data have variance λ = deviation²    Eq. (6.8).
 
-    From N(0, σ₁²) down the levels; v is told in units of S = λ + σ², and η σ²/S is the step there.
+    From N(0, σ₁²) down the levels; v is in units of S = λ + σ², and η σ²/S is the step there.
+
+    Parameters
+    ----------
+    fraction : float
+        η = ε/σ², from 0 to 1.
+    levels : sequence of L floats
+        σ₁ > ... > σ_L, in data units.
+    moves : int
+        T, the number of moves at each level.
+    deviation : array (n,)
+        Deviations √λ of the data, one for each direction that is looked at.
+
+    Returns
+    -------
+    array (n,)
+        1 where the law is exact.
     """
     s, d = np.asarray(levels)[:, None], np.asarray(deviation)[None, :]
     root = np.hypot(s, d)  # √S
@@ -271,11 +438,23 @@ def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation:
 
 
 def walk_step(levels: Sequence[float], moves: int) -> tuple[float, float]:
-    """The fraction η = ε/σ² with which the worst direction ends nearest to its variance, and how near: `walk_excess`.
+    """Return the fraction η = ε/σ² with which the worst direction of a walk ends nearest to its variance.
 
     Deviations are tried from 0 to σ₁/2, the most that data have whose largest distance is σ₁. Small steps leave wide
     directions too wide, and large ones the noise: at levels dense in log σ both excesses are ln(σ₁/σ_L)/(ηM), M the
     number of all moves, and noise has η/2 on top. So the least is of the size √(2 ln(σ₁/σ_L)/M).
+
+    Parameters
+    ----------
+    levels : sequence of L floats
+        σ₁ > ... > σ_L, in data units, at least two.
+    moves : int
+        T, the number of moves at each level.
+
+    Returns
+    -------
+    fraction, excess : float
+        η, and the excess of the worst direction, by `walk_excess`.
     """
     deviations = np.concatenate([[0.0], np.geomspace(levels[-1], levels[0] / 2, DIRECTIONS)])
     least = 1 - (levels[0] / levels[-1]) ** (-1 / (moves * (len(levels) - 1)))  # as in `best_step`

@@ -15,12 +15,34 @@ from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 @dataclass(frozen=True)
 class Guided:
-    """s + w (s_y - s): classifier guidance, and classifier-free guidance                          Eq. (13.7).
+    """The score s + w (s_y - s): classifier guidance, and classifier-free guidance                   Eq. (13.7).
 
     s_y - s is the gradient of log p_t(y | x): from a classifier of noisy x (Dhariwal and Nichol 2021), or from two
     scores (Ho and Salimans 2022, whose w is ours less 1). w = 1 is the conditional score, w = 0 the unconditional. For
     any other w it is the score of p_t(x) p_t(y | x)^w at each t, but these are not the marginals of noise added
     to p(x) p(y | x)^w, nor to any other law: the flow and the reverse SDE then end in different laws, Eq. (13.10).
+
+    Parameters
+    ----------
+    unconditional : callable (x, t) -> (B, ...)
+        The score s of p_t(x).
+    conditional : callable (x, t) -> (B, ...)
+        The score s_y of p_t(x | y).
+    weight : float
+        w, without unit.
+
+    Raises
+    ------
+    ValueError
+        At the call, where a score answers in another shape than that of x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.sampling.guidance import Guided
+    >>> score = Guided(lambda x, t: -x, lambda x, t: 1 - x, weight=3.0)  # N(0, 1) is guided towards N(1, 1)
+    >>> score(np.array([[0.0]]), np.array([0.5]))  # 0 + 3 (1 - 0)
+    array([[3.]])
     """
 
     unconditional: Score
@@ -31,7 +53,7 @@ class Guided:
         settle(self)
 
     def __call__(self, x: Array, t: Time) -> Array:
-        """x (B, ...) -> (B, ...)."""
+        """Return the guided score of x (B, ...) at t, a float or an array (1,) or (B,): (B, ...)."""
         s = answer("the unconditional score", self.unconditional(x, t), x)
         s_y = answer("the conditional score", self.conditional(x, t), x)
         return s + self.weight * (s_y - s)
@@ -47,19 +69,33 @@ class Replace:
 
     Parameters
     ----------
-    step : Step
+    step : callable (x, t, s, rng, memory) -> (x, memory)
+        The sampler without condition, for example `DDIM`.
     sde : SDE
-    known : Array (B, ...) or broadcastable
+        The one that the score of the step belongs to: its noise is added to the known values.
+    known : Array (B, ...) or broadcastable to x
         Clean values; only those under the mask count.
-    mask : Array
-        1 (or True) where known, 0 (or False) where not, broadcastable to x.
-    moves : int
+    mask : Array, broadcastable to x
+        1 (or True) where known, 0 (or False) where not.
+    moves : int, default 1
         How often each step is taken; an evaluation of the score each time.
 
     Raises
     ------
+    TypeError
+        Unless known is a float32 or float64 array, and the mask an array of the same library.
     ValueError
         Unless moves is an integer >= 1 and the mask 0 or 1; at the call, where known does not broadcast to x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VP, Stay
+    >>> from refscore.sampling.guidance import Replace
+    >>> step = Replace(Stay(), VP(), known=np.array([[1.0, 2.0]]), mask=np.array([[True, False]]))
+    >>> x, memory = step(np.array([[7.0, 7.0]]), 0.5, 0.0, np.random.default_rng(0))
+    >>> x  # at s = 0 the known value is clean, and the other is what the step made of it
+    array([[1., 7.]])
     """
 
     step: Step
@@ -79,7 +115,7 @@ class Replace:
             raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
-        """x (B, ...) at t -> x (B, ...) at s."""
+        """Move x (B, ...) from time t to time s; the memory is that of the step."""
         alpha, sigma = float(self.sde.alpha(s)), float(self.sde.sigma(s))
         a = float(self.sde.alpha(t)) / alpha
         back = math.sqrt(max(float(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0))

@@ -13,7 +13,7 @@ from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
 
 class StepSizeWarning(UserWarning):
-    """A Langevin step beyond its stability bound."""
+    """The warning that a Langevin step is beyond its stability bound."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Langevin:
     Parameters
     ----------
     score : callable (x, t) -> (B, ...)
-        If it has a method `stable_step(t)`, as `ExactScore` has, a step beyond that is warned of.
+        ∇ log p_t(x). If it has a method `stable_step(t)`, as `ExactScore` has, a step beyond that gives a warning.
     step : float, or callable t -> float
-        ε, in squared data units. It may depend on t alone: a step that looks at x changes the law.
+        ε, in squared data units. It may depend on t alone: a step that depends on x changes the law.
 
     Raises
     ------
@@ -42,7 +42,16 @@ class Langevin:
     Warns
     -----
     StepSizeWarning
-        When a step is at or beyond the bound that the score knows of.
+        When a step is at or beyond `stable_step(t)`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import Langevin, Repeat
+    >>> kernel, rng = Langevin(lambda x, t: -x, step=0.5), np.random.default_rng(0)  # the score of N(0, 1)
+    >>> x = Repeat(kernel, 20)(np.zeros((100_000, 1)), 0.5, rng)
+    >>> print(round(x.var(), 1))  # 1/(1 - ½ ε) = 4/3, and not 1
+    1.3
     """
 
     score: Score
@@ -54,7 +63,7 @@ class Langevin:
             check_positive(step=self.step)
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
-        """x (B, ...) -> x (B, ...)."""
+        """Move x (B, ...) -> (B, ...); the time stays t."""
         eps = check_number("step(t)", self.step(t)) if callable(self.step) else self.step
         check_positive(step=eps)
         if isinstance(self.score, HasStableStep) and eps >= (bound := self.score.stable_step(t)):
@@ -70,7 +79,7 @@ class Langevin:
 
 @dataclass(frozen=True)
 class LevelStep:
-    """The step of annealed Langevin dynamics, ε(t) = ε σ(t)²/σ_L²                               Eq. (6.7).
+    """The step size of annealed Langevin dynamics, ε(t) = ε σ(t)²/σ_L²                             Eq. (6.7).
 
     Song and Ermon 2019, Algorithm 1.
     The same fraction ε/σ_L² of the noise variance at every level: each level is as stable, and mixes as well
@@ -79,15 +88,23 @@ class LevelStep:
     Parameters
     ----------
     sde : SDE
+        Whose σ(t) is the noise level at t.
     step : float
         ε at the last level, in squared data units.
     last : float
-        σ_L, the smallest noise level.
+        σ_L, the smallest noise level, in data units.
 
     Raises
     ------
     ValueError
         Unless step and last are positive.
+
+    Examples
+    --------
+    >>> from refscore.noise.sde import LinearVE
+    >>> from refscore.sampling.langevin import LevelStep
+    >>> LevelStep(LinearVE(8.0), step=0.5, last=1.0)(0.25)  # σ = 2: four times the last step
+    2.0
     """
 
     sde: SDE
@@ -99,7 +116,7 @@ class LevelStep:
         check_positive(step=self.step, last=self.last)
 
     def __call__(self, t: float) -> float:
-        """ε(t)."""
+        """Return ε(t), in squared data units, for a float t."""
         return float(self.step * (self.sde.sigma(t) / self.last) ** 2)
 
 
@@ -109,11 +126,18 @@ class SNRLangevin:
 
         ε = 2 (r ‖z‖/‖s‖)²                                                              Eq. (2.12)
 
-    As ε looks at x and z, the chain leaves another law alone, and not even a near one for small r: on N(0, I), as
+    As ε depends on x and z, another law than p_t stays as it is, and not even a near one for small r: on N(0, I), as
     r -> 0, p(x) ∝ ‖x‖² exp(-‖x‖²/2v) with v = (D + 2)/D, whose variance is ((D + 2)/D)² times too large. And at any r
     a sample that comes near the mode, where s = 0, is thrown far out: in D <= 4 the variance is infinite.
     (The published code takes means of both norms over the batch, which hides this for large batches and
     makes every sample depend on its neighbours.) Use `Langevin` with a step that depends on t alone.
+
+    Parameters
+    ----------
+    score : callable (x, t) -> (B, ...)
+        ∇ log p_t(x).
+    snr : float
+        r, positive, without unit.
 
     Raises
     ------
@@ -129,7 +153,7 @@ class SNRLangevin:
         check_positive(snr=self.snr)
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
-        """x (B, ...) -> x (B, ...)."""
+        """Move x (B, ...) -> (B, ...); the time stays t."""
         xp, axes = array_namespace(x), tuple(range(1, x.ndim))
         s = ask(self.score, x, t)
         z = rng.standard_normal(x.shape, dtype=x.dtype)

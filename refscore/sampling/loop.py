@@ -1,7 +1,7 @@
-"""The one sampling loop, and the watchman who stands beside it.
+"""The one sampling loop, and the checks that can be put around it.
 
 A loop that yields can be watched: progress bars, plots, early stopping, trajectories and checks
-live outside of it.
+stay outside of it.
 """
 
 import math
@@ -19,15 +19,15 @@ from refscore.protocols import Array, Rng, Step
 
 
 class NotFiniteError(ArithmeticError):
-    """A sample became NaN or infinite; the message names step, time and rows."""
+    """The error that a sample became NaN or infinite; the message names step, time and rows."""
 
 
 class NotFiniteWarning(UserWarning):
-    """Samples are NaN or infinite at the end of a simulation that nobody watched."""
+    """The warning that samples are NaN or infinite at the end of a simulation without `watch`."""
 
 
 class RunawayError(ArithmeticError):
-    """A sample left the region that the caller called sane; the message names step, time and rows."""
+    """The error that |x| exceeds `largest` of `watch`; the message names step, time and rows."""
 
 
 def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator[Array]:
@@ -36,13 +36,18 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     Parameters
     ----------
     step : callable (x, t, s, rng, memory) -> (x, memory)
-        What to do between two times. What a method must remember it hands back.
+        What to do between two times. What a method must remember it returns, and is given at the next step.
     x : Array, shape (B, ...)
         Samples at times[0], usually drawn from the prior.
     times : sequence of N + 1 floats in [0, 1]
         Strictly monotone. A step is given Python floats: it may branch on them, and none waits for the GPU.
     rng : Rng
         numpy.random.Generator, its CuPy twin, or anything with their methods.
+
+    Yields
+    ------
+    Array, shape (B, ...)
+        x at times[1], ..., times[N]: N states.
 
     Raises
     ------
@@ -56,6 +61,16 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     -----
     NotFiniteWarning
         If the last state is not finite; `watch` finds the step where that began.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import Heun, simulate
+    >>> step = Heun(lambda x, t: x)  # dx/dt = x: a step of ½ multiplies x by 1 + ½ + ⅛
+    >>> for x in simulate(step, np.array([[1.0]]), [0.0, 0.5, 1.0], np.random.default_rng(0)):
+    ...     print(x)
+    [[1.625]]
+    [[2.640625]]
     """
     check_data("x", x)
     times = list(times)
@@ -99,9 +114,9 @@ def _warn(x: Array) -> None:
 def watch(
     states: Iterable[Array], times: Sequence[float], every: int = 1, largest: float = math.inf
 ) -> Iterator[Array]:
-    """Pass the states of `simulate` on, looking every few steps whether they are finite, and no larger than `largest`.
+    """Yield the states of `simulate`, and check every few steps that they are finite, and not larger than `largest`.
 
-    Looking makes a GPU wait, hence the choice of `every`.
+    A check makes a GPU wait, hence the choice of `every`.
 
     Parameters
     ----------
@@ -109,11 +124,16 @@ def watch(
         `simulate(step, x, times, rng)`, or part of it.
     times : sequence of floats
         The same grid, to name the time.
-    every : int
+    every : int, default 1
         Look at every `every`-th state, and at the last.
-    largest : float
+    largest : float, default infinity
         |x| beyond which a chain is said to have diverged; 1e8 times the scale of the data is a good choice. A chain
         whose step is too large grows by the same factor at each, and would reach infinity later.
+
+    Yields
+    ------
+    Array, shape (B, ...)
+        The states, unchanged.
 
     Raises
     ------
@@ -121,6 +141,20 @@ def watch(
         Names the step, its time, and the rows that are not finite.
     RunawayError
         The same, for rows beyond `largest`.
+    ValueError
+        At the call, unless every is an integer >= 1 and largest > 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import Heun, simulate, watch
+    >>> from refscore.sampling.loop import last
+    >>> times, x = [0.0, 0.5, 1.0], np.array([[1.0], [0.0]])
+    >>> states = simulate(Heun(lambda x, t: 100 * x), x, times, np.random.default_rng(0))
+    >>> last(watch(states, times, largest=1e6))  # a step multiplies x by 1 + 50 + 1250
+    Traceback (most recent call last):
+        ...
+    refscore.sampling.loop.RunawayError: step 2 (t = 1): 1 of 2 rows are beyond 1e+06 ..., the first: [0]
     """
     every = check_count("every", every)
     if not largest > 0:
@@ -162,7 +196,31 @@ def _rows(bad: Array) -> tuple[int, list[int]]:
 
 
 def last(states: Iterable[Array]) -> Array:
-    """The last state of a simulation, when the way there is of no interest."""
+    """Return the last state of a simulation, for when the states between are not needed.
+
+    Parameters
+    ----------
+    states : iterable of Array (B, ...)
+        `simulate(...)` or `watch(simulate(...), times)`; it is run to its end.
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        x at the last time.
+
+    Raises
+    ------
+    ValueError
+        If there is no state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import Heun, simulate
+    >>> from refscore.sampling.loop import last
+    >>> last(simulate(Heun(lambda x, t: x), np.array([[1.0]]), [0.0, 0.5, 1.0], np.random.default_rng(0)))
+    array([[2.640625]])
+    """
     final = deque(states, maxlen=1)
     if not final:
         raise ValueError("the simulation yielded nothing")
@@ -170,7 +228,15 @@ def last(states: Iterable[Array]) -> Array:
 
 
 class NoNoise:
-    """The rng of a deterministic sampler: asking it for anything is an error."""
+    """The rng of a deterministic sampler: any use of it is an error.
+
+    `NO_NOISE` is one, to be passed to `simulate`.
+
+    Raises
+    ------
+    AttributeError
+        When a step draws from it.
+    """
 
     def __getattr__(self, name: str) -> None:
         raise AttributeError(f"this simulation is deterministic, and something asked for noise ({name})")

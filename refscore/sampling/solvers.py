@@ -22,16 +22,33 @@ class EulerMaruyama:
     Weak order 1 in the step. With `Reverse(sde, exact_score)` there remain this error, that of the start
     (the prior instead of p₁) and that of the end (t_min instead of 0); only this one shrinks with the step.
 
+    Parameters
+    ----------
+    process : Process
+        Its drift(x, t) is b and its noise(x, t) is c: `Reverse`, `Forward`, or your own.
+
     Raises
     ------
     ValueError
-        At a step against the direction of a process that has one (`Reverse` down, `Forward` up).
+        At a step against the direction of a process that has one (`Reverse` down, `Forward` up); at a drift, or noise
+        times z, that has not the shape of x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import EulerMaruyama, Reverse
+    >>> from refscore.noise.sde import LinearVE
+    >>> point = lambda x, t: -x / t**2  # the score of data that are one point, 0, with noise of σ = t
+    >>> flow = Reverse(LinearVE(1.0), point, lam=0)  # dx/dt = x/t
+    >>> x, memory = EulerMaruyama(flow)(np.array([[2.0]]), 1.0, 0.5, np.random.default_rng(0))
+    >>> x  # 2 - ½ · 2/1
+    array([[1.]])
     """
 
     process: Process
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
-        """x (B, ...) at time t -> x (B, ...) at time s."""
+        """Move x (B, ...) from time t to time s; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
         upwards = self.process.upwards if isinstance(self.process, HasDirection) else None
         if upwards is not None and upwards != (s > t):
@@ -44,7 +61,19 @@ class EulerMaruyama:
 
 
 class Tableau(NamedTuple):
-    """An explicit Runge-Kutta method: k_i = v(x + h Σ_j a_ij k_j, t + c_i h), x(s) = x + h Σ_i b_i k_i."""
+    """The numbers of an explicit Runge-Kutta method: k_i = v(x + h Σ_j a_ij k_j, t + c_i h), x(s) = x + h Σ_i b_i k_i.
+
+    Parameters
+    ----------
+    a : tuple of tuples of floats
+        Row i holds the i numbers a_ij, j < i.
+    b : tuple of floats
+        One weight a stage, with sum 1.
+    c : tuple of floats
+        One number a stage, the time at which it evaluates v, in steps after t.
+    order : int
+        The error of x(s) after a fixed time is O(h^order).
+    """
 
     a: tuple[tuple[float, ...], ...]  # row i has i entries
     b: tuple[float, ...]
@@ -69,15 +98,30 @@ class RungeKutta:
     Parameters
     ----------
     velocity : callable (x, t) -> (B, ...)
-    tableau : Tableau
+        v, for x (B, ...) and a float t.
+    tableau : Tableau, default RK4
         `EULER`, `MIDPOINT`, `HEUN`, `RK4`, or your own; as many evaluations a step as it has stages.
+
+    Raises
+    ------
+    ValueError
+        At a velocity that has not the shape of x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import RungeKutta
+    >>> step = RungeKutta(lambda x, t: x)  # dx/dt = x, so that x(1) = e x(0)
+    >>> x, memory = step(np.array([[1.0]]), 0.0, 1.0, np.random.default_rng(0))
+    >>> x.round(4)  # 1 + 1 + 1/2 + 1/6 + 1/24
+    array([[2.7083]])
     """
 
     velocity: Callable[[Array, float], Array]
     tableau: Tableau = RK4
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
-        """x (B, ...) at time t -> x (B, ...) at time s. Draws nothing from rng."""
+        """Move x (B, ...) from time t to time s, without a draw from rng; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
         h, stages = s - t, list[Array]()
         for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
@@ -88,7 +132,23 @@ class RungeKutta:
 
 @dataclass(frozen=True)
 class Heun(RungeKutta):
-    """Heun's second-order step of the ODE dx/dt = v(x, t): x' = x + h v(x, t), x(s) = x + ½ h (v(x, t) + v(x', s))."""
+    """Heun's second-order step of the ODE dx/dt = v(x, t): x' = x + h v(x, t), x(s) = x + ½ h (v(x, t) + v(x', s)).
+
+    Parameters
+    ----------
+    velocity : callable (x, t) -> (B, ...)
+        v, for x (B, ...) and a float t.
+    tableau : Tableau, default HEUN
+        Leave it: with another one it is `RungeKutta`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import Heun
+    >>> x, memory = Heun(lambda x, t: x)(np.array([[1.0]]), 0.0, 1.0, np.random.default_rng(0))  # dx/dt = x
+    >>> x  # 1 + 1 + 1/2
+    array([[2.5]])
+    """
 
     tableau: Tableau = HEUN
 

@@ -1,4 +1,4 @@
-"""Steps that know the exact transition of a linear SDE: ancestral sampling, DDIM, DPM-Solver++, reverse diffusion.
+"""Steps that use the exact transition of a linear SDE: ancestral sampling, DDIM, DPM-Solver++, reverse diffusion.
 
 From t to s < t, with a = α_t/α_s and h = log(α_s/σ_s) - log(α_t/σ_t) > 0,
 
@@ -25,7 +25,17 @@ from refscore.sampling.solvers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun,
 
 
 class Transition(NamedTuple):
-    """The numbers of a step: all Python floats."""
+    """The numbers of a step from t down to s, all Python floats; `transition` makes them.
+
+    Parameters
+    ----------
+    alpha_t, alpha_s : float
+        Signal scales α at t and at s.
+    sigma_t, sigma_s : float
+        Noise scales σ at t and at s, in data units.
+    h : float
+        Half the gain in log signal-to-noise ratio, positive; infinite where σ_s = 0.
+    """
 
     alpha_t: float
     alpha_s: float
@@ -35,7 +45,7 @@ class Transition(NamedTuple):
 
     @property
     def a(self) -> float:
-        """α_t/α_s."""
+        """The signal that x_t keeps of x_s, α_t/α_s."""
         return self.alpha_t / self.alpha_s
 
     @property
@@ -45,12 +55,32 @@ class Transition(NamedTuple):
 
 
 def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transition:
-    """What a step from t down to s is made of                                             Eqs. (10.1), (10.2).
+    """The numbers that a step from t down to s is made of                                    Eqs. (10.1), (10.2).
+
+    Parameters
+    ----------
+    sde : SDE
+        The linear SDE that is stepped through.
+    t, s : float
+        Times in [0, 1], s < t.
+
+    Returns
+    -------
+    Transition
+        α and σ at both times, and h.
 
     Raises
     ------
     ValueError
         Unless s < t, and there is noise at t, and more than at s: these steps remove noise.
+
+    Examples
+    --------
+    >>> from refscore.noise.sde import LinearVE
+    >>> from refscore.sampling.transitions import transition
+    >>> p = transition(LinearVE(1.0), 1.0, 0.5)  # σ from 1 to ½: h = log 2
+    >>> p.sigma_s, round(p.h, 4), round(p.lost, 4)
+    (0.5, 0.6931, 0.75)
     """
     t, s = check_number("t", t), check_number("s", s)
     if not s < t:
@@ -73,10 +103,29 @@ class Ancestral:
     variance "small" is c² = σ_s² (1 - e^{-2h}), that of x_s given x_t and x₀ (β̃ in DDPM): exact where the data are one
     point. "large" is c² = σ²_{t|s} (β in DDPM): exact for a VP SDE where the data are N(0, I).
 
+    Parameters
+    ----------
+    sde : SDE
+        The forward SDE, whose α and σ are used.
+    score : callable (x, t) -> (B, ...)
+        ∇ log p_t(x) under this SDE, for x (B, ...) and t an array (1,).
+    variance : str, default "small"
+        "small" or "large".
+
     Raises
     ------
     ValueError
-        For another variance.
+        For another variance, or a score that was made for another SDE; at a step that removes no noise (`transition`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import Ancestral
+    >>> from refscore.noise.sde import LinearVE
+    >>> score = lambda x, t: -x / (1 + t**2)  # data N(0, 1) with noise of σ = t
+    >>> x, memory = Ancestral(LinearVE(1.0), score)(np.array([[2.0]]), 1.0, 0.0, np.random.default_rng(0))
+    >>> x  # a step to 0 ends at x̂₀ = x + σ² s = x/2, without noise
+    array([[1.]])
     """
 
     sde: SDE
@@ -89,7 +138,7 @@ class Ancestral:
             raise ValueError(f"variance must be 'small' (β̃) or 'large' (β), got {self.variance!r}")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
-        """x (B, ...) at t -> x (B, ...) at s."""
+        """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
         mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
         std = (p.sigma_s if self.variance == "small" else p.sigma_t) * math.sqrt(p.lost)
@@ -98,10 +147,28 @@ class Ancestral:
 
 @dataclass(frozen=True)
 class ReverseDiffusion:
-    """x_s = (2 - a) x + σ²_{t|s} s + σ_{t|s} z: the forward chain's step, undone           Song et al. 2021.
+    """The forward chain's step, undone: x_s = (2 - a) x + σ²_{t|s} s + σ_{t|s} z           Song et al. 2021.
 
     How they discretise the reverse SDE. For VP its mean differs from that of `Ancestral` by terms of order β²; for VE
     the means are the same, and it is `Ancestral` with the large variance.
+
+    Parameters
+    ----------
+    sde, score : see `Ancestral`.
+
+    Raises
+    ------
+    ValueError
+        For a score that was made for another SDE; at a step that removes no noise (`transition`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import VP, ReverseDiffusion
+    >>> step = ReverseDiffusion(VP(2.0, 2.0), lambda x, t: -x)  # data N(0, 1), α = 1/e at t = 1
+    >>> x, memory = step(np.array([[1.0]]), 1.0, 0.0, np.random.default_rng(0))
+    >>> x.round(4)  # 2 - 1/e - (1 - 1/e²)
+    array([[0.7675]])
     """
 
     sde: SDE
@@ -111,7 +178,7 @@ class ReverseDiffusion:
         check_made_for(self.score, self.sde)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
-        """x (B, ...) at t -> x (B, ...) at s."""
+        """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
         variance = p.sigma_t**2 * p.lost
         return _noisy((2 - p.a) * x + variance * ask(self.score, x, t), math.sqrt(variance), p, rng), None
@@ -119,15 +186,31 @@ class ReverseDiffusion:
 
 @dataclass(frozen=True)
 class DDIM:
-    """x_s = α_s x̂₀ + √(σ_s² - c²) ẑ + c z,  c = η σ_s √(1 - e^{-2h})                                   Eq. (10.10).
+    """Denoising diffusion implicit model, x_s = α_s x̂₀ + √(σ_s² - c²) ẑ + c z,  c = η σ_s √(1 - e^{-2h})  Eq. (10.10).
 
     Song, Meng and Ermon 2021. In this form for every linear SDE (their c, printed with α alone, is VP's). η = 0 draws
     nothing: Euler's method in σ/α, DPM-Solver++ of order 1. η = 1 is `Ancestral` with the small variance.
 
+    Parameters
+    ----------
+    sde, score : see `Ancestral`.
+    eta : float, default 0
+        η, the share of fresh noise, from 0 to 1.
+
     Raises
     ------
     ValueError
-        Unless 0 <= eta <= 1.
+        Unless 0 <= eta <= 1; for a score that was made for another SDE; at a step that removes no noise (`transition`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import DDIM
+    >>> from refscore.noise.sde import LinearVE
+    >>> score = lambda x, t: -x / (1 + t**2)  # data N(0, 1) with noise of σ = t
+    >>> x, memory = DDIM(LinearVE(1.0), score)(np.array([[2.0]]), 1.0, 0.5, np.random.default_rng(0))
+    >>> x  # x̂₀ = 1 and ẑ = 1, so 1 + ½ · 1
+    array([[1.5]])
     """
 
     sde: SDE
@@ -141,7 +224,7 @@ class DDIM:
             raise ValueError(f"eta must lie in [0, 1], got {self.eta}")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
-        """x (B, ...) at t -> x (B, ...) at s."""
+        """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
         score = ask(self.score, x, t)
         noise = -p.sigma_t * score
@@ -164,15 +247,28 @@ class DPMSolver:
 
     Parameters
     ----------
-    order : int
+    sde, score : see `Ancestral`.
+    order : int, default 2
         1 or 2.
-    stochastic : bool
-        False (default) follows the probability flow, True the reverse SDE.
+    stochastic : bool, default False
+        False follows the probability flow, True the reverse SDE.
 
     Raises
     ------
     ValueError
-        For another order.
+        For another order, or a score that was made for another SDE; at a step that removes no noise (`transition`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import DPMSolver, simulate
+    >>> from refscore.noise.sde import LinearVE
+    >>> score = lambda x, t: -x / (1 + t**2)  # data N(0, 1) with noise of σ = t
+    >>> step = DPMSolver(LinearVE(1.0), score)
+    >>> for x in simulate(step, np.array([[2.0]]), [1.0, 0.5, 0.25], np.random.default_rng(0)):
+    ...     print(x.round(4))  # x̂₀ = 1, so 1 + ½ · 1; then x̂₀ = 1.2, m = 1.3, so ½ · 1.5 + ½ · 1.3
+    [[1.5]]
+    [[1.4]]
     """
 
     sde: SDE
@@ -189,7 +285,7 @@ class DPMSolver:
     def __call__(
         self, x: Array, t: float, s: float, rng: Rng, memory: tuple[Array, float] | None = None
     ) -> tuple[Array, tuple[Array, float]]:
-        """x (B, ...) at t -> x (B, ...) at s; remembers x̂₀ and h."""
+        """Move x (B, ...) from time t to time s < t; it remembers x̂₀ and h."""
         p = transition(self.sde, t, s, x)
         m = data = (x + p.sigma_t**2 * ask(self.score, x, t)) / p.alpha_t
         if self.order == 2 and memory is not None and p.h < math.inf:
@@ -211,17 +307,31 @@ class EDM:
 
     Parameters
     ----------
-    churn : float
-        γ, theirs is min(S_churn/N, √2 - 1); 0 (default) is none.
-    low, high : float
+    sde, score : see `Ancestral`.
+    churn : float, default 0
+        γ, from 0 to √2 - 1; theirs is min(S_churn/N, √2 - 1); 0 is none.
+    low, high : float, default 0 and infinity
         Churn only where low <= ς <= high.
-    inflate : float
-        S_noise: factor of the fresh noise.
+    inflate : float, default 1
+        S_noise, positive: factor of the fresh noise.
 
     Raises
     ------
+    TypeError
+        For churn with an SDE that has no `time_at_log_ratio`.
     ValueError
-        Unless 0 <= churn <= √2 - 1, inflate > 0 and low <= high.
+        Unless 0 <= churn <= √2 - 1, inflate > 0 and low <= high; for a score that was made for another SDE; at a step
+        that removes no noise (`transition`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore import EDM
+    >>> from refscore.noise.sde import LinearVE
+    >>> score = lambda x, t: -x / (1 + t**2)  # data N(0, 1) with noise of σ = t
+    >>> x, memory = EDM(LinearVE(1.0), score)(np.array([[2.0]]), 1.0, 0.5, np.random.default_rng(0))
+    >>> x.round(4)  # slopes (x - x̂₀)/ς: 1 at (2, 1), 0.6 at (1.5, ½), so 2 - ½ · 0.8; the exact flow gives 1.5811
+    array([[1.6]])
     """
 
     sde: SDE
@@ -245,7 +355,7 @@ class EDM:
             )
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
-        """x (B, ...) at t -> x (B, ...) at s."""
+        """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
         level, end = p.sigma_t / p.alpha_t, p.sigma_s / p.alpha_s
         y = x / p.alpha_t
