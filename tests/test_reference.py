@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,17 +46,16 @@ def sections(thing: Any) -> dict[str, str]:
     return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
 
 
-def listed(text: str) -> set[str]:
-    """Names that a Parameters section explains: `a, b : type` at the margin."""
-    heads = re.findall(r"^(\w[\w, *]*) : ", text, flags=re.M)
-    return {name.strip(" *") for head in heads for name in head.split(",")}
+def entries(thing: Any) -> dict[str, tuple[str, int]]:
+    """Of each line `a, b : type` at the margin of a Parameters section: {a: (type, 0), b: (type, 1)}."""
+    heads = re.findall(r"^(\w[\w, *]*) : (.*)", sections(thing).get("Parameters", ""), flags=re.M)
+    return {name.strip(" *"): (said, place) for names, said in heads for place, name in enumerate(names.split(","))}
 
 
 def documented(thing: Any) -> set[str]:
     """The parameters of a docstring; a line "See `Other`." stands for those of Other that it does not name itself."""
-    text = sections(thing).get("Parameters", "")
-    elsewhere = re.findall(r"^See `(\w+)`\.$", text, flags=re.M)
-    return listed(text).union(*(documented(BY_NAME[other]) & accepted(thing) for other in elsewhere))
+    elsewhere = re.findall(r"^See `(\w+)`\.$", sections(thing).get("Parameters", ""), flags=re.M)
+    return set(entries(thing)).union(*(documented(BY_NAME[other]) & accepted(thing) for other in elsewhere))
 
 
 def accepted(thing: Any) -> set[str]:
@@ -66,28 +66,27 @@ def accepted(thing: Any) -> set[str]:
 
 
 def refuses(thing: Any) -> bool:
-    """Whether its own lines raise, or call a check that does."""
+    """Whether its own lines raise, or call a check or a private function of the module that does."""
     for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(thing)))):
         name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        private = vars(sys.modules[thing.__module__]).get(name) if name.startswith("_") else None
         if isinstance(node, ast.Raise) or name.startswith(("check_", "settle")):
+            return True
+        if inspect.isfunction(private) and private is not thing and refuses(private):
             return True
     return False
 
 
 def test_a_docstring_lists_what_the_signature_takes() -> None:
     """Both ways: no parameter without explanation, and no explanation without parameter."""
-    assert not {path: documented(thing) ^ accepted(thing) for path, thing in THINGS.items()
-                if documented(thing) != accepted(thing)}  # fmt: skip
+    differ = {path: documented(thing) ^ accepted(thing) for path, thing in THINGS.items()}
+    assert not {path: names for path, names in differ.items() if names}
 
 
-def defaults(thing: Any) -> dict[str, str]:
-    """What a Parameters section says: `a, b : float, default 1 and 2` is {a: 1, b: 2}, and optional is None."""
-    told = {}
-    for names, kind in re.findall(r"^(\w[\w, *]*) : (.*)", sections(thing).get("Parameters", ""), flags=re.M):
-        said = kind.partition("default ")[2] or ("None" if "optional" in kind else kind if "see `" in kind else "")
-        values = said.split(" and ") if " and " in said else [said] * len(names.split(", "))
-        told |= dict(zip(names.split(", "), values, strict=True))
-    return told
+def default_said(said: str, place: int) -> str:
+    """Of the parameter at this place of `a, b : float, default 1 and 2`; None for what is optional."""
+    values = (said.partition("default ")[2] or ("None" if "optional" in said else "")).split(" and ")
+    return values[place] if len(values) > 1 else values[0]
 
 
 def agrees(said: str, default: Any) -> bool:
@@ -102,10 +101,11 @@ def test_a_docstring_tells_each_default() -> None:
     """Of all parameters that have one, and of no others."""
     for path, thing in THINGS.items():
         taken = inspect.signature(thing).parameters if accepted(thing) else {}
-        for name, said in defaults(thing).items():
-            default = taken[name].default
-            assert "see `" in said or bool(said) == (default is not inspect.Parameter.empty), f"{path}: {name}"
-            assert agrees(said, default), f"{path}: {name} is {default!r}, and not {said}"
+        for name, (said, place) in entries(thing).items():
+            if name in taken and "see `" not in said:
+                default, told = taken[name].default, default_said(said, place)
+                assert bool(told) == (default is not inspect.Parameter.empty), f"{path}: {name}"
+                assert agrees(told, default), f"{path}: {name} is {default!r}, and not {told}"
 
 
 def test_a_function_says_what_it_returns() -> None:
