@@ -126,7 +126,7 @@ class Score(Protocol):
     """∇ₓ log p_t(x), as any callable: a network, an exact score, a lambda."""
 
     def __call__(self, x: Array, t: Any) -> Array:
-        """x (B, ...) and t (B,), or (1,) when all samples share one time -> (B, ...)."""
+        """Evaluate at x (B, ...) and t (B,), or (1,) when all samples share one time -> (B, ...)."""
 
 
 class Process(Protocol):
@@ -183,7 +183,7 @@ class ScoreWithJvp(Protocol):
     """A score that can be differentiated: `ExactScore`, or what `model.bind(theta)` returns."""
 
     def __call__(self, x: Array, t: Time) -> Array:
-        """x (B, ...) -> s (B, ...)."""
+        """Evaluate the score: x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
         """The score s (B, ...) at x and its derivatives ∇s v (K, B, ...) along directions v (K, B, ...)."""

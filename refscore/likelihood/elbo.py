@@ -23,7 +23,7 @@ from refscore.protocols import SDE, Array, Rng, Score, Time
 
 
 def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
-    """‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s                                                     Eq. (12.9).
+    """The squared error of the predicted noise, ‖z - ẑ‖² at x_t = α x₀ + σ z, ẑ = -σ s            Eq. (12.9).
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
     Returns
     -------
     Array, shape (B,)
-        The squared error of the predicted noise, one number a sample.
+        One number a sample.
     """
     t = beside(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
@@ -49,12 +49,11 @@ def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
 
 
 def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
-    """log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z                                Eq. (12.11).
+    """The log density of the decoder, log N(x₀; E[x₀ | x_t], (σ/α)² I) at x_t = α x₀ + σ z       Eq. (12.11).
 
     Parameters
     ----------
-    score, sde, x0, z
-        See `noise_error`.
+    score, sde, x0, z : see `noise_error`
     t : float
         The time from which the decoder starts, in (0, 1].
 
@@ -78,8 +77,7 @@ def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: 
 
     Parameters
     ----------
-    score, sde, x0
-        See `noise_error`.
+    score, sde, x0 : see `noise_error`
     z : sequence of Array, shape (B, ...)
         One noise for each step.
     times : sequence of float

@@ -73,7 +73,13 @@ class Flow:
     probes: Array | None = None  # (K, B, ...), or None for the unit vectors
 
     def __call__(self, y: Array, t: float) -> Array:
-        """The right-hand side of the ODE: y (B, D + K), t a float -> dy/dt (B, D + K)."""
+        """The right-hand side of the ODE: y (B, D + K), t a float -> dy/dt (B, D + K).
+
+        Raises
+        ------
+        ValueError
+            For a score or a jvp whose shape is wrong.
+        """
         xp, D = array_namespace(y), math.prod(self.shape)
         x = xp.reshape(y[:, :D], (-1, *self.shape))
         v = units(x) if self.probes is None else self.probes
@@ -189,12 +195,10 @@ def decode(score: Score, sde: SDE, x1: Array, t_min: float = 1e-5, solve: Solve 
 
     Parameters
     ----------
-    score, sde
-        See `encode`.
+    score, sde : see `encode`
     x1 : Array, shape (B, ...)
         Codes at t = 1.
-    t_min, solve
-        See `encode`.
+    t_min, solve : see `encode`
 
     Returns
     -------
@@ -232,14 +236,12 @@ def interpolate(
 
     Parameters
     ----------
-    score, sde
-        See `encode`.
+    score, sde : see `encode`
     x, y : Array, shape (B, ...)
         The two ends, data.
     w : float
         How far to go from x to y, in [0, 1].
-    t_min, solve
-        See `encode`.
+    t_min, solve : see `encode`
 
     Returns
     -------
@@ -433,12 +435,10 @@ def error_split(
 
     Parameters
     ----------
-    score
-        As for `log_likelihood`.
+    score : as for `log_likelihood`
     mixture : GaussianMixture
         Not singular: its density is needed without noise.
-    sde, x, t_min, probes, solve
-        As for `log_likelihood`.
+    sde, x, t_min, probes, solve : as for `log_likelihood`
     fine : callable, optional
         A solver of negligible error; `FixedSteps(sde, 800)` by default.
 

@@ -31,8 +31,7 @@ class OfSamples(ScoreMatching):
 
     Parameters
     ----------
-    weight, times, antithetic
-        See `ScoreMatching`.
+    weight, times, antithetic : see `ScoreMatching`
     """
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
@@ -52,8 +51,7 @@ class OfProbes(ScoreMatching):
 
     Parameters
     ----------
-    weight, times, antithetic
-        See `ScoreMatching`.
+    weight, times, antithetic : see `ScoreMatching`
     probes : int
         K, the number of random directions per sample; default 1.
     law : callable (rng, shape, dtype) -> v
@@ -99,8 +97,7 @@ class Explicit(OfSamples):
     ----------
     score : callable (x, t) -> (B, ...)
         s*, e.g. `ExactScore(mixture, sde)`.
-    weight, times, antithetic
-        See `ScoreMatching`.
+    weight, times, antithetic : see `ScoreMatching`
 
     Raises
     ------
@@ -139,8 +136,7 @@ class Implicit(OfSamples):
 
     Parameters
     ----------
-    weight, times, antithetic
-        See `ScoreMatching`.
+    weight, times, antithetic : see `ScoreMatching`
 
     Raises
     ------
@@ -175,10 +171,9 @@ class Sliced(OfProbes):
     reduced : bool
         True (default) takes ½ ‖s‖² itself, False its estimate ½ (vᵀs)²: the same mean and, from three dimensions
         on, usually more variance (section 3.3).
-    weight, times, antithetic
-        See `ScoreMatching`.
-    probes, law
-        See `OfProbes`. Probes of unit length would weigh the first term 1/D of the second, and have another minimiser.
+    weight, times, antithetic : see `ScoreMatching`
+    probes, law : see `OfProbes`
+        Probes of unit length would weigh the first term 1/D of the second, and have another minimiser.
 
     Raises
     ------
@@ -221,10 +216,8 @@ class FiniteDifference(OfProbes):
     ----------
     step : float
         h, in the units of x; default 0.01.
-    weight, times, antithetic
-        See `ScoreMatching`.
-    probes, law
-        See `OfProbes`.
+    weight, times, antithetic : see `ScoreMatching`
+    probes, law : see `OfProbes`
 
     Raises
     ------

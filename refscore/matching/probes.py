@@ -21,7 +21,7 @@ Probes: TypeAlias = Callable[[Rng, tuple[int, ...], Any], Array]  # (rng, (K, B,
 
 
 def gaussian(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
-    """v ~ N(0, I).
+    """Draw v from the Gaussian law N(0, I).
 
     Parameters
     ----------
@@ -41,12 +41,11 @@ def gaussian(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def rademacher(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Every coordinate of v is 1 or -1, each with probability ½.
+    """Draw v whose coordinates are 1 or -1, each with probability ½.
 
     Parameters
     ----------
-    rng, shape, dtype
-        See `gaussian`.
+    rng, shape, dtype : see `gaussian`
 
     Returns
     -------
@@ -58,12 +57,12 @@ def rademacher(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def sphere(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
-    """v uniform on the sphere of radius √D: of radius 1 it would have E vvᵀ = I/D.
+    """Draw v uniform on the sphere of radius √D: of radius 1 it would have E vvᵀ = I/D.
 
     Parameters
     ----------
-    rng, shape, dtype
-        See `gaussian`; D is the product of the axes of `shape` after the second.
+    rng, shape, dtype : see `gaussian`
+        D is the product of the axes of `shape` after the second.
 
     Returns
     -------

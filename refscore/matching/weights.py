@@ -30,8 +30,7 @@ def g_squared(sde: SDE, t: Time) -> Time:
 
     Parameters
     ----------
-    sde, t
-        See `sigma_squared`.
+    sde, t : see `sigma_squared`
 
     Returns
     -------
@@ -46,8 +45,7 @@ def unweighted(sde: SDE, t: Time) -> Time:
 
     Parameters
     ----------
-    sde, t
-        See `sigma_squared`.
+    sde, t : see `sigma_squared`
 
     Returns
     -------

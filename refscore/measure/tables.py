@@ -133,12 +133,10 @@ def excess_loss(
 
     Parameters
     ----------
-    score, mixture, sde
-        See `score_table`.
+    score, mixture, sde : see `score_table`
     objective : Denoising
         Its weight λ and its law of the times are used.
-    rng, dtype
-        See `score_table`.
+    rng, dtype : see `score_table`
     n : int
         Monte Carlo samples; default 50,000.
 

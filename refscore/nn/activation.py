@@ -133,7 +133,7 @@ class SiLU(Activation):
 
 @dataclass(frozen=True)
 class Tanh(Activation):
-    """φ(x) = tanh x,   φ' = 1 - y²,   φ'' = -2 y (1 - y²),   φ''' = (1 - y²) (6 y² - 2)."""
+    """Hyperbolic tangent, y = φ(x) = tanh x,   φ' = 1 - y²,   φ'' = -2 y (1 - y²),   φ''' = (1 - y²) (6 y² - 2)."""
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
         """x (..., n) -> tanh x (..., n); the cache keeps y."""
@@ -157,7 +157,10 @@ class Tanh(Activation):
 
 @dataclass(frozen=True)
 class Softplus(Activation):
-    """φ(x) = log(1 + eˣ),   φ' = s,   φ'' = s (1 - s),   φ''' = s (1 - s) (1 - 2 s),   s = 1/(1 + e⁻ˣ)."""
+    """A smooth ramp, φ(x) = log(1 + eˣ).
+
+    φ' = s,   φ'' = s (1 - s),   φ''' = s (1 - s) (1 - 2 s),   s = 1/(1 + e⁻ˣ)
+    """
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
         """x -> max(x, 0) + log(1 + e^-|x|), which neither overflows nor loses the tail; the cache keeps s."""

@@ -82,8 +82,7 @@ class Layer(Protocol):
 
         Parameters
         ----------
-        params, cache
-            As given to and returned by `forward`.
+        params, cache : as given to and returned by `forward`
         dy : Array, shape of y
             The adjoint of the output: the derivative of a loss with respect to y.
 
@@ -100,8 +99,7 @@ class Layer(Protocol):
 
         Parameters
         ----------
-        params, cache
-            As given to and returned by `forward`.
+        params, cache : as given to and returned by `forward`
         *xdots : Array or None, shapes (K, ..., n)
             A stack of K tangents for each input; None stands for zero.
 
@@ -120,8 +118,7 @@ class Layer(Protocol):
 
         Parameters
         ----------
-        params, cache, tape
-            As given to and returned by `forward` and `jvp`.
+        params, cache, tape : as given to and returned by `forward` and `jvp`
         dy : Array or None, shape of y
             The adjoint of the output; None stands for zero.
         dydot : Array, shape (K, ..., m)

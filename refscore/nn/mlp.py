@@ -12,7 +12,7 @@ from refscore.protocols import HasTangents
 
 
 class MLP(Net):
-    """h₀ = x,   h_l = φ(h_{l-1} W_l + e T_l + b_l),   y = h_L W + b.
+    """Dense layers and activations in a row: h₀ = x,   h_l = φ(h_{l-1} W_l + e T_l + b_l),   y = h_L W + b.
 
     Initial weights have gain 1.68 = 1/√E SiLU(z)²: a layer and SiLU keep a mean square of 1 (with the noise
     level, whose share is as large, it grows slowly). The head has gain 0.1, so that the first outputs are small.

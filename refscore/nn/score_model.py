@@ -142,7 +142,7 @@ class BoundScore:
         self.model.check_clean()
 
     def __call__(self, x: Array, t: Time) -> Array:
-        """x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""
+        """Evaluate the score: x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""
         return self.model.apply(self.params, x, t)
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Any]:

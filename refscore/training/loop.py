@@ -19,10 +19,8 @@ class DivergenceError(ArithmeticError):
 
     The message names step, learning rate and gradient norm.
 
-    Parameters
+    Attributes
     ----------
-    message : str
-        What happened, and advice.
     last_good : TrainingState or None
         The state whose parameters gave a sound loss at the last check that passed; None if none did.
     """

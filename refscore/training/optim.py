@@ -36,7 +36,7 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam                                                    Kingma and Ba 2015, Algorithm 1.
+    """Adam, steps scaled by running moments of the gradient      Kingma and Ba 2015, Algorithm 1.
 
         m = b₁ m + (1 - b₁) g,   v = b₂ v + (1 - b₂) g²,   θ -= rate m̂ / (√v̂ + eps)
 
@@ -121,7 +121,7 @@ class SGDState(NamedTuple):
 
 @dataclass(frozen=True)
 class SGD:
-    """m = momentum m + g,   θ -= rate m.
+    """Stochastic gradient descent with momentum: m = momentum m + g,   θ -= rate m.
 
     Parameters
     ----------
