@@ -128,7 +128,20 @@ def one_each(name: str, a: Any, x: Array) -> Any:
 
 
 def same_dtype(a: Array, x: Array) -> Array:
-    """a in the dtype of x, where both are real: a constant of a user's own must not widen float32."""
+    """Convert a to the dtype of x, where both are real: a constant of a user's own must not widen float32.
+
+    Parameters
+    ----------
+    a : Array
+        What is converted.
+    x : Array
+        Gives the dtype.
+
+    Returns
+    -------
+    Array
+        a itself where there is nothing to convert, or where one of the two is complex.
+    """
     if a.dtype == x.dtype:
         return a
     xp = array_namespace(x)
@@ -187,7 +200,27 @@ def ask(score: Score, x: Array, t: Time) -> Array:
 
 
 def answer(who: str, y: Array, x: Array) -> Array:
-    """What a user's function answers to x, in the shape and dtype of x; another shape would broadcast, silently."""
+    """Check what a user's function returned for x: another shape than that of x would broadcast, silently.
+
+    Parameters
+    ----------
+    who : str
+        What the function is called in the message, such as "the score".
+    y : Array
+        What it returned.
+    x : Array, shape (B, ...)
+        What it was called with.
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        y in the dtype of x.
+
+    Raises
+    ------
+    ValueError
+        For another shape.
+    """
     return same_dtype(check_answer(who, y, x), x)
 
 
@@ -200,6 +233,8 @@ def per_sample(a: Any, x: Array, name: str = "a factor of samples") -> Any:
         One number for all samples, or one for each.
     x : Array, shape (B, ...)
         The samples.
+    name : str, default 'a factor of samples'
+        What the user calls a, for the message.
 
     Returns
     -------

@@ -201,8 +201,8 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
         What the user calls the value.
     value : int
         The value to be converted.
-    least : int
-        The smallest value allowed; default 1.
+    least : int, default 1
+        The smallest value allowed.
 
     Returns
     -------

@@ -302,7 +302,7 @@ class HasSamples(Protocol):
     """A law that can be sampled, as data for `fit`."""
 
     def sample(self, rng: Any, n: int) -> Any:
-        """n samples (n, ...)."""
+        """Draw n samples, an array (n, ...)."""
 
 
 @runtime_checkable
@@ -327,7 +327,7 @@ class HasSDE(Protocol):
 
     @property
     def sde(self) -> Any:
-        """That SDE."""
+        """The SDE whose scores these are."""
 
 
 @runtime_checkable

@@ -17,8 +17,7 @@ import pytest
 import refscore
 
 ROOT = Path(refscore.__file__).parent
-TODO_FOLDERS = {"nn", "matching", "training", "likelihood", "measure", "data", "checks", "arrays", "protocols"}
-NOT_A_REFERENCE = {"__init__", "commands", "experiments", "plots", "cli"} | TODO_FOLDERS
+NOT_A_REFERENCE = {"__init__", "commands", "experiments", "plots", "cli"}
 MODULES = sorted(
     ".".join(("refscore", *path.relative_to(ROOT).with_suffix("").parts))
     for path in ROOT.rglob("*.py")
@@ -48,7 +47,7 @@ def sections(thing: Any) -> dict[str, str]:
 
 def entries(thing: Any) -> dict[str, tuple[str, int]]:
     """Of each line `a, b : type` at the margin of a Parameters section: {a: (type, 0), b: (type, 1)}."""
-    heads = re.findall(r"^(\w[\w, *]*) : (.*)", sections(thing).get("Parameters", ""), flags=re.M)
+    heads = re.findall(r"^(\*{0,2}\w[\w, *]*) : (.*)", sections(thing).get("Parameters", ""), flags=re.M)
     return {name.strip(" *"): (said, place) for names, said in heads for place, name in enumerate(names.split(","))}
 
 
@@ -117,9 +116,15 @@ def test_a_function_says_what_it_returns() -> None:
 
 def test_what_refuses_says_so() -> None:
     """In a section Raises, of a class or of the method that refuses."""
-    for path, thing in THINGS.items():
-        methods = vars(thing).values() if inspect.isclass(thing) else ()
-        assert not refuses(thing) or any("Raises" in sections(one) for one in (thing, *methods)), path
+    silent = [
+        path
+        for path, thing in THINGS.items()
+        if refuses(thing)
+        and not any(
+            "Raises" in sections(one) for one in (thing, *(vars(thing).values() if inspect.isclass(thing) else ()))
+        )
+    ]
+    assert not silent
 
 
 def test_every_name_one_can_import_from_the_top_has_an_example() -> None:

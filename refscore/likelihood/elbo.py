@@ -61,6 +61,11 @@ def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
     -------
     Array, shape (B,)
         Log densities in nats.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unless t is one number in (0, 1]: without noise there is nothing to decode.
     """
     t = check_number("t", t)
     if not 0 < t <= 1:

@@ -63,6 +63,8 @@ def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transiti
         The linear SDE that is stepped through.
     t, s : float
         Times in [0, 1], s < t.
+    x : Array, optional
+        Samples that the step will move: in float32 an α(t) that it cannot hold is refused.
 
     Returns
     -------
