@@ -15,7 +15,7 @@ from scipy.stats import norm
 from where import HERE
 
 from refscore import VP, EulerMaruyama, ExactScore, GaussianMixture, Reverse
-from refscore.laws.affine_chain import Gaussian, probe
+from refscore.laws.affine_chain import Gaussian, law_of
 from refscore.laws.grid_chain import grid_law
 from refscore.laws.posterior import component, linear_posterior
 from refscore.noise.grids import uniform_times
@@ -70,10 +70,7 @@ def guidance(path: Path = HERE / "13-guidance.png") -> str:
 
 def exact_law(step: Step, times: list[float]) -> Gaussian:
     """The law of a chain of steps, each affine in x and its noise."""
-    law = Gaussian(np.zeros(2), np.eye(2))
-    for t, s in pairwise(times):
-        law = probe(lambda x, rng, t=t, s=s: step(x, t, s, rng)[0], np.zeros(2)).law(law)
-    return law
+    return law_of(step, times, Gaussian(np.zeros(2), np.eye(2)))
 
 
 def unknown(law: Gaussian) -> tuple[float, float]:

@@ -6,13 +6,15 @@ rounding, without a sample.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import constant
-from refscore.protocols import Array, Rng
+from refscore.protocols import Array, Rng, Step
 
 
 class Gaussian(NamedTuple):
@@ -113,6 +115,63 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     images = y[1:, :] - y[:1, :]
     mt = xp.matrix_transpose
     return Affine(mt(images[:dim, :]), mt(images[dim:, :]) @ images[dim:, :], y[0, :])
+
+
+def law_of(step: Step, times: Sequence[float], start: Gaussian) -> Gaussian:
+    """The law of what a step makes of N(m, S) along a grid of times, exact to rounding             Eq. (10.11).
+
+    Steps without memory are probed one by one, and their laws composed; a chain that remembers is probed as a whole,
+    which for N steps with noise takes some N D² rows.
+
+    Parameters
+    ----------
+    step : callable (x, t, s, rng, memory) -> (x, memory)
+        Affine in x and in its noise, as every sampler here is on the score of one Gaussian. What is not affine is not
+        seen to be so.
+    times : sequence of N + 1 floats
+        The grid, at least two times.
+    start : Gaussian
+        Mean (D,) and covariance (D, D) at times[0]; their library, device and dtype are those of the run.
+
+    Returns
+    -------
+    Gaussian
+        Mean (D,) and covariance (D, D) at times[-1].
+
+    Raises
+    ------
+    ValueError
+        For fewer than two times; what the step refuses.
+
+    Examples
+    --------
+    Twenty steps of DDIM leave data N(0, ¼ I) a little too narrow:
+
+    >>> import numpy as np
+    >>> from refscore import DDIM, VP, ExactScore, GaussianMixture
+    >>> from refscore.laws.affine_chain import Gaussian, law_of
+    >>> from refscore.noise.grids import log_snr_times
+    >>> sde, p = VP(), GaussianMixture(np.ones(1), np.zeros((1, 2)), np.array([0.25]))
+    >>> times = log_snr_times(sde, 20, 1e-4)
+    >>> end = law_of(DDIM(sde, ExactScore(p, sde)), times, Gaussian(np.zeros(2), np.eye(2)))
+    >>> end.cov.round(4).tolist()
+    [[0.191, 0.0], [0.0, 0.191]]
+    """
+    times = list(times)
+    if len(times) < 2:
+        raise ValueError(f"a grid has two times or more, got {times}")
+    silent: Any = _Zeros(start.mean)
+    _, memory = step(constant(0.0, start.mean[None, :]), times[0], times[1], silent)
+    for leg in [times] if memory is not None else pairwise(times):
+        start = probe(partial(_walk, step, leg), start.mean).law(start)
+    return start
+
+
+def _walk(step: Step, times: Sequence[float], x: Array, rng: Rng) -> Array:
+    memory = None
+    for t, s in pairwise(times):
+        x, memory = step(x, t, s, rng, memory)
+    return x
 
 
 def wasserstein(p: Gaussian, q: Gaussian) -> float:

@@ -91,26 +91,25 @@ def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> 
     (array([[1.5]]), array([[[0.5]]]))
     """
     _check_observation(mixture, H, R, y)
-    xp, C = array_namespace(H), full_covariances(mixture)
+    xp, C, D = array_namespace(H), full_covariances(mixture), mixture.dim
     seen, HC, S = _seen(mixture, H, R)
-    # In units of each observation's own deviation, where small means singular and not just another unit.
-    unit = xp.sqrt(xp.linalg.diagonal(S))  # (K, M)
-    one = xp.where(unit > 0, unit, 1.0)
-    correlation = S / (one[:, :, None] * one[:, None, :])
-    least = float(xp.min(xp.linalg.eigvalsh(correlation)))
-    if not least > 8 * H.shape[0] * xp.finfo(H.dtype).eps:
-        raise ValueError(f"H C Hᵀ + R is singular (least eigenvalue of its correlations {least:.3g}): give a larger R")
-    HC, residual = HC / one[:, :, None], (y - seen) / one
-    gain = xp.matrix_transpose(xp.linalg.solve(correlation, HC))  # (K, D, M), for observations in these units
-    pulled = xp.linalg.solve(correlation, residual[..., None])[..., 0]
+    # Units: each observation in its own deviation, where small means singular and not just another unit.
+    std = _deviations(S)  # (K, M)
+    both = std[:, :, None] * std[:, None, :]
+    H, HC, R, S, residual = H / std[:, :, None], HC / std[:, :, None], R / both, S / both, (y - seen) / std
+    _check_regular(S)
+    # Gain, (K, D, M).
+    gain = xp.matrix_transpose(xp.linalg.solve(S, HC))
+    # Means.
     means = mixture.means + (gain @ residual[..., None])[..., 0]
-    # (I - K H) C (I - K H)ᵀ + K R Kᵀ: no subtraction, so no negative variance
-    IKH = xp.eye(mixture.dim, dtype=H.dtype, device=device(H)) - gain @ (H / one[:, :, None])
-    noise = R / (one[:, :, None] * one[:, None, :])
-    covariances = IKH @ C @ xp.matrix_transpose(IKH) + gain @ noise @ xp.matrix_transpose(gain)
-    log_det = 2 * xp.sum(xp.log(one), axis=1) + xp.linalg.slogdet(correlation)[1]
-    log_w = mixture.log_weights - 0.5 * xp.sum(residual * pulled, axis=1) - 0.5 * log_det
-    w = xp.exp(log_w - xp.max(log_w))  # relative to the largest: no observation is too unlikely
+    # Covariances, in Joseph's form (I - K H) C (I - K H)ᵀ + K R Kᵀ: no subtraction, so no negative variance.
+    IKH = xp.eye(D, dtype=H.dtype, device=device(H)) - gain @ H
+    covariances = IKH @ C @ xp.matrix_transpose(IKH) + gain @ R @ xp.matrix_transpose(gain)
+    # Weights, relative to the largest: no observation is too unlikely.
+    square = xp.sum(residual * xp.linalg.solve(S, residual[..., None])[..., 0], axis=1)
+    log_det = 2 * xp.sum(xp.log(std), axis=1) + xp.linalg.slogdet(S)[1]
+    log_w = mixture.log_weights - 0.5 * square - 0.5 * log_det
+    w = xp.exp(log_w - xp.max(log_w))
     return GaussianMixture(w / xp.sum(w), means, 0.5 * (covariances + xp.matrix_transpose(covariances)))
 
 
@@ -174,6 +173,21 @@ def _seen(mixture: GaussianMixture, H: Array, R: Array) -> tuple[Array, Array, A
     Ht, HC = xp.matrix_transpose(H), H @ full_covariances(mixture)
     S = HC @ Ht + R
     return mixture.means @ Ht, HC, 0.5 * (S + xp.matrix_transpose(S))
+
+
+def _deviations(S: Array) -> Array:
+    """Of each coordinate, (K, M, M) -> (K, M); 1 where it has none."""
+    xp = array_namespace(S)
+    std = xp.sqrt(xp.linalg.diagonal(S))
+    return xp.where(std > 0, std, 1.0)
+
+
+def _check_regular(correlation: Array) -> None:
+    """Refuse correlations (K, M, M) of the observations that are singular to rounding. Waits for the device."""
+    xp, M = array_namespace(correlation), correlation.shape[-1]
+    least = float(xp.min(xp.linalg.eigvalsh(correlation)))
+    if not least > 8 * M * xp.finfo(correlation.dtype).eps:
+        raise ValueError(f"H C Hᵀ + R is singular (least eigenvalue of its correlations {least:.3g}): give a larger R")
 
 
 def _check_observation(mixture: GaussianMixture, H: Array, R: Array, y: Array | None = None) -> None:

@@ -24,6 +24,8 @@ class EnergyModel(Preconditioning):
     constant. The first term is the energy of a Gaussian as wide as the data. A body of dense layers, sums and
     activations of bounded slope grows at most linearly, so e^-E can be normalised (Eq. (4.3)). The normaliser itself
     is never computed.
+    A bare network, data_std=None, has no Gaussian beside it: E = -factor F(x, ℓ), so with "score" F is log p but
+    for a constant.
 
     Its passes are those of a score model, written with the body's passes of one order more:
 
@@ -68,15 +70,17 @@ class EnergyModel(Preconditioning):
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the energy: x (B, n), t (B,) or (1,) -> E (B,), and the cache                        Eq. (4.1)."""
         y, cache = self._body(params, x, t)
-        _, c, out, _ = cache
-        return array_namespace(x).sum(0.5 * (c * x) ** 2, axis=1) - (out / c * y)[:, 0], cache
+        _, c, skip, out, _ = cache
+        E = -(out / c * y)[:, 0]
+        return E if skip is None else array_namespace(x).sum(0.5 * (c * x) ** 2, axis=1) + E, cache
 
     def energy_backward(self, params: Params, cache: Any, dE: Array) -> tuple[Adjoints, Grads]:
         """Adjoint of the energy dE (B,) -> adjoint of x, (dx,), and the gradients of the parameters."""
-        kept, c, out, x = cache
+        kept, c, skip, out, x = cache
         dE = dE[:, None]
         (dx, *_), grads = self.body.backward(params, kept, -out / c * dE)
-        return (plus(dE * c**2 * x, times(c, dx)),), grads
+        well = None if skip is None else -dE * skip * x
+        return (plus(well, times(c, dx)),), grads
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,36 +103,34 @@ class EnergyModel(Preconditioning):
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Any, Any]:
         """Evaluate the score: x (B, n), t (B,) or (1,) -> s (B, n), and the cache                       Eq. (4.2)."""
         y, cache = self._body(params, x, t)  # not the energy itself, whose square overflows first
-        dxs, _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))
-        return dxs[0], cache
+        (s,), _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))
+        return constant(0.0, x) if s is None else s, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
         """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)      Eq. (4.4)."""
-        kept, c, out, _ = cache
+        kept, c, skip, out, _ = cache
         dx, grads = self._second(params, kept, (out * dy)[None, ...])
-        return (plus(-(c**2) * dy, times(c, dx)),), grads
+        return (plus(times(skip, dy), times(c, dx)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
         """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ    Eq. (4.5)."""
         if xdot is None:
             return None, None
-        xp, (kept, c, out, _) = array_namespace(xdot), cache
-        products = []
-        for k in range(xdot.shape[0]):
-            dx, _ = self._second(params, kept, (c * xdot[k, ...])[None, ...])
-            products.append(constant(0.0, xdot[k, ...]) if dx is None else dx)
-        return -(c**2) * xdot + out * xp.stack(products), xdot
+        xp, (kept, c, skip, out, _) = array_namespace(xdot), cache
+        products = [self._second(params, kept, (c * v)[None, ...])[0] for v in xp.unstack(xdot)]
+        return plus(times(skip, xdot), out * xp.stack(products)), xdot
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
         """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ, Eq. (4.5)."""
-        kept, c, out, _ = cache
+        kept, c, skip, out, _ = cache
         none = self.no_tangent
         _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))
         dF = constant(1.0, dydot[..., :1])  # for each tangent and sample
         (dx, *_), (_, (dv, *_), _), grads = self.body.jet_backward(params, kept, jet_tape, None, (None, None, dF))
-        dx, dxdot = times(c, dx), plus(-(c**2) * dydot, times(c, dv))
+        dv = constant(0.0, dydot) if dv is None else dv
+        dx, dxdot = times(c, dx), plus(times(skip, dydot), c * dv)
         if dy is not None:
             (more,), more_grads = self.backward(params, cache, dy)
             dx = plus(dx, more)
@@ -141,10 +143,11 @@ class EnergyModel(Preconditioning):
         y, cache = self.body.forward(params, c * x, *level)
         if y.shape != (x.shape[0], 1):
             raise ValueError(f"the body of an energy answers with one number a sample, (B, 1); got {tuple(y.shape)}")
-        return y, (cache, c, out, x)
+        skip = None if self.data_std is None else -(c**2)
+        return y, (cache, c, skip, out, x)
 
-    def _second(self, params: Params, cache: Any, v: Array) -> tuple[Array | None, Grads]:
+    def _second(self, params: Params, cache: Any, v: Array) -> tuple[Array, Grads]:
         """The body's Hessian times v (1, B, n), and the gradient in θ of its derivative along v."""
         _, tape = self.body.jvp(params, cache, v, *self.no_tangent)
         (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, constant(1.0, v[..., :1]))
-        return dx, grads
+        return constant(0.0, v[0, ...]) if dx is None else dx, grads

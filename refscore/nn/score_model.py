@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from refscore.arrays import at, flat, namespace, per_sample, views
+from refscore.arrays import at, constant, flat, namespace, per_sample, views
 from refscore.checks import check_positive, is_number, settle
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
@@ -23,31 +23,38 @@ class Preconditioning:
         "score"      s/c; skip 0, factor c: for data of one scale, and the only one that is finite without noise
         "data", "v", "F", "velocity"    see `refscore.noise.parametrisation`, divided by their `size`
 
+    data_std=None leaves the network bare: it sees x itself, c = 1, and answers with the target itself, in its own
+    units. So "score" has s = F(x, ℓ), "noise" s = -F(x, ℓ)/σ, "data" s = (α F(x, ℓ) - x)/σ².
+
     Parameters
     ----------
     body : Net
         The network F: reads c x and, if it has a "level" input, ℓ (B,) or (1,).
     sde : SDE
         The SDE whose marginal scores are learned; it gives α(t) and σ(t).
-    data_std : float
-        σ_d, standard deviation of the data about 0, per coordinate; default 1.
+    data_std : float or None, default 1.0
+        σ_d, standard deviation of the data about 0, per coordinate; None leaves the network bare.
     predict : str
         What F predicts, a name of the table above; default "noise".
 
     Raises
     ------
     ValueError
-        Unless data_std is positive and finite; for another prediction.
+        Unless data_std is positive and finite, or None; for another prediction; for "F", which is made of data_std,
+        where that is None.
     """
 
     body: Net
     sde: SDE
-    data_std: float = 1.0
+    data_std: float | None = 1.0
     predict: str = "noise"
 
     def __post_init__(self) -> None:
         settle(self)
-        check_positive(data_std=self.data_std)
+        if self.data_std is not None:
+            check_positive(data_std=self.data_std)
+        elif self.predict == "F":
+            raise ValueError('predict="F" is scaled by data_std: give one, or another prediction for a bare network')
         if self.predict not in PARAMETRISATIONS:
             raise ValueError(f"predict must be one of {', '.join(PARAMETRISATIONS)}; got {self.predict!r}")
 
@@ -69,13 +76,15 @@ class Preconditioning:
             self.check_clean()
         t = at(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        c = 1 / namespace(t).sqrt(alpha**2 * self.data_std**2 + sigma**2)
+        width, bare = (1.0, True) if self.data_std is None else (self.data_std, False)
+        c = constant(1.0, t) if bare else 1 / namespace(t).sqrt(alpha**2 * width**2 + sigma**2)
         level = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
         if self.predict == "score":
             return per_sample(c, x), None, per_sample(c, x), level
-        a, b = affine(self.predict, self.sde, t, self.data_std)
+        a, b = affine(self.predict, self.sde, t, width)
         skip = None if self.predict == "noise" else per_sample(-a / b, x)
-        return per_sample(c, x), skip, per_sample(size(self.predict, self.sde, t, self.data_std) / b, x), level
+        unit = 1.0 if bare else size(self.predict, self.sde, t, width)
+        return per_sample(c, x), skip, per_sample(unit / b, x), level
 
     def check_clean(self) -> None:
         """Raise ValueError if this model divides by zero on data without noise, t = 0."""
@@ -163,15 +172,16 @@ class ScoreModel(Preconditioning):
         Reads x (B, ...) and, if it has a "level" input, ℓ (B,) or (1,); returns the shape of x.
     sde : SDE
         The SDE whose marginal scores are learned; it gives α(t) and σ(t).
-    data_std : float
-        σ_d, standard deviation of the data about 0, per coordinate; default 1.
+    data_std : float or None, default 1.0
+        σ_d, standard deviation of the data about 0, per coordinate. None leaves the network bare: it sees x itself and
+        answers in the units of what it predicts.
     predict : str
         "noise" (default), "score", "data", "v", "F" or "velocity".
 
     Raises
     ------
     ValueError
-        Unless data_std is positive and finite; for an unknown prediction.
+        Unless data_std is positive and finite, or None; for an unknown prediction; for "F" without data_std.
 
     Examples
     --------
@@ -184,6 +194,15 @@ class ScoreModel(Preconditioning):
     >>> theta = np.zeros_like(model.init(np.random.default_rng(0), "float64"))
     >>> model.bind(theta)(np.array([[2.0, 4.0]]), 0.5).round(6)
     array([[-1., -2.]])
+
+    A bare network is the score itself:
+
+    >>> import numpy as np
+    >>> from refscore import MLP, VP, ScoreModel
+    >>> model = ScoreModel(MLP((2, 2)), VP(), data_std=None, predict="score")  # s = x W + b
+    >>> theta = np.array([-1.0, 0.0, 0.0, -1.0, 0.5, 0.0])
+    >>> model.bind(theta)(np.array([[1.0, 2.0]]), 0.3)
+    array([[-0.5, -2. ]])
     """
 
     def bind(self, theta: Array) -> BoundScore:

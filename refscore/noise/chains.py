@@ -19,7 +19,7 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import namespace
-from refscore.checks import check_count, check_time, is_number, settle
+from refscore.checks import check_count, check_number, check_time, is_number, settle
 from refscore.protocols import Time
 
 BISECTIONS = 64  # of log t, over 708 at most: to the last bit of float64
@@ -41,7 +41,7 @@ class Chain:
     Raises
     ------
     ValueError
-        Unless α_0 = 1, σ_0 = 0, all α are positive and σ/α rises; for a float t outside [0, 1].
+        Unless α_0 = 1, σ_0 = 0, all α are positive and σ/α rises and stays below 1e18; for a float t outside [0, 1].
 
     Examples
     --------
@@ -61,8 +61,9 @@ class Chain:
             raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
         if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
             raise ValueError("a chain starts at data, α_0 = 1 and σ_0 = 0, and keeps α > 0")
-        if self.ratios[-1] > 1e36:
-            raise ValueError(f"(σ/α)² ends at {self.ratios[-1]:.3g}, more than float32 holds: take fewer steps")
+        top = max(s / a for a, s in zip(self.alphas, self.sigmas, strict=True))
+        if not top < 1e18:
+            raise ValueError(f"σ/α must stay below 1e18, whose square a float32 holds; got {top:.3g}")
         if not all(b > a for a, b in pairwise(self.ratios)):
             raise ValueError("σ/α must rise along the chain: every step adds noise")
 
@@ -219,6 +220,7 @@ def from_betas(betas: Sequence[float]) -> Chain:
     >>> [round(a**2, 4) for a in chain.alphas], [round(s**2, 4) for s in chain.sigmas]  # α² halves twice
     ([1.0, 0.5, 0.25], [0.0, 0.5, 0.75])
     """
+    betas = _numbers("betas", betas)
     for i, beta in enumerate(betas, start=1):
         if not 0 < beta < 1:
             raise ValueError(f"every beta must lie in (0, 1), got beta_{i} = {beta}")
@@ -228,6 +230,123 @@ def from_betas(betas: Sequence[float]) -> Chain:
         alphas.append(math.exp(0.5 * log_alpha2))
         sigmas.append(math.sqrt(-math.expm1(log_alpha2)))
     return Chain(tuple(alphas), tuple(sigmas))
+
+
+def from_alphas_bar(alphas_bar: Sequence[float]) -> Chain:
+    """The DDPM chain with the given ᾱ_i = Π_{j <= i} (1 - β_j): α_i = √ᾱ_i, σ_i = √(1 - ᾱ_i).
+
+    `from_betas(betas)` and `from_alphas_bar(cumprod(1 - betas))` are one chain, to rounding. In diffusers the list is
+    `scheduler.alphas_cumprod`.
+
+    Parameters
+    ----------
+    alphas_bar : sequence of N floats in (0, 1]
+        ᾱ_1 > ... > ᾱ_N, from data to noise; a leading ᾱ_0 = 1 changes nothing. A list, a tuple or an array on the
+        host. Of float32 numbers near 1 few digits of 1 - ᾱ are left: 3 or 4 where it is 1e-4.
+
+    Returns
+    -------
+    Chain
+        N steps, `prior_std` 1; at the times i/N it has these levels, to rounding.
+
+    Raises
+    ------
+    TypeError
+        For what is not a sequence of numbers.
+    ValueError
+        Unless they fall strictly within (0, 1] and one is below 1. ᾱ_N = 0, zero terminal signal-to-noise ratio, is
+        refused: σ/α is infinite there.
+
+    Examples
+    --------
+    >>> from refscore.noise.chains import from_alphas_bar
+    >>> sde = from_alphas_bar([0.99, 0.75, 0.36])
+    >>> sde.n, sde.alpha(1.0), sde.sigma(1.0)
+    (3, 0.6, 0.8)
+    """
+    levels = _numbers("alphas_bar", alphas_bar)
+    for i, level in enumerate(levels):
+        if level == 0:
+            raise ValueError(
+                f"alphas_bar[{i}] = 0 (zero terminal SNR) leaves nothing of the data, and samplers divide by √ᾱ: leave "
+                "it out, alphas_bar[:-1], and start one step later"
+            )
+        if not 0 < level <= 1:
+            raise ValueError(f"every ᾱ must lie in (0, 1], got alphas_bar[{i}] = {level}")
+    for i, (a, b) in enumerate(pairwise(levels)):
+        if not a > b:
+            raise ValueError(
+                f"alphas_bar must fall strictly, from data to noise; got alphas_bar[{i}] = {a} and then {b}"
+            )
+    levels = [1.0, *(a for a in levels if a < 1)]
+    if len(levels) < 2:
+        raise ValueError("alphas_bar must hold a level below 1, got 1 alone")
+    return Chain(tuple(map(math.sqrt, levels)), tuple(math.sqrt(1 - a) for a in levels))
+
+
+def from_sigmas(sigmas: Sequence[float]) -> Chain:
+    """The chain with the given noise levels and α = 1: x_i = x_{i-1} + √(σ_i² - σ_{i-1}²) z                Eq. (9.3).
+
+    For who has a list of σ, say of Karras et al. 2022 or of k-diffusion: its grid `times` walks exactly these levels,
+    and then 0. The network of k-diffusion, D(x, σ), is a score by s(x, t) = (D(x, σ) - x)/σ², σ = sde.sigma(t).
+
+    Parameters
+    ----------
+    sigmas : sequence of floats
+        In units of the data, all rising or all falling, with or without the 0 at the end of the data. A list, a tuple
+        or an array on the host.
+
+    Returns
+    -------
+    Chain
+        One step a positive level; `prior_std` is the largest.
+
+    Raises
+    ------
+    TypeError
+        For what is not a sequence of numbers.
+    ValueError
+        Unless one is positive, all are finite and not negative, and they rise or fall strictly.
+
+    Examples
+    --------
+    Sample along somebody's list in three lines, here with the score of data N(0, 1):
+
+    >>> import numpy as np
+    >>> from refscore import DDIM, prior, simulate
+    >>> from refscore.noise.chains import from_sigmas
+    >>> from refscore.sampling.loop import last
+    >>> rng = np.random.default_rng(0)
+    >>> sde = from_sigmas([80.0, 24.4, 5.84, 0.9, 0.06, 0.002, 0.0])
+    >>> score = lambda x, t: -x / (1 + sde.sigma(t) ** 2)
+    >>> x = last(simulate(DDIM(sde, score), prior(sde, (5, 2), rng), sde.times, rng))
+    >>> [sde.sigma(t) for t in sde.times]
+    [80.0, 24.4, 5.84, 0.9, 0.06, 0.002, 0.0]
+    >>> x.shape
+    (5, 2)
+    """
+    levels = _numbers("sigmas", sigmas)
+    for i, level in enumerate(levels):
+        if not 0 <= level < math.inf:
+            raise ValueError(f"every σ must be finite and not negative, got sigmas[{i}] = {level}")
+    way = 1 if levels[0] < levels[-1] else -1
+    for i, (a, b) in enumerate(pairwise(levels)):
+        if not way * a < way * b:
+            raise ValueError(f"sigmas must all rise or all fall; got sigmas[{i}] = {a} and then {b}")
+    levels = [0.0, *(s for s in levels[::way] if s > 0)]
+    if len(levels) < 2:
+        raise ValueError("sigmas must hold a level above 0, got 0 alone")
+    return Chain((1.0,) * len(levels), tuple(levels), prior_std=levels[-1])
+
+
+def _numbers(name: str, values: Sequence[float]) -> list[float]:
+    """A list of Python floats, at least one, from any sequence of numbers."""
+    if isinstance(values, str) or getattr(values, "ndim", 1) != 1 or not hasattr(values, "__getitem__"):
+        raise TypeError(f"{name} must be a list of numbers, got {values!r}")
+    numbers = [check_number(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    if not numbers:
+        raise ValueError(f"{name} is empty: give one level at least")
+    return numbers
 
 
 def ddpm(n: int, beta_min: float = 0.1, beta_max: float = 20.0) -> Chain:

@@ -303,9 +303,9 @@ class DPMSolver:
 class EDM:
     """Heun's method in ς = σ/α with churn: noise is added before each step                           Eq. (10.9).
 
-    Karras et al. 2022, Algorithm 2.
-    In x/α, where every linear SDE has the flow dy/dς = (y - x̂₀)/ς: raise ς to ς' = (1 + γ) ς with fresh noise, then one
-    Heun step from ς' to the next level (Euler where that is without noise). Without churn it is deterministic.
+    Karras et al. 2022, Algorithm 2, whose x is x/α and whose t is ς = σ/α here: there every linear SDE has the flow
+    dx/dς = (x - x̂₀)/ς = d. Raise ς to ς̂ = (1 + γ) ς with fresh noise, which makes x̂; then one Heun step from ς̂ to the
+    next level (Euler where that is without noise). Without churn it is deterministic.
 
     Parameters
     ----------
@@ -359,19 +359,22 @@ class EDM:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
-        level, end = p.sigma_t / p.alpha_t, p.sigma_s / p.alpha_s
-        y = x / p.alpha_t
-        if self.churn > 0 and self.low <= level <= self.high:
-            top = float(self.sde.sigma(1.0) / self.sde.alpha(1.0))
-            raised = min((1 + self.churn) * level, top)  # there is no noise beyond t = 1
+        x_hat, now, end = x / p.alpha_t, p.sigma_t / p.alpha_t, p.sigma_s / p.alpha_s
+        hat = now
+        # Raise the noise, from now to hat; there is none beyond t = 1.
+        if self.churn > 0 and self.low <= now <= self.high:
+            hat = min((1 + self.churn) * now, float(self.sde.sigma(1.0) / self.sde.alpha(1.0)))
             z = rng.standard_normal(x.shape, dtype=x.dtype)
-            y = y + self.inflate * math.sqrt(max(raised**2 - level**2, 0.0)) * z
-            level, t = raised, min(float(self.sde.time_at_log_ratio(math.log(raised))), 1.0)
-        slope = self._slope(y, t, level)
-        step = y + (end - level) * slope
+            x_hat = x_hat + self.inflate * math.sqrt(max(hat**2 - now**2, 0.0)) * z
+            t = min(float(self.sde.time_at_log_ratio(math.log(hat))), 1.0)
+        # Euler step, from hat to end.
+        d = self._slope(x_hat, t, hat)
+        x_next = x_hat + (end - hat) * d
+        # Second-order correction.
         if end > 0:
-            step = y + 0.5 * (end - level) * (slope + self._slope(step, s, end))
-        return p.alpha_s * step, None
+            d_next = self._slope(x_next, s, end)
+            x_next = x_hat + 0.5 * (end - hat) * (d + d_next)
+        return p.alpha_s * x_next, None
 
     def _slope(self, y: Array, t: float, level: float) -> Array:
         """dy/dς = (y - x̂₀)/ς = -σ s(α y)."""

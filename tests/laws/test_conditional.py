@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from refscore import VE, VP, Ancestral, EulerMaruyama, ExactScore, GaussianMixture, Heun, Reverse, prior, simulate
 from refscore.arrays import at
-from refscore.laws.affine_chain import Gaussian, probe
+from refscore.laws.affine_chain import Gaussian, law_of, probe
 from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
 from refscore.laws.grid_chain import grid_law
@@ -473,8 +473,7 @@ def test_the_conditional_flow_is_exact_on_a_gaussian_to_second_order() -> None:
         times = log_snr_times(sde, N, 1e-3)
         step = Heun(Reverse(sde, ExactScore(post, sde), 0.0).drift)
         start, end = post.diffuse(sde.alpha(1.0), sde.sigma(1.0)), post.diffuse(sde.alpha(1e-3), sde.sigma(1e-3))
-        affine = probe(lambda x, rng, g=times, f=step: last(simulate(f, x, g, rng)), start.means[0])
-        mean, cov = affine.law(Gaussian(start.means[0], start.covariances[0]))
+        mean, cov = law_of(step, times, Gaussian(start.means[0], start.covariances[0]))
         errors.append(np.linalg.norm(mean - end.means[0]) + np.linalg.norm(cov - end.covariances[0]))
     assert errors[1] <= 1e-3
     assert abs(math.log2(errors[0] / errors[1]) - 2) <= 0.1, errors
@@ -492,10 +491,7 @@ EULER = EulerMaruyama(Reverse(SDE, PAIR_SCORE))
 
 def exact_law(step: Step, times: list[float], prior_std: float = 1.0) -> Gaussian:
     """Mean and covariance of a chain, step by step: each is affine in x and its noise, so the code tells them."""
-    end = Gaussian(np.zeros(2), prior_std**2 * np.eye(2))
-    for t, s in pairwise(times):
-        end = probe(lambda x, rng, t=t, s=s: step(x, t, s, rng)[0], np.zeros(2)).law(end)
-    return end
+    return law_of(step, times, Gaussian(np.zeros(2), prior_std**2 * np.eye(2)))
 
 
 def inpainted(step: Step, times: list[float], moves: int = 1) -> Gaussian:

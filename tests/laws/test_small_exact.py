@@ -21,7 +21,7 @@ from refscore import (
     ScoreModel,
     fit,
 )
-from refscore.laws.affine_chain import Gaussian, probe
+from refscore.laws.affine_chain import Gaussian, law_of, probe
 from refscore.laws.examples import mixture
 from refscore.matching.objectives import OBJECTIVES
 from refscore.nn import Add, Dense, Net, SiLU, Tanh
@@ -59,7 +59,7 @@ def test_replacement_is_the_chain_of_its_moves_each_with_noise_of_its_own(moves:
     step = Replace(EULER, SDE, np.array([0.0, Y]), np.array([0.0, 1.0]), moves)
     law = wanted = Gaussian(np.zeros(2), np.eye(2))
     for t, s in pairwise(uniform_times(20, 0.01)):
-        law = probe(lambda x, rng, t=t, s=s: step(x, t, s, rng)[0], np.zeros(2)).law(law)
+        law = law_of(step, [t, s], law)
         wanted = replaced(wanted, t, s, moves)
         for found, right in zip(law, wanted, strict=True):
             assert np.max(np.abs(found - right)) <= 1e-12
