@@ -46,7 +46,7 @@ def load_points(path: str | Path, dim: int = 2) -> Any:
     ----------
     path : str or Path
         The file.
-    dim : int
+    dim : int, default 2
         Number of columns that the points must have; default 2.
 
     Returns
@@ -84,7 +84,7 @@ def read_points(path: str | Path, dim: int = 2) -> Table:
     ----------
     path : str or Path
         The file, ending in .npy, .npz (one array) or .csv.
-    dim : int
+    dim : int, default 2
         Number of columns that the points must have; default 2.
 
     Returns
