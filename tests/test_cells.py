@@ -22,8 +22,8 @@ from refscore.sampling.loop import NotFiniteError, NotFiniteWarning, last
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.backends import ReplayRng
-from tests.laws.test_transitions import PROCESSES
+from tests.oracles.backends import ReplayRng
+from tests.sampling.test_transitions import PROCESSES
 from tests.test_no_sync import nobody_waits
 
 R = 0.16

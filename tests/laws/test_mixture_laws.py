@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture
-from tests.strategies import KINDS, mixtures, points, random_mixture, seeds
+from tests.oracles.strategies import KINDS, mixtures, points, random_mixture, seeds
 
 H = 1e-30
 alphas = st.floats(0.05, 1.0)

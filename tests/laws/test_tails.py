@@ -1,6 +1,6 @@
 """Exactness at the edges: against 60-digit arithmetic, beyond overflow, in float32, in a million dimensions.
 
-tests/data/score_mpmath.json is made by the script beside it.
+tests/oracles/score_mpmath.json is made by the script beside it.
 """
 
 import json
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from refscore import GaussianMixture
 from refscore.arrays import long_sum, row_squares
-from tests.backends import TestBackend
-from tests.strategies import KINDS, random_mixture, seeds
+from tests.oracles.backends import TestBackend
+from tests.oracles.strategies import KINDS, random_mixture, seeds
 
 U = float(np.finfo(np.float64).eps) / 2
-TABLE = json.loads((Path(__file__).parents[1] / "data" / "score_mpmath.json").read_text(encoding="utf-8"))
+TABLE = json.loads((Path(__file__).parents[1] / "oracles" / "score_mpmath.json").read_text(encoding="utf-8"))
 MIXTURES = {
     name: GaussianMixture(*(np.asarray(p, dtype="float64") for p in parameters))
     for name, parameters in TABLE["mixtures"].items()
