@@ -22,9 +22,9 @@ from refscore.sampling.loop import NotFiniteError, NotFiniteWarning, last
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.oracles.backends import ReplayRng
-from tests.sampling.test_transitions import PROCESSES
-from tests.test_no_sync import nobody_waits
+from tests.oracles.marks import PROCESSES, each_sampler
+from tests.oracles.replay import ReplayRng
+from tests.oracles.waiting import nobody_waits
 
 R = 0.16
 CORRECTORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -37,9 +37,6 @@ BACKENDS: dict[str, Any] = {"numpy": NumpyBackend(), "strict": STRICT}
 SHAPES = ((3, 2), (3, 3, 2))
 TIMES = [1.0, 0.6, 0.2, 0.05]  # above 0: a network has no score without noise
 NET = MLP((2, 4, 2), embed=4)
-
-samplers = pytest.mark.parametrize("name", SAMPLERS)
-processes = pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES)
 
 
 def run_cell(sde: Any, sampler: str, corrector: str, predict: str, shape: tuple[int, ...], on: str, dtype: str) -> None:
@@ -67,7 +64,7 @@ WAYS = list(product(PARAMETRISATIONS, SHAPES, BACKENDS, ("float32", "float64")))
 CELLS = list(product(SDES, SAMPLERS, CORRECTORS))  # 270, and 7 is prime to 48
 
 
-@samplers
+@each_sampler
 @pytest.mark.parametrize("sde", SDES)
 def test_every_sampler_runs_on_every_sde_with_every_corrector(sde: str, name: str) -> None:
     """Each in one of the 48 ways, so that each way is taken five or six times; `-m slow` takes all in all."""
@@ -86,7 +83,7 @@ def test_the_quick_cells_meet_every_pair() -> None:
 
 
 @pytest.mark.slow
-@samplers
+@each_sampler
 @pytest.mark.parametrize("sde", SDES)
 def test_every_cell_there_is(sde: str, name: str) -> None:
     """All 12 960 of them: some minutes."""
@@ -94,7 +91,7 @@ def test_every_cell_there_is(sde: str, name: str) -> None:
         run_cell(SDES[sde], name, corrector, *way)
 
 
-@samplers
+@each_sampler
 @pytest.mark.parametrize("chain", ["ddpm chain", "smld chain"])
 def test_every_sampler_runs_on_chains(chain: str, name: str) -> None:
     run_cell(PROCESSES[chain], name, "then", "noise", (3, 2), "strict", "float32")
@@ -124,7 +121,7 @@ def run(name: str, sde: Any, score: Any, x: np.ndarray, z: list[np.ndarray], row
     return last(simulate(Then(SAMPLERS[name](sde, score), kernel), x[rows], TIMES, Rows(z, rows)))
 
 
-@samplers
+@each_sampler
 def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None:
     """Element by element to two units in the last place; through matrix products to 1e-13 of scale; in any order."""
     n, sde = 4096, SDES["vp"]
@@ -141,7 +138,7 @@ def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None
             assert np.all(np.abs(run(name, sde, score, x, z, rows) - whole[rows]) <= allowed(whole[rows]))
 
 
-@samplers
+@each_sampler
 def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
     """64 steps: rounding of matrix products, carried along."""
     sde, n = SDES["vp"], 256
@@ -155,7 +152,7 @@ def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
         assert np.max(np.abs(some - whole[rows])) <= 1e-10 * (1 + np.max(np.abs(whole)))
 
 
-@samplers
+@each_sampler
 def test_a_nan_is_named_by_step_and_row_and_stays_there(name: str) -> None:
     sde = SDES["vp"]
     exact = ExactScore(mixture("tilted"), sde)

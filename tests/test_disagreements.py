@@ -27,10 +27,10 @@ from refscore.noise.sde import SubVP
 from refscore.sampling.compose import First, Then
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.transitions import DDIM, Ancestral, DPMSolver, ReverseDiffusion, transition
-from tests.noise.test_chains import Scaled, maps, marginal, moments, score_of
-from tests.oracles.backends import ReplayRng
+from tests.oracles.book import ROOT
+from tests.oracles.line import Scaled, maps, marginal, moments, score_of
+from tests.oracles.replay import ReplayRng
 
-ROOT = Path(__file__).resolve().parents[1]
 DDPM = ddpm(1000)
 # √β in equal steps, as latent diffusion has it: it keeps 7 % of the signal at the end
 LATENT = from_betas((np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).tolist())

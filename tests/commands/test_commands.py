@@ -26,7 +26,7 @@ from refscore.data.points import Table, outliers, standardise
 from refscore.experiments import song_ermon_2019
 from refscore.laws.examples import mixture
 from refscore_backends import get
-from tests.commands.test_reproduce import fake
+from tests.oracles.measured import fake
 
 
 @pytest.fixture(autouse=True)

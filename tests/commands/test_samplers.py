@@ -17,11 +17,12 @@ from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.measure import work_precision
 from refscore.noise.sde import SDES
 from refscore.sampling.transitions import SAMPLERS
+from tests.oracles.affine import Counting
+from tests.oracles.affine import law as law_of_maps
+from tests.oracles.affine import probe as probe_with_unit_rows
 from tests.oracles.backends import TestBackend
+from tests.oracles.marks import PROCESSES
 from tests.oracles.strategies import seeds
-from tests.sampling.test_samplers import law as law_of_maps
-from tests.sampling.test_samplers import probe as probe_with_unit_rows
-from tests.sampling.test_transitions import PROCESSES, Counting
 
 
 def run(*args: object) -> int:

@@ -16,6 +16,7 @@ from refscore.data import files
 from refscore.data.points import DataFileError, load_points, read_points
 from refscore.laws.examples import MIXTURES, mixture
 from tests.oracles.backends import TestBackend
+from tests.oracles.pickles import Bomb
 from tests.oracles.strategies import seeds
 
 POINTS = np.random.default_rng(0).standard_normal((20, 2))
@@ -164,16 +165,6 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataFileError):
         load_points(tmp_path / name)
-
-
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (Path.write_text, (self.path, "executed"))
 
 
 @pytest.mark.parametrize("name", ENDINGS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refscore import GaussianMixture, Langevin
 from refscore.laws.expectation import quadrature_grid
-from tests.oracles.backends import ReplayRng
+from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import ALPHA, assert_mean
 from tests.oracles.strategies import mixtures, random_mixture, seeds
 

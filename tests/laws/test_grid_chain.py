@@ -19,9 +19,8 @@ from refscore.laws.grid_chain import GridLaw, gap, grid_law, langevin_law
 from refscore.noise.grids import geometric_levels, level_times
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.loop import last
+from tests.oracles.mixtures import TWO
 from tests.oracles.statistics import ALPHA
-
-TWO = GaussianMixture(np.array([0.8, 0.2]), np.array([[1.5], [-1.5]]), np.array([0.25, 0.25]))
 
 
 def alias(h: float, c: float) -> float:

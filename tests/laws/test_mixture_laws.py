@@ -12,39 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture
+from tests.oracles.equations import H
+from tests.oracles.mixtures import components, full, jacobian, size_of_jacobian
 from tests.oracles.strategies import KINDS, mixtures, points, random_mixture, seeds
 
-H = 1e-30
 alphas = st.floats(0.05, 1.0)
 sigmas = st.floats(-3.0, 3.0).map(lambda e: 10.0**e)
-
-
-def full(p: GaussianMixture) -> np.ndarray:
-    """Covariances (K, D, D) of any kind of mixture."""
-    C = p.covariances
-    return C if C.ndim == 3 else C.reshape(p.n_components, -1)[..., None] * np.eye(p.dim)
-
-
-def components(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """r (B, K), g (B, K, D) and S⁻¹ (K, D, D), by dense solves: a second way to everything."""
-    S = a**2 * full(p) + s**2 * np.eye(p.dim)
-    y = x[:, None, :] - a * p.means
-    g = -np.linalg.solve(S, y[..., None])[..., 0]
-    log = np.log(p.weights) - 0.5 * np.linalg.slogdet(S)[1] + 0.5 * np.sum(g * y, axis=-1)
-    r = np.exp(log - log.max(axis=1, keepdims=True))
-    return r / r.sum(axis=1, keepdims=True), g, np.linalg.inv(S)
-
-
-def size_of_jacobian(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> np.ndarray:
-    """(B,): Σ r (|g|² + |S⁻¹|), the size of the terms that a Jacobian of the score sums up."""
-    r, g, precision = components(p, x, a, s)
-    return np.sum(r * (np.sum(g * g, axis=-1) + np.linalg.norm(precision, axis=(1, 2))), axis=1)
-
-
-def jacobian(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> np.ndarray:
-    """(B, D, D), column d the derivative along x_d, from one call with a stack of tangents."""
-    eye = np.broadcast_to(np.eye(p.dim)[:, None, :], (p.dim, *x.shape))
-    return np.moveaxis(p.score_jvp(x, eye, a, s), 0, -1)
 
 
 # ------------------------------------------------------------------ density and score

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore import VE, VP, Ancestral, Denoising, ExactScore, GaussianMixture
+from refscore import VE, VP, Ancestral, Denoising, ExactScore
 from refscore.laws.expectation import gauss_legendre
 from refscore.likelihood.elbo import decoder, discrete_loss, elbo, noise_error
 from refscore.matching.times import UniformLogSNR
@@ -20,14 +20,16 @@ from refscore.noise.parametrisation import PARAMETRISATIONS, affine, convert
 from refscore.noise.prior import gaussian_prior, prior_kl
 from refscore.noise.sde import SDES, CosineVP, LinearVE, log_ratio
 from refscore.sampling.transitions import transition
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.marks import each_sde
+from tests.oracles.mixtures import UNLIKE
+from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import random_mixture, seeds
 
-P = GaussianMixture(np.array([0.7, 0.3]), np.array([[-1.0], [1.2]]), np.array([0.09, 0.25]))
+P = UNLIKE
 NODES = np.linspace(-8, 8, 641)  # of z: the trapezoid rule, for what decays like exp(-z²/2)
 DENSITY = np.exp(-0.5 * NODES**2) / math.sqrt(2 * math.pi) * (NODES[1] - NODES[0])
 X0 = np.array([-1.4, 0.1, 0.9])
-sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 
 
 def over_noise(f: Any) -> np.ndarray:
@@ -63,7 +65,7 @@ def divergence_at(sde: Any, t: float) -> np.ndarray:
 # ------------------------------------------------------------------ the equality
 
 
-@sdes
+@each_sde
 def test_the_integral_is_the_information_that_noise_destroys(sde: Any) -> None:
     """Eqs. (12.10), (12.12): with the exact score an equality at each x₀, whatever the schedule."""
     t_min = 0.01
@@ -71,7 +73,7 @@ def test_the_integral_is_the_information_that_noise_destroys(sde: Any) -> None:
     assert np.max(np.abs(loss(sde, t_min) - wanted)) <= 1e-8
 
 
-@sdes
+@each_sde
 def test_the_bound_is_an_equality_for_the_exact_score_decoder_and_prior(sde: Any) -> None:
     """Eq. (12.7): -log p(x₀) itself, with p_1 for the prior and the posterior of x₀ for the decoder."""
     t = 0.01
@@ -269,7 +271,7 @@ class OfTheMixture:
         return (None,), {"idle": np.zeros(1)}
 
 
-@sdes
+@each_sde
 def test_the_rate_of_log_sigma_over_alpha(sde: Any) -> None:
     """Eq. (12.10): dℓ/dt = g²/2σ², by a fourth-order difference."""
     t, h = 0.4, 1e-4

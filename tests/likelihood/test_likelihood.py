@@ -29,6 +29,8 @@ from refscore.matching.probes import gaussian, rademacher
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.sde import SDES
 from tests.oracles.backends import TestBackend
+from tests.oracles.marks import each_sde
+from tests.oracles.mixtures import UNLIKE
 from tests.oracles.strategies import random_mixture, seeds
 
 T_MIN = 1e-3
@@ -40,7 +42,6 @@ def some(name: str) -> Any:
     return () if name in QUICK else pytest.mark.slow
 
 
-sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 some_sdes = pytest.mark.parametrize("sde", [pytest.param(s, id=n, marks=some(n)) for n, s in SDES.items()])
 exactly = partial(solve, rtol=1e-11, atol=1e-11)
 
@@ -105,7 +106,7 @@ def test_the_bias_of_the_prior_is_the_ratio_of_the_two_densities_at_the_far_end(
     assert np.max(np.abs(gap)) > 1e-6  # there is something to predict
 
 
-@sdes
+@each_sde
 def test_along_the_flow_the_density_falls_by_its_divergence(sde: Any) -> None:
     """Eqs. (11.1), (11.2), (11.4): by a five-point difference along the path, and the trace from the mixture itself."""
     p, t, D = random_mixture(11, 3, 3), 0.3, 3
@@ -350,7 +351,6 @@ def test_fixed_steps_go_between_any_two_times() -> None:
 
 # ------------------------------------------------------------------ bits
 
-TWO = GaussianMixture(np.array([0.7, 0.3]), np.array([[-1.0], [1.2]]), np.array([0.09, 0.25]))
 NODES, WEIGHTS = (a * 0.5 for a in np.polynomial.legendre.leggauss(40))
 
 
@@ -360,10 +360,10 @@ def bits_of_cells(width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edges = np.concatenate([low, low[-1:] + width])
     P = sum(
         w * np.diff(ndtr((edges - m) / math.sqrt(v)))
-        for w, m, v in zip(TWO.weights, TWO.means[:, 0], TWO.variances[:, 0], strict=True)
+        for w, m, v in zip(UNLIKE.weights, UNLIKE.means[:, 0], UNLIKE.variances[:, 0], strict=True)
     )
     u = low[:, None] + width * (0.5 + NODES)
-    bits = bits_per_dim(TWO.log_prob(u.reshape(-1, 1)), 1, width).reshape(u.shape)
+    bits = bits_per_dim(UNLIKE.log_prob(u.reshape(-1, 1)), 1, width).reshape(u.shape)
     return np.asarray(P), -np.log2(np.maximum(P, 1e-300)), bits @ WEIGHTS
 
 

@@ -18,12 +18,14 @@ from refscore.training.loop import DivergenceError
 from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.nn.test_energy import CLEAN, FIXED, LAW, SDE, T, random_theta, truth
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.derivatives import STEP
+from tests.oracles.models import random_theta
+from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import assert_mean
+from tests.oracles.strategies import seeds
+from tests.oracles.tilted import CLEAN, FIXED, LAW, SDE, T, truth
 
-STEP = 1e-30  # of the complex step
-seeds = st.integers(0, 2**32 - 1)
 starts = st.sampled_from([from_data, FromNoise(1.5)])
 
 

@@ -18,7 +18,7 @@ from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
 from refscore.matching.times import FixedTime
 from refscore.matching.weights import unweighted
-from tests.matching.test_score_matching import Linear
+from tests.oracles.models import Linear
 
 SIGMA, WIDTH = 0.5, 0.6
 TICKS = np.linspace(-2.0, 2.0, 9)

@@ -19,12 +19,13 @@ from refscore.measure.floor import denoising_floor
 from refscore.noise.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.replay import ReplayRng
+from tests.oracles.strategies import seeds
 
 SDES = {"vp": VP(), "ve": VE(0.01, 10.0)}
 WEIGHTS = {"sigma_squared": sigma_squared, "g_squared": g_squared, "unweighted": unweighted}
 TIMES = {"uniform": UniformTime(1e-2), "log snr": UniformLogSNR(1e-2), "fixed": FixedTime(0.4)}
-seeds = st.integers(0, 2**32 - 1)
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 weights = pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS)
 times = pytest.mark.parametrize("law", TIMES.values(), ids=TIMES)

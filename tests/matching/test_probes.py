@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore.matching.probes import PROBES, gaussian, rademacher, sphere, units
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.quadrature import gauss_hermite
+from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import assert_mean
 from tests.oracles.strategies import seeds
 
@@ -32,13 +35,6 @@ VARIANCES: dict[str, Callable[[np.ndarray], float]] = {  # of vᵀA v, from S = 
 
 
 # ------------------------------------------------------------------ exact laws: nodes v (N, D) and weights
-
-
-def gaussian_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three Gauss-Hermite nodes a coordinate: exact to degree 5, and the second moment of vᵀA v is of degree 4."""
-    x, w = np.polynomial.hermite_e.hermegauss(3)
-    v = np.array(list(itertools.product(x, repeat=D)))
-    return v, np.prod(list(itertools.product(w / w.sum(), repeat=D)), axis=1)
 
 
 def rademacher_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +59,7 @@ def coordinate_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 NODES = {
-    "gaussian": gaussian_nodes, "rademacher": rademacher_nodes, "sphere": sphere_nodes,
+    "gaussian": partial(gauss_hermite, 3), "rademacher": rademacher_nodes, "sphere": sphere_nodes,
     "coordinates": coordinate_nodes,
 }  # fmt: skip
 

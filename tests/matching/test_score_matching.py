@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,43 +39,18 @@ from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTim
 from refscore.matching.weights import SigmaPower, g_squared, sigma_squared
 from refscore.measure.distance import fisher_divergence
 from refscore.measure.floor import denoising_floor
-from tests.oracles.backends import LAW_BACKENDS, ReplayRng, TestBackend
+from tests.oracles.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.mixtures import covariance
+from tests.oracles.models import KINDS, Counted, Linear
+from tests.oracles.quadrature import gauss_hermite
+from tests.oracles.replay import ReplayRng
+from tests.oracles.statistics import QUANTILE
 from tests.oracles.strategies import mixtures, random_mixture, sdes, seeds
 
 T0 = np.zeros(1)  # the data as they are
-QUANTILE = 6.11  # of a normal, false-alarm rate 1e-9
 
 
 # ------------------------------------------------------------------ models linear in θ, and nodes
-
-
-@dataclass(frozen=True)
-class Linear:
-    """s = φ(x) W: linear in its parameters, with the four passes, for x of any shape (B, ...)."""
-
-    basis: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # x (B, D) -> φ (B, M), ∇φ (B, M, D)
-    size: int
-    dim: int
-    sde: Any = VE(0.01, 10.0)  # noqa: RUF009
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"W": (self.size, self.dim)}
-
-    def forward(self, params: Any, x: np.ndarray, t: Any) -> tuple[np.ndarray, Any]:
-        phi, slopes = self.basis(x.reshape(len(x), -1))
-        return (phi @ params["W"]).reshape(x.shape), (phi, slopes)
-
-    def backward(self, params: Any, cache: Any, dy: np.ndarray) -> Any:
-        return (None,), {"W": cache[0].T @ dy.reshape(len(dy), -1)}
-
-    def jvp(self, params: Any, cache: Any, xdot: np.ndarray) -> tuple[np.ndarray, Any]:
-        tape = np.einsum("bmd,kbd->kbm", cache[1], xdot.reshape(*xdot.shape[:2], -1))
-        return (tape @ params["W"]).reshape(xdot.shape), tape
-
-    def jvp_backward(self, params: Any, cache: Any, tape: Any, dy: np.ndarray, dydot: np.ndarray) -> Any:
-        dW = cache[0].T @ dy.reshape(len(dy), -1)
-        return (None,), (None,), {"W": dW + np.einsum("kbm,kbd->md", tape, dydot.reshape(*dydot.shape[:2], -1))}
 
 
 def polynomials(degree: int, dim: int, sde: Any = VE(0.01, 10.0)) -> Linear:  # noqa: B008
@@ -98,15 +72,6 @@ def affine(model: Linear, A: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The θ of `polynomials(1, D)` with s = A x + b."""
     phi, slopes = model.basis(np.zeros((1, model.dim)))
     return np.einsum("m,d->md", phi[0], b).ravel() + np.einsum("mc,dc->md", slopes[0], A).ravel()
-
-
-@cache
-def gauss_hermite(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes (n^dim, dim) and weights for N(0, I): exact for polynomials of degree 2n - 1 in each coordinate."""
-    x, w = np.polynomial.hermite_e.hermegauss(n)
-    nodes = np.stack(np.meshgrid(*[x] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
-    weights = np.prod(np.stack(np.meshgrid(*[w / w.sum()] * dim, indexing="ij"), axis=-1), axis=-1).ravel()
-    return nodes, weights
 
 
 def root(C: np.ndarray) -> np.ndarray:
@@ -500,7 +465,6 @@ MADE: dict[str, Callable[..., ScoreMatching]] = {
     "denoising, control": lambda **k: Denoising(control=True, **k),
 }
 TIMES = {"fixed": FixedTime(0.4), "levels": LEVELS, "uniform": UniformTime(1e-2), "log snr": UniformLogSNR(1e-2)}
-KINDS = {"score": (ScoreModel, 2), "energy": (EnergyModel, 1)}
 made = pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
@@ -856,29 +820,14 @@ def test_the_call_draws_times_noise_and_probes_and_hands_them_to_the_pure_part()
 # ------------------------------------------------------------------ what a step costs
 
 
-class Counted(np.ndarray):
-    """An array that counts the multiplications of all matrix products it takes part in."""
-
-    total = 0
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        plain = [np.asarray(a) if isinstance(a, Counted) else a for a in inputs]
-        if "out" in kwargs:
-            kwargs["out"] = tuple(a.view(np.ndarray) for a in kwargs["out"])
-        y = getattr(ufunc, method)(*plain, **kwargs)
-        if ufunc is np.matmul:
-            Counted.total += math.prod(y.shape) * plain[0].shape[-1]
-        return y.view(Counted) if isinstance(y, np.ndarray) else y
-
-
 def cost(objective: Any, kind: str, dim: int, B: int = 3) -> float:
     """Multiplications of a training step, in units of one evaluation of the body."""
     model_class, widths = {"score": (ScoreModel, (dim, 5, 5, dim)), "energy": (EnergyModel, (dim, 5, 5, 1))}[kind]
     model = model_class(MLP(widths), VP())
     theta = np.random.default_rng(0).standard_normal(size(model)).view(Counted)
-    Counted.total = 0
+    Counted.made = 0
     objective(model, theta, np.ones((B, dim)), np.random.default_rng(1))
-    return Counted.total / (B * sum(a * b for a, b in itertools.pairwise(widths)))
+    return Counted.made / (B * sum(a * b for a, b in itertools.pairwise(widths)))
 
 
 COSTS: dict[str, tuple[Callable[..., Any], int]] = {  # fixed in D = 4 with K = 3 probes
@@ -978,28 +927,18 @@ def test_the_floor_lies_below_that_of_the_gaussian_with_the_same_moments(
 ) -> None:
     """So mean and covariance of the data tell what the loss must at least come down to: the best affine score's."""
     objective = Denoising(times=FixedTime(t))
-    mean, C = moments(p)
+    mean, C = p.weights @ p.means, covariance(p)
     ceiling = denoising_floor(objective, GaussianMixture(np.ones(1), mean[None, :], C[None, ...]), sde)
     floor = denoising_floor(objective, p, sde)
     assert floor.value <= ceiling.value + floor.error + ceiling.error
     assert ceiling.value <= 0.5 * p.dim * (1 + 1e-9)
 
 
-def moments(p: GaussianMixture) -> tuple[np.ndarray, np.ndarray]:
-    C = p.covariances
-    if C.ndim < 3:
-        C = np.reshape(C, (p.n_components, -1))[..., None] * np.eye(p.dim)
-    mean = p.weights @ p.means
-    away = p.means - mean
-    total = np.einsum("k,kij->ij", p.weights, C + away[:, :, None] * away[:, None, :])
-    return mean, 0.5 * (total + total.T)
-
-
 @given(seed=seeds, sigma=st.floats(0.1, 2.0))
 def test_the_ceiling_is_the_loss_of_the_best_affine_score(seed: int, sigma: float) -> None:
     """On any law with these moments, here a mixture in 1-D by quadrature."""
     p, sde = random_mixture(seed, 1, 3, low=0.1), VE(0.01, 10.0)
-    mean, C = moments(p)
+    mean, C = p.weights @ p.means, covariance(p)
     objective, t = Denoising(times=FixedTime(float(sde.time(sigma)))), float(sde.time(sigma))
     model, S = polynomials(1, 1, sde), C + sigma**2
     x0, z, w = joint_nodes(p)

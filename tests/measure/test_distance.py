@@ -19,11 +19,10 @@ from refscore.measure.distance import (
     sliced_wasserstein,
     sliced_wasserstein_floor,
 )
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.replay import ReplayRng
+from tests.oracles.statistics import QUANTILE
 from tests.oracles.strategies import mixtures, random_mixture, seeds
-
-QUANTILE = 6.11  # of a normal, false-alarm rate 1e-9
-
 
 # ------------------------------------------------------------------ score error
 

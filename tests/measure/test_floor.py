@@ -14,7 +14,7 @@ from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.measure.floor import denoising_floor, mean_posterior_variance
 from refscore.protocols import SDE, Time
-from tests.oracles.statistics import assert_mean
+from tests.oracles.statistics import QUANTILE, assert_mean
 from tests.oracles.strategies import KINDS, mixtures, random_mixture, sdes, seeds
 
 WEIGHTS = (sigma_squared, g_squared, unweighted)
@@ -101,7 +101,7 @@ def test_floor_in_three_dimensions_is_monte_carlo_within_its_error(kind: str) ->
     floor = denoising_floor(objective, p, sde, np.random.default_rng(1), samples=20_000)
     assert 0 < floor.error < 0.02 * floor.value
     again = denoising_floor(objective, p, sde, np.random.default_rng(2), samples=20_000)
-    assert abs(floor.value - again.value) <= 6.11 * math.hypot(floor.error, again.error)  # 1e-9
+    assert abs(floor.value - again.value) <= QUANTILE * math.hypot(floor.error, again.error)  # 1e-9
 
 
 @pytest.mark.parametrize(("dim", "n"), [(1, 100_000), (2, 100_000), (3, 100_000)])
@@ -113,7 +113,7 @@ def test_floor_is_the_loss_of_the_exact_score(dim: int, n: int) -> None:
     z = rng.standard_normal((n, dim))
     loss = 0.5 * s**2 * np.sum((p.score(a * p.sample(rng, n) + s * z, a, s) + z / s) ** 2, axis=1)
     floor = denoising_floor(Denoising(times=FixedTime(t)), p, sde, np.random.default_rng(4), samples=200_000)
-    assert_mean(loss, floor.value, bias=6.11 * floor.error)
+    assert_mean(loss, floor.value, bias=QUANTILE * floor.error)
 
 
 def test_floor_over_times_adds_the_errors_of_its_levels() -> None:

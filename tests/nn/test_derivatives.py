@@ -9,28 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import MLP, VE, VP, ScoreModel
-from refscore.nn import LAYERS, Add, Dense, Fourier, Net, SiLU, Softplus, Tanh
+from refscore.nn import LAYERS, Add, Dense, SiLU, Softplus, Tanh
 from refscore_backends.numpy import NumpyBackend
-from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS
+from tests.oracles.backends import NARROW_BACKENDS
 from tests.oracles.derivatives import Subject, check_all, check_dtype, check_jvp_backward, subject
+from tests.oracles.marks import on_every_backend, on_every_device
+from tests.oracles.models import inputs, tangle
+from tests.oracles.strategies import seeds
 
 NUMPY = NumpyBackend()
-seeds = st.integers(0, 2**32 - 1)
 small = st.integers(1, 5)
 counts = st.integers(1, 3)
 activations = st.sampled_from([SiLU(), Tanh(), Softplus()])
-on_every_backend = pytest.mark.parametrize("host", LAW_BACKENDS, ids=lambda b: b.name)
-
-
-def inputs(layer: Any, n: int, B: int, seed: int, shared: bool = False) -> list[np.ndarray]:
-    """x (B, n), and what the layer is conditioned on, one row a sample or one row for all."""
-    rng = np.random.default_rng([seed, 7])
-    xs = [2 * rng.standard_normal((B, n))]
-    if getattr(layer, "n_cond", 0):
-        xs.append(rng.standard_normal((1 if shared else B, layer.n_cond)))
-    if isinstance(layer, Add):
-        xs.append(rng.standard_normal((1 if shared else B, n)))
-    return xs
 
 
 # ------------------------------------------------------------------ layers
@@ -117,26 +107,6 @@ def test_every_mlp_is_differentiated_rightly(
     check_all(subject(net, host, xs, seed, K, fixed=[1][: len(xs) - 1]), seed)
 
 
-def tangle(n: int) -> Net:
-    """A net with everything a graph can have: skips, a value read thrice, twice by one row, a dead end."""
-    return Net((
-        ("embed", Fourier(4), ("level",)),
-        ("a", Dense(n, 3, 4), ("x", "embed")),
-        ("h", Tanh(), ("a",)),
-        ("dead end", Dense(3, 2), ("h",)),
-        ("deader end", SiLU(), ("dead end",)),
-        ("twice", Add(), ("h", "h")),
-        ("g", Softplus(), ("twice",)),
-        ("b", Dense(n, 3), ("x",)),
-        ("skip", Add(), ("g", "b")),
-        ("s", SiLU(), ("skip",)),
-        ("of the level alone", Dense(4, 3), ("embed",)),
-        ("bent", Tanh(), ("of the level alone",)),
-        ("out", Add(), ("s", "a", "bent")),
-        ("last", Dense(3, n, 4), ("out", "embed")),
-    ))  # fmt: skip
-
-
 @on_every_backend
 @given(seed=seeds, n=small, B=st.integers(1, 5), K=counts, shared=st.booleans())
 def test_a_graph_with_skips_and_dead_ends_is_differentiated_rightly(
@@ -205,10 +175,8 @@ def test_a_stack_of_unit_tangents_gives_the_whole_jacobian(seed: int, dim: int, 
 
 # ------------------------------------------------------------------ dtypes
 
-every = pytest.mark.parametrize("host", LAW_BACKENDS + NARROW_BACKENDS, ids=lambda b: b.name)
 
-
-@every
+@on_every_device
 @pytest.mark.parametrize("name", [*LAYERS, "mlp", "mlp with level", "graph", "score model"])
 def test_float32_stays_float32_in_every_pass(host: Any, name: str) -> None:
     rng = np.random.default_rng(0)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +26,6 @@ from refscore import (
     fit,
 )
 from refscore.arrays import views
-from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
 from refscore.matching.maximum_likelihood import MaximumLikelihood
 from refscore.matching.times import FixedTime
@@ -36,13 +34,14 @@ from refscore.nn.dense import Dense
 from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.nn.test_derivatives import inputs, tangle
-from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS
+from tests.oracles.backends import NARROW_BACKENDS
 from tests.oracles.derivatives import STEP, check_all, check_dtype, check_jet, check_jvp_backward, subject
+from tests.oracles.marks import on_every_backend, on_every_device
+from tests.oracles.models import Counted, CountedRng, inputs, random_theta, tangle
+from tests.oracles.strategies import seeds
+from tests.oracles.tilted import CLEAN, DATA_STD, FIXED, LAW, SDE, Narrow, T, truth
 
 NUMPY = NumpyBackend()
-seeds = st.integers(0, 2**32 - 1)
-on_every_backend = pytest.mark.parametrize("host", LAW_BACKENDS, ids=lambda b: b.name)
 
 
 def energy(dim: int, hidden: list[int], embed: int, phi: Any, sde: Any, predict: str) -> EnergyModel:
@@ -168,13 +167,6 @@ phis = pytest.mark.parametrize("name", PHIS)
 predictions = st.sampled_from(["noise", "score"])
 
 
-def random_theta(model: Any, seed: int, spread: float = 0.3) -> np.ndarray:
-    """Initial parameters, pushed about: biases start at zero, where mistakes hide."""
-    rng = np.random.default_rng([seed, 11])
-    theta = model.init(rng, "float64")
-    return theta + spread * rng.standard_normal(theta.shape)
-
-
 @given(seed=seeds, dim=st.integers(1, 4), B=st.integers(1, 4), embed=st.sampled_from([0, 4]), predict=predictions)
 def test_the_energy_is_a_gaussian_less_the_scaled_network(
     seed: int, dim: int, B: int, embed: int, predict: str
@@ -271,10 +263,7 @@ def test_every_backend_has_the_same_energy_and_score(dtype: str, tolerance: floa
         assert np.max(np.abs(found[0] - found[1])) <= tolerance * np.max(np.abs(found[0]))
 
 
-every = pytest.mark.parametrize("host", LAW_BACKENDS + NARROW_BACKENDS, ids=lambda b: b.name)
-
-
-@every
+@on_every_device
 @pytest.mark.parametrize("predict", ["noise", "score"])
 def test_float32_stays_float32_in_every_pass_of_an_energy(host: Any, predict: str) -> None:
     model = energy(2, [4, 3], 4, SiLU(), VP(), predict)
@@ -289,7 +278,7 @@ def test_float32_stays_float32_in_every_pass_of_an_energy(host: Any, predict: st
         assert E.shape == (5,)
 
 
-@every
+@on_every_device
 @pytest.mark.parametrize("name", [*LAYERS, "graph"])
 def test_float32_stays_float32_in_every_jet(host: Any, name: str) -> None:
     if name == "graph":
@@ -423,21 +412,6 @@ def test_the_gradient_of_the_score_along_a_is_that_of_a_directional_derivative(
 # ------------------------------------------------------------------ what it costs
 
 
-class Counted(np.ndarray):
-    """An array that counts the multiplications of its matrix products."""
-
-    made = 0
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        args = tuple(np.asarray(a) if isinstance(a, np.ndarray) else a for a in args)
-        if ufunc is np.matmul:
-            Counted.made += args[0].size * args[1].shape[-1]
-        if "out" in kwargs:
-            kwargs["out"] = tuple(np.asarray(o) for o in kwargs["out"])
-        result = getattr(ufunc, method)(*args, **kwargs)
-        return result.view(Counted) if isinstance(result, np.ndarray) else result
-
-
 @pytest.mark.parametrize("K", [1, 2, 3])
 @pytest.mark.parametrize(("kind", "costs"), [
     (ScoreModel, lambda K: (1, 2, K, 2 + 2 * K)), (EnergyModel, lambda K: (3, 5, 5 * K, 7 + 9 * K)),
@@ -464,22 +438,6 @@ def test_passes_cost_what_the_table_says(kind: Any, costs: Any, K: int) -> None:
     assert np.max(np.abs(np.array(counts) / costs(K) - 1)) <= 0.02  # 2 · 400 + 400 beside 400²
 
 
-class CountedRng:
-    """Noise whose products are counted too."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> Any:
-        return self.rng.standard_normal(size).view(Counted)
-
-    def random(self, size: Any = None, dtype: Any = None) -> Any:
-        return self.rng.random(size)
-
-    def integers(self, low: int, high: int, size: Any = None) -> Any:
-        return self.rng.integers(low, high, size=size)
-
-
 @pytest.mark.parametrize(("objective", "free", "conservative"), [
     (Denoising(times=FixedTime(0.5)), 3, 8), (Explicit(lambda x, t: -x), 3, 8), (FiniteDifference(), 6, 16),
     (Sliced(), 6, 24), (Implicit(), 9, 38), *((MaximumLikelihood(n, 0.01), None, 3 * n + 6) for n in (1, 10)),
@@ -500,10 +458,6 @@ def test_a_step_of_training_costs_what_the_table_says(objective: Any, free: Any,
 
 # ------------------------------------------------------------------ trained
 
-CLEAN, SDE, SIGMA, DATA_STD = mixture("tilted"), VE(0.01, 10.0), 0.5, 1.55
-T = SDE.time(SIGMA)
-LAW = CLEAN.diffuse(1.0, SIGMA)
-FIXED = FixedTime(T)
 # Relative score error, and variance of E + log p under p, that 300 steps stay below: twice the worst of seeds 0 to 3,
 # which had .0140, .0033, .0186, .0196, .0199 and .0170, .0014, .0166, .0142, .0138.
 TRAINED = {
@@ -513,21 +467,6 @@ TRAINED = {
     "sliced": (Sliced(times=FIXED), 0.04, 0.03),
     "finite difference": (FiniteDifference(times=FIXED, step=0.05), 0.04, 0.03),
 }
-
-
-class Narrow:
-    """float32 samples."""
-
-    def sample(self, rng: Any, n: int) -> np.ndarray:
-        return CLEAN.sample(rng, n).astype("float32")
-
-
-@cache
-def truth() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes of a trapezoid rule, their weights under p, and p's log density and score there."""
-    nodes, cell = quadrature_grid(LAW)
-    log_p = LAW.log_prob(nodes)
-    return nodes, cell * np.exp(log_p), log_p, LAW.score(nodes)
 
 
 def trained(kind: Any, objective: Any, steps: int = 300, width: int = 24, seed: int = 0) -> tuple[Any, np.ndarray]:

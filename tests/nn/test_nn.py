@@ -14,6 +14,7 @@ from refscore.nn import Dense, Fourier, Net, SiLU, Softplus, Tanh
 from refscore.nn.layer import plus, rows, sum_to
 from refscore.noise.sde import log_ratio
 from tests.oracles.backends import TestBackend
+from tests.oracles.statistics import QUANTILE
 
 # ------------------------------------------------------------------ the embedding
 
@@ -78,8 +79,8 @@ def test_dense_starts_with_outputs_of_unit_variance() -> None:
     for name, n in (("W", 400), ("T", 200)):
         # Mean square of n independent N(0, 1/n): relative deviation √(2/size); 6.1 of them at alpha = 1e-9.
         size = params[name].size
-        assert abs(n * np.mean(params[name] ** 2) - 1) <= 6.11 * math.sqrt(2 / size)
-        assert abs(math.sqrt(n) * np.mean(params[name])) <= 6.11 / math.sqrt(size)
+        assert abs(n * np.mean(params[name] ** 2) - 1) <= QUANTILE * math.sqrt(2 / size)
+        assert abs(math.sqrt(n) * np.mean(params[name])) <= QUANTILE / math.sqrt(size)
     assert not params["b"].any()
 
 

@@ -27,45 +27,18 @@ from refscore.noise.grids import geometric_levels, level_times
 from refscore.noise.prior import prior_kl
 from refscore.noise.sde import SDES, SubVP, log_ratio
 from refscore.sampling.transitions import DDIM, Ancestral, ReverseDiffusion
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.book import ROOT
+from tests.oracles.line import Scaled, maps, marginal, moments, score_of
+from tests.oracles.mixtures import covariance
+from tests.oracles.orders import slopes
+from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import mixtures
 
-ROOT = Path(__file__).resolve().parents[2]
 CHAINS = {"ddpm": ddpm(40), "smld": smld(12)}
 chains = pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 LADDER = (250, 500, 1000, 2000, 4000)
 SEVERAL = (1.0, 0.25, 4.0)  # variances of data
-
-
-def gaussian(m: float, v: float) -> GaussianMixture:
-    return GaussianMixture(np.ones(1), np.array([[m]]), np.array([v]))
-
-
-def maps(step: Any, t: float, s: float) -> tuple[float, float, float]:
-    """a, b, c of the step x -> a x + b z + c in one dimension, from one call of the real code."""
-    x, z = np.array([[0.0], [1.0], [0.0]]), np.array([[0.0], [0.0], [1.0]])
-    y = step(x, t, s, ReplayRng(z))[0][:, 0]
-    return float(y[1] - y[0]), float(y[2] - y[0]), float(y[0])
-
-
-def moments(step: Any, times: list[float], m: float, v: float) -> list[tuple[float, float]]:
-    """Mean and variance after each step, from those at times[0]."""
-    found = []
-    for t, s in pairwise(times):
-        a, b, c = maps(step, t, s)
-        m, v = a * m + c, a * a * v + b * b
-        found.append((m, v))
-    return found
-
-
-def marginal(sde: Any, t: float, m0: float, v0: float) -> tuple[float, float]:
-    alpha, sigma = sde.alpha(t), sde.sigma(t)
-    return alpha * m0, alpha**2 * v0 + sigma**2
-
-
-def slopes(errors: Any) -> np.ndarray:
-    """-log₂ of the ratio of each error to the one before, for N that double."""
-    return -np.diff(np.log2(np.abs(np.asarray(errors))), axis=0)
 
 
 # ------------------------------------------------------------------ a chain is a linear SDE
@@ -383,12 +356,6 @@ def test_one_step_of_smld_is_g_squared_dt_up_to_the_square() -> None:
 # ------------------------------------------------------------------ backwards
 
 
-def score_of(m: float, v: float, sde: Any) -> Any:
-    """Of N(m, v) under the SDE; told floats, for which a chain answers without making arrays of all its numbers."""
-    exact = ExactScore(gaussian(m, v), sde)
-    return lambda x, t: exact(x, t if isinstance(t, float) else float(t[0]))
-
-
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_ancestral_is_the_update_of_the_textbooks(variance: str) -> None:
     """Eqs. (9.9), (9.10), (9.11): (x - β/√(1-ᾱ) ẑ)/√(1-β) + c z with β, ᾱ and β̃ multiplied by hand."""
@@ -518,18 +485,6 @@ def test_sub_vp_stays_below_vp_by_the_same_for_all_data(t: float, v0: float) -> 
     assert vp - sub <= 0.25 + 1e-12 * (1 + v0)
 
 
-def covariance(p: GaussianMixture) -> np.ndarray:
-    """Of the mixture: within the components, and between them."""
-    C = np.asarray(p.covariances)
-    if C.ndim == 1:
-        C = C[:, None, None] * np.eye(p.dim)
-    elif C.ndim == 2:
-        C = C[:, :, None] * np.eye(p.dim)
-    spread = p.means - p.weights @ p.means
-    total: np.ndarray = np.einsum("k,kij->ij", p.weights, C) + (p.weights * spread.T) @ spread
-    return total
-
-
 def test_variances_of_the_chapter() -> None:
     """What the figure shows, in numbers: at t = ½ and 1, data of variance 1, ¼ and 4."""
     vp = [[marginal(VP(), t, 0.0, v)[1] for v in SEVERAL] for t in (0.5, 1.0)]
@@ -541,21 +496,6 @@ def test_variances_of_the_chapter() -> None:
 
 
 # ------------------------------------------------------------------ losses and likelihood of a chain
-
-
-class Scaled:
-    """s(x, t) = θ x: a model of one parameter."""
-
-    shapes = {"a": ()}  # noqa: RUF012
-
-    def __init__(self, sde: Any) -> None:
-        self.sde = sde
-
-    def forward(self, params: Any, x: Any, t: Any) -> tuple[Any, Any]:
-        return params["a"] * x, x
-
-    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
-        return (None,), {"a": np.sum(dy * cache)}
 
 
 @chains

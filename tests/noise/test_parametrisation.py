@@ -16,11 +16,11 @@ from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, affine, con
 from refscore.noise.sde import SDES, LinearVE
 from tests.oracles.backends import TestBackend
 from tests.oracles.derivatives import check_all, check_dtype, subject
+from tests.oracles.marks import each_sde
 from tests.oracles.strategies import random_mixture, seeds
 
 NAMES = sorted(PARAMETRISATIONS)
 names = pytest.mark.parametrize("name", NAMES)
-sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 times = st.floats(1e-4, 1.0)
 
 
@@ -85,7 +85,7 @@ def test_from_any_to_any_and_back(seed: int, t: float, name: str, array: bool) -
     assert np.max(np.abs(convert(s, x, time, sde, "score", "score") - s)) <= 1e-15 * np.max(np.abs(s))
 
 
-@sdes
+@each_sde
 def test_on_the_data_side_the_round_trip_is_relative_to_the_data(sde: Any) -> None:
     """Eq. (12.4): x̂₀ -> q -> x̂₀ loses no more than rounding of x/α."""
     rng, t = np.random.default_rng(0), 0.2
@@ -133,7 +133,7 @@ def test_on_every_back_end(any_backend: TestBackend) -> None:
 
 
 @names
-@sdes
+@each_sde
 def test_a_network_s_targets_have_the_size_that_is_said(name: str, sde: Any) -> None:
     """Eq. (12.5): E q² / size² = 1 for Gaussian data of deviation σ_d; q of x₀ and z is a line in both."""
     for data_std in (0.3, 1.0, 5.0):
@@ -173,7 +173,7 @@ class Truth:
 
 
 @names
-@sdes
+@each_sde
 def test_a_network_that_predicts_right_is_the_score(name: str, sde: Any) -> None:
     """Eqs. (12.4), (12.5): what the model makes of q is s."""
     p, t = mixture("tilted"), np.array([1e-3, 0.05, 0.4, 1.0])
@@ -195,7 +195,7 @@ def test_derivatives_of_a_model_of_every_prediction(name: str, backend: TestBack
 
 
 @names
-@sdes
+@each_sde
 def test_loss_of_is_the_plain_squared_error(name: str, sde: Any) -> None:
     """Eq. (12.6): λ ½ ‖s + z/σ‖² = ½ ‖q - q*‖², q* the same line in x and -z/σ."""
     d = 0.6

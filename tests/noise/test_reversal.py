@@ -23,13 +23,13 @@ from refscore.likelihood.flow import FixedSteps, Flow, decode, encode
 from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES, log_ratio
 from refscore.protocols import SDE
-from tests.laws.test_mixture_laws import size_of_jacobian
-from tests.noise.test_sde_family import every, others, up
-from tests.noise.test_sde_laws import H, check_score_equation, divergence_of, dt, terms
-from tests.oracles.strategies import mixtures, points, random_mixture, seeds, times
-from tests.sampling.test_samplers import probe
+from tests.oracles.affine import C, M, probe
+from tests.oracles.equations import H, check_score_equation, divergence_of, dt, terms
+from tests.oracles.marks import each_sde
+from tests.oracles.mixtures import size_of_jacobian
+from tests.oracles.orders import up
+from tests.oracles.strategies import every_sde, mixtures, other_sdes, points, random_mixture, seeds, times
 
-each_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 # flows of hundreds of steps: two SDEs in every run, all six before a release
 each_flow = pytest.mark.parametrize(
     "sde", [pytest.param(v, id=n, marks=() if n in ("ve", "subvp") else pytest.mark.slow) for n, v in SDES.items()]
@@ -45,7 +45,7 @@ def nothing(x: Any, t: Any) -> Any:
 # ------------------------------------------------------------------ equations of the marginals
 
 
-@given(mixtures(), others, times, seeds)
+@given(mixtures(), other_sdes, times, seeds)
 def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """Eqs. (8.2), (8.3): ∂_t log p + D f + f x·s - ½ g² (div s + |s|²) = 0."""
     x, change, s, div = terms(p, sde, t, seed)
@@ -55,7 +55,7 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
     assert np.all(np.abs(sum(parts)) <= 1e-11 * (sum(np.abs(part) for part in parts) + inner))
 
 
-@given(mixtures(max_dim=3), others, times, seeds)
+@given(mixtures(max_dim=3), other_sdes, times, seeds)
 def test_scores_solve_the_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """Eq. (8.3): its gradient, ∂_t s = ∇[½ g² (div s + |s|²) - f x·s]: no density, only scores."""
     check_score_equation(p, sde, t, seed)
@@ -71,14 +71,14 @@ def residual(p: GaussianMixture, process: Any, sde: SDE, t: float, seed: int) ->
     return np.abs(sum(parts)), sum(np.abs(part) for part in parts) + inner
 
 
-@given(mixtures(), others, times, lams, seeds)
+@given(mixtures(), other_sdes, times, lams, seeds)
 def test_every_reversal_keeps_the_marginals(p: GaussianMixture, sde: SDE, t: float, lam: float, seed: int) -> None:
     """Eqs. (8.4), (8.5): ∂_t log p + div b + b·s + ½ c² (div s + |s|²) = 0 for the coded b and c of any λ."""
     off, scale = residual(p, Reverse(sde, ExactScore(p, sde), lam), sde, t, seed)
     assert np.all(off <= 1e-10 * scale)
 
 
-@given(mixtures(), others, times, seeds)
+@given(mixtures(), other_sdes, times, seeds)
 def test_probability_flow_carries_the_mass(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """Eq. (8.6): continuity, ∂_t log p + div v + v·s = 0, without noise."""
     process = Reverse(sde, ExactScore(p, sde), lam=0.0)
@@ -105,7 +105,7 @@ def sign_changed_variance(sde: SDE, v0: float, t: float) -> float:
     return sde.alpha(t) ** 2 * (v0 + 2 * tau(1.0) - tau(t))
 
 
-@given(every, times, st.floats(0.1, 5.0))
+@given(every_sde, times, st.floats(0.1, 5.0))
 def test_the_variance_of_a_sign_change_solves_its_ode(sde: SDE, t: float, v0: float) -> None:
     """Eq. (8.1): backwards, dv/dt = 2 f v - g², from the true variance at t = 1; the truth has + g²."""
     v = sign_changed_variance(sde, v0, t)
@@ -198,7 +198,7 @@ def test_stationary_paths_forget_at_the_rate_lambda_squared() -> None:
 # ------------------------------------------------------------------ the posterior mean is a martingale
 
 
-@given(mixtures(max_dim=3), every, times, seeds)
+@given(mixtures(max_dim=3), every_sde, times, seeds)
 def test_denoise_is_the_posterior_mean(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """Eq. (1.13) under every SDE: `denoise` of the exact score, against the posterior means of the components."""
     a, s = sde.alpha(t), sde.sigma(t)
@@ -226,7 +226,7 @@ def generator_of_denoiser(
     return np.abs(sum(parts)), sum(np.abs(part) for part in parts) + inner
 
 
-@given(mixtures(max_dim=3), every, times, seeds)
+@given(mixtures(max_dim=3), every_sde, times, seeds)
 def test_the_posterior_mean_is_a_martingale_of_the_reverse_sde(
     p: GaussianMixture, sde: SDE, t: float, seed: int
 ) -> None:
@@ -293,9 +293,6 @@ def test_adaptive_steps_find_the_same_quantiles(name: str) -> None:
     end = solve(Reverse(sde, ExactScore(p, sde), lam=0.0).drift, x1, 1.0, low, rtol=1e-11, atol=1e-12)
     there, here = cdf(p, x1, sde.alpha(1.0), sde.sigma(1.0)), cdf(p, end, sde.alpha(low), sde.sigma(low))
     assert here == pytest.approx(there, abs=1e-9)
-
-
-M, C = np.array([1.5, -0.5]), np.array([[0.8, 0.3], [0.3, 0.4]])
 
 
 @each_flow

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from refscore import VE, VP, ExactScore, Reverse, prior
-from refscore.noise.sde import SDES, log_ratio
+from refscore.noise.sde import log_ratio
 from refscore.protocols import SDE
 from tests.oracles.backends import TestBackend
+from tests.oracles.marks import each_sde
 from tests.oracles.statistics import assert_mean
 from tests.oracles.strategies import random_mixture
 
 NAMES = ("f", "g", "alpha", "sigma")
-each_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, -math.inf])

@@ -21,31 +21,13 @@ from refscore.noise.suggest import suggest_beta_max, suggest_sigma_max
 from refscore.protocols import SDE
 from refscore.sampling.loop import NO_NOISE, last
 from refscore.sampling.solvers import TABLEAUX
-from tests.laws.test_mixture_laws import full, size_of_jacobian
-from tests.noise.test_sde_laws import dt
+from tests.oracles.affine import probe
 from tests.oracles.backends import TestBackend
-from tests.oracles.strategies import mixtures, points, random_mixture, sdes, seeds, times
-from tests.sampling.test_samplers import probe
-
-unit = st.floats(0.0, 1.0)
-others = st.one_of(
-    st.builds(CosineVP, st.floats(1e-3, 0.1), st.floats(1e-4, 0.1)),
-    st.builds(lambda a, r: SubVP(a, a * r), st.floats(0.05, 2.0), st.floats(1.0, 200.0)),
-    st.builds(LinearVE, st.floats(0.1, 200.0)),
-    st.builds(OU, st.floats(0.1, 20.0), st.floats(0.1, 20.0)),
-)
-every = st.one_of(others, sdes)  # all six, with parameters of their own
-each_sde = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-
-
-def slopes(errors: list[float]) -> np.ndarray:
-    """Observed orders, N doubled from one to the next."""
-    return -np.diff(np.log2(errors))
-
-
-def up(N: int, end: float = 1.0) -> list[float]:
-    return np.linspace(0, end, N + 1).tolist()
-
+from tests.oracles.equations import dt
+from tests.oracles.mixtures import covariance, full, size_of_jacobian
+from tests.oracles.orders import slopes, up
+from tests.oracles.quadrature import gauss_hermite
+from tests.oracles.strategies import every_sde, mixtures, other_sdes, points, random_mixture, seeds, times, unit
 
 # ------------------------------------------------------------------ ordinary differential equations
 
@@ -104,11 +86,6 @@ def test_only_the_square_root_of_the_step_adds_up(grid: list[float]) -> None:
     assert np.sum(np.diff(grid) ** 2) <= max(np.diff(grid))
 
 
-def gauss_hermite(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    z, w = np.polynomial.hermite_e.hermegauss(n)
-    return z, w / math.sqrt(2 * math.pi)
-
-
 class Fixed:
     """An rng that answers with the noise it is told."""
 
@@ -131,8 +108,9 @@ def geometric_brownian_errors(mu: float, c: float, N: int) -> tuple[float, float
         drift = staticmethod(lambda x, t: mu * x)
         noise = staticmethod(lambda x, t: c * x)
 
-    (z, w), h = gauss_hermite(), 1 / N
-    m = EulerMaruyama(Geometric())(np.ones((len(z), 1)), 0.0, h, Fixed(z[:, None]))[0][:, 0]
+    (nodes, w), h = gauss_hermite(60, 1), 1 / N
+    z = nodes[:, 0]
+    m = EulerMaruyama(Geometric())(np.ones((len(z), 1)), 0.0, h, Fixed(nodes))[0][:, 0]
     true = np.exp((mu - c * c / 2) * h + c * math.sqrt(h) * z)
     weak = abs(float(w @ m) ** N - math.exp(mu))
     strong = float(w @ m**2) ** N - 2 * float(w @ (m * true)) ** N + float(w @ true**2) ** N
@@ -193,7 +171,7 @@ def test_ornstein_uhlenbeck_forgets_its_start(p: GaussianMixture, c: float) -> N
 # ------------------------------------------------------------------ linear SDEs: the two equations
 
 
-@given(others)
+@given(other_sdes)
 def test_the_kernel_of_every_sde_solves_the_moment_equations(sde: SDE) -> None:
     """Eq. (7.8): dα/dt = f α, dσ²/dt = 2 f σ² + g² from α = 1, σ = 0, by DOP853."""
     assert sde.alpha(0.0) == 1.0
@@ -211,7 +189,7 @@ def test_the_kernel_of_every_sde_solves_the_moment_equations(sde: SDE) -> None:
     assert sde.sigma(at) ** 2 == pytest.approx(solved.y[1], rel=1e-10, abs=1e-14 * size)
 
 
-@given(others, times)
+@given(other_sdes, times)
 def test_closed_forms_solve_the_moment_equations_at_every_time(sde: SDE, t: float) -> None:
     """Eq. (7.8), by complex step in t."""
     f, g, a, s = sde.f(t), sde.g(t), sde.alpha(t), sde.sigma(t)
@@ -219,7 +197,7 @@ def test_closed_forms_solve_the_moment_equations_at_every_time(sde: SDE, t: floa
     assert dt(lambda t: sde.sigma(t) ** 2, t)[0] == pytest.approx(2 * f * s**2 + g**2, rel=1e-10, abs=1e-12 * g**2)
 
 
-@given(every, times)
+@given(every_sde, times)
 def test_noise_is_collected_in_units_of_the_signal(sde: SDE, t: float) -> None:
     """Eq. (7.9): σ²/α² = ∫₀ᵗ g²/α², so that x/α is Brownian motion on the clock σ²/α²."""
     assert dt(lambda t: (sde.sigma(t) / sde.alpha(t)) ** 2, t)[0] == pytest.approx(
@@ -241,7 +219,7 @@ def test_a_kernel_from_sigma_min_solves_the_same_odes_but_not_from_the_data() ->
 # ------------------------------------------------------------------ inverses, precision
 
 
-@given(others, st.floats(1e-6, 1.0))
+@given(other_sdes, st.floats(1e-6, 1.0))
 def test_time_inverts_sigma_and_the_log_ratio(sde: SDE, t: float) -> None:
     """Back to t, within the rounding of what is inverted: u (σ/α² + σ)/(dσ/dt), and u |ratio|/(d ratio/dt)."""
     s, ratio = sde.sigma(t), log_ratio(sde, t)
@@ -289,7 +267,7 @@ def test_parameters_out_of_range_are_refused(bad: float) -> None:
 # ------------------------------------------------------------------ why their names
 
 
-@given(mixtures(max_dim=3), every, unit)
+@given(mixtures(max_dim=3), every_sde, unit)
 def test_covariances_under_every_sde(p: GaussianMixture, sde: SDE, t: float) -> None:
     """Eq. (7.10): Cov x(t) = α² Cov x₀ + σ² I: exploding without bound for α = 1, kept for α² + σ² = 1 and Cov = I."""
     a, s = sde.alpha(t), sde.sigma(t)
@@ -303,11 +281,6 @@ def test_covariances_under_every_sde(p: GaussianMixture, sde: SDE, t: float) -> 
         assert sde.sigma(t) <= VP(sde.beta_min, sde.beta_max).sigma(t)
     elif not isinstance(sde, OU):
         assert a == 1.0
-
-
-def covariance(p: GaussianMixture) -> np.ndarray:
-    y = p.means - p.weights @ p.means
-    return np.einsum("k,kij->ij", p.weights, full(p) + y[:, :, None] * y[:, None, :])
 
 
 @pytest.mark.parametrize(("sde", "growth"), [(VE(0.01, 50.0), 2500.0), (VE(0.01, 500.0), 250_000.0)], ids=str)
@@ -328,7 +301,7 @@ def test_euler_maruyama_keeps_a_little_more_than_unit_variance(beta: float) -> N
 # ------------------------------------------------------------------ one process, many clocks
 
 
-@given(mixtures(), others, times, seeds)
+@given(mixtures(), other_sdes, times, seeds)
 def test_every_sde_is_ve_seen_through_a_lens(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """Eq. (7.12): s(x; α, σ) = s(x/α; 1, σ/α)/α."""
     a, s = sde.alpha(t), sde.sigma(t)
@@ -373,7 +346,7 @@ def finals(sde: SDE) -> bool:
     return sde.sigma(1.0) > 0.3 * sde.prior_std
 
 
-@given(mixtures(max_dim=1, max_components=3), every.filter(finals))
+@given(mixtures(max_dim=1, max_components=3), every_sde.filter(finals))
 def test_the_prior_mismatch_is_below_its_bound(p: GaussianMixture, sde: SDE) -> None:
     """Eq. (7.13): 0 <= KL(p₁ ‖ prior) <= E KL(p₁(·|x₀) ‖ prior), by quadrature in one dimension."""
     found = prior_mismatch(p, sde)
@@ -381,7 +354,7 @@ def test_the_prior_mismatch_is_below_its_bound(p: GaussianMixture, sde: SDE) -> 
     assert -slack <= found.value <= prior_mismatch_bound(sde, second_moment_row(p)) + slack
 
 
-@given(mixtures(max_dim=4, max_components=1, low=0.3), every.filter(finals))
+@given(mixtures(max_dim=4, max_components=1, low=0.3), every_sde.filter(finals))
 def test_the_bound_exceeds_the_mismatch_by_the_information_that_is_left(p: GaussianMixture, sde: SDE) -> None:
     """Eq. (7.13) is off by the mutual information of x₀ and x₁, ½ log det S/σ² for a Gaussian."""
     a, s = sde.alpha(1.0), sde.sigma(1.0)

@@ -14,17 +14,9 @@ from scipy.integrate import solve_ivp
 from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
 from refscore.noise.sde import SDES, log_ratio
 from refscore.protocols import SDE
-from tests.laws.test_mixture_laws import size_of_jacobian
-from tests.oracles.strategies import mixtures, points, sdes, seeds, times
-
-H = 1e-30
-unit = st.floats(0.0, 1.0)
-
-
-def dt(function: object, t: float) -> np.ndarray:
-    """d function / dt, exact to rounding."""
-    return function(np.asarray([t + 1j * H])).imag / H  # type: ignore[operator]
-
+from tests.oracles.equations import check_score_equation, divergence_of, dt, terms
+from tests.oracles.mixtures import size_of_jacobian
+from tests.oracles.strategies import mixtures, points, sdes, seeds, times, unit
 
 # ------------------------------------------------------------------ the two equations of a kernel
 
@@ -205,14 +197,6 @@ def test_ve_has_the_published_numbers() -> None:
 # ------------------------------------------------------------------ marginals: equations in x and t
 
 
-def terms(p: GaussianMixture, sde: SDE, t: float, seed: int) -> tuple[np.ndarray, ...]:
-    """x, ∂_t log p, s, div s at points of p_t."""
-    a, s = sde.alpha(t), sde.sigma(t)
-    x = points(p, a, s, seed)
-    change = dt(lambda t: p.log_prob(x, sde.alpha(t), sde.sigma(t)), t)
-    return x, change, p.score(x, a, s), p.divergence(x, a, s)
-
-
 @given(mixtures(), sdes, times, seeds)
 def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     """∂_t log p + D f + f x·s - ½ g² (div s + |s|²) = 0."""
@@ -234,28 +218,6 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
 @given(mixtures(max_dim=3), sdes, times, seeds)
 def test_scores_solve_the_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
     check_score_equation(p, sde, t, seed)
-
-
-def check_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
-    """∂_t s = ∇[½ g² (div s + |s|²) - f x·s]."""
-    a, s = sde.alpha(t), sde.sigma(t)
-    x = points(p, a, s, seed)
-    f, g = sde.f(t), sde.g(t)
-    change = dt(lambda t: p.score(x, sde.alpha(t), sde.sigma(t)), t)
-
-    def inside(x: np.ndarray) -> np.ndarray:
-        score = p.score(x, a, s)
-        return 0.5 * g**2 * (p.divergence(x, a, s) + np.sum(score**2, axis=1)) - f * np.sum(x * score, axis=1)
-
-    gradient = np.stack([inside(x + 1j * H * e).imag / H for e in np.eye(p.dim)], axis=1)
-    J = size_of_jacobian(p, x, a, s)
-    # Third derivatives of log p: products of three offsets
-    scale = (0.5 * g**2 * J * np.sqrt(J) + abs(f) * (np.sqrt(J) + J * np.abs(x).max(axis=1)))[:, None] + np.abs(change)
-    assert np.all(np.abs(change - gradient) <= 1e-10 * scale)
-
-
-def divergence_of(drift: object, x: np.ndarray) -> np.ndarray:
-    return sum(drift(x + 1j * H * e)[:, d].imag / H for d, e in enumerate(np.eye(x.shape[1])))  # type: ignore[operator]
 
 
 @given(mixtures(), sdes, times, seeds)

@@ -31,9 +31,9 @@ from refscore.noise.suggest import (
     walk_step,
 )
 from refscore.sampling.loop import last
+from tests.oracles.affine import law, probe
 from tests.oracles.backends import TestBackend
 from tests.oracles.strategies import seeds
-from tests.sampling.test_samplers import law, probe
 
 ratios, fractions, some_moves = st.floats(1.001, 3.0), st.floats(0.005, 0.95), st.integers(1, 12)
 SIGMA = 0.05

@@ -39,15 +39,3 @@ def _present() -> list[Any]:
 
 LAW_BACKENDS = _present()
 NARROW_BACKENDS: list[Any] = [StrictBackend("no_float64")]
-
-
-class ReplayRng:
-    """Hands out recorded noise, in order; asking for another shape, or for more, is an error."""
-
-    def __init__(self, *normals: Any) -> None:
-        self.normals = list(normals)
-
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> Any:
-        z = self.normals.pop(0)
-        assert tuple(z.shape) == tuple(size), f"asked for {size}, recorded {z.shape}"
-        return z

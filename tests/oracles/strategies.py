@@ -7,7 +7,8 @@ that is on the domain check. Out-of-domain values have tests of their own.
 import numpy as np
 from hypothesis import strategies as st
 
-from refscore import VE, VP, GaussianMixture
+from refscore import OU, VE, VP, GaussianMixture, SubVP
+from refscore.noise.sde import CosineVP, LinearVE
 
 KINDS = ("full", "diagonal", "isotropic")
 
@@ -34,6 +35,7 @@ def random_mixture(
 seeds = st.integers(0, 2**32 - 1)
 kinds = st.sampled_from(KINDS)
 times = st.floats(0.01, 1.0)
+unit = st.floats(0.0, 1.0)
 
 
 def mixtures(max_dim: int = 5, max_components: int = 5, **domain: float) -> st.SearchStrategy[GaussianMixture]:
@@ -54,3 +56,12 @@ def points(mixture: GaussianMixture, alpha: float, sigma: float, seed: int, n: i
     rng = np.random.default_rng(seed)
     x = alpha * mixture.sample(rng, n) + sigma * rng.standard_normal((n, mixture.dim))
     return np.concatenate([x, x * 3 + rng.standard_normal(x.shape)])
+
+
+other_sdes = st.one_of(
+    st.builds(CosineVP, st.floats(1e-3, 0.1), st.floats(1e-4, 0.1)),
+    st.builds(lambda a, r: SubVP(a, a * r), st.floats(0.05, 2.0), st.floats(1.0, 200.0)),
+    st.builds(LinearVE, st.floats(0.1, 200.0)),
+    st.builds(OU, st.floats(0.1, 20.0), st.floats(0.1, 20.0)),
+)
+every_sde = st.one_of(other_sdes, sdes)  # all six, with parameters of their own

@@ -49,9 +49,11 @@ from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.training.optim import WarmupCosine
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.affine import law, probe
+from tests.oracles.backends import TestBackend
+from tests.oracles.replay import ReplayRng
+from tests.oracles.statistics import QUANTILE
 from tests.oracles.strategies import mixtures, random_mixture, sdes, seeds
-from tests.sampling.test_samplers import law, probe
 
 VES = VE(0.01, 50.0)
 REACH = math.sqrt(50)  # where the modes are, along the diagonal
@@ -535,11 +537,11 @@ def walked(name: str, moves: int, n: int, seed: int, learned: Any = None) -> dic
 
 
 def assert_weights(name: str, moves: int, n: int, seed: int) -> None:
-    """z = 6.11 is a false alarm in 1e9; 1e-3 for the grid."""
+    """z = QUANTILE is a false alarm in 1e9; 1e-3 for the grid."""
     want = predicted(name, (moves,))
     for start, share in walked(name, moves, n, seed).items():
         w = want[start, moves]
-        allowed = 6.11 * math.sqrt(w * (1 - w) / n) + 1e-3
+        allowed = QUANTILE * math.sqrt(w * (1 - w) / n) + 1e-3
         assert abs(share - w) <= allowed, f"{start}: {share:.4f}, predicted {w:.4f}, allowed {allowed:.4f}"
 
 
@@ -570,7 +572,7 @@ def test_the_test_of_weights_sees_a_step_twice_too_long() -> None:
     variance, high, low, L, e = SCHEDULES["paper"]
     other = right_sides(variance, geometric_levels(high, low, L), 2 * e, (10,))["uniform", 10]
     w = predicted("paper", (10,))["uniform", 10]
-    assert abs(other - w) > (6.11 + 3.09) * math.sqrt(w * (1 - w) / 10_000) + 1e-3
+    assert abs(other - w) > (QUANTILE + 3.09) * math.sqrt(w * (1 - w) / 10_000) + 1e-3
 
 
 # ------------------------------------------------------------------ where the weights are decided
@@ -769,12 +771,12 @@ def test_one_network_learns_every_level() -> None:
     excess = excess_loss(score, plane(1.0), VES, objective, np.random.default_rng(1), "float32", 20_000)
     floor = denoising_floor(objective, plane(1.0), VES)
     assert floor.value == pytest.approx(0.295203, abs=1e-6)
-    assert 0 < excess.value + 6.11 * excess.error < 0.03 * floor.value
+    assert 0 < excess.value + QUANTILE * excess.error < 0.03 * floor.value
     # Annealed, with the learned score: the weights are those of the exact one, to what a hundredth of error may do.
     want = right_sides(1.0, levels, 0.05, (10,))
     learned = walked("wide modes", 10, 4000, 3, score)
     for start, share in learned.items():
-        assert abs(share - want[start, 10]) <= 6.11 * math.sqrt(0.25 / 4000) + 0.02
+        assert abs(share - want[start, 10]) <= QUANTILE * math.sqrt(0.25 / 4000) + 0.02
 
 
 def test_a_network_of_one_level_knows_no_other() -> None:

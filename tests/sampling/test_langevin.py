@@ -25,18 +25,17 @@ from refscore.noise.reverse import denoise
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.langevin import LevelStep, SNRLangevin, StepSizeWarning
 from refscore.sampling.loop import NotFiniteError, RunawayError, last
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.backends import TestBackend
+from tests.oracles.mixtures import TWO
+from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import ALPHA, assert_mean
 from tests.oracles.strategies import mixtures, points, random_mixture, sdes, seeds, times
-from tests.test_no_sync import BACKEND, Waited, nobody_waits
+from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
 
 def line(w: float, m: float, variance: float = 1.0) -> GaussianMixture:
     """w N(m, v) + (1 - w) N(-m, v)."""
     return GaussianMixture(np.array([w, 1 - w]), np.array([[m], [-m]]), np.array([variance, variance]))
-
-
-TWO = line(0.8, 1.5, 0.25)
 
 
 def score_of(p: GaussianMixture) -> Any:

@@ -24,9 +24,8 @@ from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
-from tests.oracles.backends import ReplayRng
-from tests.sampling.test_samplers import TARGETS, marginal, start
-from tests.sampling.test_transitions import law_of
+from tests.oracles.affine import TARGETS, law_of, marginal, start
+from tests.oracles.replay import ReplayRng
 
 SDE, END = VE(0.01, 10.0), 0.05
 

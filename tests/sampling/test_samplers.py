@@ -5,7 +5,6 @@ code itself, fed with unit vectors, tells the mean and covariance of what it mak
 """
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -33,59 +32,21 @@ from refscore import (
 from refscore.laws.examples import mixture
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.loop import NotFiniteWarning, last
-from tests.oracles.backends import ReplayRng, TestBackend
+from tests.oracles.affine import TARGETS, M, law, marginal, probe, start
+from tests.oracles.backends import TestBackend
+from tests.oracles.orders import slopes
+from tests.oracles.replay import ReplayRng
+from tests.oracles.strategies import seeds
 
 VES = VE(0.01, 10.0)
 SDES = {"vp": VP(), "ve": VES}
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-seeds = st.integers(0, 2**32 - 1)
-ONE = np.ones(1)
 
 
-def gaussian(m: Any, C: Any) -> GaussianMixture:
-    return GaussianMixture(ONE, np.asarray(m)[None, :], np.asarray(C)[None, ...])
-
-
-M, C = np.array([1.5, -0.5]), np.array([[0.8, 0.3], [0.3, 0.4]])
-TARGETS = {"gaussian": gaussian(M, C), "point": gaussian(M, 0 * C)}
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
 # ------------------------------------------------------------------ probing
-
-
-def probe(run: Callable[[Any, Any], Any], D: int, N: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x -> A x + Σ_n B_n z_n + c: the maps A (D, D), B (N, D, D) and c of run(x, rng), from one call.
-
-    Row 0 is the origin, then come a unit vector for each coordinate of x, and for each of each noise. (Rows do not
-    know of each other: a law of its own below.)
-    """
-    rows = 1 + D + N * D
-    x, z = np.zeros((rows, D)), np.zeros((N, rows, D))
-    x[1 : 1 + D] = np.eye(D)
-    for n in range(N):
-        z[n, 1 + D + n * D : 1 + D + (n + 1) * D] = np.eye(D)
-    rng = ReplayRng(*z)
-    y = run(x, rng)
-    assert not rng.normals, "less noise was drawn than a step a draw"
-    images = y[1:] - y[0]
-    return images[:D].T, np.swapaxes(images[D:].reshape(N, D, D), 1, 2), y[0]
-
-
-def law(maps: tuple[np.ndarray, np.ndarray, np.ndarray], m: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of A x + Σ B_n z_n + c for x of mean m and covariance S."""
-    A, B, c = maps
-    return A @ m + c, A @ S @ A.T + np.einsum("nij,nkj->ik", B, B)
-
-
-def start(sde: Any, target: GaussianMixture) -> tuple[np.ndarray, np.ndarray]:
-    """The true law at t = 1."""
-    return marginal(sde, target, 1.0)
-
-
-def marginal(sde: Any, target: GaussianMixture, t: float) -> tuple[np.ndarray, np.ndarray]:
-    alpha, sigma = sde.alpha(t), sde.sigma(t)
-    return alpha * target.means[0], alpha**2 * target.covariances[0] + sigma**2 * np.eye(2)
 
 
 def moments_of_euler_maruyama(
@@ -195,10 +156,6 @@ def test_heun_is_exact_on_a_point_mass_in_the_time_sigma(seed: int, n: int) -> N
     assert np.max(np.abs(y - wanted)) <= 1e-13 * (1 + np.max(np.abs(x)))
 
 
-def slope(errors: list[float]) -> np.ndarray:
-    return -np.diff(np.log2(errors))
-
-
 def run_heun(sde: Any, score: Any, x: np.ndarray, times: np.ndarray) -> np.ndarray:
     return last(simulate(Heun(Reverse(sde, score, lam=0.0).drift), x, times.tolist(), ReplayRng()))
 
@@ -226,7 +183,7 @@ def test_heun_has_order_2_on_the_closed_flow_of_a_gaussian(sde: Any, target: Gau
         for N in (400, 800)
     ]
     assert errors[-1] > 1e-10  # above the floor of rounding
-    assert np.all(np.abs(slope(errors) - 2) <= 0.02), errors
+    assert np.all(np.abs(slopes(errors) - 2) <= 0.02), errors
 
 
 def test_heun_has_order_2_on_a_mixture() -> None:
@@ -244,7 +201,7 @@ def test_heun_has_order_2_on_a_mixture() -> None:
         for N in (256, 512)
     ]
     assert errors[-1] > 1e-9
-    assert abs(slope(errors)[-1] - 2) <= 0.02, errors
+    assert abs(slopes(errors)[-1] - 2) <= 0.02, errors
 
 
 # ------------------------------------------------------------------ Langevin

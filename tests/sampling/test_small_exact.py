@@ -28,7 +28,7 @@ from refscore.nn import Add, Dense, Net, SiLU, Tanh
 from refscore.noise.grids import uniform_times
 from refscore.noise.sde import LinearVE
 from refscore.sampling.guidance import Replace
-from tests.oracles.backends import ReplayRng
+from tests.oracles.replay import ReplayRng
 
 # ------------------------------------------------------------------ inpainting, step by step
 

@@ -1,7 +1,7 @@
 """Every sampler: its exact law on a Gaussian, which of them are one step, exactness, correctors. Chapter 10.
 
 On one Gaussian every sampler of the table is affine in its start and its noise. The real code is probed with unit
-vectors for its law (`tests.sampling.test_samplers`), and held against matrices that are written down here from other
+vectors for its law (`tests.oracles.affine`), and held against matrices that are written down here from other
 formulas than those of the code: posteriors in the form of Bayes, flows in σ/α, extrapolations in log SNR.
 """
 
@@ -30,19 +30,16 @@ from refscore import (
     simulate,
 )
 from refscore.laws.grid_chain import GridLaw
-from refscore.noise.chains import ddpm, smld
 from refscore.noise.sde import SDES, SubVP
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS, transition
-from tests.oracles.backends import ReplayRng
+from tests.oracles.affine import TARGETS, C, Gaussian, M, gaussian, law, law_of, marginal, probe, start
+from tests.oracles.marks import PROCESSES, each_process, each_sampler
+from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import mixtures, seeds
 from tests.oracles.strategies import sdes as random_sdes
-from tests.sampling.test_samplers import TARGETS, C, M, gaussian, law, marginal, probe, start
 
-PROCESSES: dict[str, Any] = {**SDES, "ddpm chain": ddpm(30), "smld chain": smld(30)}
-processes = pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES)
-samplers = pytest.mark.parametrize("name", SAMPLERS)
 # x̂₀ = (x + σ² s)/α loses as many digits as α has zeros: here α(1) >= 0.002
 any_process = st.one_of(
     st.builds(lambda a, r: VP(a, a * r), st.floats(0.05, 2.0), st.floats(1.0, 10.0)),
@@ -51,32 +48,6 @@ any_process = st.one_of(
 )
 GRID = (np.linspace(1, 0, 25) ** 1.3).tolist()
 I2 = np.eye(2)
-Gaussian = tuple[np.ndarray, np.ndarray]
-
-
-class Counting:
-    """Zeros for noise; counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.n = 0
-
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> np.ndarray:
-        self.n += 1
-        return np.zeros(size)
-
-
-def law_of(step: Any, times: list[float], at_start: Gaussian) -> Gaussian:
-    """Mean and covariance that the real code ends with, by probing."""
-
-    def run(x: np.ndarray, rng: Any) -> np.ndarray:
-        return last(simulate(step, x, times, rng))
-
-    counting = Counting()
-    run(np.zeros((1, 2)), counting)
-    if counting.n == 0:
-        A, _, c = probe(run, 2, 0)
-        return A @ at_start[0] + c, A @ at_start[1] @ A.T
-    return law(probe(run, 2, counting.n), *at_start)
 
 
 # ------------------------------------------------------------------ the laws on paper
@@ -226,8 +197,8 @@ def worst(found: Gaussian, wanted: Gaussian) -> float:
     return max(float(np.max(np.abs(a - b))) for a, b in zip(found, wanted, strict=True))
 
 
-@processes
-@samplers
+@each_process
+@each_sampler
 def test_every_sampler_has_on_a_gaussian_the_law_of_its_recursion(name: str, sde: Any) -> None:
     """Eqs. (10.4), (10.6), (10.8), (10.9), (10.10), (10.11), and the others of the table."""
     target = TARGETS["gaussian"]
@@ -474,7 +445,7 @@ def test_smld_ancestral_is_reverse_diffusion_with_less_noise() -> None:
 # ------------------------------------------------------------------ where a sampler makes no error
 
 
-@processes
+@each_process
 @pytest.mark.parametrize("steps", [3, 24])
 def test_ancestral_with_the_small_variance_is_exact_on_a_point(sde: Any, steps: int) -> None:
     """Eq. (10.2): given x₀ the posterior is the reverse step, with the right law at every time."""
@@ -515,7 +486,7 @@ def test_steps_in_the_data_prediction_are_exact_on_a_point_for_any_grid(seed: in
         assert np.max(np.abs(to_the_end - point)) <= 1e-13 * (1 + np.max(np.abs(x)) / sde.alpha(1.0))
 
 
-@processes
+@each_process
 def test_all_but_three_end_at_the_guess(sde: Any) -> None:
     """A step to σ = 0 lands on x̂₀; reverse diffusion and the steps in t do not know of it."""
     law, t = TARGETS["gaussian"], 0.2
@@ -559,7 +530,7 @@ def corrected(sde: Any, r: float = 0.16) -> tuple[Any, Any]:
     return Ancestral(sde, score), Langevin(score, LevelStep(sde, 2 * r**2, 1.0))
 
 
-@processes
+@each_process
 def test_one_correction_of_the_true_law_adds_eps_squared_of_the_precision(sde: Any) -> None:
     """Eq. (10.13): from N(m, S) exactly N(m, S + ε² S⁻¹); where the law is wrong the correction contracts it."""
     _, kernel = corrected(sde)
@@ -577,7 +548,7 @@ def test_one_correction_of_the_true_law_adds_eps_squared_of_the_precision(sde: A
         assert np.max(np.abs(cov - (S + A @ off @ A.T + eps**2 * np.linalg.inv(S)))) <= 1e-12 * (1 + size)
 
 
-@processes
+@each_process
 def test_predictor_and_corrector_have_the_law_of_their_recursion_in_both_orders(sde: Any) -> None:
     """Eqs. (10.11), (10.13)."""
     step, kernel = corrected(sde)
@@ -601,7 +572,7 @@ def test_predictor_and_corrector_have_the_law_of_their_recursion_in_both_orders(
         assert worst(found, (mean, cov)) <= 1e-11 * (1 + np.max(np.abs(begin[1])) / 100)
 
 
-@processes
+@each_process
 @given(seed=seeds)
 def test_the_two_orders_differ_by_one_correction_at_the_start(sde: Any, seed: int) -> None:
     """On a grid that ends at 0, correct-then-predict is one correction at t = 1, and then predict-then-correct."""

@@ -35,10 +35,8 @@ from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.backends import TestBackend
+from tests.oracles.models import MODEL, POINTS, TILTED
 
-TILTED = mixture("tilted")
-MODEL = ScoreModel(MLP((2, 6, 2), embed=4), VP(), data_std=1.6)
-POINTS = TILTED.sample(np.random.default_rng(0), 50)
 SIZE = sum(math.prod(shape) for shape in MODEL.shapes.values())
 OPTIMIZERS: dict[str, Any] = {
     "adam": Adam(3e-3), "adam with a schedule": Adam(WarmupCosine(3e-3, 1000, 10)), "sgd": SGD(1e-3, 0.9),

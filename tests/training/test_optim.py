@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from refscore import EMA, SGD, Adam
 from refscore.training.optim import WarmupCosine, clip
 from tests.oracles.backends import TestBackend
-
-seeds = st.integers(0, 2**32 - 1)
+from tests.oracles.strategies import seeds
 
 
 def gradients(seed: int, steps: int, size: int = 7) -> np.ndarray:
