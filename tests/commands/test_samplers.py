@@ -21,6 +21,7 @@ from tests.oracles.affine import Counting
 from tests.oracles.affine import law as law_of_maps
 from tests.oracles.affine import probe as probe_with_unit_rows
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.marks import PROCESSES
 from tests.oracles.strategies import seeds
 
@@ -57,7 +58,7 @@ def test_the_law_read_off_is_that_of_the_tests_own_probe(name: str) -> None:
             A, _, c = probe_with_unit_rows(chain, 2, 0)
             wanted = A @ start.mean + c, A @ start.cov @ A.T
         for a, b in zip(found, wanted, strict=True):
-            assert np.max(np.abs(a - b)) <= 1e-12 * (1 + np.max(np.abs(b)))
+            assert_close(a, b, 1e-12 * (1 + np.max(np.abs(b))))
 
 
 def test_the_probe_runs_on_any_back_end(backend: TestBackend) -> None:
@@ -70,9 +71,9 @@ def test_the_probe_runs_on_any_back_end(backend: TestBackend) -> None:
         return x
 
     found = probe(chain, backend.asarray(np.zeros(3)))
-    assert np.max(np.abs(backend.to_numpy(found.matrix) - (A @ A).T)) <= 1e-15
-    assert np.max(np.abs(backend.to_numpy(found.shift) - (np.ones(3) @ A + 1))) <= 1e-15
-    assert np.max(np.abs(backend.to_numpy(found.noise) - (A.T @ B @ B @ A + B @ B))) <= 1e-14
+    assert_close(backend.to_numpy(found.matrix), (A @ A).T, 1e-15)
+    assert_close(backend.to_numpy(found.shift), np.ones(3) @ A + 1, 1e-15)
+    assert_close(backend.to_numpy(found.noise), A.T @ B @ B @ A + B @ B, 1e-14)
 
 
 @given(seed=seeds)

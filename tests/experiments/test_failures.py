@@ -29,6 +29,7 @@ from refscore.matching.probes import gaussian
 from refscore.matching.times import Levels
 from refscore.measure.distance import fisher_divergence
 from refscore.nn import Dense, Net, Softplus
+from tests.oracles.close import assert_close
 from tests.oracles.statistics import QUANTILE, assert_mean
 from tests.oracles.strategies import seeds
 
@@ -43,7 +44,7 @@ def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d: int, codim: 
     flat = GaussianMixture(np.ones(1), np.zeros((1, D)), variances[None, :])
     x = np.random.default_rng(0).standard_normal((3, D))
     wanted = d / (v + delta**2) + codim / delta**2
-    assert np.max(np.abs(-flat.divergence(x, 1.0, delta) - wanted)) <= 1e-12 * wanted
+    assert_close(-flat.divergence(x, 1.0, delta), wanted, 1e-12 * wanted)
     with pytest.raises(ValueError, match="density does not exist"):
         flat.score(x)
 
@@ -58,13 +59,13 @@ def test_the_noisy_circle_has_its_bessel_form(delta: float, tolerance: float) ->
     assert ring_fisher_information(delta) == pytest.approx(exact, rel=tolerance)  # at 0.5 the rule ends where p > 0
     near = slice(0, 2401, 200)  # to r = 1 + 2 δ or so: further out fewer components are in sight
     gap = thick_circle(delta).score(np.stack([r[near], 0 * r[near]], axis=1))[:, 0] - s[near]
-    assert np.max(np.abs(gap)) <= 1e-6 / delta  # components half a thickness apart
+    assert_close(gap, 0, 1e-6 / delta, "components half a thickness apart")
 
 
 def test_the_circles_score_blows_up_in_the_one_direction_across() -> None:
     """Eq. (5.1) on a curve: δ² E‖s‖² -> D - d = 1, and the floor of the loss -½ E‖s‖² -> -∞."""
     gaps = [1 - delta**2 * ring_fisher_information(delta) for delta in (0.1, 0.05, 0.025)]
-    assert np.all(np.abs(np.array(gaps[:-1]) / gaps[1:] - 4) <= 0.2)  # curvature adds a term of order δ²
+    assert_close(np.array(gaps[:-1]) / gaps[1:], 4, 0.2, "curvature adds a term of order δ²")
     assert manifold_floor(0.01) < -4999
 
 
@@ -85,7 +86,7 @@ def test_points_of_the_circle_lie_on_it() -> None:
     x = Circle().sample(np.random.default_rng(0), 1000)
     assert x.shape == (1000, 2)
     assert x.dtype == np.float32
-    assert np.max(np.abs(np.sum(x.astype("float64") ** 2, axis=1) - 1)) <= 1e-6  # float32
+    assert_close(np.sum(x.astype("float64") ** 2, axis=1), 1, 1e-6, "float32")
 
 
 # ------------------------------------------------------------------ low density
@@ -128,7 +129,7 @@ def test_modes_without_overlap_have_the_same_score_at_any_weights() -> None:
     one, other = (GaussianMixture(np.array(w), means, np.ones(2)) for w in ([0.8, 0.2], [0.1, 0.9]))
     x = np.random.default_rng(0).standard_normal((200, 2))
     for m in means:
-        assert np.max(np.abs(one.score(x + m) - other.score(x + m))) <= 1e-15
+        assert_close(one.score(x + m), other.score(x + m), 1e-15)
     assert fisher_divergence(one, other.score).value <= 2e-10
 
 
@@ -220,7 +221,7 @@ def test_the_low_density_experiment_is_the_papers(monkeypatch: pytest.MonkeyPatc
         for found, part in zip(tenths, np.array_split(order, 10), strict=True):
             assert found == pytest.approx(off[part].sum() / size[part].sum(), rel=1e-4)  # float32 networks
     off, size = squares(vanilla, box, 0.0)
-    assert np.max(np.abs(r.errors.ravel() - np.log10(off / size))) <= 1e-3
+    assert_close(r.errors.ravel(), np.log10(off / size), 1e-3)
     start = np.random.default_rng([4, 1]).uniform(-8, 8, (30, 2))
     off, size = squares(vanilla, start, 0.0)
     assert r.walk[0] == pytest.approx(off.sum() / size.sum(), rel=1e-4)

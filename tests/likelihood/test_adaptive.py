@@ -13,6 +13,7 @@ from refscore.laws.examples import mixture
 from refscore.likelihood import adaptive as host
 from refscore.likelihood.adaptive import SolverError, solve
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 
 M, LAM = np.array([[0.5, -1.0]]), np.array([[0.3, 1.5]])
 GAUSSIAN = GaussianMixture(np.ones(1), M, LAM)
@@ -87,7 +88,7 @@ def test_any_method_of_scipy_serves(method: str) -> None:
     sde = VP()
     x = np.array([[0.3, 0.2]])
     velocity = Reverse(sde, ExactScore(GAUSSIAN, sde), 0.0).drift
-    assert np.max(np.abs(solve(velocity, x, 0.1, 0.9, method=method) - flow(sde, x, 0.1, 0.9))) <= 1e-6
+    assert_close(solve(velocity, x, 0.1, 0.9, method=method), flow(sde, x, 0.1, 0.9), 1e-6)
 
 
 def test_arrays_keep_their_library_dtype_and_shape(any_backend: TestBackend) -> None:

@@ -21,6 +21,7 @@ from refscore.noise.prior import gaussian_prior, prior_kl
 from refscore.noise.sde import SDES, CosineVP, LinearVE, log_ratio
 from refscore.sampling.transitions import transition
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import UNLIKE
 from tests.oracles.replay import ReplayRng
@@ -70,7 +71,7 @@ def test_the_integral_is_the_information_that_noise_destroys(sde: Any) -> None:
     """Eqs. (12.10), (12.12): with the exact score an equality at each x₀, whatever the schedule."""
     t_min = 0.01
     wanted = divergence_at(sde, t_min) - divergence_at(sde, 1.0)
-    assert np.max(np.abs(loss(sde, t_min) - wanted)) <= 1e-8
+    assert_close(loss(sde, t_min), wanted, 1e-8)
 
 
 @each_sde
@@ -85,7 +86,7 @@ def test_the_bound_is_an_equality_for_the_exact_score_decoder_and_prior(sde: Any
         return P.log_prob(x0) + likelihood - P.log_prob(x, alpha, sigma)
 
     bound = over_noise(posterior) - loss(sde, t) - divergence_at(sde, 1.0)
-    assert np.max(np.abs(bound - P.log_prob(X0[:, None]))) <= 1e-8
+    assert_close(bound, P.log_prob(X0[:, None]), 1e-8)
 
 
 def test_the_gaussian_decoder_costs_what_it_does_not_know() -> None:
@@ -198,10 +199,10 @@ OTHERS = {"cosine": CosineVP(), "linear ve": LinearVE(), "ve": VE(0.01, 50.0), "
 def test_the_continuous_loss_knows_only_the_ends_of_the_schedule(other: Any) -> None:
     """Eq. (12.10)."""
     low, high = -3.0, 2.5
-    assert np.max(np.abs(in_time(VP(), low, high) - in_time(other, low, high))) <= 1e-8
+    assert_close(in_time(VP(), low, high), in_time(other, low, high), 1e-8)
     # and step by step, too: the same error at the same level
     a, b = (mean_error(s, time_at(s, 0.3)) for s in (VP(), other))
-    assert np.max(np.abs(a - b)) <= 1e-10
+    assert_close(a, b, 1e-10)
 
 
 def discrete(sde: Any, times: list[float]) -> np.ndarray:
@@ -219,7 +220,7 @@ def test_the_discrete_loss_knows_the_schedule_and_tends_to_the_continuous_one() 
     span = log_ratio(sde, 1.0) - log_ratio(sde, t_min)
     constant = span * (limit + 0.5 * (mean_error(sde, 1.0) - mean_error(sde, t_min)))
     found = {n: discrete(sde, log_snr_times(sde, n, t_min)) - limit for n in (64, 128, 256)}
-    assert np.all(np.abs(np.log2(np.abs(found[128] / found[256])) - 1) <= 0.1)
+    assert_close(np.log2(np.abs(found[128] / found[256])), 1, 0.1)
     extrapolated = 2 * 256 * found[256] - 128 * found[128]  # of n (L_n - L), free of 1/n
     np.testing.assert_allclose(extrapolated, constant, rtol=5e-3, atol=5e-3)
     # another grid between the same ends is another number
@@ -288,7 +289,7 @@ def test_monte_carlo_is_within_its_own_error_of_quadrature() -> None:
     found = elbo(ExactScore(P, sde), sde, X0[:, None], np.random.default_rng(0), 1000, t_min)
     rebuilt = over_noise(lambda x0, z: decoder(ExactScore(P, sde), sde, x0, z, t_min))
     exact = rebuilt - loss(sde, t_min) - prior_kl(sde, X0[:, None])
-    assert np.all(np.abs(found.value - exact) <= 6.2 * found.error)
+    assert_close(found.value, exact, 6.2 * found.error)
 
 
 class Replay(ReplayRng):

@@ -29,6 +29,7 @@ from refscore.matching.probes import gaussian, rademacher
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.sde import SDES
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import UNLIKE
 from tests.oracles.strategies import random_mixture, seeds
@@ -66,7 +67,7 @@ def test_the_flow_gives_the_log_density(name: str, dim: int) -> None:
     x, score, prior = start(p, sde, 3), ExactScore(p, sde), partial(log_p, p, sde, t=1.0)
     exact = log_p(p, sde, x, T_MIN)
     adaptive = log_likelihood(score, sde, x[:1], t_min=T_MIN, prior=prior, solve=exactly)
-    assert np.max(np.abs(adaptive.value - exact[:1])) <= 1e-8  # rtol 1e-11; observed up to 4e-11
+    assert_close(adaptive.value, exact[:1], 1e-8, "rtol 1e-11; observed up to 4e-11")
     assert not adaptive.error.any()
     # RK4 in log σ/α: a fourth-order error, which is declared: 2e-6 at 200 steps for the widest span (VE)
     errors = [
@@ -87,7 +88,7 @@ def test_the_flow_gives_the_log_density_of_any_mixture(seed: int, dim: int, name
         ExactScore(p, sde), sde, x, t_min=T_MIN, prior=partial(log_p, p, sde, t=1.0), solve=exactly
     ).value
     # log-odds on the ridge between narrow modes amplify the solver's error; 1e-8 elsewhere
-    assert np.max(np.abs(found - log_p(p, sde, x, T_MIN))) <= 1e-8
+    assert_close(found, log_p(p, sde, x, T_MIN), 1e-8)
 
 
 @some_sdes
@@ -99,7 +100,7 @@ def test_the_bias_of_the_prior_is_the_ratio_of_the_two_densities_at_the_far_end(
     gap = gaussian_prior(sde)(x1) - log_p(p, sde, x1, 1.0)
     found = log_likelihood(score, sde, x, t_min=T_MIN, solve=steps).value
     exact = log_likelihood(score, sde, x, t_min=T_MIN, solve=steps, prior=partial(log_p, p, sde, t=1.0)).value
-    assert np.max(np.abs(found - exact - gap)) <= 1e-10  # the same steps: rounding
+    assert_close(found - exact, gap, 1e-10, "the same steps: rounding")
     wanted = np.zeros((1, 2))
     normal = GaussianMixture(np.ones(1), wanted, np.full(1, sde.prior_std**2))
     np.testing.assert_allclose(gaussian_prior(sde)(x1), normal.log_prob(x1), rtol=0, atol=1e-12)
@@ -148,10 +149,10 @@ def test_there_and_back_is_the_identity(sde: Any) -> None:
     x, score = start(p, sde, 3), ExactScore(p, sde)
     way = partial(solve, rtol=1e-10, atol=1e-10)
     code = encode(score, sde, x[:1], T_MIN, way)
-    assert np.max(np.abs(decode(score, sde, code, T_MIN, way) - x[:1])) <= 1e-7
+    assert_close(decode(score, sde, code, T_MIN, way), x[:1], 1e-7)
     steps = FixedSteps(sde, 150)
     again = decode(score, sde, encode(score, sde, x, T_MIN, steps), T_MIN, steps)
-    assert np.max(np.abs(again - x)) <= 2e-5  # two RK4 errors, VE the largest
+    assert_close(again, x, 2e-5, "two RK4 errors, VE the largest")
 
 
 def random_model(kind: type, sde: Any, D: int, seed: int = 0) -> Any:
@@ -173,7 +174,7 @@ def test_the_likelihood_of_a_network_is_the_volume_of_its_own_flow(kind: type, s
     wanted = gaussian_prior(sde)(encode(score, sde, x, t_min, steps)) + np.linalg.slogdet(J)[1]
     found = log_likelihood(score, sde, x, t_min=t_min, solve=steps).value
     # RK4 of the divergence is not the determinant of RK4's map: both err by their step to the fourth
-    assert np.max(np.abs(found - wanted)) <= 1e-5
+    assert_close(found, wanted, 1e-5)
 
 
 def test_what_a_network_says_integrates_to_one() -> None:
@@ -192,7 +193,7 @@ def test_interpolation_on_the_quarter_circle_keeps_the_law(w: float, seed: int) 
     x, y, sde = p.sample(rng, 2), p.sample(rng, 2), VP()
     found = interpolate(ExactScore(p, sde), sde, x, y, w, 0.05, FixedSteps(sde, 15))
     wanted = math.cos(0.5 * math.pi * w) * x + math.sin(0.5 * math.pi * w) * y  # again N(0, C) for independent x, y
-    assert np.max(np.abs(found - wanted)) <= 1e-3  # RK4 in 15 steps, there and back
+    assert_close(found, wanted, 1e-3, "RK4 in 15 steps, there and back")
 
 
 # ------------------------------------------------------------------ probes
@@ -209,7 +210,7 @@ def test_all_sign_vectors_together_know_the_divergence() -> None:
     once = log_likelihood(score, sde, x, t_min=T_MIN, solve=steps, probes=v)
     twice = log_likelihood(score, sde, x, t_min=T_MIN, solve=steps, probes=np.concatenate([v, v]))
     for found in (once, twice):
-        assert np.max(np.abs(found.value - exact)) <= 1e-10
+        assert_close(found.value, exact, 1e-10)
     np.testing.assert_allclose(twice.error / once.error, math.sqrt(7 / 15), rtol=1e-8)  # the same spread, K - 1
 
 
@@ -301,7 +302,7 @@ def test_float32_stays_float32_and_agrees_with_float64() -> None:
     low = log_likelihood(ExactScore(p32, sde), sde, x.astype("float32"), t_min=t_min)
     assert low.value.dtype == low.error.dtype == np.float32
     high = log_likelihood(ExactScore(p64, sde), sde, x, t_min=t_min)
-    assert np.max(np.abs(low.value - high.value)) <= 1e-4  # 800 roundings of a logarithm of order 10: 1e-5 observed
+    assert_close(low.value, high.value, 1e-4, "800 roundings of a logarithm of order 10: 1e-5 observed")
 
 
 def test_every_back_end_says_the_same(backend: TestBackend) -> None:
@@ -375,7 +376,7 @@ def test_uniform_dequantisation_bounds_the_likelihood_of_the_cells() -> None:
         likely = P > 1e-12
         assert np.all(dequantised[likely] >= exact[likely] - 1e-10)  # Gauss-Legendre, rounding of P in the tails
         gaps.append(float(P @ (dequantised - exact)))
-    assert np.all(np.abs(np.log2(np.divide(gaps[:-1], gaps[1:])) - 2) <= 0.2), gaps
+    assert_close(np.log2(np.divide(gaps[:-1], gaps[1:])), 2, 0.2, gaps)
 
 
 def test_without_dequantisation_a_density_may_say_any_number_of_bits() -> None:
@@ -439,7 +440,7 @@ def test_the_causes_of_an_error_add_up() -> None:
     v = rademacher(np.random.default_rng(3), (4, 4, 2), np.float64)
     split, score = split_of(0.01, 0.05, 20, v), Perturbed(ExactScore(P, SDE), 0.01, 0.05)
     model = log_likelihood(score, SDE, POINTS, t_min=1e-3, probes=v, solve=FixedSteps(SDE, 20))
-    assert np.max(np.abs(split.total - (model.value - P.log_prob(POINTS)))) <= 1e-12
+    assert_close(split.total, model.value - P.log_prob(POINTS), 1e-12)
     assert all(np.max(np.abs(part)) > 1e-5 for part in split)  # every cause is there
 
 
@@ -452,7 +453,7 @@ def test_a_cause_that_is_absent_costs_nothing() -> None:
     assert np.max(np.abs(rough.discretisation)) > 1e-4
     x1 = encode(ExactScore(P, SDE), SDE, POINTS, 1e-3, FINE)
     gap = gaussian_prior(SDE)(x1) - log_p(P, SDE, x1, 1.0)
-    assert np.max(np.abs(clean.prior - gap)) <= 2e-5  # RK4 in 100 steps
+    assert_close(clean.prior, gap, 2e-5, "RK4 in 100 steps")
 
 
 def test_truncation_is_of_first_order_in_the_noise_that_is_left() -> None:

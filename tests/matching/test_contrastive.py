@@ -19,6 +19,7 @@ from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.derivatives import STEP
 from tests.oracles.models import random_theta
 from tests.oracles.replay import ReplayRng
@@ -92,7 +93,7 @@ def test_the_chain_is_langevin_on_the_current_model(seed: int, moves: int, start
     found, wanted = objective(model, theta, x0, replay), objective.at(model, theta, x0, x)
     assert not replay.normals
     for a, b in zip(found, wanted, strict=True):
-        assert np.max(np.abs(a - b)) <= 1e-13 * (1 + np.max(np.abs(b)))
+        assert_close(a, b, 1e-13 * (1 + np.max(np.abs(b))))
 
 
 @pytest.mark.parametrize("start", [from_data, FromNoise(1.5)])
@@ -107,7 +108,7 @@ def test_every_backend_has_the_same_gradient(start: Any) -> None:
             loss, grad = MaximumLikelihood(3, 0.1, start)(model, theta, x, host.rng(1))
             assert loss.dtype == grad.dtype == x.dtype
             found.append(np.append(host.to_numpy(grad), host.to_numpy(loss)))
-        assert np.max(np.abs(found[0] - found[1])) <= tolerance * np.max(np.abs(found[0]))
+        assert_close(found[0], found[1], tolerance * np.max(np.abs(found[0])))
 
 
 @pytest.mark.parametrize("start", [from_data, FromNoise(1.5)])
@@ -144,7 +145,7 @@ def test_the_gradient_of_a_short_chain_on_a_gaussian(seed: int, dim: int, moves:
     _, grad = MaximumLikelihood(moves, step, start)(model, theta, x0, ReplayRng(*zeros))
     grad = views(grad, model.shapes)["head.W"][:, 0] / kappa  # ∂E/∂W = -κ x
     wanted = (1 - a**moves) * (m - mu) if start is from_data else (m - mu) - a**moves * m
-    assert np.max(np.abs(grad - wanted)) <= 1e-12 * (1 + np.max(np.abs(m)) + np.max(np.abs(mu)))
+    assert_close(grad, wanted, 1e-12 * (1 + np.max(np.abs(m)) + np.max(np.abs(mu))))
 
 
 @given(seed=seeds)
@@ -169,7 +170,7 @@ def test_one_small_step_from_the_data_is_implicit_score_matching(seed: int) -> N
     _, wanted = Implicit().at(model, theta, x0, np.zeros(1))
     size = np.max(np.abs(wanted)) + np.max(np.abs(one))
     # h³ of truncation: 1e-6 at the worst of 400 seeds; rounding is u/h
-    assert np.max(np.abs(found - wanted)) <= 1e-5 * size
+    assert_close(found, wanted, 1e-5 * size)
 
 
 @pytest.mark.parametrize("moves", [1, 3, 30])
@@ -204,7 +205,7 @@ def test_from_noise_a_short_chain_rests_at_a_wrong_mean(moves: int) -> None:
     wrong = 1.0 / (1 - 0.8**moves)
     theta = np.array([wrong * c, 0.0])  # m = W/c
     _, grad = objective(model, theta, x0, ReplayRng(*[np.zeros((2, 1))] * (moves + 1)))
-    assert np.max(np.abs(grad)) <= 1e-14
+    assert_close(grad, 0, 1e-14)
     assert wrong >= 1.001
 
 
@@ -254,7 +255,7 @@ def test_where_modes_part_a_short_chain_from_the_data_does_not_see_their_weights
     """The expected gradient in the weight by the grid law of the chain, no sampling; the numbers of the chapter."""
     found = [[100 * share_of_likelihood(d, n) for n in (1, 10, 100, 1000)] for d in (4.0, 6.0, 8.0)]
     wanted = [[1.5, 12.6, 70.6, 100.0], [0.15, 1.44, 13.2, 75.5], [0.005, 0.055, 0.59, 5.8]]  # per cent
-    assert np.max(np.abs(np.array(found) / wanted - 1)) <= 0.03  # two digits
+    assert_close(np.array(found) / wanted, 1, 0.03, "two digits")
 
 
 @pytest.mark.parametrize(("distance", "moves"), [(4.0, 10), (8.0, 100)])
@@ -360,7 +361,7 @@ def test_metropolis_with_energy_differences_leaves_the_law_alone(seed: int, eps:
     log_flow = low - E(X, 0.0) - np.sum((Y - X - eps * s(X, 0.0)) ** 2, axis=1) / (4 * eps)
     A = np.exp(log_acceptance(E, s, X, Y, eps))
     flow = (np.exp(log_flow) * A).reshape(len(x), len(x))
-    assert np.max(np.abs(flow - flow.T)) <= 1e-12 * np.max(flow)
+    assert_close(flow, flow.T, 1e-12 * np.max(flow))
     moved = np.exp(log_flow) * (Y[:, 0] ** 2 - X[:, 0] ** 2)
     assert abs(np.sum(A * moved)) <= 1e-12 * np.sum(np.abs(A * moved))
     assert abs(np.sum(moved)) >= 1e-4 * np.sum(np.abs(moved))  # unadjusted: too wide

@@ -20,6 +20,7 @@ from refscore.noise.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import seeds
 
@@ -116,7 +117,7 @@ def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed: i
     wanted_loss, wanted_grad = objective.at(model, theta, x0, law.at(VP(), spread)[0], z, law.at(VP(), spread)[1])
     # u mod 1 may be rounded differently, and t(u) is steep near t_min
     assert abs(loss - wanted_loss) <= 1e-11 * wanted_loss
-    assert np.max(np.abs(grad - wanted_grad)) <= 1e-11 * np.max(np.abs(wanted_grad))
+    assert_close(grad, wanted_grad, 1e-11 * np.max(np.abs(wanted_grad)))
 
 
 def test_the_default_is_the_simple_loss() -> None:
@@ -148,7 +149,7 @@ def test_every_backend_has_the_same_loss_and_gradient(sde: Any, weight: Any, law
             assert loss.dtype == grad.dtype == x.dtype
             assert loss.shape == ()
             found.append(np.append(host.to_numpy(grad), host.to_numpy(loss)))
-        assert np.max(np.abs(found[0] - found[1])) <= tolerance * np.max(np.abs(found[0]))
+        assert_close(found[0], found[1], tolerance * np.max(np.abs(found[0])))
 
 
 # ------------------------------------------------------------------ laws of the time
@@ -160,7 +161,7 @@ def test_uniform_log_snr_spreads_the_log_ratio_evenly(sde: Any, t_min: float, se
     u = np.sort(np.random.default_rng(seed).random(50))
     t, _ = UniformLogSNR(t_min).at(sde, u)
     low, high = log_ratio(sde, t_min), log_ratio(sde, 1.0)
-    assert np.max(np.abs(log_ratio(sde, t) - (low + u * (high - low)))) <= 1e-12 * (high - low) * 10
+    assert_close(log_ratio(sde, t), low + u * (high - low), 1e-12 * (high - low) * 10)
     assert np.all((t >= t_min * (1 - 1e-12)) & (t <= 1))
 
 
@@ -172,7 +173,7 @@ def test_the_factor_is_the_ratio_of_densities(sde: Any, t_min: float, seed: int)
     for law in (UniformTime(t_min), UniformLogSNR(t_min)):
         near, far = (law.at(sde, u + a)[0] - law.at(sde, u - a)[0] for a in (h, 2 * h))
         slope = (8 * near - far) / (12 * h)  # Richardson; the inverse is not made for complex numbers
-        assert np.max(np.abs(slope / (1 - t_min) - law.at(sde, u)[1])) <= 1e-9
+        assert_close(slope / (1 - t_min), law.at(sde, u)[1], 1e-9)
 
 
 @sdes
@@ -190,7 +191,7 @@ def test_the_factor_gives_back_the_expectation_over_uniform_times(sde: Any, t_mi
 def test_uniform_and_fixed_times() -> None:
     u = np.array([0.0, 0.25, 1 - 2**-53])
     t, factor = UniformTime(0.2).at(VP(), u)
-    assert np.max(np.abs(t - [0.2, 0.4, 1.0])) <= 1e-15
+    assert_close(t, [0.2, 0.4, 1.0], 1e-15)
     assert factor == 1.0
     t, factor = FixedTime(0.3).at(VP(), u)
     assert t.shape == (1,)
@@ -232,7 +233,7 @@ def test_antithetic_times_fill_every_stratum_once(seed: int, B: int) -> None:
     assert u.shape == (B,)
     assert np.all((u >= 0) & (u < 1))
     gaps = np.sort(u) - np.min(u)
-    assert np.max(np.abs(gaps - np.arange(B) / B)) <= 1e-15  # evenly spread, 1/B apart
+    assert_close(gaps, np.arange(B) / B, 1e-15, "evenly spread, 1/B apart")
 
 
 @pytest.mark.parametrize("B", [1, 2, 4, 8])
@@ -241,7 +242,7 @@ def test_each_antithetic_time_alone_is_uniform(B: int) -> None:
     grid = (np.arange(64) + 0.5) / 64
     us = np.stack([drawn(True, B, UniformRng(np.array([u]), np.zeros((B, 1)))) for u in grid])
     for i in range(B):
-        assert np.max(np.abs(np.sort(us[:, i]) - grid)) <= 1e-15
+        assert_close(np.sort(us[:, i]), grid, 1e-15)
 
 
 def test_plain_times_are_independent() -> None:
@@ -322,7 +323,7 @@ def test_the_exact_score_has_the_least_loss_and_it_is_the_floor(sde: Any, weight
     floor, grad = expected(np.zeros(3))
     exact = denoising_floor(objective, P1, sde, levels=levels)
     assert abs(floor - exact.value) <= 1e-10 * exact.value  # two converged trapezoid rules
-    assert np.max(np.abs(grad)) <= 1e-10 * exact.value  # stationary in every direction
+    assert_close(grad, 0, 1e-10 * exact.value, "stationary in every direction")
     for i in range(3):
         for step in (-0.1, 0.1):
             assert expected(step * np.eye(3)[i])[0] > floor  # and a minimum

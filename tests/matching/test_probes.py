@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from refscore.matching.probes import PROBES, gaussian, rademacher, sphere, units
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.quadrature import gauss_hermite
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import assert_mean
@@ -73,7 +74,7 @@ def test_the_variance_of_one_probe_is_closed(name: str, seed: int, D: int) -> No
     values = np.einsum("nd,de,ne->n", v, A, v)
     S = 0.5 * (A + A.T)
     scale = D * np.sum(S**2)
-    assert np.max(np.abs(np.einsum("n,nd,ne->de", w, v, v) - np.eye(D))) <= 1e-14 * 8
+    assert_close(np.einsum("n,nd,ne->de", w, v, v), np.eye(D), 1e-14 * 8)
     assert abs(w @ values - np.trace(A)) <= 1e-12 * (1 + math.sqrt(scale))
     assert abs(w @ (values - np.trace(A)) ** 2 - VARIANCES[name](S)) <= 1e-10 * scale
 
@@ -172,9 +173,9 @@ def test_half_of_all_uniform_numbers_become_minus_one() -> None:
 def test_the_sphere_has_radius_root_d_and_keeps_directions(seed: int, D: int, K: int) -> None:
     z = np.random.default_rng(seed).standard_normal((K, 4, D))
     v = sphere(ReplayRng(z), z.shape, "float64")  # type: ignore[arg-type]
-    assert np.max(np.abs(np.sum(v * v, axis=2) - D)) <= 1e-13 * D
+    assert_close(np.sum(v * v, axis=2), D, 1e-13 * D)
     along = np.sum(v * z, axis=2) / np.linalg.norm(z, axis=2)
-    assert np.max(np.abs(along - math.sqrt(D))) <= 1e-13 * D
+    assert_close(along, math.sqrt(D), 1e-13 * D)
     assert gaussian(ReplayRng(z), z.shape, "float64") is z  # type: ignore[arg-type]
 
 

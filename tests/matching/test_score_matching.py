@@ -40,6 +40,7 @@ from refscore.matching.weights import SigmaPower, g_squared, sigma_squared
 from refscore.measure.distance import fisher_divergence
 from refscore.measure.floor import denoising_floor
 from tests.oracles.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.mixtures import covariance
 from tests.oracles.models import KINDS, Counted, Linear
 from tests.oracles.quadrature import gauss_hermite
@@ -141,7 +142,7 @@ def test_explicit_is_implicit_and_a_constant_on_mixtures(p: GaussianMixture, see
     implicit, same = expected(Implicit(), model, theta, x, w)
     scale = abs(explicit) + abs(implicit) + w @ np.sum(s * s, axis=1)
     assert abs(explicit - implicit - 0.5 * w @ np.sum(s * s, axis=1)) <= 1e-10 * scale
-    assert np.max(np.abs(grad - same)) <= 1e-10 * (1 + np.max(np.abs(grad)))
+    assert_close(grad, same, 1e-10 * (1 + np.max(np.abs(grad))))
 
 
 @given(seed=seeds)
@@ -239,14 +240,14 @@ def test_three_systems_of_normal_equations_are_one(seed: int, sigma: float, dim:
     b = np.einsum("b,bmd->md", w, slopes).ravel()
     scale = np.max(np.abs(A))
     for found, right in systems:
-        assert np.max(np.abs(found - A)) <= 1e-10 * scale
-        assert np.max(np.abs(right - b)) <= 1e-10 * scale
+        assert_close(found, A, 1e-10 * scale)
+        assert_close(right, b, 1e-10 * scale)
     S = p.covariances[0] + sigma**2 * np.eye(dim)
     straight = polynomials(1, dim)
     truth = np.zeros((model.size, dim))  # the score is linear, so it is among them
     rows = [int(np.flatnonzero((phi == column[:, None]).all(axis=0))[0]) for column in straight.basis(x)[0].T]
     truth[rows] = affine(straight, -np.linalg.inv(S), np.linalg.solve(S, p.means[0])).reshape(-1, dim)
-    assert np.max(np.abs(A @ truth.ravel() + b)) <= 1e-10 * scale
+    assert_close(A @ truth.ravel() + b, 0, 1e-10 * scale)
 
 
 @given(seed=seeds, n=st.integers(2, 12), sigma=st.floats(0.2, 1.0))
@@ -269,7 +270,7 @@ def test_for_finite_data_the_optimum_is_the_score_of_the_kernel_density_estimate
         return float(loss), grad
 
     least, grad = at([0.0, 0.0, 0.0])
-    assert np.max(np.abs(grad)) <= 1e-10
+    assert_close(grad, 0, 1e-10)
     floor = denoising_floor(objective, memory, sde)
     assert abs(least - floor.value) <= floor.error + 1e-10
     for direction in np.eye(3):
@@ -335,7 +336,7 @@ def test_slices_along_a_whole_frame_add_up_to_the_implicit_loss(
     loss, grad = Implicit(weight=weight).at(model, theta, x, t)
     sliced, slope = Sliced(weight=weight, reduced=reduced).at(model, theta, x, t, frame(x))
     assert abs(sliced - loss) <= 1e-12 * (1 + abs(loss))
-    assert np.max(np.abs(slope - grad)) <= 1e-12 * (1 + np.max(np.abs(grad)))
+    assert_close(slope, grad, 1e-12 * (1 + np.max(np.abs(grad))))
 
 
 @frames
@@ -349,7 +350,7 @@ def test_slices_of_images(frame: Any, reduced: bool) -> None:
         Implicit().at(model, theta, x, T0), Sliced(reduced=reduced).at(model, theta, x, T0, frame(x))
     ):  # fmt: skip
         assert abs(loss - wanted) <= 1e-12 * (1 + abs(wanted))
-        assert np.max(np.abs(slope - grad)) <= 1e-12 * (1 + np.max(np.abs(grad)))
+        assert_close(slope, grad, 1e-12 * (1 + np.max(np.abs(grad))))
 
 
 @given(seed=seeds, K=st.integers(1, 3), reduced=st.booleans())
@@ -361,7 +362,7 @@ def test_a_slice_of_an_image_is_that_of_its_numbers_in_a_row(seed: int, K: int, 
         loss, grad = objective.at(model, theta, x, T0, v)
         flat, same = objective.at(model, theta, x.reshape(3, 4), T0, v.reshape(K, 3, 4))
         assert abs(loss - flat) <= 1e-12 * (1 + abs(flat))
-        assert np.max(np.abs(grad - same)) <= 1e-12 * (1 + np.max(np.abs(same)))
+        assert_close(grad, same, 1e-12 * (1 + np.max(np.abs(same))))
 
 
 @frames
@@ -377,7 +378,7 @@ def test_probes_of_unit_length_divide_the_plain_loss_and_mislead_the_reduced_one
     loss, grad = expected(Implicit(), model, theta, x, w)
     plain, slope = expected(Sliced(reduced=False), model, theta, x, w, unit)
     assert abs(plain - loss / dim) <= 1e-12 * (1 + abs(loss))
-    assert np.max(np.abs(slope - grad / dim)) <= 1e-12 * (1 + np.max(np.abs(grad)))
+    assert_close(slope, grad / dim, 1e-12 * (1 + np.max(np.abs(grad))))
     reduced, _ = expected(Sliced(reduced=True), model, theta, x, w, unit)
     y, s = model.forward({"W": theta.reshape(model.shapes["W"])}, x, T0)[0], p.score(x)
     squares = 0.5 * w @ np.sum((y - s / dim) ** 2, axis=1) - 0.5 * w @ np.sum(s * s, axis=1) / dim**2
@@ -387,7 +388,7 @@ def test_probes_of_unit_length_divide_the_plain_loss_and_mislead_the_reduced_one
     for shrink, probes in ((1.0, frame(x)), (1 / dim, unit)):
         least = affine(model, -shrink * np.linalg.inv(C), shrink * np.linalg.solve(C, p.means[0]))
         _, grad = expected(Sliced(reduced=True), model, least, x, w, probes)
-        assert np.max(np.abs(grad)) <= 1e-12 * scale * (1 + np.max(np.abs(x))) ** 2
+        assert_close(grad, 0, 1e-12 * scale * (1 + np.max(np.abs(x))) ** 2)
     _, grad = expected(Sliced(reduced=True), model, 1 * affine(model, -np.linalg.inv(C), 0 * x[0]), x, w, unit)
     assert np.max(np.abs(grad)) > 0.01  # the true matrix is not stationary there
 
@@ -436,7 +437,7 @@ def test_finite_differences_tend_to_slices_with_order_two(law: str, t: float) ->
         found, slope = FiniteDifference(step=h).at(model, theta, x, np.array([t]), v)
         errors.append((abs(found - loss), np.max(np.abs(slope - grad))))
     slopes = np.diff(np.log(errors), axis=0) / np.diff(np.log(steps))[:, None]
-    assert np.all(np.abs(slopes - 2) <= 0.02)  # the next term is h² smaller
+    assert_close(slopes, 2, 0.02, "the next term is h² smaller")
 
 
 @given(seed=seeds, h=st.floats(1e-3, 10.0), K=st.integers(1, 3))
@@ -449,7 +450,7 @@ def test_for_an_affine_score_finite_differences_are_slices_at_any_step(seed: int
     found, slope = FiniteDifference(step=h).at(model, theta, x, T0, v)
     room = 1e-13 * (h + 1 / h) ** 2 * 10  # rounding of s± over h
     assert abs(found - loss) <= room * (1 + abs(loss))
-    assert np.max(np.abs(slope - grad)) <= room * (1 + np.max(np.abs(grad)))
+    assert_close(slope, grad, room * (1 + np.max(np.abs(grad))))
 
 
 # ------------------------------------------------------------------ gradients
@@ -535,7 +536,7 @@ def test_every_backend_has_the_same_losses_and_gradients(make: Any, kind: Any) -
                 assert grad.shape == theta.shape
                 found.append(np.append(host.to_numpy(grad), host.to_numpy(loss)))
             for other in found[1:]:
-                assert np.max(np.abs(found[0] - other)) <= tolerance * np.max(np.abs(found[0]))
+                assert_close(found[0], other, tolerance * np.max(np.abs(found[0])))
 
 
 def size(model: Any) -> int:
@@ -587,7 +588,7 @@ def test_the_control_variate_changes_no_expectation(seed: int, dim: int, sigma: 
         for c in (False, True)
     )
     assert abs(plain - control) <= 1e-12 * (1 + abs(plain))
-    assert np.max(np.abs(grad - same)) <= 1e-12 * (1 + np.max(np.abs(grad)))
+    assert_close(grad, same, 1e-12 * (1 + np.max(np.abs(grad))))
 
 
 def per_draw(
@@ -678,7 +679,7 @@ def test_at_one_level_a_weight_is_a_factor(make: Any, seed: int, power: float, t
     )
     factor = model.sde.sigma(t) ** power
     assert abs(weighed - factor * plain) <= 1e-12 * abs(weighed) + 1e-14
-    assert np.max(np.abs(slope - factor * grad)) <= 1e-12 * np.max(np.abs(slope))
+    assert_close(slope, factor * grad, 1e-12 * np.max(np.abs(slope)))
 
 
 class FirstUniform(ReplayRng):
@@ -712,7 +713,7 @@ def test_levels_average_the_losses_of_their_levels(seed: int, L: int, each: int,
         t = np.array([float(sde.time(sigma))])
         parts.append(Denoising(control=control).at(model, theta, x0[own], t, z[own]))
     assert abs(loss - np.mean([part[0] for part in parts])) <= 1e-12 * loss
-    assert np.max(np.abs(grad - np.mean([part[1] for part in parts], axis=0))) <= 1e-12 * np.max(np.abs(grad))
+    assert_close(grad, np.mean([part[1] for part in parts], axis=0), 1e-12 * np.max(np.abs(grad)))
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.01, 10.0), VE(0.0287, 1.25)], ids=str)
@@ -732,7 +733,7 @@ def test_the_times_of_levels_are_theirs_and_keep_dtype(any_backend: TestBackend)
         assert name(t.dtype) == "float32"
         assert factor == 1.0
         found = sde.sigma(any_backend.to_numpy(t).astype("float64"))
-        assert np.max(np.abs(found - [0.9, 0.5, 0.2, 0.2])) <= 1e-5
+        assert_close(found, [0.9, 0.5, 0.2, 0.2], 1e-5)
     assert LEVELS.atoms == 3
 
 
@@ -946,7 +947,7 @@ def test_the_ceiling_is_the_loss_of_the_best_affine_score(seed: int, sigma: floa
     loss, grad = objective.at(model, theta, x0, np.array([t]), z, len(w) * w)
     ceiling = denoising_floor(objective, GaussianMixture(np.ones(1), mean[None, :], C[None, ...]), sde)
     assert abs(loss - ceiling.value) <= 1e-10 + ceiling.error
-    assert np.max(np.abs(grad)) <= 1e-10
+    assert_close(grad, 0, 1e-10)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5])

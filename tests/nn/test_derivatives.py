@@ -12,6 +12,7 @@ from refscore import MLP, VE, VP, ScoreModel
 from refscore.nn import LAYERS, Add, Dense, SiLU, Softplus, Tanh
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.backends import NARROW_BACKENDS
+from tests.oracles.close import assert_close
 from tests.oracles.derivatives import Subject, check_all, check_dtype, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import inputs, tangle
@@ -65,7 +66,7 @@ def test_every_axis_but_the_last_is_a_batch_axis(seed: int, n: int, B: int, midd
 def test_activations_are_what_they_are_called(layer: Any, phi: Any) -> None:
     x = np.linspace(-20, 20, 401)[:, None]
     y, _ = layer.forward({}, x)
-    assert np.max(np.abs(y - phi(x))) <= 1e-14 * 20  # rounding at |y| = 20
+    assert_close(y, phi(x), 1e-14 * 20, "rounding at |y| = 20")
 
 
 @on_every_backend
@@ -79,12 +80,12 @@ def test_activations_do_not_overflow(host: Any, layer: Any) -> None:
     for a in (y, dx, ddx):
         assert np.isfinite(host.to_numpy(a)).all()
     flat_ends = host.to_numpy(ddx)[0, [0, 1, -2, -1]]
-    assert np.max(np.abs(flat_ends)) <= 1e-12
+    assert_close(flat_ends, 0, 1e-12)
 
 
 def test_softplus_keeps_its_tail() -> None:
     y, _ = Softplus().forward({}, np.array([[-300.0, -40.0, -1.0]]))
-    assert np.max(np.abs(y / np.log1p(np.exp([-300.0, -40.0, -1.0])) - 1)) <= 1e-14
+    assert_close(y / np.log1p(np.exp([-300.0, -40.0, -1.0])), 1, 1e-14)
 
 
 # ------------------------------------------------------------------ networks
@@ -134,7 +135,7 @@ def test_a_shared_level_is_the_level_repeated(seed: int, B: int, K: int) -> None
         (*each.both(each.xs, each.tangents, each.params), wanted[0][0], wanted[1][0], *wanted[2].values()),
         strict=True,
     ):
-        assert np.max(np.abs(a - b)) <= 1e-13 * (1 + np.max(np.abs(b)))  # sums in another order
+        assert_close(a, b, 1e-13 * (1 + np.max(np.abs(b))), "sums in another order")
 
 
 # ------------------------------------------------------------------ score models
@@ -170,7 +171,7 @@ def test_a_stack_of_unit_tangents_gives_the_whole_jacobian(seed: int, dim: int, 
     score = lambda x: model.forward(params, x, t)[0]  # noqa: E731
     for i in range(dim):
         exact = score(x + 1e-30j * np.eye(dim)[i]).imag / 1e-30
-        assert np.max(np.abs(J[i] - exact)) <= 1e-12 * (1 + np.max(np.abs(exact)))  # complex step
+        assert_close(J[i], exact, 1e-12 * (1 + np.max(np.abs(exact))), "complex step")
 
 
 # ------------------------------------------------------------------ dtypes
@@ -205,7 +206,7 @@ def test_float32_gives_the_numbers_of_float64() -> None:
     wide = model.bind(theta)(x, t)
     narrow = model.bind(theta.astype("float32"))(x.astype("float32"), t.astype("float32"))
     # a dozen float32 roundings in a row; relative to the rms, so that zeros of the score do not count
-    assert np.max(np.abs(narrow - wide)) <= 2e-6 * 3 * np.sqrt(np.mean(wide**2))
+    assert_close(narrow, wide, 2e-6 * 3 * np.sqrt(np.mean(wide**2)))
 
 
 # ------------------------------------------------------------------ the checker sees what it must see

@@ -35,6 +35,7 @@ from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.backends import NARROW_BACKENDS
+from tests.oracles.close import assert_close
 from tests.oracles.derivatives import STEP, check_all, check_dtype, check_jet, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import Counted, CountedRng, inputs, random_theta, tangle
@@ -76,7 +77,7 @@ def test_the_score_is_minus_the_gradient_of_the_energy(seed: int, dim: int, B: i
     s = model.bind(theta)(x, t)
     for i in range(dim):
         dE = model.bind_energy(theta)(x + 1j * STEP * np.eye(dim)[i], t).imag / STEP
-        assert np.max(np.abs(s[:, i] + dE)) <= 1e-12 * (1 + np.max(np.abs(s)))
+        assert_close(s[:, i] + dE, 0, 1e-12 * (1 + np.max(np.abs(s))))
 
 
 @given(seed=seeds, B=st.integers(1, 4))
@@ -88,7 +89,7 @@ def test_the_jacobian_of_an_energys_score_is_symmetric(seed: int, B: int) -> Non
     _, cache = model.forward(params, rng.standard_normal((B, 3)), np.zeros(1))
     J, _ = model.jvp(params, cache, np.broadcast_to(np.eye(3)[:, None, :], (3, B, 3)))
     J = np.moveaxis(J, 1, 0)
-    assert np.max(np.abs(J - np.swapaxes(J, 1, 2))) <= 1e-13 * np.max(np.abs(J))
+    assert_close(J, np.swapaxes(J, 1, 2), 1e-13 * np.max(np.abs(J)))
 
 
 def test_any_graph_can_be_an_energy() -> None:
@@ -182,7 +183,7 @@ def test_the_energy_is_a_gaussian_less_the_scaled_network(
     level = [np.log(sigma / alpha)] if embed else []
     F = model.body.forward(views(theta, model.shapes), c[:, None] * x, *level)[0][:, 0]
     wanted = 0.5 * c**2 * np.sum(x**2, axis=1) - kappa / c * F
-    assert np.max(np.abs(model.bind_energy(theta)(x, t) - wanted)) <= 1e-14 * (1 + np.max(np.abs(wanted))) * 10
+    assert_close(model.bind_energy(theta)(x, t), wanted, 1e-14 * (1 + np.max(np.abs(wanted))) * 10)
 
 
 @phis
@@ -220,15 +221,15 @@ def test_a_body_that_ignores_x_leaves_the_gaussian() -> None:
     theta, t = np.ones(5), np.full(3, 0.4)
     x = np.random.default_rng(0).standard_normal((3, 2))
     c2 = 1 / (1.3**2 * VP().alpha(0.4) ** 2 + VP().sigma(0.4) ** 2)
-    assert np.max(np.abs(model.bind(theta)(x, t) + c2 * x)) <= 1e-14
+    assert_close(model.bind(theta)(x, t) + c2 * x, 0, 1e-14)
     s = subject(model, NUMPY, [x, t], 0, live=[True], fixed=[1])
     params = s.params
     _, kept = model.forward(params, x, t)
     sdot, tape = model.jvp(params, kept, s.tangents[0])
     dxs, dxdots, grads = model.jvp_backward(params, kept, tape, x, sdot)
-    assert np.max(np.abs(sdot + c2 * s.tangents[0])) <= 1e-14
-    assert np.max(np.abs(dxs[0] + c2 * x)) <= 1e-14
-    assert np.max(np.abs(dxdots[0] + c2 * sdot)) <= 1e-14
+    assert_close(sdot + c2 * s.tangents[0], 0, 1e-14)
+    assert_close(dxs[0] + c2 * x, 0, 1e-14)
+    assert_close(dxdots[0] + c2 * sdot, 0, 1e-14)
     assert not any(g.any() for g in grads.values())
 
 
@@ -242,10 +243,10 @@ def test_samples_do_not_see_each_other(seed: int, B: int, predict: str) -> None:
         whole = f(x, t)
         alone = np.concatenate([f(x[i : i + 1], t[i : i + 1]) for i in range(B)])
         # a matrix product may add in another order
-        assert np.max(np.abs(whole - alone)) <= 1e-13 * (1 + np.max(np.abs(whole)))
-        assert np.max(np.abs(whole[order] - f(x[order], t[order]))) <= 1e-13 * (1 + np.max(np.abs(whole)))
+        assert_close(whole, alone, 1e-13 * (1 + np.max(np.abs(whole))))
+        assert_close(whole[order], f(x[order], t[order]), 1e-13 * (1 + np.max(np.abs(whole))))
         shared = f(x, 0.3)
-        assert np.max(np.abs(shared - f(x, np.full(B, 0.3)))) <= 1e-13 * (1 + np.max(np.abs(shared)))
+        assert_close(shared, f(x, np.full(B, 0.3)), 1e-13 * (1 + np.max(np.abs(shared))))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
@@ -260,7 +261,7 @@ def test_every_backend_has_the_same_energy_and_score(dtype: str, tolerance: floa
             y = of(host.asarray(theta, dtype=dtype))(host.asarray(x, dtype=dtype), host.asarray(t, dtype=dtype))
             assert str(y.dtype).endswith(dtype)
             found.append(host.to_numpy(y))
-        assert np.max(np.abs(found[0] - found[1])) <= tolerance * np.max(np.abs(found[0]))
+        assert_close(found[0], found[1], tolerance * np.max(np.abs(found[0])))
 
 
 @on_every_device
@@ -314,7 +315,7 @@ def test_each_derivative_of_an_activation_is_that_of_the_one_before(name: str) -
     )]  # fmt: skip
     for lower, upper in pairwise(chain):
         found, wanted = upper(x), lower(x + 1j * h).imag / h
-        assert np.max(np.abs(found - wanted)) <= 1e-14 * 20  # rounding; SiLU multiplies by x up to 20
+        assert_close(found, wanted, 1e-14 * 20, "rounding; SiLU multiplies by x up to 20")
 
 
 @on_every_backend
@@ -344,7 +345,7 @@ def test_the_six_passes_of_an_activation(name: str, seed: int, n: int, K: int) -
         (jet[0], f1 * u), (jet[1], f1 * v), (jet[2], f2 * u * v + f1 * w), (dx, down),
         (du, f1 * dyu + f2 * v * dyw), (dv, f1 * dyv + f2 * u * dyw), (dw, f1 * dyw),
     ):  # fmt: skip
-        assert np.max(np.abs(found - wanted)) <= 1e-14 * (1 + np.max(np.abs(wanted)))
+        assert_close(found, wanted, 1e-14 * (1 + np.max(np.abs(wanted))))
 
 
 def test_an_input_without_tangents_gets_no_adjoints_of_them() -> None:
@@ -373,9 +374,9 @@ def test_a_jet_is_the_second_derivative_along_a_bent_path(seed: int, n: int, emb
     (yu, yv, yw), _ = net.jet(params, kept, (u[None], *none), (v[None], *none), (w[None], *none))
     h = 2e-4  # Richardson in h: truncation h⁴, rounding u/h; complex step in k
     near, far = (y(a, 1j * STEP).imag / STEP - y(-a, 1j * STEP).imag / STEP for a in (h, 2 * h))
-    assert np.max(np.abs(yu[0] - y(1j * STEP, 0.0).imag / STEP)) <= 1e-12 * (1 + np.max(np.abs(yu)))
-    assert np.max(np.abs(yv[0] - y(0.0, 1j * STEP).imag / STEP)) <= 1e-12 * (1 + np.max(np.abs(yv)))
-    assert np.max(np.abs(yw[0] - (8 * near - far) / (12 * h))) <= 1e-9 * (1 + np.max(np.abs(yw)))
+    assert_close(yu[0], y(1j * STEP, 0.0).imag / STEP, 1e-12 * (1 + np.max(np.abs(yu))))
+    assert_close(yv[0], y(0.0, 1j * STEP).imag / STEP, 1e-12 * (1 + np.max(np.abs(yv))))
+    assert_close(yw[0], (8 * near - far) / (12 * h), 1e-9 * (1 + np.max(np.abs(yw))))
 
 
 @given(seed=seeds, dim=st.integers(1, 3), predict=predictions)
@@ -399,14 +400,14 @@ def test_the_gradient_of_the_score_along_a_is_that_of_a_directional_derivative(
     params = views(theta, model.shapes)
     s, kept = model.forward(params, x, t)
     size = 1 + np.max(np.abs(s)) + np.max(np.abs(E(theta, x)))
-    assert np.max(np.abs(np.sum(a * s, axis=1) - along(theta, x))) <= 1e-9 * size
+    assert_close(np.sum(a * s, axis=1), along(theta, x), 1e-9 * size)
     _, grads = model.backward(params, kept, a)
     found = sum(np.sum(grads[name] * d) for name, d in views(v, model.shapes).items())
     wanted = np.sum(along(theta + 1j * STEP * v, x).imag) / STEP
     assert abs(found - wanted) <= 1e-9 * size * (1 + abs(wanted))
     sdot, _ = model.jvp(params, kept, a[None])
     wanted = along(theta, x + 1j * STEP * b).imag / STEP
-    assert np.max(np.abs(np.sum(b * sdot[0], axis=1) - wanted)) <= 1e-9 * size * (1 + np.max(np.abs(wanted)))
+    assert_close(np.sum(b * sdot[0], axis=1), wanted, 1e-9 * size * (1 + np.max(np.abs(wanted))))
 
 
 # ------------------------------------------------------------------ what it costs
@@ -435,7 +436,7 @@ def test_passes_cost_what_the_table_says(kind: Any, costs: Any, K: int) -> None:
     sdot, tape = counted(model.jvp, kept, xdot)
     counted(model.jvp_backward, kept, tape, s, sdot)
     assert tuple(map(round, counts)) == costs(K)
-    assert np.max(np.abs(np.array(counts) / costs(K) - 1)) <= 0.02  # 2 · 400 + 400 beside 400²
+    assert_close(np.array(counts) / costs(K), 1, 0.02, "2 · 400 + 400 beside 400²")
 
 
 @pytest.mark.parametrize(("objective", "free", "conservative"), [
@@ -511,7 +512,7 @@ def test_the_trapezoid_rule_has_converged_for_a_learned_energy() -> None:
         nodes, cell = quadrature_grid(LAW, spacing=spacing)
         E = model.bind_energy(theta)(nodes, T)
         found.append((math.log(cell * np.sum(np.exp(-E))), cell * np.sum(np.exp(LAW.log_prob(nodes)) * E)))
-    assert np.max(np.abs(np.subtract(*found))) <= 1e-7
+    assert_close(np.subtract(*found), 0, 1e-7)
 
 
 def asymmetry(model: Any, theta: np.ndarray) -> float:
@@ -608,7 +609,7 @@ def test_with_samples_of_the_law_itself_implicit_is_explicit_less_a_constant() -
         implicit, found = Implicit().at(model, theta, x, t, factor)
         explicit, wanted = Explicit(lambda x, t: LAW.score(x)).at(model, theta, x, t, factor)
         assert abs(explicit - constant - implicit) <= 1e-7 * (1 + explicit)  # the score's poles, see quadrature_grid
-        assert np.max(np.abs(found - wanted)) <= 1e-7 * np.max(np.abs(wanted))
+        assert_close(found, wanted, 1e-7 * np.max(np.abs(wanted)))
 
 
 def test_the_bound_on_every_pass_holds_for_float32() -> None:
@@ -619,4 +620,4 @@ def test_the_bound_on_every_pass_holds_for_float32() -> None:
     for of in (model.bind, model.bind_energy):
         wide = of(theta)(x, t)
         narrow = of(theta.astype("float32"))(x.astype("float32"), t.astype("float32"))
-        assert np.max(np.abs(narrow - wide)) <= 2e-6 * 3 * math.sqrt(np.mean(wide**2))
+        assert_close(narrow, wide, 2e-6 * 3 * math.sqrt(np.mean(wide**2)))

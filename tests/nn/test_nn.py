@@ -14,6 +14,7 @@ from refscore.nn import Dense, Fourier, Net, SiLU, Softplus, Tanh
 from refscore.nn.layer import plus, rows, sum_to
 from refscore.noise.sde import log_ratio
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.statistics import QUANTILE
 
 # ------------------------------------------------------------------ the embedding
@@ -24,7 +25,7 @@ def test_fourier_is_sines_and_cosines_of_geometric_frequencies() -> None:
     e, _ = Fourier(6, low=0.1, high=4.0).forward({}, level)
     omega = np.array([0.1, math.sqrt(0.1 * 4.0), 4.0])
     wanted = math.sqrt(2) * np.concatenate([np.sin(np.outer(level, omega)), np.cos(np.outer(level, omega))], axis=1)
-    assert np.max(np.abs(e - wanted)) <= 1e-14
+    assert_close(e, wanted, 1e-14)
 
 
 @given(level=st.floats(-12, 12), n=st.integers(1, 20))
@@ -67,9 +68,9 @@ def test_dense_is_affine() -> None:
     W, T, b = rng.standard_normal((3, 2)), rng.standard_normal((4, 2)), rng.standard_normal(2)
     x, e = rng.standard_normal((5, 3)), rng.standard_normal((5, 4))
     y, _ = Dense(3, 2, 4).forward({"W": W, "T": T, "b": b}, x, e)
-    assert np.max(np.abs(y - (x @ W + e @ T + b))) <= 1e-14
+    assert_close(y, x @ W + e @ T + b, 1e-14)
     y, _ = Dense(3, 2).forward({"W": W, "b": b}, x)
-    assert np.max(np.abs(y - (x @ W + b))) <= 1e-14
+    assert_close(y, x @ W + b, 1e-14)
 
 
 def test_dense_starts_with_outputs_of_unit_variance() -> None:
@@ -130,7 +131,7 @@ def test_an_mlp_is_what_its_docstring_says(activation: Any) -> None:
         phi = (activation or SiLU()).forward
         h = phi({}, h @ params[f"dense{l}.W"] + e @ params[f"dense{l}.T"] + params[f"dense{l}.b"])[0]
     y, _ = net.forward(params, x, level)
-    assert np.max(np.abs(y - (h @ params["head.W"] + params["head.b"]))) <= 1e-13
+    assert_close(y, h @ params["head.W"] + params["head.b"], 1e-13)
 
 
 def test_a_net_reads_the_level_only_if_a_row_does() -> None:
@@ -172,7 +173,7 @@ def test_a_score_model_is_a_noise_predictor_over_minus_sigma(sde: Any, embed: in
     level = [log_ratio(sde, t)] if embed else []
     y, _ = net.forward(views(theta, net.shapes), x / np.sqrt((1.7 * alpha) ** 2 + sigma**2), *level)
     wanted = -y / sigma
-    assert np.max(np.abs(model.bind(theta)(x, t) - wanted)) <= 1e-13 * np.max(np.abs(wanted))
+    assert_close(model.bind(theta)(x, t), wanted, 1e-13 * np.max(np.abs(wanted)))
 
 
 def test_one_time_for_all_may_be_a_float_an_array_or_repeated(backend: TestBackend) -> None:
@@ -183,8 +184,8 @@ def test_one_time_for_all_may_be_a_float_an_array_or_repeated(backend: TestBacke
     times = (0.4, backend.asarray(np.array([0.4])), backend.asarray(np.full(3, 0.4)))
     one, two, three = (backend.to_numpy(score(x, t)) for t in times)
     # exp and log in Python and in the library may differ in the last bit
-    assert np.max(np.abs(one - two)) <= 1e-14 * np.max(np.abs(two))
-    assert np.max(np.abs(two - three)) <= 1e-14 * np.max(np.abs(two))
+    assert_close(one, two, 1e-14 * np.max(np.abs(two)))
+    assert_close(two, three, 1e-14 * np.max(np.abs(two)))
 
 
 @pytest.mark.parametrize("data_std", [0.0, -1.0, math.nan, math.inf])

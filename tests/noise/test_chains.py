@@ -29,6 +29,7 @@ from refscore.noise.sde import SDES, SubVP, log_ratio
 from refscore.sampling.transitions import DDIM, Ancestral, ReverseDiffusion
 from tests.oracles.backends import TestBackend
 from tests.oracles.book import ROOT
+from tests.oracles.close import assert_close
 from tests.oracles.line import Scaled, maps, marginal, moments, score_of
 from tests.oracles.mixtures import covariance
 from tests.oracles.orders import slopes
@@ -165,9 +166,9 @@ def test_noise_levels_come_back_from_their_times_over_the_whole_range(sde: Any, 
     sigma, ratio = each(sde.sigma, ts), each(lambda t: log_ratio(sde, t), ts)
     assert np.all(sigma > 0)
     t = np.minimum(each(sde.time, sigma), 1.0)
-    assert np.all(np.abs(each(sde.sigma, t) / sigma - 1) <= slack(t, 0))
+    assert_close(each(sde.sigma, t) / sigma, 1, slack(t, 0))
     t = np.minimum(each(sde.time_at_log_ratio, ratio), 1.0)
-    assert np.all(np.abs(each(lambda t: log_ratio(sde, t), t) - ratio) <= slack(t, np.abs(ratio)))
+    assert_close(each(lambda t: log_ratio(sde, t), t), ratio, slack(t, np.abs(ratio)))
     assert each(sde.time, np.zeros(1, kind))[0] == 0.0
 
 
@@ -274,7 +275,7 @@ def test_ddpm_tends_to_the_vp_sde_with_an_error_of_one_over_n() -> None:
     for n in LADDER:
         chain, t = ddpm(n), np.arange(n + 1) / n
         errors.append(np.max(np.abs(np.array(chain.alphas) - VP().alpha(t))))
-    assert np.all(np.abs(slopes(errors) - 1) <= 0.05), errors
+    assert_close(slopes(errors), 1, 0.05, errors)
     assert errors[2] == pytest.approx(9.93e-4, rel=1e-3)  # at N = 1000
     vp = VP()
     rise = vp.beta_max - vp.beta_min
@@ -283,7 +284,7 @@ def test_ddpm_tends_to_the_vp_sde_with_an_error_of_one_over_n() -> None:
         for first, made in ((rise * t * (1 - t), ddpm), (-rise * t, with_beta_at_the_end_of_a_step)):
             c = 0.25 * (first - square)
             rest = [n * (made(n).alpha(t) / vp.alpha(t) - 1) - c for n in LADDER]
-            assert np.all(np.abs(slopes(rest) - 1) <= 0.05), rest
+            assert_close(slopes(rest), 1, 0.05, rest)
             if t == 1:  # for DDPM's own chain: alphabar_1000 is 6.5 % below its limit
                 assert c == pytest.approx(-33.5 if made is ddpm else -38.5, abs=0.03)
 
@@ -318,7 +319,7 @@ def test_the_steps_of_ddpm_are_euler_maruyama_steps_up_to_beta_squared() -> None
         beta = h * VP().g(0.5) ** 2
         assert b == pytest.approx(math.sqrt(beta), rel=1e-14)
         gaps.append(math.sqrt(1 - beta) - a)
-    assert np.all(np.abs(slopes(gaps) - 2) <= 0.02), gaps
+    assert_close(slopes(gaps), 2, 0.02, gaps)
 
 
 @given(st.integers(1, 60), st.floats(1e-3, 0.1), st.floats(10.0, 5000.0))
@@ -350,7 +351,7 @@ def test_one_step_of_smld_is_g_squared_dt_up_to_the_square() -> None:
         chain = smld(n)
         i = n // 2
         gaps.append(chain.sigmas[i] ** 2 - chain.sigmas[i - 1] ** 2 - sde.g(i / n) ** 2 / n)
-    assert np.all(np.abs(slopes(gaps) - 2) <= 0.05), gaps
+    assert_close(slopes(gaps), 2, 0.05, gaps)
 
 
 # ------------------------------------------------------------------ backwards
@@ -410,7 +411,7 @@ def test_three_reverse_steps_differ_by_the_square_of_beta() -> None:
     }
     for one, other in (("ancestral", "reverse diffusion"), ("ancestral", "euler-maruyama")):
         gap = found[one] - found[other]
-        assert np.all(np.abs(slopes(gap[:, [0, 2]]) - 2) <= 0.05)  # slope and shift of the mean
+        assert_close(slopes(gap[:, [0, 2]]), 2, 0.05, "slope and shift of the mean")
         square = found[one][:, 1] ** 2 - found[other][:, 1] ** 2
         assert np.all(square == 0) if other == "reverse diffusion" else np.all(np.abs(slopes(square) - 2) <= 0.05)
 
@@ -446,7 +447,7 @@ def test_the_law_of_a_chain_tends_to_that_of_the_sde(kind: Callable[[int], Chain
         step, half = SAMPLERS[name](chain, score_of(1.5, 0.3, chain)), chain.times[: n // 2 + 1]
         _, variance = moments(step, half, *marginal(chain, 1.0, 1.5, 0.3))[-1]
         errors.append(variance - marginal(chain, 0.5, 1.5, 0.3)[1])
-    assert np.all(np.abs(slopes(errors) - 1) <= 0.06), errors
+    assert_close(slopes(errors), 1, 0.06, errors)
 
 
 # ------------------------------------------------------------------ the names

@@ -24,6 +24,7 @@ from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES, log_ratio
 from refscore.protocols import SDE
 from tests.oracles.affine import C, M, probe
+from tests.oracles.close import assert_close
 from tests.oracles.equations import H, check_score_equation, divergence_of, dt, terms
 from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import size_of_jacobian
@@ -52,7 +53,7 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
     f, g = sde.f(t), sde.g(t)
     parts = [change, p.dim * f + 0 * change, f * np.sum(x * s, axis=1), -0.5 * g**2 * (div + np.sum(s * s, axis=1))]
     inner = 0.5 * g**2 * (size_of_jacobian(p, x, sde.alpha(t), sde.sigma(t)) + np.sum(s * s, axis=1))
-    assert np.all(np.abs(sum(parts)) <= 1e-11 * (sum(np.abs(part) for part in parts) + inner))
+    assert_close(sum(parts), 0, 1e-11 * (sum(np.abs(part) for part in parts) + inner))
 
 
 @given(mixtures(max_dim=3), other_sdes, times, seeds)
@@ -204,7 +205,7 @@ def test_denoise_is_the_posterior_mean(p: GaussianMixture, sde: SDE, t: float, s
     a, s = sde.alpha(t), sde.sigma(t)
     x = points(p, a, s, seed)
     exact, size = p.posterior_mean(x, a, s), np.abs(x).max() + s**2 * np.abs(p.score(x, a, s)).max()
-    assert np.all(np.abs(denoise(ExactScore(p, sde), sde, x, t) - exact) <= 1e-11 * (1 + size) / a)
+    assert_close(denoise(ExactScore(p, sde), sde, x, t), exact, 1e-11 * (1 + size) / a)
 
 
 def generator_of_denoiser(
@@ -259,7 +260,7 @@ def test_euler_maruyama_keeps_the_mean_of_the_denoiser_to_order_one() -> None:
     """Eq. (8.8): a diagnostic of any run, E D(x_t, t) = E x₀, with an error O(1/N)."""
     errors = np.stack([denoised_mean(N) for N in (100, 200, 400)])
     assert np.max(np.abs(errors)) < 0.1
-    assert np.all(np.abs(-np.diff(np.log2(np.abs(errors)), axis=0) - 1) <= 0.05), errors
+    assert_close(-np.diff(np.log2(np.abs(errors)), axis=0), 1, 0.05, errors)
 
 
 # ------------------------------------------------------------------ the flow
@@ -307,7 +308,7 @@ def test_the_flow_of_a_gaussian_is_closed(sde: SDE) -> None:
 
     exact = sde.alpha(low) * M + ((x1 - sde.alpha(1.0) * M) @ U * spread(low) / spread(1.0)) @ U.T
     found = decode(ExactScore(p, sde), sde, x1, low, FixedSteps(sde, 300))
-    assert np.max(np.abs(found - exact)) <= 1e-8 * (1 + np.max(np.abs(exact)))
+    assert_close(found, exact, 1e-8 * (1 + np.max(np.abs(exact))))
 
 
 @each_sde
@@ -323,7 +324,7 @@ def test_flows_of_all_sdes_are_one_flow(sde: SDE) -> None:
         return solve(Reverse(sde, ExactScore(p, sde), lam=0.0).drift, x, t, s, 1e-11, 1e-12) / sde.alpha(s)
 
     start = math.exp(high) * np.array([[0.3, -0.8]])
-    assert np.max(np.abs(run(sde) - run(ve))) <= 1e-9
+    assert_close(run(sde), run(ve), 1e-9)
 
 
 @each_flow
@@ -333,7 +334,7 @@ def test_there_and_back(sde: SDE) -> None:
     x = p.sample(np.random.default_rng(0), 20)
     score, steps = ExactScore(p, sde), FixedSteps(sde, 180)
     back = decode(score, sde, encode(score, sde, x, low, steps), low, steps)
-    assert np.max(np.abs(back - x)) <= 1e-7
+    assert_close(back, x, 1e-7)
 
 
 @each_flow

@@ -23,6 +23,7 @@ from refscore.sampling.loop import NO_NOISE, last
 from refscore.sampling.solvers import TABLEAUX
 from tests.oracles.affine import probe
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.equations import dt
 from tests.oracles.mixtures import covariance, full, size_of_jacobian
 from tests.oracles.orders import slopes, up
@@ -50,7 +51,7 @@ def test_runge_kutta_methods_have_their_orders(name: str) -> None:
         for N in (200, 400, 800)
     ]
     assert errors[-1] > 1e-14  # still above rounding
-    assert np.all(np.abs(slopes(errors) - tableau.order) <= 0.05), errors
+    assert_close(slopes(errors), tableau.order, 0.05, errors)
 
 
 def test_an_ode_is_reversed_by_a_sign_change() -> None:
@@ -120,8 +121,8 @@ def geometric_brownian_errors(mu: float, c: float, N: int) -> tuple[float, float
 def test_euler_maruyama_has_strong_order_one_half_and_weak_order_1_with_multiplicative_noise() -> None:
     """Eqs. (7.4), (7.5), (7.6): geometric Brownian motion, without a sample."""
     weak, strong = np.array([geometric_brownian_errors(0.5, 0.8, N) for N in (128, 256, 512)]).T
-    assert np.all(np.abs(slopes(list(weak)) - 1) <= 0.02), weak
-    assert np.all(np.abs(slopes(list(strong)) - 0.5) <= 0.02), strong
+    assert_close(slopes(list(weak)), 1, 0.02, weak)
+    assert_close(slopes(list(strong)), 0.5, 0.02, strong)
     assert strong[-1] > 10 * weak[-1]
 
 
@@ -308,7 +309,7 @@ def test_every_sde_is_ve_seen_through_a_lens(p: GaussianMixture, sde: SDE, t: fl
     x = points(p, a, s, seed)
     J = size_of_jacobian(p, x, a, s)[:, None]
     scale = 1 + np.sqrt(J) + J * (np.abs(x).max() + a * np.abs(p.means).max())
-    assert np.all(np.abs(p.score(x, a, s) - p.score(x / a, 1.0, s / a) / a) <= 1e-12 * scale)
+    assert_close(p.score(x, a, s), p.score(x / a, 1.0, s / a) / a, 1e-12 * scale)
 
 
 @given(st.floats(0.05, 2.0), st.floats(1.0, 50.0), times)

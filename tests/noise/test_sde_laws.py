@@ -14,6 +14,7 @@ from scipy.integrate import solve_ivp
 from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
 from refscore.noise.sde import SDES, log_ratio
 from refscore.protocols import SDE
+from tests.oracles.close import assert_close
 from tests.oracles.equations import check_score_equation, divergence_of, dt, terms
 from tests.oracles.mixtures import size_of_jacobian
 from tests.oracles.strategies import mixtures, points, sdes, seeds, times, unit
@@ -212,7 +213,7 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
         -0.5 * g**2 * np.sum(s * s, axis=1),
     ]
     scale = sum(np.abs(part) for part in parts) + inner
-    assert np.all(np.abs(sum(parts)) <= 1e-11 * scale)
+    assert_close(sum(parts), 0, 1e-11 * scale)
 
 
 @given(mixtures(max_dim=3), sdes, times, seeds)
@@ -228,7 +229,7 @@ def test_probability_flow_carries_the_marginals(p: GaussianMixture, sde: SDE, t:
     v, div = flow.drift(x, t), divergence_of(lambda x: flow.drift(x, t), x)
     inner = sde.g(t) ** 2 * size_of_jacobian(p, x, sde.alpha(t), sde.sigma(t))
     scale = np.abs(change) + np.abs(div) + np.sum(np.abs(v * s), axis=1) + inner
-    assert np.all(np.abs(change + div + np.sum(v * s, axis=1)) <= 1e-10 * scale)
+    assert_close(change + div + np.sum(v * s, axis=1), 0, 1e-10 * scale)
     assert np.all(np.asarray(flow.noise(x, t)) == 0.0)
 
 
@@ -242,7 +243,7 @@ def test_every_reversal_keeps_the_marginals(p: GaussianMixture, sde: SDE, t: flo
     parts = [change, div_b, np.sum(b * s, axis=1), 0.5 * c**2 * div_s, 0.5 * c**2 * np.sum(s * s, axis=1)]
     inner = (1 + lam**2) * sde.g(t) ** 2 * size_of_jacobian(p, x, sde.alpha(t), sde.sigma(t))
     scale = sum(np.abs(part) for part in parts) + inner
-    assert np.all(np.abs(sum(parts)) <= 1e-10 * scale)
+    assert_close(sum(parts), 0, 1e-10 * scale)
 
 
 @given(sdes, st.floats(0.01, 1.0), st.floats(0.0, 3.0), seeds)
@@ -267,7 +268,7 @@ def test_exact_score_is_the_score_of_the_marginal(p: GaussianMixture, sde: SDE, 
     exact, score = p.score(x, sde.alpha(t), sde.sigma(t)), ExactScore(p, sde)
     scale = 1 + size_of_jacobian(p, x, sde.alpha(t), sde.sigma(t))[:, None] * (1 + np.abs(x).max())
     for time in (t, np.full(1, t), np.full(len(x), t)):
-        assert np.all(np.abs(score(x, time) - exact) <= 1e-13 * scale)
+        assert_close(score(x, time), exact, 1e-13 * scale)
 
 
 @given(mixtures(), st.floats(0.05, 2.0), st.floats(1.0, 50.0), times, seeds)
@@ -278,7 +279,7 @@ def test_vp_is_ve_seen_through_a_lens(p: GaussianMixture, beta_min: float, ratio
     x = points(p, a, s, seed)
     J = size_of_jacobian(p, x, a, s)[:, None]
     scale = 1 + np.sqrt(J) + J * (np.abs(x).max() + a * np.abs(p.means).max())  # a rounding of x/α, times J
-    assert np.all(np.abs(p.score(x, a, s) - p.score(x / a, 1.0, s / a) / a) <= 1e-12 * scale)
+    assert_close(p.score(x, a, s), p.score(x / a, 1.0, s / a) / a, 1e-12 * scale)
     assert p.log_prob(x, a, s) == pytest.approx(
         p.log_prob(x / a, 1.0, s / a) - p.dim * math.log(a), rel=1e-12, abs=1e-11
     )

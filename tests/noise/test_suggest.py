@@ -33,6 +33,7 @@ from refscore.noise.suggest import (
 from refscore.sampling.loop import last
 from tests.oracles.affine import law, probe
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.strategies import seeds
 
 ratios, fractions, some_moves = st.floats(1.001, 3.0), st.floats(0.005, 0.95), st.integers(1, 12)
@@ -311,7 +312,7 @@ def test_a_suggested_walk_forgets_where_it_began(dim: int) -> None:
     off, eta = np.full(3, s.levels[0]), s.step / s.levels[-1] ** 2
     for sigma in s.levels:
         off = off * (1 - eta * sigma**2 / (lam + sigma**2)) ** s.moves
-    assert np.all(np.abs(off) <= 1e-5 * np.sqrt(lam + s.levels[-1] ** 2))
+    assert_close(off, 0, 1e-5 * np.sqrt(lam + s.levels[-1] ** 2))
 
 
 def test_what_the_refusal_of_a_budget_advises_helps() -> None:

@@ -51,6 +51,7 @@ from refscore.sampling.loop import last
 from refscore.training.optim import WarmupCosine
 from tests.oracles.affine import law, probe
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import QUANTILE
 from tests.oracles.strategies import mixtures, random_mixture, sdes, seeds
@@ -377,8 +378,8 @@ def test_a_ladder_has_the_law_of_its_moment_recursion(
         S, eps, centre = alpha**2 * lam + sigma**2, e * sigma**2, alpha * (U.T @ target.means[0])
         q, limit = 1 - eps / S, S / (1 - eps / (2 * S))
         mean, v = centre + q**moves * (mean - centre), limit + q ** (2 * moves) * (v - limit)
-    assert np.max(np.abs(found[0] - U @ mean)) <= 1e-12 * 10
-    assert np.max(np.abs(found[1] - (U * v) @ U.T)) <= 1e-12 * 10  # of the largest number on the way, 9 + σ²
+    assert_close(found[0], U @ mean, 1e-12 * 10)
+    assert_close(found[1], (U * v) @ U.T, 1e-12 * 10, "of the largest number on the way, 9 + σ²")
 
 
 def test_the_width_of_a_wide_direction_is_decided_where_the_noise_is_as_wide() -> None:
@@ -662,7 +663,7 @@ def test_a_chain_is_never_further_out_than_a_mode_and_one_gaussian(
         )
         for p, x, times in ((q, x, level_times(VES, levels)) for q, x in ((line(variance), start), (one, 0 * start)))
     ]
-    assert np.max(np.abs(ends[0] - ends[1])) <= REACH * (1 + 1e-12)
+    assert_close(ends[0], ends[1], REACH * (1 + 1e-12))
 
 
 def test_from_too_small_a_first_level_the_start_decides() -> None:
@@ -722,7 +723,7 @@ def test_denoising_is_the_posterior_mean(seed: int, dim: int, sde: SDE, t: float
     x = sde.alpha(t) * p.sample(np.random.default_rng(seed), 5) + sde.sigma(t)
     found = denoise(ExactScore(p, sde), sde, x, t)
     scale = 1 + np.max(np.abs(x)) / sde.alpha(t)
-    assert np.max(np.abs(found - p.posterior_mean(x, sde.alpha(t), sde.sigma(t)))) <= 1e-11 * scale
+    assert_close(found, p.posterior_mean(x, sde.alpha(t), sde.sigma(t)), 1e-11 * scale)
 
 
 def test_denoising_removes_the_noise_where_data_are_thin_and_as_much_again_where_they_are_wide() -> None:
@@ -731,8 +732,8 @@ def test_denoising_removes_the_noise_where_data_are_thin_and_as_much_again_where
     p = GaussianMixture(np.ones(1), np.array([[1.0, -1.0]]), lam[None])
     A, _, c = probe(lambda x, rng: denoise(ExactScore(p, VES), VES, x, float(VES.time(sigma))), 2, 0)
     mean, cov = A @ p.means[0] + c, A @ np.diag(lam + sigma**2) @ A.T
-    assert np.max(np.abs(mean - p.means[0])) <= 1e-12
-    assert np.max(np.abs(cov - np.diag(lam**2 / (lam + sigma**2)))) <= 1e-12
+    assert_close(mean, p.means[0], 1e-12)
+    assert_close(cov, np.diag(lam**2 / (lam + sigma**2)), 1e-12)
     assert cov[0, 0] <= 1e-24  # all of σ² is gone
     assert cov[1, 1] == pytest.approx(2 - sigma**2, abs=sigma**4)  # σ² too narrow, where it was σ² too wide
 

@@ -26,6 +26,7 @@ from refscore.protocols import Step
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.loop import last
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.statistics import assert_law
 from tests.oracles.strategies import mixtures, points, random_mixture, seeds
 
@@ -127,7 +128,7 @@ def test_without_noise_the_observed_coordinates_are_known(p: GaussianMixture, se
     cond = np.max(np.linalg.cond(H @ full_covariances(p) @ H.T))
     np.testing.assert_allclose((exact.means @ H.T)[kept], np.tile(y, (kept.sum(), 1)), rtol=0, atol=1e-13 * cond)
     spread = H @ full_covariances(exact) @ H.T
-    assert np.max(np.abs(spread)) <= 1e-13 * cond
+    assert_close(spread, 0, 1e-13 * cond)
     near = linear_posterior(p, H, y, 1e-9 * R)
     inverse, residual = np.linalg.inv(H @ full_covariances(p) @ H.T), y - p.means @ H.T
     size = lambda v: np.linalg.norm(v.reshape(len(v), -1), axis=1)  # noqa: E731
@@ -516,7 +517,7 @@ def test_the_limit_of_replacement_is_that_of_every_linear_sde() -> None:
     step = Replace(EulerMaruyama(Reverse(ve, ExactScore(PAIR, ve))), ve, KNOWN, MASK)
     found = [exact_law(step, log_snr_times(ve, N, 1e-4), ve.prior_std) for N in (200, 400)]
     ends = np.array([[mean[0], cov[0, 0]] for mean, cov in found])
-    assert np.max(np.abs(2 * ends[1] - ends[0] - replacement_limit(1))) <= 3e-3  # what 1/N leaves
+    assert_close(2 * ends[1] - ends[0], replacement_limit(1), 3e-3, "what 1/N leaves")
 
 
 def test_known_coordinates_end_as_they_are() -> None:
@@ -539,9 +540,9 @@ def test_replacement_does_not_tend_to_the_conditional_law(moves: int) -> None:
         mean, cov = inpainted(EULER, uniform_times(N), moves)
         errors.append(np.array([mean[0], cov[0, 0]]) - limit)
     first, second = 2 * errors[1] - errors[0], 2 * errors[2] - errors[1]  # Richardson: what 1/N leaves
-    assert np.max(np.abs(errors[2])) <= 0.01
-    assert np.max(np.abs(second)) <= 3e-3
-    assert np.max(np.abs(second)) <= 0.5 * np.max(np.abs(first))
+    assert_close(errors[2], 0, 0.01)
+    assert_close(second, 0, 3e-3)
+    assert_close(second, 0, 0.5 * np.max(np.abs(first)))
     gap = limit - np.array([RHO * Y, 1 - RHO**2])
     assert abs(gap[0]) > 5 * abs(errors[2][0])  # the gap is no error of discretisation
 
@@ -553,7 +554,7 @@ def test_what_replacement_makes_of_two_correlated_coordinates() -> None:
     assert abs(v - (1 - RHO**2) * math.atanh(RHO) / RHO) <= 1e-12
     np.testing.assert_allclose((m, v), (0.75, 0.4944), atol=1e-4)  # for 1.2 and .36
     gaps = np.array([np.array(replacement_limit(n)) - (RHO * Y, 1 - RHO**2) for n in (20, 40)])
-    assert np.all(np.abs(gaps[0] / gaps[1] - 2) <= 0.15)
+    assert_close(gaps[0] / gaps[1], 2, 0.15)
     for n in (1, 2, 9):
         assert abs(replacement_limit(n, rho=1e-3, y=1.0)[0] / 1e-3 - n / (n + 1)) <= 1e-5
 

@@ -34,6 +34,7 @@ from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.loop import NotFiniteWarning, last
 from tests.oracles.affine import TARGETS, M, law, marginal, probe, start
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.orders import slopes
 from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import seeds
@@ -74,7 +75,7 @@ def test_euler_maruyama_has_the_law_of_its_moment_recursion(sde: Any, target: Ga
     wanted = moments_of_euler_maruyama(sde, target, lam, GRID)
     for a, b in zip(found, wanted, strict=True):
         scale = 1 + np.max(np.abs(start(sde, target)[1]))  # what is contracted to b on the way
-        assert np.max(np.abs(a - b)) <= 1e-12 * scale
+        assert_close(a, b, 1e-12 * scale)
 
 
 def weak_errors(sde: Any, target: GaussianMixture, N: int, end: float) -> np.ndarray:
@@ -89,7 +90,7 @@ def weak_errors(sde: Any, target: GaussianMixture, N: int, end: float) -> np.nda
 
 def test_euler_maruyama_has_weak_order_1() -> None:
     errors = np.stack([weak_errors(VP(), TARGETS["gaussian"], N, 0.05) for N in (200, 400, 800)])
-    assert np.all(np.abs(-np.diff(np.log2(errors), axis=0) - 1) <= 0.02), errors
+    assert_close(-np.diff(np.log2(errors), axis=0), 1, 0.02, errors)
     # VE: at the ends of its short steps the covariance errors of early and late steps nearly cancel (at t = 0.05
     # they change sign near N = 300); at 0.5 they do not. The mean has no error: there is no drift but the score.
     errors = np.stack([weak_errors(VES, TARGETS["gaussian"], N, 0.5) for N in (800, 1600)])
@@ -127,10 +128,10 @@ def test_euler_maruyama_runs_any_process_in_either_direction() -> None:
     x = np.ones((4, 2))
     up = last(simulate(EulerMaruyama(Process()), x, [0.2, 0.3, 0.7], ReplayRng(*z)))
     by_hand = 0.6 * (0.9 * x + 3 * math.sqrt(0.1) * z[0]) + 3 * math.sqrt(0.4) * z[1]
-    assert np.max(np.abs(up - by_hand)) <= 1e-14
+    assert_close(up, by_hand, 1e-14)
     down = last(simulate(EulerMaruyama(Process()), x, [0.7, 0.3, 0.2], ReplayRng(*z)))
     by_hand = 1.1 * (1.4 * x + 3 * math.sqrt(0.4) * z[0]) + 3 * math.sqrt(0.1) * z[1]
-    assert np.max(np.abs(down - by_hand)) <= 1e-13
+    assert_close(down, by_hand, 1e-13)
 
 
 # ------------------------------------------------------------------ Heun
@@ -140,9 +141,9 @@ def test_heun_is_its_formula() -> None:
     x = np.array([[1.0, -2.0]])
     h = -0.3
     linear, _ = Heun(lambda x, t: x)(x, 0.8, 0.5, None)
-    assert np.max(np.abs(linear - (1 + h + h * h / 2) * x)) <= 1e-15
+    assert_close(linear, (1 + h + h * h / 2) * x, 1e-15)
     in_time, _ = Heun(lambda x, t: t + 0 * x)(x, 0.8, 0.5, None)  # the trapezoid rule: exact for t
-    assert np.max(np.abs(in_time - (x + (0.25 - 0.64) / 2))) <= 1e-15
+    assert_close(in_time, x + (0.25 - 0.64) / 2, 1e-15)
 
 
 @given(seed=seeds, n=st.integers(1, 6))
@@ -153,7 +154,7 @@ def test_heun_is_exact_on_a_point_mass_in_the_time_sigma(seed: int, n: int) -> N
     grid = np.sort(rng.uniform(0.01, 1, n + 1))[::-1].tolist()
     y = last(simulate(Heun(lambda x, t: (x - c) / t), x, grid, None))
     wanted = c + grid[-1] / grid[0] * (x - c)
-    assert np.max(np.abs(y - wanted)) <= 1e-13 * (1 + np.max(np.abs(x)))
+    assert_close(y, wanted, 1e-13 * (1 + np.max(np.abs(x))))
 
 
 def run_heun(sde: Any, score: Any, x: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -183,7 +184,7 @@ def test_heun_has_order_2_on_the_closed_flow_of_a_gaussian(sde: Any, target: Gau
         for N in (400, 800)
     ]
     assert errors[-1] > 1e-10  # above the floor of rounding
-    assert np.all(np.abs(slopes(errors) - 2) <= 0.02), errors
+    assert_close(slopes(errors), 2, 0.02, errors)
 
 
 def test_heun_has_order_2_on_a_mixture() -> None:
@@ -216,8 +217,8 @@ def test_langevin_has_its_closed_law_after_n_steps(n: int, eps: float) -> None:
     limit, decay = s / (1 - eps / (2 * s)), (1 - eps / s) ** n
     kernel = Repeat(Langevin(ExactScore(TARGETS["gaussian"], VP()), eps), n)
     mean, cov = law(probe(lambda x, rng: kernel(x, 0.3, rng), 2, n), np.zeros(2), 4 * np.eye(2))
-    assert np.max(np.abs(mean - (m - (U * decay) @ U.T @ m))) <= 1e-12
-    assert np.max(np.abs(cov - (U * (limit + decay**2 * (4 - limit))) @ U.T)) <= 4e-12  # it starts at 4
+    assert_close(mean, m - (U * decay) @ U.T @ m, 1e-12)
+    assert_close(cov, (U * (limit + decay**2 * (4 - limit))) @ U.T, 4e-12, "it starts at 4")
 
 
 def test_the_stationary_variance_of_langevin_is_inflated_by_its_step() -> None:
@@ -243,8 +244,8 @@ def test_one_langevin_step_from_the_true_law_adds_eps_squared_of_the_precision(s
     m, S = marginal(VP(), TARGETS["gaussian"], 0.4)
     kernel = Langevin(ExactScore(TARGETS["gaussian"], VP()), eps)
     mean, cov = law(probe(lambda x, rng: kernel(x, 0.4, rng), 2, 1), m, S)
-    assert np.max(np.abs(mean - m)) <= 1e-12
-    assert np.max(np.abs(cov - (S + eps**2 * np.linalg.inv(S)))) <= 1e-12
+    assert_close(mean, m, 1e-12)
+    assert_close(cov, S + eps**2 * np.linalg.inv(S), 1e-12)
 
 
 def test_the_step_may_depend_on_the_time() -> None:
@@ -256,7 +257,7 @@ def test_the_step_may_depend_on_the_time() -> None:
 
     x, z = np.ones((3, 2)), np.random.default_rng(0).standard_normal((3, 2))
     y = Langevin(score, lambda t: 0.1 * t)(x, 0.5, ReplayRng(z))
-    assert np.max(np.abs(y - (0.95 * x + math.sqrt(0.1) * z))) <= 1e-15
+    assert_close(y, 0.95 * x + math.sqrt(0.1) * z, 1e-15)
     assert seen[0].shape == (1,)
     assert seen[0][0] == 0.5
 
@@ -314,7 +315,7 @@ def test_annealed_langevin_is_a_composition() -> None:
     x = np.ones((3, 2))
     for t, zn in zip((1.0, 1.0, 0.5, 0.5), z, strict=True):
         x = 0.9 * x + math.sqrt(0.2 * t) * zn
-    assert np.max(np.abs(y - x)) <= 1e-14
+    assert_close(y, x, 1e-14)
 
 
 # ------------------------------------------------------------------ samples never meet
@@ -353,9 +354,9 @@ def test_a_sample_does_not_know_of_its_batch(backend: TestBackend, sde: Any, lea
     whole = run(np.arange(7))
     order = rng.permutation(7)
     allowed = 1e-13 * (np.max(np.abs(x)) + np.max(np.abs(whole)))  # a matrix product may sum in another order
-    assert np.max(np.abs(run(order) - whole[order])) <= allowed
+    assert_close(run(order), whole[order], allowed)
     for i in range(7):
-        assert np.max(np.abs(run(slice(i, i + 1)) - whole[i])) <= allowed
+        assert_close(run(slice(i, i + 1)), whole[i], allowed)
 
 
 @pytest.mark.parametrize("name", steps(None, None))
@@ -403,7 +404,7 @@ def test_every_backend_makes_the_same_samples(backend: TestBackend, sde: Any, na
         step, draws = steps(sde, ExactScore(mixture("tilted", asarray), sde))[name]
         z = np.random.default_rng(1).standard_normal((draws * 4, 5, 2))
         found.append(to_numpy(last(simulate(step, asarray(x), TIMES, ReplayRng(*(asarray(zn) for zn in z))))))
-    assert np.max(np.abs(found[0] - found[1])) <= 1e-12 * np.max(np.abs(found[0]))
+    assert_close(found[0], found[1], 1e-12 * np.max(np.abs(found[0])))
 
 
 # ------------------------------------------------------------------ where sampling starts
@@ -416,7 +417,7 @@ def test_the_prior_is_the_noise_at_1_times_a_standard_normal(any_backend: TestBa
     z = any_backend.to_numpy(any_backend.rng(0).standard_normal((3, 4, 2), dtype=dtype))
     std = 1.0 if isinstance(sde, VP) else math.sqrt(10.0**2 - 0.01**2)
     assert x.dtype == dtype
-    assert np.max(np.abs(any_backend.to_numpy(x) - np.float32(std) * z)) <= 1e-6 * std * 5  # float32
+    assert_close(any_backend.to_numpy(x), np.float32(std) * z, 1e-6 * std * 5, "float32")
     assert abs(sde.prior_std - std) <= 1e-14 * std
 
 

@@ -28,6 +28,7 @@ from refscore.nn import Add, Dense, Net, SiLU, Tanh
 from refscore.noise.grids import uniform_times
 from refscore.noise.sde import LinearVE
 from refscore.sampling.guidance import Replace
+from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
 
 # ------------------------------------------------------------------ inpainting, step by step
@@ -62,7 +63,7 @@ def test_replacement_is_the_chain_of_its_moves_each_with_noise_of_its_own(moves:
         law = probe(lambda x, rng, t=t, s=s: step(x, t, s, rng)[0], np.zeros(2)).law(law)
         wanted = replaced(wanted, t, s, moves)
         for found, right in zip(law, wanted, strict=True):
-            assert np.max(np.abs(found - right)) <= 1e-12
+            assert_close(found, right, 1e-12)
 
 
 # ------------------------------------------------------------------ rows that nobody reads

@@ -35,6 +35,7 @@ from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS, transition
 from tests.oracles.affine import TARGETS, C, Gaussian, M, gaussian, law, law_of, marginal, probe, start
+from tests.oracles.close import assert_close
 from tests.oracles.marks import PROCESSES, each_process, each_sampler
 from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import mixtures, seeds
@@ -231,7 +232,7 @@ def test_a_transition_and_its_posterior_compose_to_the_joint_law(seed: int, sde:
     forward = np.array([[vs, p.a * vs], [p.a * vs, p.a**2 * vs + new]])
     back, small = p.a * vs / vt, vs * p.lost
     backward = np.array([[back**2 * vt + small, back * vt], [back * vt, vt]])
-    assert np.max(np.abs(forward - backward)) <= 1e-12 * vt
+    assert_close(forward, backward, 1e-12 * vt)
     assert abs(p.a**2 * vs + new - vt) <= 1e-12 * vt
     assert abs(back * p.alpha_t + p.alpha_s * p.lost - p.alpha_s) <= 1e-12  # the means: of x_s given x₀
 
@@ -257,8 +258,8 @@ def test_score_and_guesses_are_one_thing(law: Any, seed: int, sde: Any) -> None:
     data = law.posterior_mean(x, alpha, sigma)
     s = ExactScore(law, sde)(x, t)
     scale = 1 + np.max(np.abs(x)) / alpha
-    assert np.max(np.abs((x + sigma**2 * s) / alpha - data)) <= 1e-12 * scale
-    assert np.max(np.abs(alpha * data - sigma**2 * s - x)) <= 1e-12 * scale * alpha
+    assert_close((x + sigma**2 * s) / alpha, data, 1e-12 * scale)
+    assert_close(alpha * data - sigma**2 * s, x, 1e-12 * scale * alpha)
 
 
 # ------------------------------------------------------------------ one step in several names
@@ -364,7 +365,7 @@ def test_five_names_of_the_stochastic_step(law: Any, seed: int, sde: Any, n: int
     scale = 1 + np.max(np.abs(ancestral)) + sde.sigma(1.0)
     for name, build in ONE_STEP.items():
         other = paths(build, sde, law, times, seed)
-        assert np.max(np.abs(other - ancestral)) <= 1e-11 * scale, name
+        assert_close(other, ancestral, 1e-11 * scale, name)
     large = paths(SAMPLERS["ancestral, large"], sde, law, times, seed)
     assert np.max(np.abs(large - ancestral)) > 1e-4 * scale  # β is another step
 
@@ -376,7 +377,7 @@ def test_three_names_of_the_deterministic_step(law: Any, seed: int, sde: Any, n:
     ddim = paths(DDIM, sde, law, times, seed, asks=False)
     for name, build in ANOTHER.items():
         other = paths(build, sde, law, times, seed, asks=False)
-        assert np.max(np.abs(other - ddim)) <= 1e-11 * (1 + np.max(np.abs(ddim)) + sde.sigma(1.0)), name
+        assert_close(other, ddim, 1e-11 * (1 + np.max(np.abs(ddim)) + sde.sigma(1.0)), name)
 
 
 @given(**anything)
@@ -384,7 +385,7 @@ def test_edm_without_churn_is_heun_in_the_level(law: Any, seed: int, sde: Any, n
     """Eq. (10.9)."""
     times = falling_grid(np.random.default_rng(seed), n)
     edm, heun = (paths(build, sde, law, times, seed, asks=False) for build in (EDM, HeunInLevel))
-    assert np.max(np.abs(edm - heun)) <= 1e-11 * (1 + np.max(np.abs(edm)) + sde.sigma(1.0))
+    assert_close(edm, heun, 1e-11 * (1 + np.max(np.abs(edm)) + sde.sigma(1.0)))
 
 
 @given(seed=seeds, sde=any_process, t=st.floats(0.3, 0.8), churn=st.floats(0.01, 0.4), inflate=st.floats(0.5, 1.5))
@@ -400,7 +401,7 @@ def test_churn_adds_noise_and_goes_on_from_the_level_that_it_makes(
     y = x / sde.alpha(t) + inflate * math.sqrt(raised**2 - level**2) * z
     wanted, _ = EDM(sde, score)(sde.alpha(up) * y, up, s, None)  # type: ignore[arg-type]
     found, _ = EDM(sde, score, churn=churn, inflate=inflate)(x, t, s, ReplayRng(z))  # type: ignore[arg-type]
-    assert np.max(np.abs(found - wanted)) <= 1e-9 * (1 + np.max(np.abs(wanted)))  # the inverse of the level
+    assert_close(found, wanted, 1e-9 * (1 + np.max(np.abs(wanted))), "the inverse of the level")
     plain, _ = EDM(sde, score)(x, t, s, None)  # type: ignore[arg-type]
     for band in ({"low": 1.01 * level}, {"high": 0.99 * level}):
         outside, _ = EDM(sde, score, churn=churn, **band)(x, t, s, ReplayRng())  # type: ignore[arg-type]
@@ -414,7 +415,7 @@ def test_where_the_level_is_the_time_the_plain_methods_are_the_others(law: Any, 
     times = falling_grid(np.random.default_rng(seed), n)
     for plain, other in (("euler", "ddim"), ("heun", "edm")):
         one, two = (paths(SAMPLERS[name], sde, law, times, seed, asks=False) for name in (plain, other))
-        assert np.max(np.abs(one - two)) <= 1e-11 * (1 + np.max(np.abs(one))), plain
+        assert_close(one, two, 1e-11 * (1 + np.max(np.abs(one))), plain)
 
 
 @given(eta=st.floats(0, 1), seed=seeds, sde=any_process)
@@ -427,8 +428,8 @@ def test_every_eta_keeps_the_law_given_the_data(eta: float, seed: int, sde: Any)
     target = gaussian(point, np.zeros((2, 2)))
     step = DDIM(sde, ExactScore(target, sde), eta)
     mean, cov = law_of(step, [t, s], (sde.alpha(t) * point, sde.sigma(t) ** 2 * I2))
-    assert np.max(np.abs(mean - sde.alpha(s) * point)) <= 1e-12 * (1 + sde.sigma(t))
-    assert np.max(np.abs(cov - sde.sigma(s) ** 2 * I2)) <= 1e-12 * sde.sigma(t) ** 2
+    assert_close(mean, sde.alpha(s) * point, 1e-12 * (1 + sde.sigma(t)))
+    assert_close(cov, sde.sigma(s) ** 2 * I2, 1e-12 * sde.sigma(t) ** 2)
 
 
 def test_smld_ancestral_is_reverse_diffusion_with_less_noise() -> None:
@@ -436,10 +437,10 @@ def test_smld_ancestral_is_reverse_diffusion_with_less_noise() -> None:
     sde, x = SDES["ve"], np.random.default_rng(0).standard_normal((5, 2))
     score = ExactScore(TARGETS["gaussian"], sde)
     zero = [step(x, 0.6, 0.5, ReplayRng(0 * x))[0] for step in (Ancestral(sde, score), ReverseDiffusion(sde, score))]
-    assert np.max(np.abs(zero[0] - zero[1])) <= 1e-14
+    assert_close(zero[0], zero[1], 1e-14)
     one = [step(x, 0.6, 0.5, ReplayRng(1 + 0 * x))[0] for step in (Ancestral(sde, score), ReverseDiffusion(sde, score))]
     ratio = (one[0] - zero[0]) / (one[1] - zero[1])
-    assert np.max(np.abs(ratio - sde.sigma(0.5) / sde.sigma(0.6))) <= 1e-12
+    assert_close(ratio, sde.sigma(0.5) / sde.sigma(0.6), 1e-12)
 
 
 # ------------------------------------------------------------------ where a sampler makes no error
@@ -481,9 +482,9 @@ def test_steps_in_the_data_prediction_are_exact_on_a_point_for_any_grid(seed: in
         s = grid[-1]
         wanted = sde.alpha(s) * point + sde.sigma(s) / sde.sigma(1.0) * (x - sde.alpha(1.0) * point)
         size = 1 + np.max(np.abs(x)) / sde.alpha(1.0) ** (isinstance(step, EDM))  # it divides by α
-        assert np.max(np.abs(y - wanted)) <= 1e-13 * size, type(step)
+        assert_close(y, wanted, 1e-13 * size, type(step))
         to_the_end = last(simulate(step, x, [*grid, 0.0], ReplayRng()))
-        assert np.max(np.abs(to_the_end - point)) <= 1e-13 * (1 + np.max(np.abs(x)) / sde.alpha(1.0))
+        assert_close(to_the_end, point, 1e-13 * (1 + np.max(np.abs(x)) / sde.alpha(1.0)))
 
 
 @each_process
@@ -496,7 +497,7 @@ def test_all_but_three_end_at_the_guess(sde: Any) -> None:
     for name in ("ancestral", "ancestral, large", "ddim", "ddim, eta 1", "dpm-solver++ 1", "dpm-solver++ 2m", "edm",
                  "sde-dpm-solver++ 2m"):  # fmt: skip
         y, _ = SAMPLERS[name](sde, score)(x, t, 0.0, ReplayRng(), None)
-        assert np.max(np.abs(y - data)) <= 1e-12 * (1 + np.max(np.abs(x))), name
+        assert_close(y, data, 1e-12 * (1 + np.max(np.abs(x))), name)
     y, _ = ReverseDiffusion(sde, score)(x, t, 0.0, ReplayRng())
     assert (np.max(np.abs(y - data)) <= 1e-12 * (1 + np.max(np.abs(x)))) == (sde.alpha(t) == 1)
 
@@ -540,12 +541,12 @@ def test_one_correction_of_the_true_law_adds_eps_squared_of_the_precision(sde: A
         maps = probe(lambda x, rng, t=t: kernel(x, t, rng), 2, 1)
         mean, cov = law(maps, m, S)
         size = np.max(S)
-        assert np.max(np.abs(mean - m)) <= 1e-12 * (1 + size)
-        assert np.max(np.abs(cov - (S + eps**2 * np.linalg.inv(S)))) <= 1e-12 * (1 + size)
+        assert_close(mean, m, 1e-12 * (1 + size))
+        assert_close(cov, S + eps**2 * np.linalg.inv(S), 1e-12 * (1 + size))
         A = I2 - eps * np.linalg.inv(S)
         off = np.array([[0.3, 0.1], [0.1, -0.2]])
         _, cov = law(maps, m, S + off)
-        assert np.max(np.abs(cov - (S + A @ off @ A.T + eps**2 * np.linalg.inv(S)))) <= 1e-12 * (1 + size)
+        assert_close(cov, S + A @ off @ A.T + eps**2 * np.linalg.inv(S), 1e-12 * (1 + size))
 
 
 @each_process

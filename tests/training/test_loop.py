@@ -35,6 +35,7 @@ from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.models import MODEL, POINTS, TILTED
 
 SIZE = sum(math.prod(shape) for shape in MODEL.shapes.values())
@@ -112,7 +113,7 @@ def test_a_state_is_yielded_after_every_step() -> None:
 def test_theta_given_is_where_training_starts() -> None:
     theta = MODEL.init(np.random.default_rng(9), "float64")
     (state,) = train(1, start=theta, optimizer=SGD(1e-12))
-    assert np.max(np.abs(state.theta - theta)) <= 1e-9
+    assert_close(state.theta, theta, 1e-9)
     assert not np.array_equal(state.theta, theta)
 
 
@@ -121,7 +122,7 @@ def test_the_average_is_of_the_states_yielded() -> None:
     states = list(train(9, ema=ema))
     w = 0.8 ** np.arange(8, -1, -1.0)
     wanted = sum(a * s.theta for a, s in zip(w / w.sum(), states, strict=True))
-    assert np.max(np.abs(ema.mean(states[-1].average) - wanted)) <= 1e-14
+    assert_close(ema.mean(states[-1].average), wanted, 1e-14)
 
 
 def test_max_norm_bounds_the_step_and_the_norm_reported_is_the_one_before() -> None:
@@ -147,7 +148,7 @@ def test_rows_of_the_data_are_drawn_with_replacement_all_alike() -> None:
     assert all(x.shape == (500, 2) for x in seen)
     counts = np.bincount(np.concatenate(seen)[:, 0].astype(int), minlength=5)
     # Binomial(10000, 1/5) five times: 6.5 deviations at alpha = 1e-9 altogether.
-    assert np.max(np.abs(counts - 2000)) <= 6.5 * math.sqrt(10_000 * 0.2 * 0.8)
+    assert_close(counts, 2000, 6.5 * math.sqrt(10_000 * 0.2 * 0.8))
 
 
 def test_steps_on_float32_data_stay_float32(any_backend: TestBackend) -> None:
@@ -167,7 +168,7 @@ def test_every_backend_takes_the_same_steps(dtype: str, tolerance: float, data: 
         given = host.asarray(data, dtype=dtype) if data is POINTS else mixture("tilted", host.asarray, dtype)
         state = last(train(20, host.rng(3), data=given, ema=EMA(0.9), max_norm=5.0))
         thetas.append(host.to_numpy(state.theta))
-    assert np.max(np.abs(thetas[0] - thetas[1])) <= tolerance
+    assert_close(thetas[0], thetas[1], tolerance)
 
 
 # ------------------------------------------------------------------ divergence

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from refscore import EMA, SGD, Adam
 from refscore.training.optim import WarmupCosine, clip
 from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
 from tests.oracles.strategies import seeds
 
 
@@ -55,14 +56,14 @@ def test_adam_is_algorithm_1(seed: int, steps: int, b1: float, b2: float, eps: f
     found = run(Adam(rate if schedule else 0.1, b1, b2, eps), theta, g)
     wanted, way = textbook_adam(theta, g, rate, b1, b2, eps)
     # Relative to the way gone: steps cancel, and a gradient that vanishes can make one very long.
-    assert np.all(np.abs(found - wanted) <= 1e-13 * way)
+    assert_close(found, wanted, 1e-13 * way)
 
 
 @given(seed=seeds)
 def test_the_first_step_of_adam_is_the_rate_against_the_sign(seed: int) -> None:
     theta, (g,) = np.zeros(7), gradients(seed, 1)
     moved = run(Adam(0.02, eps=1e-30), theta, [g])
-    assert np.max(np.abs(moved + 0.02 * np.sign(g))) <= 1e-16
+    assert_close(moved + 0.02 * np.sign(g), 0, 1e-16)
 
 
 @given(seed=seeds, steps=st.integers(1, 30), momentum=st.floats(0, 0.99))
@@ -71,7 +72,7 @@ def test_sgd_moves_by_the_rate_times_the_running_sum(seed: int, steps: int, mome
     # After n steps each g_i has been applied Σ_{j < n-i} momentumʲ times.
     times = np.array([sum(momentum**j for j in range(steps - i)) for i in range(steps)])
     found = run(SGD(0.1, momentum), theta, g)
-    assert np.max(np.abs(found + 0.1 * times @ g)) <= 1e-13 * np.sum(np.abs(times))
+    assert_close(found + 0.1 * times @ g, 0, 1e-13 * np.sum(np.abs(times)))
 
 
 def test_sgd_asks_its_schedule_for_step_1_2_3() -> None:
@@ -112,7 +113,7 @@ def test_an_ema_is_the_weighted_mean_of_what_was_visited(seed: int, steps: int, 
         state = ema.update(state, theta)
     w = decay ** np.arange(steps - 1, -1, -1.0)
     # Σ dⁱ by its closed form, (1 - dⁿ)/(1 - d), loses the digits that 1 - d does: 1e4 roundings.
-    assert np.max(np.abs(ema.mean(state) - w @ thetas / w.sum())) <= 1e-11
+    assert_close(ema.mean(state), w @ thetas / w.sum(), 1e-11)
 
 
 PATHS = {
@@ -158,7 +159,7 @@ def test_adams_normalisers_meet_their_sums_in_float32() -> None:
     state = adam.init(theta)
     for _ in range(20_000):
         moved, state = adam.update(g, state, theta)
-    assert np.max(np.abs(moved + 1)) <= 2.0**-24 / (1 - adam.b2) + 1e-5  # eps = 1e-8 beside 1e-3
+    assert_close(moved + 1, 0, 2.0**-24 / (1 - adam.b2) + 1e-5, "eps = 1e-8 beside 1e-3")
 
 
 def test_an_ema_of_nothing_is_refused() -> None:
@@ -177,7 +178,7 @@ def test_clip_shortens_what_is_too_long_and_turns_nothing(seed: int, size: int, 
     assert norm.shape == ()
     assert abs(norm - exact) <= 1e-14 * exact
     wanted = g if exact <= max_norm else g * (max_norm / exact)
-    assert np.max(np.abs(clipped - wanted)) <= 1e-14 * np.max(np.abs(g))
+    assert_close(clipped, wanted, 1e-14 * np.max(np.abs(g)))
 
 
 def test_clip_leaves_zero_and_unbounded_gradients_alone(any_backend: TestBackend) -> None:
