@@ -1,172 +1,21 @@
-"""`refscore samplers`, from the command line inwards; and the affine law that it reads off the code."""
+"""`refscore samplers`, from the command line inwards."""
 
 import builtins
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from scipy.linalg import sqrtm
 
-from refscore import ExactScore, GaussianMixture, cli
+from refscore import VP, cli
 from refscore.commands import samplers
-from refscore.laws.affine_chain import Gaussian, probe, wasserstein
-from refscore.measure import work_precision
 from refscore.noise.sde import SDES
-from refscore.sampling.transitions import SAMPLERS
-from tests.oracles.affine import Counting
-from tests.oracles.affine import law as law_of_maps
-from tests.oracles.affine import probe as probe_with_unit_rows
-from tests.oracles.backends import TestBackend
-from tests.oracles.close import assert_close
-from tests.oracles.marks import PROCESSES
-from tests.oracles.strategies import seeds
+from tests.oracles.marks import each_sde
 
 
 def run(*args: object) -> int:
     return cli.main(["samplers", *map(str, args)])
-
-
-# ------------------------------------------------------------------ the affine law
-
-
-def random_gaussian(rng: np.random.Generator, D: int) -> Gaussian:
-    A = rng.standard_normal((D, D))
-    return Gaussian(rng.standard_normal(D), A @ A.T + 0.01 * np.eye(D))
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_the_law_read_off_is_that_of_the_tests_own_probe(name: str) -> None:
-    """Eq. (10.11)."""
-    rng = np.random.default_rng(0)
-    for sde in (PROCESSES["vp"], PROCESSES["ve"]):
-        score = ExactScore(work_precision.GAUSSIAN, sde)
-
-        def chain(x: Any, rng: Any, sde: Any = sde, score: Any = score) -> Any:
-            return work_precision.sample(score, sde, name, 6, x, rng)
-
-        counting: Any = Counting()
-        chain(np.zeros((1, 2)), counting)
-        start = random_gaussian(rng, 2)
-        found = probe(chain, np.zeros(2)).law(start)
-        if counting.n:
-            wanted = law_of_maps(probe_with_unit_rows(chain, 2, counting.n), *start)
-        else:
-            A, _, c = probe_with_unit_rows(chain, 2, 0)
-            wanted = A @ start.mean + c, A @ start.cov @ A.T
-        for a, b in zip(found, wanted, strict=True):
-            assert_close(a, b, 1e-12 * (1 + np.max(np.abs(b))))
-
-
-def test_the_probe_runs_on_any_back_end(backend: TestBackend) -> None:
-    A, B = np.array([[0.5, 0.2, 0.0], [0.1, -0.3, 0.4], [0.0, 0.7, 1.0]]), np.diag([1.0, 2.0, 3.0])
-    A_there, B_there = backend.asarray(A), backend.asarray(B)
-
-    def chain(x: Any, rng: Any) -> Any:
-        for _ in range(2):
-            x = x @ A_there + 1.0 + rng.standard_normal(x.shape, dtype=x.dtype) @ B_there
-        return x
-
-    found = probe(chain, backend.asarray(np.zeros(3)))
-    assert_close(backend.to_numpy(found.matrix), (A @ A).T, 1e-15)
-    assert_close(backend.to_numpy(found.shift), np.ones(3) @ A + 1, 1e-15)
-    assert_close(backend.to_numpy(found.noise), A.T @ B @ B @ A + B @ B, 1e-14)
-
-
-@given(seed=seeds)
-def test_the_distance_of_two_gaussians_is_bures(seed: int) -> None:
-    """Eq. (10.12): ‖m - m'‖² + tr(S + S' - 2 (S^½ S' S^½)^½)."""
-    rng = np.random.default_rng(seed)
-    D = int(rng.integers(1, 5))
-    p, q = random_gaussian(rng, D), random_gaussian(rng, D)
-    root = np.real(sqrtm(p.cov))
-    traces = np.trace(p.cov + q.cov - 2 * np.real(sqrtm(root @ q.cov @ root)))
-    wanted = float(np.sum((p.mean - q.mean) ** 2) + traces)
-    assert abs(wasserstein(p, q) ** 2 - wanted) <= 1e-10 * (1 + wanted)  # the traces cancel
-    assert wasserstein(p, p) <= 1e-13 * (1 + np.max(p.cov))
-    assert abs(wasserstein(p, Gaussian(p.mean + 3 * np.eye(D)[0], p.cov)) - 3) <= 1e-12
-    assert wasserstein(p, q) == pytest.approx(wasserstein(q, p), rel=1e-10)
-
-
-def test_the_distance_of_near_gaussians_is_not_lost_in_rounding() -> None:
-    """Commuting covariances: the distance of the roots of the variances, also at 1e-12; and singular ones."""
-    for d in (1e-3, 1e-8, 1e-12):
-        found = wasserstein(
-            Gaussian(np.zeros(2), np.diag([1.0, 4.0])), Gaussian(np.zeros(2), np.diag([1.0, (2 + d) ** 2]))
-        )
-        assert found == pytest.approx(d, rel=1e-3)
-    point = Gaussian(np.zeros(2), np.zeros((2, 2)))
-    assert wasserstein(point, Gaussian(np.zeros(2), np.diag([1.0, 4.0]))) == pytest.approx(math.sqrt(5), rel=1e-14)
-
-
-# ------------------------------------------------------------------ what the prior costs
-
-
-@pytest.mark.parametrize("name", ["vp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("subvp", "cosine"))])
-def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name: str) -> None:
-    """Eq. (10.16): a wrong mean at t = 1 reaches the data times √(λ/S) by the flow, times α λ/S by the SDE."""
-    sde = SDES[name]
-    alpha, sigma = sde.alpha(1.0), sde.sigma(1.0)
-    lam = np.array([0.5, 2.0])
-    target = GaussianMixture(np.ones(1), np.zeros((1, 2)), lam[None, :])
-    score, S = ExactScore(target, sde), alpha**2 * lam + sigma**2
-    flow, sde_ = (
-        probe(lambda x, rng, n=n: work_precision.sample(score, sde, n, 400, x, rng), np.zeros(2)).matrix
-        for n in ("dpm-solver++ 2m", "ddim, eta 1")
-    )
-    assert np.diag(flow) == pytest.approx(np.sqrt(lam / S), rel=1e-3)  # 400 steps of order 2
-    assert np.diag(sde_) == pytest.approx(alpha * lam / S, rel=0.1)  # and of order 1
-    assert np.all(np.diag(sde_) < 0.02 * np.diag(flow))
-
-
-def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde() -> None:
-    """Eq. (10.17): the predicted noise off by δ in every coordinate: √λ asinh(ς/√λ) δ, and 2 √λ atan(ς/√λ) δ."""
-    sde, lam, delta = SDES["vp"], np.array([0.5, 2.0]), 0.02
-    target = GaussianMixture(np.ones(1), np.zeros((1, 2)), lam[None, :])
-    exact, top = ExactScore(target, sde), sde.sigma(1.0) / sde.alpha(1.0)
-
-    def biased(x: Any, t: Any) -> Any:
-        return exact(x, t) - delta / sde.sigma(t)[..., None]
-
-    for name, wanted in (
-        ("dpm-solver++ 2m", np.sqrt(lam) * np.arcsinh(top / np.sqrt(lam))),
-        ("sde-dpm-solver++ 2m", 2 * np.sqrt(lam) * np.arctan(top / np.sqrt(lam))),
-    ):
-        shift = probe(lambda x, rng, n=name: work_precision.sample(biased, sde, n, 300, x, rng), np.zeros(2)).shift
-        assert np.abs(shift) == pytest.approx(delta * wanted, rel=3e-3)  # 300 steps of order 2
-
-
-@pytest.mark.parametrize(("variance", "small", "large"), [(1.0, 0.0659, 2.8e-6), (0.01, 0.0090, 0.0081)])
-def test_the_large_variance_gains_on_wide_data_and_little_on_thin(variance: float, small: float, large: float) -> None:
-    """The text at Eq. (10.4), 128 evaluations; of the large one on N(0, I) only the end is left."""
-    sde, cov = SDES["vp"], variance * np.eye(2)
-    score = ExactScore(GaussianMixture(np.ones(1), np.zeros((1, 2)), cov[None, ...]), sde)
-    start = Gaussian(np.zeros(2), sde.alpha(1.0) ** 2 * cov + sde.sigma(1.0) ** 2 * np.eye(2))
-    for name, wanted in (("ancestral", small), ("ancestral, large", large)):
-        made = probe(lambda x, rng, n=name: work_precision.sample(score, sde, n, 127, x, rng), np.zeros(2))
-        assert wasserstein(made.law(start), Gaussian(np.zeros(2), cov)) == pytest.approx(wanted, rel=0.02)
-
-
-# ------------------------------------------------------------------ budgets
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_budget_counts_every_evaluation_of_the_run(name: str) -> None:
-    asked = []
-
-    def score(x: Any, t: Any) -> Any:
-        asked.append(t)
-        return -x
-
-    for steps in (1, 5):
-        asked.clear()
-        work_precision.sample(score, SDES["vp"], name, steps, np.zeros((1, 2)), np.random.default_rng(0))
-        assert len(asked) == steps * work_precision.evaluations_per_step(name) + 1
-    stages = {"midpoint": 2, "heun": 2, "edm": 2, "edm, churn": 2, "rk4": 4}
-    assert work_precision.evaluations_per_step(name) == stages.get(name, 1)
 
 
 # ------------------------------------------------------------------ the command
@@ -311,3 +160,42 @@ def test_samplers_refuses_a_folder_it_cannot_write_to(tmp_path: Path, capsys: py
     (tmp_path / "file").write_text("")
     assert run("--out", tmp_path / "file" / "folder") == 2
     assert "cannot write to the folder" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ what it starts from and ends at
+
+
+@each_sde
+def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_prior(sde: Any) -> None:
+    true, start = samplers.starts(sde)
+    wanted = samplers.GAUSSIAN.diffuse(sde.alpha(1.0), sde.sigma(1.0))
+    for found, right in ((true.mean, wanted.means[0]), (true.cov, wanted.covariances[0]), (start.mean, np.zeros(2)),
+                         (start.cov, sde.prior_std**2 * np.eye(2))):  # fmt: skip
+        np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-15)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> tuple[float, float, Any]:
+    """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
+    monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
+    monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
+    report = samplers.compare(data, ["dpm-solver++ 2m"], [32], sde, 400, 0, None, out, lambda text: None)
+    (row,) = report.rows
+    return row.errors[0] or 0.0, row.from_prior or 0.0, report.floor
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_sampled_errors_of_a_good_sampler_lie_at_the_floor_for_every_sde(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Whatever the deviation of the prior."""
+    error, from_prior, floor = measured(monkeypatch, tmp_path, name, "tilted")
+    for found in (error, from_prior):
+        assert abs(found - floor.value) <= 6 * floor.error
+
+
+def test_a_prior_that_is_wrong_is_seen_in_its_own_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """β up to 1.5 leaves α(1) = .67 and modes at ±(3.4, 3.4): begun from N(0, I) their weights come out wrong."""
+    monkeypatch.setitem(SDES, "vp", VP(0.1, 1.5))
+    error, from_prior, floor = measured(monkeypatch, tmp_path, "vp", "two-modes")
+    assert abs(error - floor.value) <= 6 * floor.error
+    assert from_prior > floor.value + 6 * floor.error

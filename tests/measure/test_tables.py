@@ -10,7 +10,6 @@ from scipy.stats import chi2
 
 from refscore import VE, VP, Denoising, ExactScore, GaussianMixture
 from refscore.arrays import per_sample
-from refscore.commands import samplers
 from refscore.laws.affine_chain import Gaussian, wasserstein
 from refscore.laws.examples import mixture
 from refscore.likelihood.elbo import elbo
@@ -20,7 +19,7 @@ from refscore.measure.distance import fisher_divergence, mode_weights, score_err
 from refscore.measure.floor import denoising_floor
 from refscore.measure.tables import excess_loss, flow_samples, sample_table, score_table
 from refscore.noise.prior import prior_mismatch
-from refscore.noise.sde import SDES, log_ratio
+from refscore.noise.sde import log_ratio
 from tests.oracles.marks import each_sde
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import QUANTILE
@@ -217,42 +216,3 @@ def test_flow_samples_have_the_law_of_the_data(sde: Any) -> None:
     # 64 steps of order 2; what the prior is off, Eq. (10.16); and the noise that is left at t_min
     off = wasserstein(Gaussian(y[0], A @ A.T), Gaussian(p.means[0], p.covariances[0]))
     assert off <= 0.05
-
-
-# ------------------------------------------------------------------ what `samplers` starts from and ends at
-
-
-@each_sde
-def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_prior(sde: Any) -> None:
-    true, start = samplers.starts(sde)
-    wanted = samplers.GAUSSIAN.diffuse(sde.alpha(1.0), sde.sigma(1.0))
-    for found, right in ((true.mean, wanted.means[0]), (true.cov, wanted.covariances[0]), (start.mean, np.zeros(2)),
-                         (start.cov, sde.prior_std**2 * np.eye(2))):  # fmt: skip
-        np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-15)
-
-
-def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> tuple[float, float, Any]:
-    """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
-    monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
-    monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
-    report = samplers.compare(data, ["dpm-solver++ 2m"], [32], sde, 400, 0, None, out, lambda text: None)
-    (row,) = report.rows
-    return row.errors[0] or 0.0, row.from_prior or 0.0, report.floor
-
-
-@pytest.mark.parametrize("name", SDES)
-def test_sampled_errors_of_a_good_sampler_lie_at_the_floor_for_every_sde(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    """Whatever the deviation of the prior."""
-    error, from_prior, floor = measured(monkeypatch, tmp_path, name, "tilted")
-    for found in (error, from_prior):
-        assert abs(found - floor.value) <= 6 * floor.error
-
-
-def test_a_prior_that_is_wrong_is_seen_in_its_own_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """β up to 1.5 leaves α(1) = .67 and modes at ±(3.4, 3.4): begun from N(0, I) their weights come out wrong."""
-    monkeypatch.setitem(SDES, "vp", VP(0.1, 1.5))
-    error, from_prior, floor = measured(monkeypatch, tmp_path, "vp", "two-modes")
-    assert abs(error - floor.value) <= 6 * floor.error
-    assert from_prior > floor.value + 6 * floor.error

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from refscore import MLP, VE, VP, ScoreModel
 from refscore.arrays import flat, views
-from refscore.nn import Dense, Fourier, Net, SiLU, Softplus, Tanh
+from refscore.nn import Add, Dense, Fourier, Net, SiLU, Softplus, Tanh
 from refscore.nn.layer import plus, rows, sum_to
 from refscore.noise.sde import log_ratio
 from tests.oracles.backends import TestBackend
@@ -216,3 +216,32 @@ def test_plus_takes_none_for_zero() -> None:
 
 def test_rows_keep_the_last_axis() -> None:
     assert rows(np.zeros((2, 3, 4))).shape == (6, 4)
+
+
+def test_a_row_that_nobody_reads_has_gradient_zero_from_the_first_parameters_on() -> None:
+    """b = 0 at the start: the gradient is zero, not zero over zero, in each of the backward passes."""
+    rows = (
+        ("a", Dense(2, 3), ("x",)),
+        ("h", Tanh(), ("a",)),
+        ("dead end", Dense(3, 4), ("h",)),
+        ("deader end", SiLU(), ("dead end",)),
+        ("twice", Add(), ("h", "h")),
+        ("last", Dense(3, 2), ("twice",)),
+    )
+    net, rng = Net(rows), np.random.default_rng(0)
+    params = net.init(rng, "float64")
+    assert not params["dead end.b"].any()
+    x, dy, v = rng.standard_normal((5, 2)), rng.standard_normal((5, 2)), rng.standard_normal((1, 5, 2))
+    _, cache = net.forward(params, x)
+    _, tape = net.jvp(params, cache, v)
+    _, jets = net.jet(params, cache, (v,), (v,), (None,))
+    for _, grads in (
+        net.backward(params, cache, dy),
+        net.jvp_backward(params, cache, tape, dy, v)[1:],
+        net.jet_backward(params, cache, jets, dy, (v, v, v))[1:],
+    ):
+        assert set(grads) == set(net.shapes)
+        for name, grad in grads.items():
+            assert grad.shape == net.shapes[name]
+            assert np.isfinite(grad).all()
+            assert grad.any() == (not name.startswith("dead")), name

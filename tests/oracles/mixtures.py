@@ -6,6 +6,7 @@ from refscore import GaussianMixture
 
 TWO = GaussianMixture(np.array([0.8, 0.2]), np.array([[1.5], [-1.5]]), np.array([0.25, 0.25]))
 UNLIKE = GaussianMixture(np.array([0.7, 0.3]), np.array([[-1.0], [1.2]]), np.array([0.09, 0.25]))  # and of two widths
+PAIR = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.array([[[1.0, 0.8], [0.8, 1.0]]]))
 
 
 def full(p: GaussianMixture) -> np.ndarray:
@@ -40,3 +41,15 @@ def covariance(p: GaussianMixture) -> np.ndarray:
     """Of the mixture: within the components, and between them."""
     y = p.means - p.weights @ p.means
     return np.einsum("k,kij->ij", p.weights, full(p) + y[:, :, None] * y[:, None, :])
+
+
+def observation(seed: int, M: int, D: int, low: float = 0.1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """H (M, D), y (M,), R (M, M), R's eigenvalues above `low`."""
+    rng = np.random.default_rng([seed, 1])
+    A = rng.standard_normal((M, M))
+    return rng.standard_normal((M, D)), rng.uniform(-3, 3, M), 0.3 * A @ A.T + low * np.eye(M)
+
+
+def log_normal(e: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """log N(e; 0, R) for rows e (B, M)."""
+    return -0.5 * np.sum(e @ np.linalg.inv(R) * e, axis=1) - 0.5 * np.linalg.slogdet(2 * np.pi * R)[1]

@@ -7,13 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore import (
-    MLP,
-    VE,
-    VP,
-    EnergyModel,
-    ScoreModel,
-)
+from refscore import MLP, VE, VP, EnergyModel, ScoreModel
 from refscore.laws.examples import mixture
 from refscore.nn import Add, Dense, Fourier, Net, SiLU, Softplus, Tanh
 
@@ -126,3 +120,7 @@ MODEL = ScoreModel(MLP((2, 6, 2), embed=4), VP(), data_std=1.6)
 
 
 POINTS = TILTED.sample(np.random.default_rng(0), 50)
+
+
+def energy(dim: int, hidden: list[int], embed: int, phi: Any, sde: Any, predict: str) -> EnergyModel:
+    return EnergyModel(MLP((dim, *hidden, 1), embed, phi), sde, data_std=1.7, predict=predict)

@@ -30,13 +30,14 @@ from refscore import (
     simulate,
 )
 from refscore.laws.grid_chain import GridLaw
-from refscore.noise.sde import SDES, SubVP
+from refscore.noise.sde import SDES, LinearVE, SubVP
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS, transition
 from tests.oracles.affine import TARGETS, C, Gaussian, M, gaussian, law, law_of, marginal, probe, start
 from tests.oracles.close import assert_close
 from tests.oracles.marks import PROCESSES, each_process, each_sampler
+from tests.oracles.mixtures import PAIR
 from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import mixtures, seeds
 from tests.oracles.strategies import sdes as random_sdes
@@ -681,3 +682,19 @@ def test_times_too_near_to_tell_their_noise_apart_are_refused(name: str) -> None
 def test_what_a_step_is_told_is_checked_when_it_is_made(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make(SubVP(), lambda x, t: -x)
+
+
+# ------------------------------------------------------------------ churn at one level
+
+
+def test_churn_at_one_level_alone_is_churn_at_that_level() -> None:
+    """low = high = ς: a step from ς draws noise, as with any band around it; one from elsewhere draws none."""
+    sde = LinearVE(80.0)
+    score = ExactScore(PAIR, sde)
+    step, x, z = EDM(sde, score, churn=0.1, low=40.0, high=40.0), np.ones((3, 2)), np.full((3, 2), 0.5)
+    found, _ = step(x, 0.5, 0.4, ReplayRng(z))
+    wanted, _ = EDM(sde, score, churn=0.1, low=39.0, high=41.0)(x, 0.5, 0.4, ReplayRng(z))
+    np.testing.assert_array_equal(found, wanted)
+    plain, _ = EDM(sde, score)(x, 0.51, 0.4, ReplayRng())
+    np.testing.assert_array_equal(step(x, 0.51, 0.4, ReplayRng())[0], plain)
+    assert not np.array_equal(found, EDM(sde, score)(x, 0.5, 0.4, ReplayRng())[0])
