@@ -86,7 +86,7 @@ def test_the_quick_cells_meet_every_pair() -> None:
 @pytest.mark.slow
 @each_sampler
 @pytest.mark.parametrize("sde", SDES)
-def test_every_cell_there_is(sde: str, name: str) -> None:
+def test_every_cell_runs(sde: str, name: str) -> None:
     """All 12 960 of them: some minutes."""
     for corrector, way in product(CORRECTORS, WAYS):
         run_cell(SDES[sde], name, corrector, *way)

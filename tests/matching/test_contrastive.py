@@ -389,7 +389,7 @@ def test_a_time_lies_in_the_interval(t: float) -> None:
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, math.nan, math.inf])
-def test_noise_has_a_width(std: float) -> None:
+def test_noise_to_start_from_needs_a_positive_finite_width(std: float) -> None:
     with pytest.raises(ValueError, match="std must be positive and finite, got"):
         FromNoise(std)
 

@@ -188,7 +188,7 @@ def test_the_factor_gives_back_the_expectation_over_uniform_times(sde: Any, t_mi
     assert abs(w @ (factor * phi(t)) - w @ phi(uniform)) <= 1e-10  # Gauss-Legendre of analytic functions
 
 
-def test_uniform_and_fixed_times() -> None:
+def test_uniform_times_fill_their_interval_and_a_fixed_time_is_one() -> None:
     u = np.array([0.0, 0.25, 1 - 2**-53])
     t, factor = UniformTime(0.2).at(VP(), u)
     assert_close(t, [0.2, 0.4, 1.0], 1e-15)

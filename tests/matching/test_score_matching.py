@@ -341,7 +341,7 @@ def test_slices_along_a_whole_frame_add_up_to_the_implicit_loss(
 
 @frames
 @pytest.mark.parametrize("reduced", [True, False])
-def test_slices_of_images(frame: Any, reduced: bool) -> None:
+def test_slices_of_images_run_over_all_axes_but_the_first(frame: Any, reduced: bool) -> None:
     """x (B, 2, 1, 2): probes and traces run over all axes but the first."""
     model = polynomials(2, 4)
     theta, x = one_theta(model, 3), np.random.default_rng(0).standard_normal((5, 2, 1, 2))
@@ -842,7 +842,7 @@ COSTS: dict[str, tuple[Callable[..., Any], int]] = {  # fixed in D = 4 with K = 
 
 
 @pytest.mark.parametrize("what", COSTS)
-def test_the_table_of_costs(what: str) -> None:
+def test_an_objective_costs_what_the_table_says(what: str) -> None:
     """Products counted while a step is taken: forward 1, backward 2, and as much again for each tangent."""
     make, wanted = COSTS[what]
     objective = make(times=FixedTime(0.5))
@@ -982,7 +982,7 @@ def test_the_floor_is_concave_in_the_law(seed: int, sde: Any, t: float, share: f
 # ------------------------------------------------------------------ numbers that the text reads off
 
 
-def test_numbers_of_the_text() -> None:
+def test_the_floor_of_a_memory_and_the_spread_of_a_slice_are_those_of_the_text() -> None:
     p, sde = mixture("tilted"), VE(0.01, 10.0)
     points = p.sample(np.random.default_rng(0), 200)
     objective = Denoising(times=FixedTime(float(sde.time(0.05))))
@@ -1010,7 +1010,7 @@ def test_numbers_of_the_text() -> None:
 @pytest.mark.parametrize(
     ("sde", "floors"), [(VP(), (0.254, 8.453, 23.03)), (VE(), (0.501, 12.615, 2395.2))], ids=["vp", "ve"]
 )  # fmt: skip
-def test_the_table_of_floors(sde: Any, floors: tuple[float, ...]) -> None:
+def test_floors_are_those_of_the_table(sde: Any, floors: tuple[float, ...]) -> None:
     p = mixture("tilted")
     for weight, wanted in zip((sigma_squared, g_squared, SigmaPower(0)), floors, strict=True):
         found = denoising_floor(Denoising(weight=weight, times=UniformLogSNR()), p, sde, levels=24)

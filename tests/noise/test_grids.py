@@ -46,7 +46,7 @@ def test_geometric_levels_end_where_they_are_told_and_keep_one_ratio(ladder: tup
     ("high", "low", "n"),
     [(1, 1, 5), (1, 2, 5), (1, 0, 5), (1, -1, 5), (math.inf, 1, 5), (math.nan, 1, 5), (2, math.nan, 5), (2, 1, 1)],
 )
-def test_geometric_levels_refuse(high: float, low: float, n: int) -> None:
+def test_geometric_levels_refuse_levels_that_do_not_fall(high: float, low: float, n: int) -> None:
     with pytest.raises(ValueError, match=r"need high > low > 0, got|n must be an integer of at least 2, got 1"):
         geometric_levels(high, low, n)
 

@@ -120,7 +120,7 @@ def test_unknown_names_are_refused() -> None:
         ScoreModel(MLP((1, 4, 1)), VP(), predict="eps")
 
 
-def test_on_every_back_end(any_backend: TestBackend) -> None:
+def test_conversions_keep_kind_dtype_and_shape_on_every_back_end(any_backend: TestBackend) -> None:
     x, t = (any_backend.asarray(a, dtype="float32") for a in (np.ones((3, 2, 2)), np.array([0.2, 0.5, 1.0])))
     for target in NAMES:
         for time in (0.3, t):

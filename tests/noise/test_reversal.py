@@ -328,7 +328,7 @@ def test_flows_of_all_sdes_are_one_flow(sde: SDE) -> None:
 
 
 @each_flow
-def test_there_and_back(sde: SDE) -> None:
+def test_the_flow_run_backwards_undoes_itself(sde: SDE) -> None:
     """Eq. (8.6): an ODE is reversed by running it backwards; 1e-7 over all of time."""
     p, low = mixture("tilted"), float(sde.time_at_log_ratio(math.log(0.05)))
     x = p.sample(np.random.default_rng(0), 20)

@@ -285,7 +285,7 @@ def test_covariances_under_every_sde(p: GaussianMixture, sde: SDE, t: float) -> 
 
 
 @pytest.mark.parametrize(("sde", "growth"), [(VE(0.01, 50.0), 2500.0), (VE(0.01, 500.0), 250_000.0)], ids=str)
-def test_variance_explodes(sde: VE, growth: float) -> None:
+def test_the_variance_of_ve_grows_as_was_recorded(sde: VE, growth: float) -> None:
     assert sde.sigma(1.0) ** 2 == pytest.approx(growth, rel=1e-7)
 
 

@@ -99,7 +99,7 @@ def test_dimensions_below_one_are_refused() -> None:
 # ------------------------------------------------------------------ technique 4: the step
 
 
-def test_the_published_steps() -> None:
+def test_the_published_step_of_cifar_is_the_best_and_that_of_ncsn_is_far_from_it() -> None:
     """Eq. (6.13): CIFAR's ε is the least excess; NCSN's is far from it."""
     fraction, excess = best_step((50 / 0.01) ** (1 / 231), 5)
     assert fraction == pytest.approx(0.0618, abs=5e-5)
@@ -174,7 +174,7 @@ def test_the_best_step_is_the_best_of_many(ratio: float, moves: int) -> None:
 
 
 @pytest.mark.parametrize(("ratio", "moves"), [(1.0, 5), (0.5, 5), (math.inf, 5), (math.nan, 5), (1.5, 0)])
-def test_best_step_refuses(ratio: float, moves: int) -> None:
+def test_best_step_refuses_levels_that_do_not_fall_and_no_moves(ratio: float, moves: int) -> None:
     with pytest.raises(ValueError, match="need ratio > 1 and moves >= 1"):
         best_step(ratio, moves)
 

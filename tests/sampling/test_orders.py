@@ -165,7 +165,7 @@ def test_karras_times_take_the_highest_level_there_is_and_no_more() -> None:
      (5, math.nan, 0.1, 7), (5, 80, math.nan, 7), (5, 80, 0.1, math.nan), (5, math.inf, 0.1, 7),
      (5, 80, 0.1, math.inf)],
 )  # fmt: skip
-def test_karras_times_refuse(n: int, high: float, low: float, rho: float) -> None:
+def test_karras_times_refuse_levels_that_do_not_fall(n: int, high: float, low: float, rho: float) -> None:
     with pytest.raises(ValueError, match=r"need high > low > 0 and finite rho > 0|n must be an integer of at least 2"):
         karras_times(VP(), n, high, low, rho)
 
