@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from tests.backends import LAW_BACKENDS, NARROW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS, TestBackend
 
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None, database=None)
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True)

@@ -12,7 +12,7 @@ from refscore_backends.base import check_seed, dtype_name
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.backends import TestBackend
+from tests.oracles.backends import TestBackend
 
 
 @pytest.mark.parametrize("name", ["torch", "", "NumPy", "cuda"])

@@ -22,9 +22,10 @@ from refscore.sampling.loop import NotFiniteError, NotFiniteWarning, last
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.backends import ReplayRng
-from tests.laws.test_transitions import PROCESSES
-from tests.test_no_sync import nobody_waits
+from tests.oracles.close import assert_close
+from tests.oracles.marks import PROCESSES, each_sampler
+from tests.oracles.replay import ReplayRng
+from tests.oracles.waiting import nobody_waits
 
 R = 0.16
 CORRECTORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -37,9 +38,6 @@ BACKENDS: dict[str, Any] = {"numpy": NumpyBackend(), "strict": STRICT}
 SHAPES = ((3, 2), (3, 3, 2))
 TIMES = [1.0, 0.6, 0.2, 0.05]  # above 0: a network has no score without noise
 NET = MLP((2, 4, 2), embed=4)
-
-samplers = pytest.mark.parametrize("name", SAMPLERS)
-processes = pytest.mark.parametrize("sde", PROCESSES.values(), ids=PROCESSES)
 
 
 def run_cell(sde: Any, sampler: str, corrector: str, predict: str, shape: tuple[int, ...], on: str, dtype: str) -> None:
@@ -67,7 +65,7 @@ WAYS = list(product(PARAMETRISATIONS, SHAPES, BACKENDS, ("float32", "float64")))
 CELLS = list(product(SDES, SAMPLERS, CORRECTORS))  # 270, and 7 is prime to 48
 
 
-@samplers
+@each_sampler
 @pytest.mark.parametrize("sde", SDES)
 def test_every_sampler_runs_on_every_sde_with_every_corrector(sde: str, name: str) -> None:
     """Each in one of the 48 ways, so that each way is taken five or six times; `-m slow` takes all in all."""
@@ -86,15 +84,15 @@ def test_the_quick_cells_meet_every_pair() -> None:
 
 
 @pytest.mark.slow
-@samplers
+@each_sampler
 @pytest.mark.parametrize("sde", SDES)
-def test_every_cell_there_is(sde: str, name: str) -> None:
+def test_every_cell_runs(sde: str, name: str) -> None:
     """All 12 960 of them: some minutes."""
     for corrector, way in product(CORRECTORS, WAYS):
         run_cell(SDES[sde], name, corrector, *way)
 
 
-@samplers
+@each_sampler
 @pytest.mark.parametrize("chain", ["ddpm chain", "smld chain"])
 def test_every_sampler_runs_on_chains(chain: str, name: str) -> None:
     run_cell(PROCESSES[chain], name, "then", "noise", (3, 2), "strict", "float32")
@@ -124,7 +122,7 @@ def run(name: str, sde: Any, score: Any, x: np.ndarray, z: list[np.ndarray], row
     return last(simulate(Then(SAMPLERS[name](sde, score), kernel), x[rows], TIMES, Rows(z, rows)))
 
 
-@samplers
+@each_sampler
 def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None:
     """Element by element to two units in the last place; through matrix products to 1e-13 of scale; in any order."""
     n, sde = 4096, SDES["vp"]
@@ -136,12 +134,12 @@ def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None
     order = np.random.default_rng(2).permutation(n)
     for score, allowed in scores.values():
         whole = run(name, sde, score, x, z, slice(None))
-        assert np.all(np.abs(run(name, sde, score, x, z, order) - whole[order]) <= allowed(whole[order]))
+        assert_close(run(name, sde, score, x, z, order), whole[order], allowed(whole[order]))
         for rows in (slice(0, 1), slice(4095, 4096), slice(0, 7), slice(2000, 2007)):
-            assert np.all(np.abs(run(name, sde, score, x, z, rows) - whole[rows]) <= allowed(whole[rows]))
+            assert_close(run(name, sde, score, x, z, rows), whole[rows], allowed(whole[rows]))
 
 
-@samplers
+@each_sampler
 def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
     """64 steps: rounding of matrix products, carried along."""
     sde, n = SDES["vp"], 256
@@ -152,10 +150,10 @@ def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
     whole = last(simulate(SAMPLERS[name](sde, score), x, times, Rows(z, slice(None))))
     for rows in (slice(0, 1), slice(100, 107), slice(255, None, -1)):
         some = last(simulate(SAMPLERS[name](sde, score), x[rows], times, Rows(z, rows)))
-        assert np.max(np.abs(some - whole[rows])) <= 1e-10 * (1 + np.max(np.abs(whole)))
+        assert_close(some, whole[rows], 1e-10 * (1 + np.max(np.abs(whole))))
 
 
-@samplers
+@each_sampler
 def test_a_nan_is_named_by_step_and_row_and_stays_there(name: str) -> None:
     sde = SDES["vp"]
     exact = ExactScore(mixture("tilted"), sde)

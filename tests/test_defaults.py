@@ -1,4 +1,4 @@
-"""Every default that a user meets, in one table: whoever changes one says so in `tests/data/defaults.txt`.
+"""Every default that a user meets, in one table: whoever changes one says so in `tests/defaults.txt`.
 
 A default is a promise (the numbers of the book were made with it), and no law would notice that it has moved.
 `python tests/test_defaults.py` writes the table again; what changed stands in the diff.
@@ -15,7 +15,7 @@ from typing import Any
 import refscore
 from refscore.cli import _parser
 
-TABLE = Path(__file__).with_name("data") / "defaults.txt"
+TABLE = Path(__file__).with_name("defaults.txt")
 
 
 def spelled(value: Any) -> str:

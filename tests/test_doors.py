@@ -11,17 +11,13 @@ import pytest
 
 import refscore
 import refscore_backends
-from refscore import EMA, MLP, SGD, VP, Adam, Denoising, ExactScore, Reverse, ScoreModel, fit, log_likelihood
+from refscore import EMA, SGD, VP, Adam, Denoising, ExactScore, Reverse, fit, log_likelihood
 from refscore.data.points import DataFileError, load_points
-from refscore.laws.examples import mixture
 from refscore.likelihood.flow import FixedSteps, decode, encode
 from refscore.nn import Dense
 from refscore.noise.suggest import overlap_ratio, suggest_schedule
 from refscore.training.loop import DivergenceError, TrainingState
-
-TILTED = mixture("tilted")
-MODEL = ScoreModel(MLP((2, 6, 2), embed=4), VP(), data_std=1.6)
-POINTS = TILTED.sample(np.random.default_rng(0), 50)
+from tests.oracles.models import MODEL, POINTS, TILTED
 
 # ------------------------------------------------------------------ what a divergence hands back
 

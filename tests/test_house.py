@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import inspect
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,8 @@ import refscore
 import refscore.matching.objectives
 import refscore.nn
 import refscore.noise.sde
+from tests.oracles.book import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
     "protocols", "checks", "arrays", "data", "plots", "laws", "noise", "sampling", "nn", "matching", "training",
     "likelihood", "measure", "experiments", "commands", "cli",

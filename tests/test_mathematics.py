@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from tests.test_book import PAGES, ROOT
+from tests.oracles.book import PAGES, ROOT
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 NUMBERED = re.compile(r"((?!\\tag).)*\\tag\{\d+\.\d+\}\n", flags=re.S)

@@ -4,8 +4,7 @@ On array-api-strict's pretended device every way from an array to a Python value
 is taken. (A GPU would only become slow, and nobody would know why.)
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from refscore import (
     VP,
     Adam,
     Denoising,
-    EnergyModel,
     EulerMaruyama,
     ExactScore,
     Heun,
@@ -37,50 +35,10 @@ from refscore.laws.examples import mixture
 from refscore.matching.objectives import OBJECTIVES
 from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
-from refscore.sampling import loop as simulation
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.training.optim import WarmupCosine
-from refscore_backends.strict import StrictBackend
-
-BACKEND = StrictBackend("device1")
-ARRAY = type(BACKEND.asarray(0.0))
-WAYS_OUT = (
-    "__bool__", "__float__", "__int__", "__index__", "__complex__", "__iter__", "__array__", "__buffer__",
-    "__dlpack__", "to_device", "__repr__", "__str__",
-)  # fmt: skip
-
-
-class Waited(AssertionError):
-    pass
-
-
-@contextmanager
-def nobody_waits(at_the_end: bool = False) -> Iterator[None]:
-    """Inside, an array of the device cannot become anything else; the look of `simulate` at its end may be let pass."""
-
-    def forbid(name: str) -> Callable[..., Any]:
-        def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
-            raise Waited(f"{name} makes the device wait")
-
-        return refuse
-
-    to_numpy = StrictBackend.to_numpy
-
-    def numbers_only(self: Any, x: Any) -> Any:
-        if isinstance(x, ARRAY):
-            raise Waited("to_numpy makes the device wait")
-        return to_numpy(self, x)  # the noise of HostRng, on its way to the device
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in WAYS_OUT:
-            patch.setattr(ARRAY, name, forbid(name))
-        patch.setattr(StrictBackend, "to_numpy", numbers_only)
-        if not at_the_end:
-            patch.setattr(simulation, "_warn", lambda x: None)
-        for name in ("nonzero", "unique_values", "unique_all"):  # whose shapes depend on values
-            patch.setattr(array_api_strict, name, forbid(name))
-        yield
-
+from tests.oracles.models import KINDS
+from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
 # ------------------------------------------------------------------ the patch sees
 
@@ -168,7 +126,6 @@ def test_no_objective_waits(weight: Any, times: Any, antithetic: bool) -> None:
 VARIANTS = {
     **OBJECTIVES, "sliced, not reduced": Sliced(probes=2, reduced=False), "denoising, control": Denoising(control=True),
 }  # fmt: skip
-KINDS = {"score": (ScoreModel, 2), "energy": (EnergyModel, 1)}
 
 
 @pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)

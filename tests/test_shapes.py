@@ -41,7 +41,7 @@ from refscore.sampling.langevin import SNRLangevin
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends.strict import StrictBackend
-from tests.backends import TestBackend
+from tests.oracles.backends import TestBackend
 
 RNG = np.random.default_rng(0)
 ONE, TWO = RNG.standard_normal((4, 1)), RNG.standard_normal((4, 2))

@@ -23,7 +23,7 @@ from refscore import (
 from refscore.laws.examples import mixture
 from refscore.sampling.compose import First, Stay
 from refscore.sampling.loop import last
-from tests.backends import TestBackend
+from tests.oracles.backends import TestBackend
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.01, 10.0)])

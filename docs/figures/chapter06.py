@@ -66,7 +66,7 @@ STARTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, int], Any]]] = {
 
 
 def kernels(levels: Sequence[float], e: float, moves: int, least: int = 600) -> list[tuple[GridLaw, Any]]:
-    """For each level a grid and the matrix of one move, ε = e σ²; as `transitions` in tests/laws/test_annealed.py."""
+    """For each level a grid and the matrix of one move, ε = e σ², as in tests/sampling/test_annealed.py."""
     found, score, v = [], ExactScore(LINE, SDE), 1 + levels[0] ** 2
     for s in levels:
         t, eps, S = float(SDE.time(s)), e * s**2, 1 + s**2

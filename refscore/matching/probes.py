@@ -91,6 +91,3 @@ def units(x: Array) -> Array:
     xp, D = array_namespace(x), math.prod(x.shape[1:])
     eye = xp.reshape(xp.eye(D, dtype=x.dtype, device=device(x)), (D, 1, *x.shape[1:]))
     return xp.broadcast_to(eye, (D, *x.shape))
-
-
-PROBES: dict[str, Probes] = {"rademacher": rademacher, "gaussian": gaussian, "sphere": sphere}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from refscore import GaussianMixture, Langevin
 from refscore.laws.expectation import quadrature_grid
-from tests.backends import ReplayRng
-from tests.statistics import ALPHA, assert_mean
-from tests.strategies import mixtures, random_mixture, seeds
+from tests.oracles.replay import ReplayRng
+from tests.oracles.statistics import ALPHA, assert_mean
+from tests.oracles.strategies import mixtures, random_mixture, seeds
 
 NODES = np.linspace(-12, 12, 4001)  # trapezoid rule: converges faster than any power for what decays like this
 CELL = NODES[1] - NODES[0]

@@ -15,7 +15,7 @@ from refscore.noise.chains import from_sigmas
 from refscore.noise.sde import SDES
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
-from tests.backends import TestBackend
+from tests.oracles.backends import TestBackend
 
 M, C = np.array([1.5, -0.5]), np.array([[0.8, 0.3], [0.3, 0.4]])
 TARGET = GaussianMixture(np.ones(1), M[None], C[None])

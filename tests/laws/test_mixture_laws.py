@@ -12,39 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture
-from tests.strategies import KINDS, mixtures, points, random_mixture, seeds
+from tests.oracles.close import assert_close
+from tests.oracles.equations import H
+from tests.oracles.mixtures import components, full, jacobian, size_of_jacobian
+from tests.oracles.strategies import KINDS, mixtures, points, random_mixture, seeds
 
-H = 1e-30
 alphas = st.floats(0.05, 1.0)
 sigmas = st.floats(-3.0, 3.0).map(lambda e: 10.0**e)
-
-
-def full(p: GaussianMixture) -> np.ndarray:
-    """Covariances (K, D, D) of any kind of mixture."""
-    C = p.covariances
-    return C if C.ndim == 3 else C.reshape(p.n_components, -1)[..., None] * np.eye(p.dim)
-
-
-def components(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """r (B, K), g (B, K, D) and S⁻¹ (K, D, D), by dense solves: a second way to everything."""
-    S = a**2 * full(p) + s**2 * np.eye(p.dim)
-    y = x[:, None, :] - a * p.means
-    g = -np.linalg.solve(S, y[..., None])[..., 0]
-    log = np.log(p.weights) - 0.5 * np.linalg.slogdet(S)[1] + 0.5 * np.sum(g * y, axis=-1)
-    r = np.exp(log - log.max(axis=1, keepdims=True))
-    return r / r.sum(axis=1, keepdims=True), g, np.linalg.inv(S)
-
-
-def size_of_jacobian(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> np.ndarray:
-    """(B,): Σ r (|g|² + |S⁻¹|), the size of the terms that a Jacobian of the score sums up."""
-    r, g, precision = components(p, x, a, s)
-    return np.sum(r * (np.sum(g * g, axis=-1) + np.linalg.norm(precision, axis=(1, 2))), axis=1)
-
-
-def jacobian(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> np.ndarray:
-    """(B, D, D), column d the derivative along x_d, from one call with a stack of tangents."""
-    eye = np.broadcast_to(np.eye(p.dim)[:, None, :], (p.dim, *x.shape))
-    return np.moveaxis(p.score_jvp(x, eye, a, s), 0, -1)
 
 
 # ------------------------------------------------------------------ density and score
@@ -78,14 +52,12 @@ def test_score_is_the_gradient_of_log_prob(p: GaussianMixture, a: float, s: floa
     for d in range(p.dim):
         e = np.eye(p.dim)[d]
         exact = p.log_prob(x + 1j * H * e, a, s).imag / H
-        assert np.all(np.abs(exact - score[:, d]) <= 1e-12 * size)
+        assert_close(exact, score[:, d], 1e-12 * size)
         h = 1e-5 * sd * e
         difference = (p.log_prob(x + h, a, s) - p.log_prob(x - h, a, s)) / (2e-5 * sd)
         # h² size³ ~ 1e-10 of the score; rounding of a log density z²/2 divided by h: 1e-16 z² / 1e-5 sd
         z = np.max(np.abs(x[:, None, :] - a * p.means), axis=(1, 2)) / sd
-        assert np.all(
-            np.abs(difference - score[:, d]) <= 1e-6 * size + 1e-10 * (1 + z**2 + np.abs(x[:, d]) / sd * z) / sd
-        )
+        assert_close(difference, score[:, d], 1e-6 * size + 1e-10 * (1 + z**2 + np.abs(x[:, d]) / sd * z) / sd)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -93,7 +65,7 @@ def test_score_is_the_responsibility_weighted_pull(p: GaussianMixture, a: float,
     x = points(p, a, s, seed)
     r, g, _ = components(p, x, a, s)
     size = 1 + np.sqrt(size_of_jacobian(p, x, a, s))
-    assert np.all(np.abs(p.score(x, a, s) - np.sum(r[..., None] * g, axis=1)) <= 1e-11 * size[:, None])
+    assert_close(p.score(x, a, s), np.sum(r[..., None] * g, axis=1), 1e-11 * size[:, None])
     assert p.responsibilities(x, a, s) == pytest.approx(r, abs=1e-11)
     assert np.sum(p.responsibilities(x, a, s), axis=1) == pytest.approx(1.0, abs=1e-14)
 
@@ -104,7 +76,7 @@ def test_jvp_is_the_derivative_of_the_score(p: GaussianMixture, a: float, s: flo
     v = np.random.default_rng(seed).standard_normal(x.shape)
     exact = p.score(x + 1j * H * v, a, s).imag / H
     allowed = 1e-11 * (1 + size_of_jacobian(p, x, a, s)) * np.linalg.norm(v, axis=1)
-    assert np.all(np.abs(p.score_jvp(x, v, a, s) - exact) <= allowed[:, None])
+    assert_close(p.score_jvp(x, v, a, s), exact, allowed[:, None])
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -115,7 +87,7 @@ def test_jvp_of_a_stack_is_the_stack_of_jvps(p: GaussianMixture, a: float, s: fl
     assert stack.shape == V.shape
     size = 1 + size_of_jacobian(p, x, a, s)[:, None]
     for v, out in zip(V, stack, strict=True):
-        assert np.all(np.abs(p.score_jvp(x, v, a, s) - out) <= 1e-13 * size)
+        assert_close(p.score_jvp(x, v, a, s), out, 1e-13 * size)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -123,10 +95,10 @@ def test_jacobian_is_symmetric_and_divergence_its_trace(p: GaussianMixture, a: f
     x = points(p, a, s, seed)
     J = jacobian(p, x, a, s)
     size = 1 + size_of_jacobian(p, x, a, s)
-    assert np.all(np.abs(J - np.swapaxes(J, 1, 2)) <= 1e-12 * size[:, None, None])
-    assert np.all(np.abs(np.trace(J, axis1=1, axis2=2) - p.divergence(x, a, s)) <= 1e-11 * size)
+    assert_close(J, np.swapaxes(J, 1, 2), 1e-12 * size[:, None, None])
+    assert_close(np.trace(J, axis1=1, axis2=2), p.divergence(x, a, s), 1e-11 * size)
     hessian = sum(p.score(x + 1j * H * e, a, s)[:, d].imag / H for d, e in enumerate(np.eye(p.dim)))
-    assert np.all(np.abs(hessian - p.divergence(x, a, s)) <= 1e-11 * size)
+    assert_close(hessian, p.divergence(x, a, s), 1e-11 * size)
 
 
 # ------------------------------------------------------------------ the posterior of x₀
@@ -138,7 +110,7 @@ def test_tweedie_gives_the_posterior_mean(p: GaussianMixture, a: float, s: float
     tweedie = (x + s**2 * p.score(x, a, s)) / a
     # x/a and (s²/a) score cancel when s is large: rounding of either remains
     size = 1 + np.max(np.abs(x), axis=1, keepdims=True) / a
-    assert np.all(np.abs(tweedie - p.posterior_mean(x, a, s)) <= 1e-11 * size)
+    assert_close(tweedie, p.posterior_mean(x, a, s), 1e-11 * size)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -149,7 +121,7 @@ def test_posterior_mean_conditions_jointly_gaussian_components(
     r, g, _ = components(p, x, a, s)
     means = p.means - a * np.einsum("kij,bkj->bki", full(p), g)
     size = 1 + np.max(np.abs(x), axis=1, keepdims=True) / a
-    assert np.all(np.abs(p.posterior_mean(x, a, s) - np.sum(r[..., None] * means, axis=1)) <= 1e-11 * size)
+    assert_close(p.posterior_mean(x, a, s), np.sum(r[..., None] * means, axis=1), 1e-11 * size)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -159,7 +131,7 @@ def test_second_order_tweedie_gives_the_posterior_covariance(p: GaussianMixture,
     inner = np.eye(p.dim) + s**2 * jacobian(p, x, a, s)
     # I and s² J cancel where the noise says little (s large): rounding of the terms of s² J remains
     size = 1 + s**2 * size_of_jacobian(p, x, a, s)
-    assert np.all(np.abs(a**2 * cov - s**2 * inner) <= 1e-11 * s**2 * size[:, None, None])
+    assert_close(a**2 * cov, s**2 * inner, 1e-11 * s**2 * size[:, None, None])
     assert np.all(np.linalg.eigvalsh(inner) >= -1e-11 * size[:, None])
 
 
@@ -176,7 +148,7 @@ def test_posterior_covariance_is_within_plus_between_components(
     expected = np.einsum("bk,kij->bij", r, within) + np.einsum("bk,bki,bkj->bij", r, between, between)
     cov = p.posterior_cov(x, a, s)
     size = 1 + np.sum(r * np.sum(means**2, axis=-1), axis=1)[:, None, None] + s**2 / a**2
-    assert np.all(np.abs(cov - expected) <= 1e-11 * size)
+    assert_close(cov, expected, 1e-11 * size)
     assert np.linalg.eigvalsh(cov).min() >= -1e-12 * size.max()
 
 
@@ -196,7 +168,7 @@ def test_noising_twice_is_noising_once(p: GaussianMixture, a: float, s: float, b
     once = p.diffuse(a * b, math.sqrt(b**2 * s**2 + t**2))
     for name in ("weights", "means", "covariances"):
         x, y = getattr(twice, name), getattr(once, name)
-        assert np.max(np.abs(x - y)) <= 1e-14 * np.max(np.abs(y))  # a few roundings
+        assert_close(x, y, 1e-14 * np.max(np.abs(y)), "a few roundings")
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -205,9 +177,9 @@ def test_a_noise_level_is_the_diffused_mixture(p: GaussianMixture, a: float, s: 
     q = p.diffuse(a, s)
     size = 1 + np.sqrt(size_of_jacobian(p, x, a, s))
     # An eigenvalue of the sum carries an error of the largest one: u κ, κ <= 100
-    assert np.all(np.abs(q.score(x) - p.score(x, a, s)) <= 1e-11 * size[:, None])
+    assert_close(q.score(x), p.score(x, a, s), 1e-11 * size[:, None])
     assert q.log_prob(x) == pytest.approx(p.log_prob(x, a, s), rel=1e-11, abs=1e-11)
-    assert np.all(np.abs(q.divergence(x) - p.divergence(x, a, s)) <= 1e-11 * size**2)
+    assert_close(q.divergence(x), p.divergence(x, a, s), 1e-11 * size**2)
 
 
 @given(mixtures(), seeds, st.integers(1, 6), alphas, sigmas)
@@ -232,8 +204,8 @@ def test_levels_of_a_batch_are_levels_row_by_row(p: GaussianMixture, seed: int, 
         alone = all_of(row, tangent, float(alpha[i]), float(sigma[i]))
         as_array = all_of(row, tangent, alpha[i : i + 1], sigma[i : i + 1])
         for b, f, g in zip(together, alone, as_array, strict=True):
-            assert np.max(np.abs(b[i] - f[0])) <= 1e-13 * size  # matrix products reorder sums
-            assert np.max(np.abs(g - f)) <= 1e-13 * size
+            assert_close(b[i], f[0], 1e-13 * size, "matrix products reorder sums")
+            assert_close(g, f, 1e-13 * size)
     shared = all_of(x, v, alpha[:1], sigma[:1])  # (1,) serves a whole batch
     for b, f in zip(shared, all_of(x, v, float(alpha[0]), float(sigma[0])), strict=True):
         assert b == pytest.approx(f, rel=1e-12, abs=1e-13 * float(np.max(np.abs(f))))
@@ -396,8 +368,8 @@ def test_components_of_weight_zero_are_never_seen(p: GaussianMixture, a: float, 
     )
     x = points(p, a, s, seed)
     size = 1 + size_of_jacobian(p, x, a, s)[:, None]
-    assert np.all(np.abs(more.score(x, a, s) - p.score(x, a, s)) <= 1e-13 * size)
-    assert np.all(np.abs(more.score_jvp(x, x, a, s) - p.score_jvp(x, x, a, s)) <= 1e-12 * size * (1 + np.abs(x).max()))
+    assert_close(more.score(x, a, s), p.score(x, a, s), 1e-13 * size)
+    assert_close(more.score_jvp(x, x, a, s), p.score_jvp(x, x, a, s), 1e-12 * size * (1 + np.abs(x).max()))
     assert more.log_prob(x, a, s) == pytest.approx(p.log_prob(x, a, s), rel=1e-13, abs=1e-13)
     r = more.responsibilities(x, a, s)
     assert np.all(r[:, [0, -1]] == 0)
@@ -415,7 +387,7 @@ def test_a_vanishing_weight_has_a_limit(p: GaussianMixture, a: float, s: float, 
     x = points(p, a, s, seed)
     size = 1 + np.sqrt(size_of_jacobian(p, x, a, s))[:, None]
     # The new component is a copy of one whose weight is at least e⁻⁶/5: it changes r by 1e-14 × 2e3
-    assert np.all(np.abs(plus(1e-14).score(x, a, s) - plus(0.0).score(x, a, s)) <= 1e-10 * size)
+    assert_close(plus(1e-14).score(x, a, s), plus(0.0).score(x, a, s), 1e-10 * size)
 
 
 # ------------------------------------------------------------------ invariances
@@ -433,7 +405,7 @@ def test_score_follows_translations(p: GaussianMixture, a: float, s: float, seed
     c = np.random.default_rng(seed).uniform(-2, 2, p.dim)
     q = GaussianMixture(p.weights, p.means + c, p.covariances)
     x = points(p, a, s, seed)
-    assert np.all(np.abs(q.score(x + a * c, a, s) - p.score(x, a, s)) <= 1e-12 * scale_of(p, x, a, s))
+    assert_close(q.score(x + a * c, a, s), p.score(x, a, s), 1e-12 * scale_of(p, x, a, s))
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -443,7 +415,7 @@ def test_score_follows_rotations(p: GaussianMixture, a: float, s: float, seed: i
     q = GaussianMixture(p.weights, p.means @ Q.T, 0.5 * (C + np.swapaxes(C, 1, 2)))
     x = points(p, a, s, seed)
     # A turned covariance carries rounding errors of its largest eigenvalue: u κ, κ <= 100
-    assert np.all(np.abs(q.score(x @ Q.T, a, s) - p.score(x, a, s) @ Q.T) <= 1e-11 * scale_of(p, x, a, s))
+    assert_close(q.score(x @ Q.T, a, s), p.score(x, a, s) @ Q.T, 1e-11 * scale_of(p, x, a, s))
 
 
 @given(mixtures(), alphas, sigmas, seeds, st.floats(-6.0, 6.0))
@@ -451,7 +423,7 @@ def test_score_follows_scaling(p: GaussianMixture, a: float, s: float, seed: int
     c = 10.0**exponent
     q = GaussianMixture(p.weights, c * p.means, c**2 * p.covariances)
     x = points(p, a, s, seed)
-    assert np.all(np.abs(c * q.score(c * x, a, c * s) - p.score(x, a, s)) <= 1e-11 * scale_of(p, x, a, s))
+    assert_close(c * q.score(c * x, a, c * s), p.score(x, a, s), 1e-11 * scale_of(p, x, a, s))
     log_p = p.log_prob(x, a, s) - p.dim * math.log(c)
     assert q.log_prob(c * x, a, c * s) == pytest.approx(log_p, rel=1e-11, abs=1e-11)
 
@@ -461,7 +433,7 @@ def test_components_may_be_listed_in_any_order(p: GaussianMixture, a: float, s: 
     order = np.random.default_rng(seed).permutation(p.n_components)
     q = GaussianMixture(p.weights[order], p.means[order], p.covariances[order])
     x = points(p, a, s, seed)
-    assert np.all(np.abs(q.score(x, a, s) - p.score(x, a, s)) <= 1e-13 * scale_of(p, x, a, s))
+    assert_close(q.score(x, a, s), p.score(x, a, s), 1e-13 * scale_of(p, x, a, s))
     assert np.abs(q.responsibilities(x, a, s) - p.responsibilities(x, a, s)[:, order]).max() <= 1e-13
 
 
@@ -475,7 +447,7 @@ def test_a_component_may_be_split(p: GaussianMixture, a: float, s: float, seed: 
     )
     x = points(p, a, s, seed)
     # The log of a split weight is rounded once more, on top of log odds of size z²
-    assert np.all(np.abs(q.score(x, a, s) - p.score(x, a, s)) <= 1e-12 * scale_of(p, x, a, s))
+    assert_close(q.score(x, a, s), p.score(x, a, s), 1e-12 * scale_of(p, x, a, s))
     assert q.log_prob(x, a, s) == pytest.approx(p.log_prob(x, a, s), rel=1e-13, abs=1e-13)
 
 
@@ -488,7 +460,7 @@ def test_independent_coordinates_have_the_score_of_each(seed: int, a: float, s: 
     both = GaussianMixture(np.ones(1), np.concatenate([p.means, q.means], axis=1), C)
     x = points(both, a, s, seed)
     expected = np.concatenate([p.score(x[:, :2], a, s), q.score(x[:, 2:], a, s)], axis=1)
-    assert np.all(np.abs(both.score(x, a, s) - expected) <= 1e-12 * scale_of(both, x, a, s))
+    assert_close(both.score(x, a, s), expected, 1e-12 * scale_of(both, x, a, s))
     log_p = p.log_prob(x[:, :2], a, s) + q.log_prob(x[:, 2:], a, s)
     assert both.log_prob(x, a, s) == pytest.approx(log_p, rel=1e-12, abs=1e-12)
 
@@ -507,7 +479,7 @@ def test_three_ways_to_write_a_covariance(seed: int, dim: int, K: int, a: float,
             mine, theirs = getattr(p, name)(x, a, s), getattr(q, name)(x, a, s)
             assert mine.shape == theirs.shape
             assert np.all(np.abs(mine - theirs).reshape(len(x), -1) <= 1e-12 * size[:, None]), name
-        assert np.all(np.abs(p.score_jvp(x, v, a, s) - q.score_jvp(x, v, a, s)) <= 1e-12 * size[:, None] * 10)
+        assert_close(p.score_jvp(x, v, a, s), q.score_jvp(x, v, a, s), 1e-12 * size[:, None] * 10)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -517,12 +489,12 @@ def test_samples_do_not_influence_each_other(p: GaussianMixture, a: float, s: fl
     # A far neighbour (one that overflows, too) changes nothing.
     x[0] = 1e160
     score, log_p, scale = p.score(x, a, s), p.log_prob(x, a, s), scale_of(p, x[1:], a, s)
-    assert np.all(np.abs(p.score(x[1:], a, s) - score[1:]) <= 1e-13 * scale)
+    assert_close(p.score(x[1:], a, s), score[1:], 1e-13 * scale)
     assert p.log_prob(x[1:], a, s) == pytest.approx(log_p[1:], rel=1e-13, abs=1e-13)
     shuffled = p.score(x[order], a, s)[np.argsort(order)]
     assert np.all(np.abs(shuffled - score)[1:] <= 1e-13 * scale)
     alone = np.concatenate([p.score(row[None], a, s) for row in x[1:]])
-    assert np.all(np.abs(alone - score[1:]) <= 1e-13 * scale)
+    assert_close(alone, score[1:], 1e-13 * scale)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
@@ -533,4 +505,4 @@ def test_memory_layout_does_not_matter(p: GaussianMixture, a: float, s: float, s
     padded[::2, 1:] = x
     for view in (np.asfortranarray(x), padded[::2, 1:], x[::-1].copy()[::-1]):
         # BLAS may order a product's sums by the layout
-        assert np.all(np.abs(p.score(view, a, s) - score) <= 1e-13 * scale)
+        assert_close(p.score(view, a, s), score, 1e-13 * scale)

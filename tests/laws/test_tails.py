@@ -1,6 +1,6 @@
 """Exactness at the edges: against 60-digit arithmetic, beyond overflow, in float32, in a million dimensions.
 
-tests/data/score_mpmath.json is made by the script beside it.
+tests/oracles/score_mpmath.json is made by the script beside it.
 """
 
 import json
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from refscore import GaussianMixture
 from refscore.arrays import long_sum, row_squares
-from tests.backends import TestBackend
-from tests.strategies import KINDS, random_mixture, seeds
+from tests.oracles.backends import TestBackend
+from tests.oracles.close import assert_close
+from tests.oracles.strategies import KINDS, random_mixture, seeds
 
 U = float(np.finfo(np.float64).eps) / 2
-TABLE = json.loads((Path(__file__).parents[1] / "data" / "score_mpmath.json").read_text(encoding="utf-8"))
+TABLE = json.loads((Path(__file__).parents[1] / "oracles" / "score_mpmath.json").read_text(encoding="utf-8"))
 MIXTURES = {
     name: GaussianMixture(*(np.asarray(p, dtype="float64") for p in parameters))
     for name, parameters in TABLE["mixtures"].items()
@@ -120,7 +121,7 @@ def test_second_order_quantities_of_float32_are_those_of_float64_far_out(
     for name in ("divergence", "posterior_cov", "posterior_variance"):
         out, exact = (getattr(p, name)(y, 0.5, 0.3)[decided] for p, y in ((narrow, x), (wide, x.astype("float64"))))
         assert out.dtype == np.float32
-        assert np.all(np.abs(out - exact) <= 1e-5 * np.abs(exact).max(initial=0.0)), name  # condition 7, as above
+        assert_close(out, exact, 1e-5 * np.abs(exact).max(initial=0.0), name)  # condition 7, as above
 
 
 def test_an_unseen_mode_adds_nothing_however_far_its_posterior_is() -> None:

@@ -18,8 +18,8 @@ from refscore.nn.embed import Fourier
 from refscore.noise.parametrisation import PARAMETRISATIONS, convert
 from refscore.noise.sde import SDES, log_ratio
 from refscore.training.optim import SGD
-from tests.backends import LAW_BACKENDS
-from tests.derivatives import check_all, subject
+from tests.oracles.backends import LAW_BACKENDS
+from tests.oracles.derivatives import check_all, subject
 
 BARE = [name for name in PARAMETRISATIONS if name != "F"]
 sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)

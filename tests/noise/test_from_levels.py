@@ -17,7 +17,7 @@ from refscore.noise.grids import karras_times
 from refscore.noise.sde import LinearVE
 from refscore.sampling.loop import last
 from refscore_backends.numpy import NumpyBackend
-from tests.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS, TestBackend
 
 LINEAR = LinearVE(80.0)
 TIMES = [1.0, *karras_times(LINEAR, 12)[1:]]  # the first may be one rounding below 1, which churn then fills

@@ -1,0 +1,232 @@
+"""Chapter 5: the three failures of vanilla score matching are theorems before they are experiments."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import i0e, i1e
+from scipy.stats import norm
+
+from refscore import MLP, VE, AnnealedLangevin, Denoising, GaussianMixture, Implicit, ScoreModel, Sliced
+from refscore.experiments import failures
+from refscore.experiments.failures import (
+    LEVELS,
+    SDE_TOY,
+    TOY_LEVELS,
+    Circle,
+    diagonal_of_box,
+    low_density,
+    manifold_floor,
+    ring_fisher_information,
+    thick_circle,
+    weights,
+    weights_law,
+)
+from refscore.laws.examples import mixture
+from refscore.matching.probes import gaussian
+from refscore.matching.times import Levels
+from refscore.measure.distance import fisher_divergence
+from refscore.nn import Dense, Net, Softplus
+from tests.oracles.close import assert_close
+from tests.oracles.statistics import QUANTILE, assert_mean
+from tests.oracles.strategies import seeds
+
+# ------------------------------------------------------------------ manifolds
+
+
+@given(d=st.integers(1, 3), codim=st.integers(1, 3), v=st.floats(0.2, 2.0), delta=st.floats(0.01, 1.0))
+def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d: int, codim: int, v: float, delta: float) -> None:
+    """Eq. (5.1): E‖s‖² = d/(v + δ²) + (D - d)/δ², which for one Gaussian is -div s at any point."""
+    D = d + codim
+    variances = np.array([v] * d + [0.0] * codim)
+    flat = GaussianMixture(np.ones(1), np.zeros((1, D)), variances[None, :])
+    x = np.random.default_rng(0).standard_normal((3, D))
+    wanted = d / (v + delta**2) + codim / delta**2
+    assert_close(-flat.divergence(x, 1.0, delta), wanted, 1e-12 * wanted)
+    with pytest.raises(ValueError, match="density does not exist"):
+        flat.score(x)
+
+
+@pytest.mark.parametrize(("delta", "tolerance"), [(0.5, 1e-4), (0.2, 1e-6), (0.05, 1e-6)])
+def test_the_noisy_circle_has_its_bessel_form(delta: float, tolerance: float) -> None:
+    """p ∝ exp(-(r² + 1)/2δ²) I₀(r/δ²): nothing of the mixture that the library uses."""
+    r = np.linspace(max(1e-9, 1 - 9 * delta), 1 + 9 * delta, 4001)
+    p = i0e(r / delta**2) * np.exp(-((r - 1) ** 2) / (2 * delta**2)) * r
+    s = (i1e(r / delta**2) / i0e(r / delta**2) - r) / delta**2
+    exact = float(p @ s**2 / p.sum())
+    assert ring_fisher_information(delta) == pytest.approx(exact, rel=tolerance)  # at 0.5 the rule ends where p > 0
+    near = slice(0, 2401, 200)  # to r = 1 + 2 δ or so: further out fewer components are in sight
+    gap = thick_circle(delta).score(np.stack([r[near], 0 * r[near]], axis=1))[:, 0] - s[near]
+    assert_close(gap, 0, 1e-6 / delta, "components half a thickness apart")
+
+
+def test_the_circles_score_blows_up_in_the_one_direction_across() -> None:
+    """Eq. (5.1) on a curve: δ² E‖s‖² -> D - d = 1, and the floor of the loss -½ E‖s‖² -> -∞."""
+    gaps = [1 - delta**2 * ring_fisher_information(delta) for delta in (0.1, 0.05, 0.025)]
+    assert_close(np.array(gaps[:-1]) / gaps[1:], 4, 0.2, "curvature adds a term of order δ²")
+    assert manifold_floor(0.01) < -4999
+
+
+@given(k=st.floats(0.1, 1e6), B=st.integers(1, 5), codim=st.integers(1, 3), seed=seeds)
+def test_on_a_manifold_the_objective_has_no_minimum(k: float, B: int, codim: int, seed: int) -> None:
+    """Eq. (5.2): s = -k P⊥ x costs -k (D - d) on data that lie in the subspace, for any k."""
+    D = 2 + codim
+    model = ScoreModel(Net((("d", Dense(D, D), ("x",)),)), VE(), predict="score")
+    across = np.diag([0.0, 0.0] + [1.0] * codim)
+    theta = np.concatenate([(-k * across).ravel(), np.zeros(D)])
+    x = np.random.default_rng(seed).standard_normal((B, D)) @ (np.eye(D) - across)
+    for objective in (Implicit(), Sliced()):  # ±1 probes: vᵀ P⊥ v = D - d, whatever v
+        loss, _ = objective(model, theta, x, np.random.default_rng(seed))
+        assert loss == pytest.approx(-k * codim, rel=1e-12)
+
+
+def test_points_of_the_circle_lie_on_it() -> None:
+    x = Circle().sample(np.random.default_rng(0), 1000)
+    assert x.shape == (1000, 2)
+    assert x.dtype == np.float32
+    assert_close(np.sum(x.astype("float64") ** 2, axis=1), 1, 1e-6, "float32")
+
+
+# ------------------------------------------------------------------ low density
+
+
+@pytest.mark.parametrize("error", [0.1, 3.0])
+@pytest.mark.parametrize("a", [1.0, 4.0])
+def test_an_error_counts_as_the_probability_of_where_it_is(error: float, a: float) -> None:
+    """Eq. (5.3): wrong by `error` where x > a: ½ P(x > a) error², next to nothing far out."""
+    p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
+    # The trapezoid rule must not see the jump: place it in the middle of a cell, and count the nodes beyond.
+    wrong = lambda x: p.score(x) + error * (x > a)  # noqa: E731
+    found = fisher_divergence(p, wrong).value
+    spacing = 0.25
+    assert abs(found - 0.5 * error**2 * norm.sf(a)) <= 0.5 * error**2 * spacing * norm.pdf(a - spacing)
+
+
+# ------------------------------------------------------------------ weights
+
+
+@given(w=st.floats(0.05, 0.95), gap=st.floats(0.5, 6.0), x=st.floats(-5, 5))
+def test_the_score_knows_the_weights_only_where_modes_overlap(w: float, gap: float, x: float) -> None:
+    """Eq. (5.4): ∂s/∂ log(w₁/w₂) = r₁ r₂ (g₁ - g₂)."""
+    means = np.array([[gap / 2], [-gap / 2]])
+
+    def mixture(log_odds: float) -> GaussianMixture:
+        u = 1 / (1 + math.exp(-log_odds))
+        return GaussianMixture(np.array([u, 1 - u]), means, np.ones(2))
+
+    at, h, l = np.array([[x]]), 1e-3, math.log(w / (1 - w))
+    near, far = (mixture(l + k).score(at) - mixture(l - k).score(at) for k in (h, 2 * h))
+    slope = float((8 * near - far)[0, 0] / (12 * h))  # Richardson: h⁴ of truncation
+    r = mixture(l).responsibilities(at)[0]
+    assert abs(slope - r[0] * r[1] * gap) <= 1e-9 * (1 + gap)  # g₁ - g₂ = m₁ - m₂ for unit variances
+
+
+def test_modes_without_overlap_have_the_same_score_at_any_weights() -> None:
+    """Eq. (5.4) at ten standard deviations: beside either mode the weights move the score by less than 1e-15."""
+    means = np.array([[5.0, 5.0], [-5.0, -5.0]])
+    one, other = (GaussianMixture(np.array(w), means, np.ones(2)) for w in ([0.8, 0.2], [0.1, 0.9]))
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    for m in means:
+        assert_close(one.score(x + m), other.score(x + m), 1e-15)
+    assert fisher_divergence(one, other.score).value <= 2e-10
+
+
+def test_the_box_seen_along_its_diagonal_is_a_triangle() -> None:
+    law = diagonal_of_box(20.0, 4000)
+    assert abs(law.lost) <= 1e-14
+    assert law.mean(lambda u: u) == pytest.approx(0, abs=1e-12)
+    # (x₁ + x₂)²/2 has mean 8²/3; a cell adds h²/12 to what its centre says
+    assert law.mean(lambda u: u**2) == pytest.approx(64 / 3, abs=2 * law.width**2 / 12)
+
+
+def test_the_law_of_the_chain_says_which_weights_come_out() -> None:
+    """Eq. (5.5): plain Langevin leaves the start's weights, annealed comes near the mixture's and not there."""
+    plain, annealed = weights_law(moves=100)
+    assert plain == pytest.approx(0.50894, abs=2e-5)
+    assert annealed == pytest.approx(0.7823, abs=2e-4)
+
+
+def test_samples_of_both_chains_have_the_laws_weights() -> None:
+    w = weights(seed=1, chains=4000, moves=10)
+    for found, law in ((w.plain, w.plain_law), (w.annealed, w.annealed_law)):
+        assert abs(found - law) <= QUANTILE * w.error + 1e-3  # false alarm 1e-9, and the cells' width
+    assert w.plain_samples.shape == w.annealed_samples.shape == (4000, 2)
+
+
+def test_the_experiment_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little training: the shapes, and that errors are relative (a score of zero has error 1)."""
+    monkeypatch.setattr("refscore.experiments.failures.WALK", (0, 5, 20))
+    shown: list[int] = []
+    r = low_density(60, 0, lambda step, words: shown.append(step), n=10, chains=20)
+    assert shown == list(range(1, 121))
+    assert r.deciles.shape == r.deciles_noised.shape == (10,)
+    assert r.walk.shape == (3,)
+    assert r.walk_annealed.shape == (12,)
+    assert r.errors.shape == (10, 10)
+    assert np.all(r.deciles > 0)
+    assert 0 <= r.weight <= 1
+
+
+def test_the_annealed_chain_runs_on_two_points_with_noise() -> None:
+    """Across the diagonal a component is one Gaussian: v -> (1 - e)^2n (v - c σ²) + c σ², e = ε/σ² = 0.05."""
+    moves, e = 10, 0.05
+    v, c = 64 / 3, 1 / (1 - e / 2)  # (x₁ - x₂)/√2 of a uniform point of the box
+    for sigma in TOY_LEVELS:
+        v = (1 - e) ** (2 * moves) * (v - c * sigma**2) + c * sigma**2
+    w = weights(seed=2, chains=20_000, moves=moves)
+    across = (w.annealed_samples[:, 0] - w.annealed_samples[:, 1]) / math.sqrt(2)
+    assert_mean(across**2, v)  # false alarm 1e-9; at n = 20 000 it sees 5 %, a data variance of 1 would be 60 %
+    assert w.error == 0.5 / math.sqrt(20_000)
+
+
+def test_the_low_density_experiment_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which objectives and steps it runs, and each number again from the definitions, with networks nobody trained."""
+    ran: list[object] = []
+    theta = lambda model: model.init(np.random.default_rng(5), "float32")  # noqa: E731
+
+    def untrained(model: ScoreModel, objective: object, data: object, steps: int, batch: int, *rest: object) -> object:
+        ran.append((objective, steps, batch))
+        return theta(model), np.zeros(60)
+
+    def annealed(score: object, sde: object, **numbers: object) -> AnnealedLangevin:
+        ran.append(numbers)
+        return AnnealedLangevin(score, sde, **numbers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(failures, "_train", untrained)
+    monkeypatch.setattr(failures, "AnnealedLangevin", annealed)
+    monkeypatch.setattr(failures, "WALK", (0, 3))
+    r = low_density(700, 4, lambda step, words: None, n=8, chains=30)
+    assert ran == [
+        (Sliced(law=gaussian), 700, 128), (Denoising(times=Levels(LEVELS)), 700, 128),
+        {"step": 0.1 * LEVELS[-1] ** 2, "last": LEVELS[-1], "moves": 100},
+    ]  # fmt: skip
+
+    p, sde = mixture("two-modes"), SDE_TOY
+    vanilla = ScoreModel(MLP((2, 128, 128, 2), activation=Softplus()), sde, data_std=5.1, predict="score")
+    cured = ScoreModel(MLP((2, 128, 128, 2), embed=16), sde, data_std=5.1)
+    axis = np.linspace(-7, 7, 8)
+    box = np.array([[a, b] for a in axis for b in axis])
+    order = np.argsort(p.log_prob(box))
+
+    def squares(model: ScoreModel, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        truth = p.score(x, 1.0, sde.sigma(t))
+        found = model.bind(theta(model))(x.astype("float32"), t)
+        return np.sum((found - truth) ** 2, axis=1), np.sum(truth**2, axis=1)
+
+    top = float(sde.time(LEVELS[0]))
+    for model, t, tenths in ((vanilla, 0.0, r.deciles), (cured, top, r.deciles_noised)):
+        off, size = squares(model, box, t)
+        for found, part in zip(tenths, np.array_split(order, 10), strict=True):
+            assert found == pytest.approx(off[part].sum() / size[part].sum(), rel=1e-4)  # float32 networks
+    off, size = squares(vanilla, box, 0.0)
+    assert_close(r.errors.ravel(), np.log10(off / size), 1e-3)
+    start = np.random.default_rng([4, 1]).uniform(-8, 8, (30, 2))
+    off, size = squares(vanilla, start, 0.0)
+    assert r.walk[0] == pytest.approx(off.sum() / size.sum(), rel=1e-4)
+    assert r.walk[1] != r.walk[0]
+
+
+def test_the_floor_on_the_circle_is_half_the_fisher_information() -> None:
+    assert manifold_floor(0.1) == -0.5 * ring_fisher_information(0.1)

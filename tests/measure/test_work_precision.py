@@ -1,0 +1,78 @@
+"""What a wrong prior, a wrong score and a large variance cost a sampler, exactly; and what a budget counts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refscore import ExactScore, GaussianMixture
+from refscore.laws.affine_chain import Gaussian, probe, wasserstein
+from refscore.measure import work_precision
+from refscore.noise.sde import SDES
+from refscore.sampling.transitions import SAMPLERS
+
+# ------------------------------------------------------------------ what the prior costs
+
+
+@pytest.mark.parametrize("name", ["vp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("subvp", "cosine"))])
+def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name: str) -> None:
+    """Eq. (10.16): a wrong mean at t = 1 reaches the data times √(λ/S) by the flow, times α λ/S by the SDE."""
+    sde = SDES[name]
+    alpha, sigma = sde.alpha(1.0), sde.sigma(1.0)
+    lam = np.array([0.5, 2.0])
+    target = GaussianMixture(np.ones(1), np.zeros((1, 2)), lam[None, :])
+    score, S = ExactScore(target, sde), alpha**2 * lam + sigma**2
+    flow, sde_ = (
+        probe(lambda x, rng, n=n: work_precision.sample(score, sde, n, 400, x, rng), np.zeros(2)).matrix
+        for n in ("dpm-solver++ 2m", "ddim, eta 1")
+    )
+    assert np.diag(flow) == pytest.approx(np.sqrt(lam / S), rel=1e-3)  # 400 steps of order 2
+    assert np.diag(sde_) == pytest.approx(alpha * lam / S, rel=0.1)  # and of order 1
+    assert np.all(np.diag(sde_) < 0.02 * np.diag(flow))
+
+
+def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde() -> None:
+    """Eq. (10.17): the predicted noise off by δ in every coordinate: √λ asinh(ς/√λ) δ, and 2 √λ atan(ς/√λ) δ."""
+    sde, lam, delta = SDES["vp"], np.array([0.5, 2.0]), 0.02
+    target = GaussianMixture(np.ones(1), np.zeros((1, 2)), lam[None, :])
+    exact, top = ExactScore(target, sde), sde.sigma(1.0) / sde.alpha(1.0)
+
+    def biased(x: Any, t: Any) -> Any:
+        return exact(x, t) - delta / sde.sigma(t)[..., None]
+
+    for name, wanted in (
+        ("dpm-solver++ 2m", np.sqrt(lam) * np.arcsinh(top / np.sqrt(lam))),
+        ("sde-dpm-solver++ 2m", 2 * np.sqrt(lam) * np.arctan(top / np.sqrt(lam))),
+    ):
+        shift = probe(lambda x, rng, n=name: work_precision.sample(biased, sde, n, 300, x, rng), np.zeros(2)).shift
+        assert np.abs(shift) == pytest.approx(delta * wanted, rel=3e-3)  # 300 steps of order 2
+
+
+@pytest.mark.parametrize(("variance", "small", "large"), [(1.0, 0.0659, 2.8e-6), (0.01, 0.0090, 0.0081)])
+def test_the_large_variance_gains_on_wide_data_and_little_on_thin(variance: float, small: float, large: float) -> None:
+    """The text at Eq. (10.4), 128 evaluations; of the large one on N(0, I) only the end is left."""
+    sde, cov = SDES["vp"], variance * np.eye(2)
+    score = ExactScore(GaussianMixture(np.ones(1), np.zeros((1, 2)), cov[None, ...]), sde)
+    start = Gaussian(np.zeros(2), sde.alpha(1.0) ** 2 * cov + sde.sigma(1.0) ** 2 * np.eye(2))
+    for name, wanted in (("ancestral", small), ("ancestral, large", large)):
+        made = probe(lambda x, rng, n=name: work_precision.sample(score, sde, n, 127, x, rng), np.zeros(2))
+        assert wasserstein(made.law(start), Gaussian(np.zeros(2), cov)) == pytest.approx(wanted, rel=0.02)
+
+
+# ------------------------------------------------------------------ budgets
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_budget_counts_every_evaluation_of_the_run(name: str) -> None:
+    asked = []
+
+    def score(x: Any, t: Any) -> Any:
+        asked.append(t)
+        return -x
+
+    for steps in (1, 5):
+        asked.clear()
+        work_precision.sample(score, SDES["vp"], name, steps, np.zeros((1, 2)), np.random.default_rng(0))
+        assert len(asked) == steps * work_precision.evaluations_per_step(name) + 1
+    stages = {"midpoint": 2, "heun": 2, "edm": 2, "edm, churn": 2, "rk4": 4}
+    assert work_precision.evaluations_per_step(name) == stages.get(name, 1)
