@@ -39,10 +39,10 @@ def solve(
         The state at t.
     t, s : float
         Start and end, in [0, 1].
-    rtol, atol : float
-        Relative error, and absolute error in the units of x, allowed at each step; default 1e-8.
-    method : str
-        A method of `scipy.integrate.solve_ivp`; default "DOP853", of order 8.
+    rtol, atol : float, default 1e-08 and 1e-08
+        Relative error, and absolute error in the units of x, allowed at each step.
+    method : str, default 'DOP853'
+        A method of `scipy.integrate.solve_ivp`.
 
     Returns
     -------

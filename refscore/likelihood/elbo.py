@@ -122,10 +122,10 @@ def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min
         Data.
     rng : Rng
         Source of times and noise.
-    samples : int
-        Draws of time and noise for each row, at least 2; default 1000.
-    t_min : float
-        Where the decoder takes over; default 0.001.
+    samples : int, default 1000
+        Draws of time and noise for each row, at least 2.
+    t_min : float, default 0.001
+        Where the decoder takes over.
 
     Returns
     -------

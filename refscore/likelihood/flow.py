@@ -110,8 +110,8 @@ class FixedSteps:
     ----------
     sde : SDE
         Gives the levels log σ(t)/α(t).
-    steps : int
-        Number of steps, each of four evaluations; default 200.
+    steps : int, default 200
+        Number of steps, each of four evaluations.
 
     Raises
     ------
@@ -160,8 +160,8 @@ def encode(score: Score, sde: SDE, x: Array, t_min: float = 1e-5, solve: Solve |
         The SDE for which the score was made.
     x : Array, shape (B, ...)
         Data.
-    t_min : float
-        Where the flow starts, in (0, 1); default 1e-5.
+    t_min : float, default 1e-05
+        Where the flow starts, in (0, 1).
     solve : callable (velocity, y, t, s) -> y, optional
         `FixedSteps(sde)` by default.
 
@@ -280,7 +280,7 @@ def log_likelihood(
         The SDE for which the score was made.
     x : Array (B, ...)
         Points at which the density is wanted.
-    t_min : float
+    t_min : float, default 1e-05
         Where the flow starts, default 1e-5; the density is that of data with the noise σ(t_min).
     probes : Array (K, B, ...), optional
         Random directions with E vvᵀ = I (see `refscore.matching.probes`), kept along the way: then the divergence is
@@ -357,8 +357,8 @@ def bits_per_dim(nats: Array, dim: int, bins: float = 1.0) -> Array:
         Log densities, as `log_likelihood(...).value`.
     dim : int
         D, the number of coordinates of a sample.
-    bins : float
-        Width of a cell, in the units of x; default 1.
+    bins : float, default 1.0
+        Width of a cell, in the units of x.
 
     Returns
     -------
@@ -438,7 +438,7 @@ def error_split(
     score : as for `log_likelihood`
     mixture : GaussianMixture
         Not singular: its density is needed without noise.
-    sde, x, t_min, probes, solve : as for `log_likelihood`
+    sde, x, t_min, probes, solve : see `log_likelihood`
     fine : callable, optional
         A solver of negligible error; `FixedSteps(sde, 800)` by default.
 

@@ -21,12 +21,12 @@ class ScoreMatching(ABC):
 
     Parameters
     ----------
-    weight : callable (sde, t) -> λ(t)
+    weight : callable (sde, t) -> λ(t), default `unweighted`
         `unweighted` (default), `sigma_squared`, `g_squared` or `SigmaPower`.
-    times : TimeLaw
+    times : TimeLaw, default `FixedTime(t=0.0)`
         `FixedTime`, `Levels`, `UniformTime` or `UniformLogSNR`. `FixedTime(0.0)` (default) matches the score of the
         data as they are, which needs a model that is finite there: `ScoreModel(..., predict="score")`.
-    antithetic : bool
+    antithetic : bool, default False
         Spread the batch's times evenly, u_i = u + i/B mod 1: each is still uniform, the batch mean
         varies less (Kingma et al. 2021). Default False.
     """

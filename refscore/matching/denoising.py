@@ -22,13 +22,13 @@ class Denoising(ScoreMatching):
 
     Parameters
     ----------
-    weight : callable (sde, t) -> λ(t)
+    weight : callable (sde, t) -> λ(t), default `sigma_squared`
         Default `sigma_squared`; see `ScoreMatching`.
-    times : TimeLaw
+    times : TimeLaw, default `UniformTime(t_min=0.001)`
         Default `UniformTime()`, t uniform on [0.001, 1]; see `ScoreMatching`.
-    antithetic : bool
+    antithetic : bool, default False
         Default False; see `ScoreMatching`.
-    control : bool
+    control : bool, default False
         Subtract z·s_θ(α x₀)/σ + ½ (‖z‖² - D)/σ², Eq. (3.14), whose mean given x₀ is zero for every θ (Song and Kingma
         2021, arXiv 2101.03288): the same expected loss and gradient. At small σ the variance of the plain loss grows
         as 1/σ⁴; with it, it does not. It costs a second evaluation, and at large σ it adds variance. Default False.

@@ -71,9 +71,9 @@ class MaximumLikelihood:
         Langevin steps from the start to the samples.
     step : float
         Their ε, in squared data units. Below twice the smallest variance of the model, or they diverge.
-    start : callable (x, rng) -> x
+    start : callable (x, rng) -> x, default `from_data`
         `from_data` (default) or `FromNoise(std)`.
-    t : float
+    t : float, default 0.0
         Time at which the model is evaluated; the data are taken as they are. 0 (default) needs a model that is finite
         there: `EnergyModel(..., predict="score")`.
 

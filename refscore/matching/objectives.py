@@ -52,9 +52,9 @@ class OfProbes(ScoreMatching):
     Parameters
     ----------
     weight, times, antithetic : see `ScoreMatching`
-    probes : int
-        K, the number of random directions per sample; default 1.
-    law : callable (rng, shape, dtype) -> v
+    probes : int, default 1
+        K, the number of random directions per sample.
+    law : callable (rng, shape, dtype) -> v, default `rademacher`
         `rademacher` (default), `gaussian` or `sphere`, all with E vvᵀ = I.
 
     Raises
@@ -168,7 +168,7 @@ class Sliced(OfProbes):
 
     Parameters
     ----------
-    reduced : bool
+    reduced : bool, default True
         True (default) takes ½ ‖s‖² itself, False its estimate ½ (vᵀs)²: the same mean and, from three dimensions
         on, usually more variance (section 3.3).
     weight, times, antithetic : see `ScoreMatching`
@@ -214,8 +214,8 @@ class FiniteDifference(OfProbes):
 
     Parameters
     ----------
-    step : float
-        h, in the units of x; default 0.01.
+    step : float, default 0.01
+        h, in the units of x.
     weight, times, antithetic : see `ScoreMatching`
     probes, law : see `OfProbes`
 

@@ -29,8 +29,8 @@ class UniformTime:
 
     Parameters
     ----------
-    t_min : float
-        The smallest time, dimensionless; default 0.001.
+    t_min : float, default 0.001
+        The smallest time, dimensionless.
 
     Raises
     ------
@@ -69,8 +69,8 @@ class UniformLogSNR:
 
     Parameters
     ----------
-    t_min : float
-        The smallest time, dimensionless; default 0.001.
+    t_min : float, default 0.001
+        The smallest time, dimensionless.
 
     Raises
     ------

@@ -70,8 +70,8 @@ def fisher_divergence(
         `q.score` for another law q, or `lambda x: model.bind(theta)(x, t)`. Only the score of q counts, not its height.
     rng : Rng, optional
         Needed where the trapezoid rule cannot be used: in D > 2, or where p has modes too narrow for a grid.
-    samples : int
-        Monte Carlo samples; default 20,000.
+    samples : int, default 20000
+        Monte Carlo samples.
 
     Returns
     -------
@@ -118,8 +118,8 @@ def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> f
         The two samples.
     rng : Rng
         Source of the directions.
-    directions : int
-        Number of random directions; default 128.
+    directions : int, default 128
+        Number of random directions.
 
     Returns
     -------
@@ -164,10 +164,10 @@ def sliced_wasserstein_floor(
         Size of each sample.
     rng : Rng
         Source of the samples and directions.
-    directions : int
-        As for `sliced_wasserstein`; default 128.
-    repeats : int
-        Number of pairs of samples, at least 2; default 20.
+    directions : int, default 128
+        As for `sliced_wasserstein`.
+    repeats : int, default 20
+        Number of pairs of samples, at least 2.
 
     Returns
     -------

@@ -45,11 +45,11 @@ def denoising_floor(
         The SDE that adds the noise.
     rng : Rng, optional
         Needed only where Monte Carlo is.
-    levels : int
+    levels : int, default 48
         Times at which the floor is computed, default 48; the error is judged against half as many. With λ = g² or 1 the
         small times rule: `UniformLogSNR`, which has the same expected loss as `UniformTime`, needs far fewer.
-    samples : int
-        Monte Carlo samples per time; default 20,000.
+    samples : int, default 20000
+        Monte Carlo samples per time.
 
     Returns
     -------
@@ -116,8 +116,8 @@ def mean_posterior_variance(
         α and σ > 0.
     rng : Rng, optional
         Needed only where Monte Carlo is: in D > 2, or for a mixture too narrow for a grid.
-    samples : int
-        Monte Carlo samples; default 20,000.
+    samples : int, default 20000
+        Monte Carlo samples.
 
     Returns
     -------

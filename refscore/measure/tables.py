@@ -100,10 +100,10 @@ def score_table(
         Source of the samples.
     dtype : dtype
         In which the score is evaluated.
-    n : int
-        Samples of p_t at each level; default 20,000.
-    levels : sequence of float
-        The levels σ/α; default `LEVELS`, 0.05 to 5.
+    n : int, default 20000
+        Samples of p_t at each level.
+    levels : sequence of float, default `LEVELS`
+        The levels σ/α.
 
     Returns
     -------
@@ -137,8 +137,8 @@ def excess_loss(
     objective : Denoising
         Its weight λ and its law of the times are used.
     rng, dtype : see `score_table`
-    n : int
-        Monte Carlo samples; default 50,000.
+    n : int, default 50000
+        Monte Carlo samples.
 
     Returns
     -------
@@ -203,8 +203,8 @@ def flow_samples(score: Score, sde: SDE, n: int, dim: int, rng: Rng, dtype: obje
         Source of the start at t = 1.
     dtype : dtype
         Of the samples.
-    steps : int
-        Number of steps, each of two evaluations; default 64.
+    steps : int, default 64
+        Number of steps, each of two evaluations.
 
     Returns
     -------

@@ -27,10 +27,10 @@ class Dense:
         Number of input features, the last axis of x.
     n_out : int
         Number of output features, the last axis of y.
-    n_cond : int
+    n_cond : int, default 0
         Number of features of the noise level e; 0 (default) for a layer without that second input.
-    gain : float
-        Standard deviation that initial W and T each give to outputs of unit-variance inputs; default 1.
+    gain : float, default 1.0
+        Standard deviation that initial W and T each give to outputs of unit-variance inputs.
 
     Raises
     ------

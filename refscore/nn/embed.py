@@ -24,8 +24,8 @@ class Fourier:
     ----------
     n : int
         Number of features, even: n/2 sines, then n/2 cosines.
-    low, high : float
-        Lowest and highest frequency ω, in radians per unit of ℓ; default 0.1 and 4.
+    low, high : float, default 0.1 and 4.0
+        Lowest and highest frequency ω, in radians per unit of ℓ.
 
     Raises
     ------

@@ -40,9 +40,9 @@ class EnergyModel(Preconditioning):
         Reads x (B, n) and, if it has a "level" input, ℓ (B,) or (1,); returns (B, 1).
     sde : SDE
         The SDE whose noised data the energy describes; it gives α(t) and σ(t).
-    data_std : float
-        σ_d, standard deviation of the data about 0, per coordinate; default 1.
-    predict : str
+    data_std : float, default 1.0
+        σ_d, standard deviation of the data about 0, per coordinate.
+    predict : str, default 'noise'
         "noise" (default), "score" or "F": the factor, see `Preconditioning`. (EDM's skip is -c², the Gaussian that
         every energy has here.)
 

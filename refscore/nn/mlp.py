@@ -21,9 +21,9 @@ class MLP(Net):
     ----------
     widths : sequence of int
         (n_in, hidden, ..., n_out), e.g. (2, 64, 64, 2).
-    embed : int
+    embed : int, default 0
         Number of Fourier features e of the noise level, even; 0 (default) for a network that does not read the level.
-    activation : Layer
+    activation : Layer, optional
         φ; SiLU() by default.
 
     Raises

@@ -34,8 +34,8 @@ class Preconditioning:
         The SDE whose marginal scores are learned; it gives α(t) and σ(t).
     data_std : float or None, default 1.0
         σ_d, standard deviation of the data about 0, per coordinate; None leaves the network bare.
-    predict : str
-        What F predicts, a name of the table above; default "noise".
+    predict : str, default 'noise'
+        What F predicts, a name of the table above.
 
     Raises
     ------
@@ -175,7 +175,7 @@ class ScoreModel(Preconditioning):
     data_std : float or None, default 1.0
         σ_d, standard deviation of the data about 0, per coordinate. None leaves the network bare: it sees x itself and
         answers in the units of what it predicts.
-    predict : str
+    predict : str, default 'noise'
         "noise" (default), "score", "data", "v", "F" or "velocity".
 
     Raises

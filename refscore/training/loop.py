@@ -92,16 +92,16 @@ def fit(
         All randomness: initial parameters, batches, noise. Same seed, same machine: same bits.
     steps : int
         Steps to take in this call.
-    batch : int
-        Samples in each step; default 256.
+    batch : int, default 256
+        Samples in each step.
     ema : EMA, optional
         Averages the parameters; read it with `ema.mean(state.average)`.
-    max_norm : float
+    max_norm : float, default infinity
         Gradients longer than this are shortened to it; by default none is.
     start : Array or TrainingState, optional
         Parameters to start from, or the state to go on from; by default `model.init(rng)`.
-    check_every : int
-        Check every so many steps, and at the last, whether training has diverged; default 100.
+    check_every : int, default 100
+        Check every so many steps, and at the last, whether training has diverged.
 
     Yields
     ------

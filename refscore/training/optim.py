@@ -45,12 +45,12 @@ class Adam:
 
     Parameters
     ----------
-    rate : float or callable step -> float
-        Learning rate, or a schedule of the step 1, 2, ..., e.g. `WarmupCosine`; default 0.001.
-    b1, b2 : float
+    rate : float or callable step -> float, default 0.001
+        Learning rate, or a schedule of the step 1, 2, ..., e.g. `WarmupCosine`.
+    b1, b2 : float, default 0.9 and 0.999
         How much of m and of v is kept at each step; default 0.9 and 0.999.
-    eps : float
-        Added to √v̂, in the units of g; default 1e-8.
+    eps : float, default 1e-08
+        Added to √v̂, in the units of g.
 
     Raises
     ------
@@ -125,10 +125,10 @@ class SGD:
 
     Parameters
     ----------
-    rate : float or callable step -> float
-        Learning rate, or a schedule of the step 1, 2, ..., e.g. `WarmupCosine`; default 0.01.
-    momentum : float
-        How much of m is kept at each step; default 0.
+    rate : float or callable step -> float, default 0.01
+        Learning rate, or a schedule of the step 1, 2, ..., e.g. `WarmupCosine`.
+    momentum : float, default 0.0
+        How much of m is kept at each step.
 
     Raises
     ------
@@ -198,7 +198,7 @@ class EMA:
 
     Parameters
     ----------
-    decay : float
+    decay : float, default 0.999
         d; the mean reaches back over about 1/(1 - d) steps. Default 0.999.
 
     Raises
@@ -297,10 +297,10 @@ class WarmupCosine:
         The largest rate, at step `warmup` (or at the start, if that is 0).
     steps : int
         Length of the schedule, the warm-up included.
-    warmup : int
-        Number of steps of the rise; default 0.
-    end : float
-        Rate at the last step, and after it; default 0.
+    warmup : int, default 0
+        Number of steps of the rise.
+    end : float, default 0.0
+        Rate at the last step, and after it.
 
     Raises
     ------
