@@ -15,7 +15,7 @@ from refscore.noise.reverse import Forward, Reverse
 from refscore.noise.sde import OU, VE, VP, SubVP
 from refscore.sampling.compose import AnnealedLangevin, First, Repeat, Stay, Then
 from refscore.sampling.langevin import Langevin
-from refscore.sampling.loop import simulate, watch
+from refscore.sampling.loop import last, simulate, watch
 from refscore.sampling.solvers import EulerMaruyama, Heun, RungeKutta
 from refscore.sampling.transitions import DDIM, EDM, Ancestral, DPMSolver, ReverseDiffusion
 from refscore.training.loop import fit
@@ -58,6 +58,7 @@ __all__ = [
     "SubVP",
     "Then",
     "fit",
+    "last",
     "log_likelihood",
     "prior",
     "simulate",

@@ -133,7 +133,7 @@ def test_public_names() -> None:
         "fit", "Langevin", "EulerMaruyama", "Heun", "simulate", "watch", "prior", "Explicit", "Implicit", "Sliced",
         "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion",
         "Ancestral",
-        "DDIM", "DPMSolver", "EDM", "Then", "First", "Repeat", "Stay", "Forward", "log_likelihood",
+        "DDIM", "DPMSolver", "EDM", "Then", "First", "Repeat", "Stay", "Forward", "log_likelihood", "last",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:

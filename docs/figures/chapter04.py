@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import ndtr
 from where import HERE
 
-from refscore import MLP, VE, Adam, Denoising, EnergyModel, Implicit, Sliced, fit
+from refscore import MLP, VE, Adam, Denoising, EnergyModel, Implicit, Sliced, fit, last
 from refscore.arrays import flat, views
 from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
@@ -33,8 +33,7 @@ DENOISING = Denoising(times=FixedTime(T))
 def train(objective: Any, data: Any, steps: int = 300, width: int = 24, seed: int = 0) -> tuple[EnergyModel, Any]:
     model = EnergyModel(MLP((2, width, width, 1)), SDE, data_std=1.55, predict="score")
     optimizer, rng = Adam(WarmupCosine(0.015, steps)), np.random.default_rng(seed)
-    for state in fit(model, objective, data, optimizer, rng, steps=steps, batch=128):
-        pass
+    state = last(fit(model, objective, data, optimizer, rng, steps=steps, batch=128))
     return model, state.theta
 
 

@@ -35,8 +35,7 @@ def pipeline(path: Path = HERE / "05-pipeline.png", half: float = 9.0) -> str:
     data = mixture("two-modes").sample(rng, 3000)
     model = ScoreModel(MLP((2, 64, 64, 2), activation=Softplus()), VE(), data_std=math.sqrt(26), predict="score")
     adam, seen = Adam(WarmupCosine(3e-3, 3000)), data.astype("float32")
-    for state in fit(model, Sliced(), seen, adam, rng, steps=3000, batch=128):
-        pass
+    state = last(fit(model, Sliced(), seen, adam, rng, steps=3000, batch=128))
     score = model.bind(state.theta)
     start = rng.uniform(-8, 8, (3000, 2)).astype("float32")
     walk = First(Langevin(lambda x, t: score(x, 0.0), 0.05), Stay())

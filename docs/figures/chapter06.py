@@ -247,8 +247,7 @@ def trained(times: Any, weight: Any, steps: int = 1000) -> Any:
     model = ScoreModel(MLP((2, 64, 64, 2), embed=16), SDE, data_std=math.sqrt(26))
     objective, ema = Denoising(times=times, weight=weight, antithetic=True), EMA(0.995)
     adam, data = Adam(WarmupCosine(3e-3, steps, warmup=50, end=3e-5)), mixture("two-modes", dtype="float32")
-    for state in fit(model, objective, data, adam, np.random.default_rng(0), steps=steps, ema=ema):
-        pass
+    state = last(fit(model, objective, data, adam, np.random.default_rng(0), steps=steps, ema=ema))
     return model.bind(ema.mean(state.average))
 
 

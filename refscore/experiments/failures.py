@@ -26,7 +26,7 @@ from refscore.noise.sde import VE
 from refscore.protocols import Objective, Score
 from refscore.sampling.compose import AnnealedLangevin, First, Stay
 from refscore.sampling.langevin import Langevin, LevelStep
-from refscore.sampling.loop import simulate
+from refscore.sampling.loop import last, simulate
 from refscore.training.loop import fit
 from refscore.training.optim import EMA, Adam, WarmupCosine
 
@@ -167,11 +167,9 @@ def weights(seed: int, chains: int = 20_000, moves: int = 100) -> Weights:
     step = First(Langevin(lambda x, t: p.score(x), 0.05), Stay())
     plain: Any = start
     annealed: Any = start
-    for plain in simulate(step, start, uniform_times(len(TOY_LEVELS) * moves), rng):
-        pass
+    plain = last(simulate(step, start, uniform_times(len(TOY_LEVELS) * moves), rng))
     sampler = AnnealedLangevin(ExactScore(points, sde), sde, step=0.05, last=TOY_LEVELS[-1], moves=moves)
-    for annealed in simulate(sampler, start, level_times(sde, TOY_LEVELS), rng):
-        pass
+    annealed = last(simulate(sampler, start, level_times(sde, TOY_LEVELS), rng))
     share = [float(np.mean(x.sum(axis=1) > 0)) for x in (plain, annealed)]
     plain_law, annealed_law = weights_law(moves)
     return Weights(share[0], share[1], plain_law, annealed_law, 0.5 / math.sqrt(chains), plain, annealed)

@@ -315,7 +315,7 @@ def from_sigmas(sigmas: Sequence[float]) -> Chain:
     >>> import numpy as np
     >>> from refscore import DDIM, prior, simulate
     >>> from refscore.noise.chains import from_sigmas
-    >>> from refscore.sampling.loop import last
+    >>> from refscore import last
     >>> rng = np.random.default_rng(0)
     >>> sde = from_sigmas([80.0, 24.4, 5.84, 0.9, 0.06, 0.002, 0.0])
     >>> score = lambda x, t: -x / (1 + sde.sigma(t) ** 2)

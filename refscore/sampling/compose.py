@@ -157,7 +157,7 @@ class AnnealedLangevin:
     >>> import numpy as np
     >>> from refscore import AnnealedLangevin, VE, prior, simulate
     >>> from refscore.noise.grids import level_times
-    >>> from refscore.sampling.loop import last
+    >>> from refscore import last
     >>> sde, levels, rng = VE(0.01, 1.0), (0.9, 0.3, 0.1), np.random.default_rng(0)
     >>> point = lambda x, t: -x / sde.sigma(t) ** 2  # the score of data that are one point, 0
     >>> step = AnnealedLangevin(point, sde, step=0.1**2, last=0.1, moves=1)

@@ -9,13 +9,15 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from array_api_compat import array_namespace
 
 from refscore.arrays import answer
 from refscore.checks import check_count, check_data, check_time, is_number
 from refscore.protocols import Array, Rng, Step
+
+State = TypeVar("State")
 
 
 class NotFiniteError(ArithmeticError):
@@ -148,7 +150,7 @@ def watch(
     --------
     >>> import numpy as np
     >>> from refscore import Heun, simulate, watch
-    >>> from refscore.sampling.loop import last
+    >>> from refscore import last
     >>> times, x = [0.0, 0.5, 1.0], np.array([[1.0], [0.0]])
     >>> states = simulate(Heun(lambda x, t: 100 * x), x, times, np.random.default_rng(0))
     >>> last(watch(states, times, largest=1e6))  # a step multiplies x by 1 + 50 + 1250
@@ -195,18 +197,18 @@ def _rows(bad: Array) -> tuple[int, list[int]]:
     return index.shape[0], [int(index[i]) for i in range(min(5, index.shape[0]))]
 
 
-def last(states: Iterable[Array]) -> Array:
-    """Return the last state of a simulation, for when the states between are not needed.
+def last(states: Iterable[State]) -> State:
+    """Return the last state of a loop, `simulate` or `fit`, for when the states between are not needed.
 
     Parameters
     ----------
-    states : iterable of Array (B, ...)
-        `simulate(...)` or `watch(simulate(...), times)`; it is run to its end.
+    states : iterable
+        `simulate(...)`, `watch(simulate(...), times)` or `fit(...)`; it is run to its end.
 
     Returns
     -------
-    Array, shape (B, ...)
-        x at the last time.
+    Array or TrainingState
+        x at the last time, shape (B, ...); or the state after the last step of training.
 
     Raises
     ------
@@ -216,14 +218,13 @@ def last(states: Iterable[Array]) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from refscore import Heun, simulate
-    >>> from refscore.sampling.loop import last
+    >>> from refscore import Heun, last, simulate
     >>> last(simulate(Heun(lambda x, t: x), np.array([[1.0]]), [0.0, 0.5, 1.0], np.random.default_rng(0)))
     array([[2.640625]])
     """
     final = deque(states, maxlen=1)
     if not final:
-        raise ValueError("the simulation yielded nothing")
+        raise ValueError("the loop yielded nothing")
     return final[0]
 
 

@@ -2,8 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from array_api_compat import array_namespace, device
@@ -164,7 +165,10 @@ def fit(
             _check_spread(model, data)
     if callable(optimizer.rate):
         optimizer.rate(start.step + steps)  # a schedule that ends too early says so now
-    return _walk(model, objective, data, optimizer, rng, start, steps, batch, ema, max_norm, check_every)
+    draw = partial(_batch, data, rng, batch, start.theta.dtype)
+    take = partial(_step, model, objective, optimizer, rng, ema, max_norm)
+    look = partial(_check, model if endless else None, objective, optimizer)  # an array's width was looked at above
+    return _walk(start, start.step + steps, check_every, draw, take, look)
 
 
 def _check_parts(model: Any, objective: Any, optimizer: Any, rng: Any, ema: Any) -> None:
@@ -198,37 +202,34 @@ def _begin(theta: Array, optimizer: Optimizer, ema: EMA | None) -> TrainingState
 
 
 def _walk(
-    model: Model, objective: Objective, data: Any, optimizer: Optimizer, rng: Rng, state: TrainingState,
-    steps: int, batch: int, ema: EMA | None, max_norm: float, check_every: int,
+    state: TrainingState, end: int, every: int,
+    draw: Callable[[], Array], take: Callable[..., TrainingState], look: Callable[..., None],
 ) -> Iterator[TrainingState]:  # fmt: skip
-    last_good, end = None, state.step + steps
+    last_good = None
     while state.step < end:
-        x0 = _batch(data, rng, batch)
-        if x0.dtype != state.theta.dtype:
-            raise TypeError(f"data.sample answers in {x0.dtype}, theta is {state.theta.dtype}: convert one of them")
-        before = state
-        state = _step(model, objective, x0, optimizer, rng, state, ema, max_norm)
-        if state.step % check_every == 0 or state.step == end:
-            _check(state, objective, optimizer, x0, last_good)
-            if last_good is None and isinstance(data, HasSamples):
-                _check_spread(model, x0)
+        x0, before = draw(), state
+        state = take(state, x0)
+        if state.step % every == 0 or state.step == end:
+            look(state, x0, last_good)
             last_good = before  # whose parameters have just been seen to give a sound loss
         yield state
 
 
-def _batch(data: Any, rng: Rng, n: int) -> Array:
-    if isinstance(data, HasSamples):
-        x0 = data.sample(rng, n)
-        if getattr(x0, "shape", ())[:1] != (n,):
-            got = tuple(x0.shape) if hasattr(x0, "shape") else type(x0).__name__
-            raise ValueError(f"data.sample(rng, {n}) must answer with an array ({n}, ...), got {got}")
-        return x0
-    return array_namespace(data).take(data, rng.integers(0, data.shape[0], size=(n,)), axis=0)
+def _batch(data: Any, rng: Rng, n: int, dtype: Any) -> Array:
+    if not isinstance(data, HasSamples):
+        return array_namespace(data).take(data, rng.integers(0, data.shape[0], size=(n,)), axis=0)
+    x0: Any = data.sample(rng, n)
+    if getattr(x0, "shape", ())[:1] != (n,):
+        got = tuple(x0.shape) if hasattr(x0, "shape") else type(x0).__name__
+        raise ValueError(f"data.sample(rng, {n}) must answer with an array ({n}, ...), got {got}")
+    if x0.dtype != dtype:
+        raise TypeError(f"data.sample answers in {x0.dtype}, theta is {dtype}: convert one of them")
+    return x0
 
 
 def _step(
-    model: Model, objective: Objective, x0: Array, optimizer: Optimizer, rng: Rng,
-    state: TrainingState, ema: EMA | None, max_norm: float,
+    model: Model, objective: Objective, optimizer: Optimizer, rng: Rng, ema: EMA | None, max_norm: float,
+    state: TrainingState, x0: Array,
 ) -> TrainingState:  # fmt: skip
     """One step of training; nothing in it waits for a device."""
     loss, grad = _answer(objective(model, state.theta, x0, rng), state.theta)
@@ -256,8 +257,11 @@ def _answer(made: Any, theta: Array) -> tuple[Array, Array]:
 
 
 def _check(
-    state: TrainingState, objective: Objective, optimizer: Optimizer, x0: Array, last_good: TrainingState | None
-) -> None:
+    model: Model | None, objective: Objective, optimizer: Optimizer, state: TrainingState, x0: Array,
+    last_good: TrainingState | None,
+) -> None:  # fmt: skip
+    if last_good is None:
+        _check_spread(model, x0, stacklevel=4)
     loss, norm, first = float(state.loss), float(state.grad_norm), float(state.first_loss)
     if math.isfinite(loss) and math.isfinite(norm) and abs(loss) <= 1e6 * max(abs(first), 1e-30):
         return
@@ -288,7 +292,7 @@ class SpreadWarning(UserWarning):
     """The data are far wider or narrower than the model's data_std."""
 
 
-def _check_spread(model: Any, x0: Array) -> None:
+def _check_spread(model: Any, x0: Array, stacklevel: int = 3) -> None:
     """Warn where data_std is more than three times off: the network then sees inputs that are not of unit size."""
     told, xp = getattr(model, "data_std", None), array_namespace(x0)
     unit = float(xp.max(xp.abs(x0))) or 1.0  # squares of large numbers overflow
@@ -298,5 +302,5 @@ def _check_spread(model: Any, x0: Array) -> None:
             f"the data have deviation {spread:.3g} about 0, not about their mean, and the model was made for "
             f"data_std={told:.3g}: subtract their mean, or give data_std={spread:.3g}",
             SpreadWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

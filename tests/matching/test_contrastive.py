@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from refscore import MLP, VE, Adam, EnergyModel, GaussianMixture, Implicit, Langevin, fit
+from refscore import MLP, VE, Adam, EnergyModel, GaussianMixture, Implicit, Langevin, fit, last
 from refscore.arrays import views
 from refscore.laws.grid_chain import grid_law, langevin_law
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
@@ -308,8 +308,7 @@ def score_error_after(objective: Any, data: Any = LAW, steps: int = 300, seed: i
     run = fit(
         model, objective, data, Adam(WarmupCosine(0.015, steps)), np.random.default_rng(seed), steps=steps, batch=128
     )
-    for state in run:
-        pass
+    state = last(run)
     nodes, w, _, score = truth()
     s = model.bind(state.theta)(nodes, T)
     return float(np.sum(w * np.sum((s - score) ** 2, axis=1)) / np.sum(w * np.sum(score**2, axis=1)))

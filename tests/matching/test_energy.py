@@ -21,6 +21,7 @@ from refscore import (
     ScoreModel,
     Sliced,
     fit,
+    last,
 )
 from refscore.arrays import views
 from refscore.laws.expectation import quadrature_grid
@@ -67,8 +68,7 @@ TRAINED = {
 def trained(kind: Any, objective: Any, steps: int = 300, width: int = 24, seed: int = 0) -> tuple[Any, np.ndarray]:
     model = kind(MLP((2, width, width, 1 if kind is EnergyModel else 2)), SDE, data_std=DATA_STD, predict="score")
     optimizer = Adam(WarmupCosine(0.015, steps))
-    for state in fit(model, objective, Narrow(), optimizer, np.random.default_rng(seed), steps=steps, batch=128):
-        pass
+    state = last(fit(model, objective, Narrow(), optimizer, np.random.default_rng(seed), steps=steps, batch=128))
     return model, state.theta.astype("float64")
 
 

@@ -746,8 +746,7 @@ def trained(times: Any, weight: Any, steps: int) -> tuple[Any, Denoising]:
     model = ScoreModel(MLP((2, 64, 64, 2), embed=16), VES, data_std=math.sqrt(26))
     objective, ema = Denoising(times=times, weight=weight, antithetic=True), EMA(0.995)
     adam = Adam(WarmupCosine(3e-3, steps, warmup=50, end=3e-5))
-    for state in fit(model, objective, p, adam, np.random.default_rng(0), steps=steps, ema=ema):
-        pass
+    state = last(fit(model, objective, p, adam, np.random.default_rng(0), steps=steps, ema=ema))
     return model.bind(ema.mean(state.average)), objective
 
 
@@ -796,5 +795,4 @@ def test_a_grid_that_is_not_of_the_levels_is_refused(times: list[float], words: 
     sde = VE(0.01, 25.0)
     step = AnnealedLangevin(lambda x, t: -x, sde, step=0.1, last=1.0, moves=1)
     with pytest.raises(ValueError, match=words):
-        for _ in simulate(step, np.zeros((2, 2)), times, np.random.default_rng(0)):
-            pass
+        _ = last(simulate(step, np.zeros((2, 2)), times, np.random.default_rng(0)))
