@@ -292,23 +292,12 @@ def test_monte_carlo_is_within_its_own_error_of_quadrature() -> None:
     assert_close(found.value, exact, 6.2 * found.error)
 
 
-class Replay(ReplayRng):
-    """Recorded uniform numbers beside the recorded noise."""
-
-    def __init__(self, uniforms: list[Any], *normals: Any) -> None:
-        super().__init__(*normals)
-        self.uniforms = list(uniforms)
-
-    def random(self, size: Any = None, dtype: Any = None) -> Any:
-        return self.uniforms.pop(0)
-
-
 def test_what_is_averaged_is_the_bound() -> None:
     """Eqs. (12.7), (12.10), (12.11): draw by draw, with recorded times and noise, for data of two coordinates."""
     p, sde, t_min, rng = random_mixture(1, 2, 2), SDES["ou"], 0.02, np.random.default_rng(0)
     x0, u, z = rng.standard_normal((3, 2)), rng.random((4, 3)), rng.standard_normal((8, 3, 2))
     score = ExactScore(p, sde)
-    found = elbo(score, sde, x0, Replay(list(u), *z), 4, t_min)
+    found = elbo(score, sde, x0, ReplayRng(*z, uniforms=u), 4, t_min)
     low, high = log_ratio(sde, t_min), log_ratio(sde, 1.0)
     alpha, sigma = sde.alpha(t_min), sde.sigma(t_min)
     draws = []

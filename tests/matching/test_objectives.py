@@ -39,18 +39,6 @@ def gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * (1 + nodes), 0.5 * w
 
 
-class UniformRng(ReplayRng):
-    """Recorded uniform numbers beside the recorded noise."""
-
-    def __init__(self, u: Any, *normals: Any) -> None:
-        super().__init__(*normals)
-        self.u = u
-
-    def random(self, size: Any = None, dtype: Any = None) -> Any:
-        assert tuple(size) == self.u.shape
-        return self.u
-
-
 # ------------------------------------------------------------------ the gradient
 
 
@@ -112,7 +100,7 @@ def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed: i
     theta, x0 = model.init(rng, "float64"), rng.standard_normal((5, 2))
     u, z = rng.random(1 if antithetic else 5), rng.standard_normal((5, 2))
     objective = Denoising(weight=g_squared, times=law, antithetic=antithetic)
-    loss, grad = objective(model, theta, x0, UniformRng(u, z))
+    loss, grad = objective(model, theta, x0, ReplayRng(z, uniforms=[u]))
     spread = (u + np.arange(5) / 5) % 1 if antithetic else u
     wanted_loss, wanted_grad = objective.at(model, theta, x0, law.at(VP(), spread)[0], z, law.at(VP(), spread)[1])
     # u mod 1 may be rounded differently, and t(u) is steep near t_min
@@ -240,7 +228,7 @@ def test_antithetic_times_fill_every_stratum_once(seed: int, B: int) -> None:
 def test_each_antithetic_time_alone_is_uniform(B: int) -> None:
     """Turning a circle moves no uniform law: a fine grid of first draws gives each u_i the same grid."""
     grid = (np.arange(64) + 0.5) / 64
-    us = np.stack([drawn(True, B, UniformRng(np.array([u]), np.zeros((B, 1)))) for u in grid])
+    us = np.stack([drawn(True, B, ReplayRng(np.zeros((B, 1)), uniforms=[np.array([u])])) for u in grid])
     for i in range(B):
         assert_close(np.sort(us[:, i]), grid, 1e-15)
 

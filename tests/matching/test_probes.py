@@ -153,18 +153,9 @@ def test_probes_of_different_samples_are_different(law: Any) -> None:
     assert len(np.unique(v, axis=0)) >= 14  # of the 16 corners of a cube, or of infinitely many points
 
 
-class Uniform:
-    def __init__(self, u: np.ndarray) -> None:
-        self.u = u
-
-    def random(self, size: Any = None, dtype: Any = None) -> np.ndarray:
-        assert tuple(size) == self.u.shape
-        return self.u
-
-
 def test_half_of_all_uniform_numbers_become_minus_one() -> None:
     u = np.concatenate([(np.arange(64) + 0.5) / 64, [0.0, 0.5, 1 - 2.0**-53, 0.5 - 2.0**-54, 1.0]]).reshape(1, 69, 1)
-    v = rademacher(Uniform(u), (1, 69, 1), "float64")  # type: ignore[arg-type]
+    v = rademacher(ReplayRng(uniforms=[u]), (1, 69, 1), "float64")
     assert set(v.ravel()) == {-1.0, 1.0}
     assert v[0, :64].sum() == 0
     assert list(v[0, 64:, 0]) == [-1.0, 1.0, 1.0, -1.0, 1.0]

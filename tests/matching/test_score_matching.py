@@ -682,19 +682,6 @@ def test_at_one_level_a_weight_is_a_factor(make: Any, seed: int, power: float, t
     assert_close(slope, factor * grad, 1e-12 * np.max(np.abs(slope)))
 
 
-class FirstUniform(ReplayRng):
-    """Recorded uniform numbers for the times, NumPy's for all that follows."""
-
-    def __init__(self, u: np.ndarray, *normals: np.ndarray) -> None:
-        super().__init__(*normals)
-        self.us = [u]
-
-    def random(self, size: Any = None, dtype: Any = None) -> np.ndarray:
-        u = self.us.pop(0)
-        assert u.shape == tuple(size)
-        return u
-
-
 @given(
     seed=seeds, L=st.integers(1, 5), each=st.integers(1, 3), sde=st.sampled_from([VP(), VE(0.01, 10.0)]),
     control=st.booleans(),
@@ -706,7 +693,7 @@ def test_levels_average_the_losses_of_their_levels(seed: int, L: int, each: int,
     B = L * each
     u = (np.arange(B) + rng.random(B)) / B  # as many in every L-th of the interval
     x0, z = rng.standard_normal((2, B, 2))
-    loss, grad = Denoising(times=Levels(sigmas), control=control)(model, theta, x0, FirstUniform(u, z))
+    loss, grad = Denoising(times=Levels(sigmas), control=control)(model, theta, x0, ReplayRng(z, uniforms=[u]))
     parts = []
     for i, sigma in enumerate(sigmas):
         own = slice(i * each, (i + 1) * each)

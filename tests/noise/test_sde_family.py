@@ -5,7 +5,6 @@ t are complex steps. Orders come from exact laws, without a sample.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from tests.oracles.equations import dt
 from tests.oracles.mixtures import covariance, full, size_of_jacobian
 from tests.oracles.orders import slopes, up
 from tests.oracles.quadrature import gauss_hermite
+from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import every_sde, mixtures, other_sdes, points, random_mixture, seeds, times, unit
 
 # ------------------------------------------------------------------ ordinary differential equations
@@ -87,17 +87,6 @@ def test_only_the_square_root_of_the_step_adds_up(grid: list[float]) -> None:
     assert np.sum(np.diff(grid) ** 2) <= max(np.diff(grid))
 
 
-class Fixed:
-    """An rng that answers with the noise it is told."""
-
-    def __init__(self, z: np.ndarray) -> None:
-        self.z = z
-
-    def standard_normal(self, size: Any, dtype: Any = None) -> np.ndarray:
-        assert tuple(size) == self.z.shape
-        return self.z
-
-
 def geometric_brownian_errors(mu: float, c: float, N: int) -> tuple[float, float]:
     """Weak |E x_N - E x(1)| and strong √E|x_N - x(1)|² of dx = µ x dt + c x dw from 1, both exact.
 
@@ -111,7 +100,7 @@ def geometric_brownian_errors(mu: float, c: float, N: int) -> tuple[float, float
 
     (nodes, w), h = gauss_hermite(60, 1), 1 / N
     z = nodes[:, 0]
-    m = EulerMaruyama(Geometric())(np.ones((len(z), 1)), 0.0, h, Fixed(nodes))[0][:, 0]
+    m = EulerMaruyama(Geometric())(np.ones((len(z), 1)), 0.0, h, ReplayRng(nodes))[0][:, 0]
     true = np.exp((mu - c * c / 2) * h + c * math.sqrt(h) * z)
     weak = abs(float(w @ m) ** N - math.exp(mu))
     strong = float(w @ m**2) ** N - 2 * float(w @ (m * true)) ** N + float(w @ true**2) ** N
