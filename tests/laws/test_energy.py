@@ -298,7 +298,7 @@ def test_float32_stays_float32_in_every_jet(host: Any, name: str) -> None:
     else:
         layer = LAYERS[name](2)
         xs = inputs(layer, 2, 5, 0)
-        fixed = [1] if name == "dense with condition" else []
+        fixed = [1] if name == "dense-with-condition" else []
     s, move = subject(layer, host, xs, 0, fixed=fixed), host.asarray
     for dtype in ["float32"] if host in NARROW_BACKENDS else ["float32", "float64"]:
         params = {k: move(v, dtype=dtype) for k, v in s.params.items()}
@@ -483,7 +483,7 @@ class CountedRng:
 @pytest.mark.parametrize(("objective", "free", "conservative"), [
     (Denoising(times=FixedTime(0.5)), 3, 8), (Explicit(lambda x, t: -x), 3, 8), (FiniteDifference(), 6, 16),
     (Sliced(), 6, 24), (Implicit(), 9, 38), *((MaximumLikelihood(n, 0.01), None, 3 * n + 6) for n in (1, 10)),
-], ids=["denoising", "explicit", "finite difference", "sliced", "implicit", "1 move", "10 moves"])  # fmt: skip
+], ids=["denoising", "explicit", "finite-difference", "sliced", "implicit", "1 move", "10 moves"])  # fmt: skip
 def test_a_step_of_training_costs_what_the_table_says(objective: Any, free: Any, conservative: int) -> None:
     width, B = 400, 3
     for kind, cost in ((ScoreModel, free), (EnergyModel, conservative)):
@@ -511,7 +511,7 @@ TRAINED = {
     "explicit": (Explicit(ExactScore(CLEAN, SDE), times=FIXED), 0.007, 0.003),
     "implicit": (Implicit(times=FIXED), 0.04, 0.035),
     "sliced": (Sliced(times=FIXED), 0.04, 0.03),
-    "finite difference": (FiniteDifference(times=FIXED, step=0.05), 0.04, 0.03),
+    "finite-difference": (FiniteDifference(times=FIXED, step=0.05), 0.04, 0.03),
 }
 
 

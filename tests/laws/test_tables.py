@@ -235,7 +235,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> 
     """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
     monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
-    report = samplers.compare(data, ["dpm-solver++ 2m"], [32], sde, 400, 0, None, out, lambda text: None)
+    report = samplers.compare(data, ["dpm-solver++2m"], [32], sde, 400, 0, None, out, lambda text: None)
     (row,) = report.rows
     return row.errors[0] or 0.0, row.from_prior or 0.0, report.floor
 
