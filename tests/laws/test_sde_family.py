@@ -219,6 +219,15 @@ def test_closed_forms_solve_the_moment_equations_at_every_time(sde: SDE, t: floa
     assert dt(lambda t: sde.sigma(t) ** 2, t)[0] == pytest.approx(2 * f * s**2 + g**2, rel=1e-10, abs=1e-12 * g**2)
 
 
+@each_sde
+def test_a_newcomer_to_the_table_solves_the_moment_equations_too(sde: SDE) -> None:
+    """The two equations above, for an SDE whose parameters no strategy draws yet."""
+    for t in (0.05, 0.4, 0.95):
+        f, g, a, s = sde.f(t), sde.g(t), sde.alpha(t), sde.sigma(t)
+        assert dt(sde.alpha, t)[0] == pytest.approx(f * a, rel=1e-12, abs=1e-300)
+        assert dt(lambda t: sde.sigma(t) ** 2, t)[0] == pytest.approx(2 * f * s**2 + g**2, rel=1e-10)
+
+
 @given(every, times)
 def test_noise_is_collected_in_units_of_the_signal(sde: SDE, t: float) -> None:
     """Eq. (7.9): σ²/α² = ∫₀ᵗ g²/α², so that x/α is Brownian motion on the clock σ²/α²."""
