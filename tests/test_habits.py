@@ -1,14 +1,18 @@
 """Habits: names that can be typed, one place for the version, and what the house promises to its contributors."""
 
 import importlib
+import importlib.metadata
 import pkgutil
 import re
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import refscore
 from refscore import cli
 from refscore.commands import samplers
 from refscore.sampling.transitions import SAMPLERS
@@ -77,3 +81,65 @@ def test_the_command_of_before_says_what_it_is_called_now(capsys: pytest.Capture
         said = capsys.readouterr()
         assert said.err == "refscore: `refscore evaluate` is now `refscore samplers`\n"
         assert not said.out
+
+
+# ------------------------------------------------------------------ the version, and where the house stands
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Every text file that is ours."""
+    folders = ("refscore", "backends", "docs", "tests", ".github", ".ci")
+    for path in [*ROOT.glob("*"), *(p for folder in folders for p in (ROOT / folder).rglob("*"))]:
+        if path.suffix in (".py", ".md", ".toml", ".yml", ".yaml", ".txt", "") and path.is_file():
+            yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
+
+
+def test_the_version_is_written_in_one_place_and_cited_in_one() -> None:
+    """`refscore/__init__.py`; the citation of the README is held to it. Measurements keep the version they are of."""
+    assert "version" not in project()["project"]
+    assert project()["tool"]["hatch"]["version"] == {"path": "refscore/__init__.py"}
+    assert f"{{Version {refscore.__version__}}}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n## {refscore.__version__}" in (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
+    places = {path.as_posix() for path, text in texts() if refscore.__version__ in text}
+    assert places == {"refscore/__init__.py", "README.md", "docs/changelog.md", "docs/benchmarks.md"}
+
+
+def test_what_is_installed_has_that_version() -> None:
+    assert importlib.metadata.version("refscore") == refscore.__version__, 'reinstall: pip install -e ".[test]"'
+
+
+def test_the_lowest_and_the_tested_pythons_are_said_once_a_place_and_agree() -> None:
+    told = [c.rsplit(" ", 1)[1] for c in project()["project"]["classifiers"] if "Python :: 3." in c]
+    assert told == ["3.11", "3.12", "3.13", "3.14"]
+    assert project()["project"]["requires-python"] == f">={told[0]}"
+    assert f"Python {told[0]} or later" in (ROOT / "README.md").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert re.search(r"python: \[(.*)\]", workflow)[1] == ", ".join(f'"{python}"' for python in told)  # type: ignore[index]
+    assert f"Python {told[0]}." in (ROOT / ".ci" / "run").read_text(encoding="utf-8")  # has the lowest versions
+    policy = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for words in (f"Python {told[0]} to {told[-1]}", *project()["project"]["dependencies"]):
+        assert words in policy, words
+
+
+def test_the_address_of_the_repository_stands_in_project_urls_alone() -> None:
+    """Absent until there is one: an address that is wrong somewhere is worse than none."""
+    ours = re.compile(r"https?://\S*\brefscore\b|(github|gitlab|codeberg)\.(com|org)[:/][\w.-]+/refscore\b", flags=re.I)
+    urls = set(project()["project"].get("urls", {}).values())
+    for path, text in texts():
+        if path.as_posix() != "pyproject.toml":
+            assert not ours.search(text), f"{path}: {ours.search(text)}"
+            assert not [url for url in urls if url in text], path
+
+
+def test_the_top_of_the_checkout_holds_what_a_reader_looks_for_and_dot_files() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in top if name[0] != "."} == {
+        "LICENSE", "README.md", "backends", "docs", "pyproject.toml", "refscore", "tests",
+    }  # fmt: skip
