@@ -125,6 +125,19 @@ def test_the_lowest_and_the_tested_pythons_are_said_once_a_place_and_agree() -> 
         assert words in policy, words
 
 
+def test_workflows_may_read_alone_and_name_the_version_of_what_they_use() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert [path.stem for path in workflows] == ["ci", "nightly"]
+    for path in workflows:
+        text = path.read_text(encoding="utf-8")
+        assert re.findall(r"^ *permissions:\n(?: +.*\n)+", text, flags=re.M) == ["permissions:\n  contents: read\n"]
+        assert "secrets" not in text
+        used = re.findall(r"uses: (.*)", text)
+        assert used
+        assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", action) for action in used), used
+        assert text.count("persist-credentials: false") == sum("checkout" in action for action in used)
+
+
 def test_the_address_of_the_repository_stands_in_project_urls_alone() -> None:
     """Absent until there is one: an address that is wrong somewhere is worse than none."""
     ours = re.compile(r"https?://\S*\brefscore\b|(github|gitlab|codeberg)\.(com|org)[:/][\w.-]+/refscore\b", flags=re.I)
