@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "evaluate":
+        print("refscore: `refscore evaluate` is now `refscore samplers`", file=sys.stderr)
+        return 2
     args = _parser().parse_args(argv)
     keep_memory()
     try:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import re
 from graphlib import TopologicalSorter
 
 import pytest
@@ -11,6 +12,7 @@ import refscore
 import refscore.matching.objectives
 import refscore.nn
 import refscore.noise.sde
+import refscore.sampling.transitions
 from tests.oracles.book import ROOT
 
 ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
@@ -168,3 +170,14 @@ def test_no_class_was_forgotten_in_its_table() -> None:
     assert classes(refscore.matching.objectives, "__call__", "at") == {
         type(o) for o in refscore.matching.objectives.OBJECTIVES.values()
     }
+    transitions = refscore.sampling.transitions
+    steps = {c for c in classes(transitions, "__call__") if c.__module__ == transitions.__name__}
+    assert steps <= {type(make(refscore.VP(), lambda x, t: -x)) for make in transitions.SAMPLERS.values()}
+
+
+def test_the_readme_lists_the_folders_in_reading_order() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [IVX]+ \| \[`(\w+)/`\]", readme, flags=re.M)
+    assert rows == [name for name in ORDER if name in rows]
+    folders = {path.parent.name for path in (ROOT / "refscore").glob("*/__init__.py")}
+    assert {*rows, "data", "experiments", "commands"} == folders

@@ -25,8 +25,8 @@ from refscore.sampling.transitions import SAMPLERS
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "which-sampler.md").read_text(encoding="utf-8")
 NAMES = {
-    "DPM-Solver++(2M)": "dpm-solver++ 2m",
-    "its SDE": "sde-dpm-solver++ 2m",
+    "DPM-Solver++(2M)": "dpm-solver++2m",
+    "its SDE": "sde-dpm-solver++2m",
     "DDIM": "ddim",
     "EDM (Heun in σ/α)": "edm",
     "RK4 in t": "rk4",
@@ -35,7 +35,7 @@ NAMES = {
     "midpoint in t": "midpoint",
     "Euler-Maruyama": "euler-maruyama",
     "ancestral, small variance": "ancestral",
-    "ancestral, large variance": "ancestral, large",
+    "ancestral, large variance": "ancestral-large",
 }
 
 
@@ -126,4 +126,4 @@ def test_heuns_second_evaluation_pays_where_t_is_a_good_clock_and_nowhere_else()
 
 
 def solver(law: GaussianMixture, sde: SDE) -> list[float]:
-    return [error(law, sde, "dpm-solver++ 2m", grid, 16) for grid in ("log SNR", "√t")]
+    return [error(law, sde, "dpm-solver++2m", grid, 16) for grid in ("log SNR", "√t")]

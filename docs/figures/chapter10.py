@@ -32,13 +32,13 @@ BUDGETS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 STYLE = {  # sampler: line, colour
     "euler-maruyama": ("o--", LEARNED),
     "ancestral": ("s--", "#e39b7b"),
-    "ancestral, large": ("D--", "#7a3b2e"),
-    "sde-dpm-solver++ 2m": ("^--", "#b58900"),
+    "ancestral-large": ("D--", "#7a3b2e"),
+    "sde-dpm-solver++2m": ("^--", "#b58900"),
     "ddim": ("o-", "#a9c9dd"),
     "euler": ("s-", "#6ba3c6"),
     "heun": ("D-", EXACT),
     "edm": ("v-", "#1a3a52"),
-    "dpm-solver++ 2m": ("^-", "#4c9f70"),
+    "dpm-solver++2m": ("^-", "#4c9f70"),
     "rk4": ("P-", INK),
 }
 
@@ -176,8 +176,8 @@ def laws(path: Path = HERE / "10-laws.png") -> str:
     deltas = np.array([0.0, 0.005, 0.01, 0.02, 0.05, 0.1])
     exact = Gaussian(GAUSSIAN.means[0], GAUSSIAN.covariances[0])
     for name, steps, style, color in (
-        ("dpm-solver++ 2m", 31, "^-", "#4c9f70"), ("dpm-solver++ 2m", 127, "^--", "#4c9f70"),
-        ("sde-dpm-solver++ 2m", 31, "o-", "#b58900"), ("sde-dpm-solver++ 2m", 127, "o--", "#b58900"),
+        ("dpm-solver++2m", 31, "^-", "#4c9f70"), ("dpm-solver++2m", 127, "^--", "#4c9f70"),
+        ("sde-dpm-solver++2m", 31, "o-", "#b58900"), ("sde-dpm-solver++2m", 127, "o--", "#b58900"),
     ):  # fmt: skip
         found = []
         for delta in deltas:

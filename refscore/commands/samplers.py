@@ -3,7 +3,8 @@
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -117,8 +118,7 @@ def compare(
     names = list(dict.fromkeys(names or SAMPLERS))
     seed = check_seed(seed)
     for name in names:
-        if name not in SAMPLERS:
-            raise ValueError(f"no sampler called {name!r}; there are {', '.join(map(repr, SAMPLERS))}")
+        _check_name("sampler", name, SAMPLERS)
     budgets = sorted(set(budgets))
     if not budgets or budgets[0] < 2:
         raise ValueError(f"a budget of evaluations must be at least 2, got {list(budgets)}")
@@ -128,8 +128,7 @@ def compare(
         raise ValueError(f"samples must be at least 2, got {samples}")
     if samples > MOST_SAMPLES:
         raise ValueError(f"samples must be at most {MOST_SAMPLES}, which take some 10 GB, got {samples}")
-    if sde not in SDES:
-        raise ValueError(f"no SDE called {sde!r}; there are {', '.join(SDES)}")
+    _check_name("SDE", sde, SDES)
     process, exact = SDES[sde], GAUSSIAN if data == "gaussian" else mixture(data)
     score: ScoreWithJvp = ExactScore(exact, process)
     if model is not None:
@@ -166,6 +165,16 @@ def compare(
     say(f"\nnumbers: {out / 'numbers.json'}")
     say(_draw(report, out / "work-precision.png"))
     return report
+
+
+def _check_name(kind: str, name: str, table: Iterable[str]) -> None:
+    """Refuse a name that is not in the table; one of before, with blanks and commas, is told its new spelling."""
+    if name in table:
+        return
+    same = [known for known in table if re.sub(r"[-+]", "", known) == re.sub(r"[-+ ,]", "", name)]
+    raise ValueError(
+        f"no {kind} called {name!r}" + (f": it is now called {same[0]}" if same else f"; there are {', '.join(table)}")
+    )
 
 
 def _row(

@@ -299,6 +299,6 @@ OBJECTIVES: dict[str, ScoreMatching] = {
     "explicit": Explicit(lambda x, t: -x),  # the score of N(0, I)
     "implicit": Implicit(),
     "sliced": Sliced(),
-    "finite difference": FiniteDifference(),
+    "finite-difference": FiniteDifference(),
     "denoising": Denoising(),
 }

@@ -30,7 +30,7 @@ __all__ = [
 # How to build each layer on n features: the derivative checker loops over this table.
 LAYERS: dict[str, Callable[[int], Layer]] = {
     "dense": lambda n: Dense(n, n + 1),
-    "dense with condition": lambda n: Dense(n, n + 1, n_cond=3),
+    "dense-with-condition": lambda n: Dense(n, n + 1, n_cond=3),
     "add": lambda n: Add(),
     "silu": lambda n: SiLU(),
     "tanh": lambda n: Tanh(),

@@ -505,6 +505,6 @@ SDES: dict[str, SDE] = {
     "ve": VE(),
     "subvp": SubVP(),
     "cosine": CosineVP(),
-    "linear ve": LinearVE(),
+    "linear-ve": LinearVE(),
     "ou": OU(),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refscore import MLP, VP, ScoreModel, cli
+from refscore import MLP, VP, ScoreModel, __version__, cli
 from refscore.commands import demo
 from refscore.data import files
 from refscore.laws.examples import MIXTURES
@@ -275,5 +275,5 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path, monkey
 def test_info_names_versions_back_ends_and_blas(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info"]) == 0
     said = capsys.readouterr().out
-    for words in ("refscore 0.1.0", "numpy 2", "back end numpy: CPU", "back end cupy:", "BLAS:", "core type"):
+    for words in (f"refscore {__version__}", "numpy 2", "back end numpy: CPU", "back end cupy:", "BLAS:", "core type"):
         assert words in said

@@ -114,7 +114,7 @@ def test_samplers_without_matplotlib_says_which_extra(
     ("args", "words"),
     [
         (["--data", "moons"], "no data set called 'moons'; there are gaussian, tilted"),
-        (["--samplers", "ddim", "plms"], "no sampler called 'plms'; there are 'euler-maruyama'"),
+        (["--samplers", "ddim", "plms"], "no sampler called 'plms'; there are euler-maruyama, "),
         (["--sde", "vpp"], "no SDE called 'vpp'; there are vp, ve"),
         (["--evaluations", "1", "8"], "at least 2, got"),
         (["--samples", "1"], "samples must be at least 2, got 1"),
@@ -178,7 +178,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> 
     """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
     monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
-    report = samplers.compare(data, ["dpm-solver++ 2m"], [32], sde, 400, 0, None, out, lambda text: None)
+    report = samplers.compare(data, ["dpm-solver++2m"], [32], sde, 400, 0, None, out, lambda text: None)
     (row,) = report.rows
     return row.errors[0] or 0.0, row.from_prior or 0.0, report.floor
 

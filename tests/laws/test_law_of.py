@@ -60,7 +60,7 @@ def test_ancestral_steps_have_the_law_of_their_recursion(sde: Any) -> None:
 def test_correctors_are_part_of_the_step() -> None:
     sde = SDES["vp"]
     score = ExactScore(TARGET, sde)
-    step = Then(SAMPLERS["dpm-solver++ 2m"](sde, score), Langevin(score, 0.1))
+    step = Then(SAMPLERS["dpm-solver++2m"](sde, score), Langevin(score, 0.1))
     start = Gaussian(np.zeros(2), I2)
     near(law_of(step, GRID, start), probe(lambda x, rng: last(simulate(step, x, GRID, rng)), M).law(start))
 
@@ -75,7 +75,7 @@ def test_it_runs_on_any_back_end_in_its_dtype(any_backend: TestBackend) -> None:
     sde, host = SDES["vp"], any_backend
     p = GaussianMixture(*(host.asarray(a, dtype="float32") for a in (np.ones(1), M[None], C[None])))
     start = Gaussian(host.asarray(0 * M, dtype="float32"), host.asarray(I2, dtype="float32"))
-    for name in ("ancestral", "dpm-solver++ 2m"):
+    for name in ("ancestral", "dpm-solver++2m"):
         found = law_of(SAMPLERS[name](sde, ExactScore(p, sde)), GRID, start)
         wanted = law_of(SAMPLERS[name](sde, ExactScore(TARGET, sde)), GRID, Gaussian(0 * M, I2))
         assert str(found.cov.dtype).endswith("float32")

@@ -192,7 +192,7 @@ def in_time(sde: Any, low: float, high: float, n: int = 160) -> np.ndarray:
     return total
 
 
-OTHERS = {"cosine": CosineVP(), "linear ve": LinearVE(), "ve": VE(0.01, 50.0), "ou": SDES["ou"], "subvp": SDES["subvp"]}
+OTHERS = {"cosine": CosineVP(), "linear-ve": LinearVE(), "ve": VE(0.01, 50.0), "ou": SDES["ou"], "subvp": SDES["subvp"]}
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)

@@ -125,7 +125,7 @@ def test_along_the_flow_the_density_falls_by_its_divergence(sde: Any) -> None:
     assert np.max(np.abs(total + div) / scale) <= 1e-7  # a fourth-order difference: rounding 1e-16/h, and h⁴
 
 
-@given(x=st.floats(-3, 3), seed=seeds, name=st.sampled_from(["vp", "linear ve", "ou"]))
+@given(x=st.floats(-3, 3), seed=seeds, name=st.sampled_from(["vp", "linear-ve", "ou"]))
 def test_in_one_dimension_the_flow_carries_quantiles(x: float, seed: int, name: str) -> None:
     """Eq. (11.1): F_1(x(1)) = F_ε(x(ε)), whatever the mixture."""
     p, sde = random_mixture(seed, 1, 3, low=0.1), SDES[name]
@@ -472,7 +472,7 @@ def test_the_score_s_part_is_linear_in_the_score_s_error() -> None:
 
 
 @given(
-    seed=seeds, name=st.sampled_from(["vp", "subvp", "cosine", "linear ve", "ou"]), lam=st.sampled_from([1.0, 0.5, 2.0])
+    seed=seeds, name=st.sampled_from(["vp", "subvp", "cosine", "linear-ve", "ou"]), lam=st.sampled_from([1.0, 0.5, 2.0])
 )
 def test_the_weighted_error_of_the_score_bounds_the_divergence_of_its_samples(seed: int, name: str, lam: float) -> None:
     """Eq. (11.12): one Gaussian and an affine score, both sides from moments; never a violation."""

@@ -39,7 +39,7 @@ from tests.oracles.tilted import CLEAN, DATA_STD, FIXED, LAW, SDE, Narrow, T, tr
 @pytest.mark.parametrize(("objective", "free", "conservative"), [
     (Denoising(times=FixedTime(0.5)), 3, 8), (Explicit(lambda x, t: -x), 3, 8), (FiniteDifference(), 6, 16),
     (Sliced(), 6, 24), (Implicit(), 9, 38), *((MaximumLikelihood(n, 0.01), None, 3 * n + 6) for n in (1, 10)),
-], ids=["denoising", "explicit", "finite difference", "sliced", "implicit", "1 move", "10 moves"])  # fmt: skip
+], ids=["denoising", "explicit", "finite-difference", "sliced", "implicit", "1 move", "10 moves"])  # fmt: skip
 def test_a_step_of_training_costs_what_the_table_says(objective: Any, free: Any, conservative: int) -> None:
     width, B = 400, 3
     for kind, cost in ((ScoreModel, free), (EnergyModel, conservative)):
@@ -61,7 +61,7 @@ TRAINED = {
     "explicit": (Explicit(ExactScore(CLEAN, SDE), times=FIXED), 0.007, 0.003),
     "implicit": (Implicit(times=FIXED), 0.04, 0.035),
     "sliced": (Sliced(times=FIXED), 0.04, 0.03),
-    "finite difference": (FiniteDifference(times=FIXED, step=0.05), 0.04, 0.03),
+    "finite-difference": (FiniteDifference(times=FIXED, step=0.05), 0.04, 0.03),
 }
 
 

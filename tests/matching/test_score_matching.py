@@ -461,7 +461,7 @@ MADE: dict[str, Callable[..., ScoreMatching]] = {
     "implicit": Implicit,
     "sliced": lambda **k: Sliced(probes=2, **k),
     "sliced, not reduced": lambda **k: Sliced(reduced=False, **k),
-    "finite difference": lambda **k: FiniteDifference(probes=2, **k),
+    "finite-difference": lambda **k: FiniteDifference(probes=2, **k),
     "denoising": Denoising,
     "denoising, control": lambda **k: Denoising(control=True, **k),
 }
@@ -822,7 +822,7 @@ COSTS: dict[str, tuple[Callable[..., Any], int]] = {  # fixed in D = 4 with K = 
     "explicit": (lambda **k: Explicit(lambda x, t: -x, **k), 3),
     "implicit": (Implicit, 3 + 3 * 4),
     "sliced": (lambda **k: Sliced(probes=3, **k), 3 + 3 * 3),
-    "finite difference": (lambda **k: FiniteDifference(probes=3, **k), 6 * 3),
+    "finite-difference": (lambda **k: FiniteDifference(probes=3, **k), 6 * 3),
     "denoising": (Denoising, 3),
     "denoising, control": (lambda **k: Denoising(control=True, **k), 6),
 }

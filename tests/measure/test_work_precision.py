@@ -24,7 +24,7 @@ def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name: str) 
     score, S = ExactScore(target, sde), alpha**2 * lam + sigma**2
     flow, sde_ = (
         probe(lambda x, rng, n=n: work_precision.sample(score, sde, n, 400, x, rng), np.zeros(2)).matrix
-        for n in ("dpm-solver++ 2m", "ddim, eta 1")
+        for n in ("dpm-solver++2m", "ddim-eta1")
     )
     assert np.diag(flow) == pytest.approx(np.sqrt(lam / S), rel=1e-3)  # 400 steps of order 2
     assert np.diag(sde_) == pytest.approx(alpha * lam / S, rel=0.1)  # and of order 1
@@ -41,8 +41,8 @@ def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde() -> None:
         return exact(x, t) - delta / sde.sigma(t)[..., None]
 
     for name, wanted in (
-        ("dpm-solver++ 2m", np.sqrt(lam) * np.arcsinh(top / np.sqrt(lam))),
-        ("sde-dpm-solver++ 2m", 2 * np.sqrt(lam) * np.arctan(top / np.sqrt(lam))),
+        ("dpm-solver++2m", np.sqrt(lam) * np.arcsinh(top / np.sqrt(lam))),
+        ("sde-dpm-solver++2m", 2 * np.sqrt(lam) * np.arctan(top / np.sqrt(lam))),
     ):
         shift = probe(lambda x, rng, n=name: work_precision.sample(biased, sde, n, 300, x, rng), np.zeros(2)).shift
         assert np.abs(shift) == pytest.approx(delta * wanted, rel=3e-3)  # 300 steps of order 2
@@ -54,7 +54,7 @@ def test_the_large_variance_gains_on_wide_data_and_little_on_thin(variance: floa
     sde, cov = SDES["vp"], variance * np.eye(2)
     score = ExactScore(GaussianMixture(np.ones(1), np.zeros((1, 2)), cov[None, ...]), sde)
     start = Gaussian(np.zeros(2), sde.alpha(1.0) ** 2 * cov + sde.sigma(1.0) ** 2 * np.eye(2))
-    for name, wanted in (("ancestral", small), ("ancestral, large", large)):
+    for name, wanted in (("ancestral", small), ("ancestral-large", large)):
         made = probe(lambda x, rng, n=name: work_precision.sample(score, sde, n, 127, x, rng), np.zeros(2))
         assert wasserstein(made.law(start), Gaussian(np.zeros(2), cov)) == pytest.approx(wanted, rel=0.02)
 
@@ -74,5 +74,5 @@ def test_a_budget_counts_every_evaluation_of_the_run(name: str) -> None:
         asked.clear()
         work_precision.sample(score, SDES["vp"], name, steps, np.zeros((1, 2)), np.random.default_rng(0))
         assert len(asked) == steps * work_precision.evaluations_per_step(name) + 1
-    stages = {"midpoint": 2, "heun": 2, "edm": 2, "edm, churn": 2, "rk4": 4}
+    stages = {"midpoint": 2, "heun": 2, "edm": 2, "edm-churn": 2, "rk4": 4}
     assert work_precision.evaluations_per_step(name) == stages.get(name, 1)

@@ -36,7 +36,7 @@ def test_every_layer_is_differentiated_rightly(
     layer = LAYERS[name](n)
     xs = inputs(layer, n, B, seed, shared)
     # What a dense layer is conditioned on is a constant of the sample.
-    check_all(subject(layer, host, xs, seed, K, fixed=[1] if name == "dense with condition" else []), seed)
+    check_all(subject(layer, host, xs, seed, K, fixed=[1] if name == "dense-with-condition" else []), seed)
 
 
 @given(

@@ -266,7 +266,7 @@ def test_float32_stays_float32_in_every_jet(host: Any, name: str) -> None:
     else:
         layer = LAYERS[name](2)
         xs = inputs(layer, 2, 5, 0)
-        fixed = [1] if name == "dense with condition" else []
+        fixed = [1] if name == "dense-with-condition" else []
     s, move = subject(layer, host, xs, 0, fixed=fixed), host.asarray
     for dtype in ["float32"] if host in NARROW_BACKENDS else ["float32", "float64"]:
         params = {k: move(v, dtype=dtype) for k, v in s.params.items()}

@@ -403,17 +403,17 @@ def test_three_reverse_steps_differ_by_the_square_of_beta() -> None:
     score = score_of(1.5, 0.3, sde)
     kinds = {
         "ancestral": Ancestral(sde, score, "large"),
-        "reverse diffusion": ReverseDiffusion(sde, score),
+        "reverse-diffusion": ReverseDiffusion(sde, score),
         "euler-maruyama": EulerMaruyama(Reverse(sde, score)),
     }
     found = {
         name: np.array([maps(step, 0.5, 0.5 - h) for h in (2e-3, 1e-3, 5e-4, 2.5e-4)]) for name, step in kinds.items()
     }
-    for one, other in (("ancestral", "reverse diffusion"), ("ancestral", "euler-maruyama")):
+    for one, other in (("ancestral", "reverse-diffusion"), ("ancestral", "euler-maruyama")):
         gap = found[one] - found[other]
         assert_close(slopes(gap[:, [0, 2]]), 2, 0.05, "slope and shift of the mean")
         square = found[one][:, 1] ** 2 - found[other][:, 1] ** 2
-        assert np.all(square == 0) if other == "reverse diffusion" else np.all(np.abs(slopes(square) - 2) <= 0.05)
+        assert np.all(square == 0) if other == "reverse-diffusion" else np.all(np.abs(slopes(square) - 2) <= 0.05)
 
 
 def test_ancestral_and_reverse_diffusion_are_one_for_smld() -> None:
@@ -432,7 +432,7 @@ def test_ancestral_and_reverse_diffusion_are_one_for_smld() -> None:
 SAMPLERS: dict[str, Callable[[Any, Any], Any]] = {
     "small": Ancestral,
     "large": lambda sde, score: Ancestral(sde, score, "large"),
-    "reverse diffusion": ReverseDiffusion,
+    "reverse-diffusion": ReverseDiffusion,
     "ddim": DDIM,
 }
 

@@ -23,8 +23,8 @@ LINEAR = LinearVE(80.0)
 TIMES = [1.0, *karras_times(LINEAR, 12)[1:]]  # the first may be one rounding below 1, which churn then fills
 KARRAS = [LINEAR.sigma(t) for t in TIMES]  # 80 down to 0.002, and 0
 STEPS = {
-    "ddim": DDIM, "edm": EDM, "edm, churn": lambda sde, score: EDM(sde, score, churn=0.3), "ancestral": Ancestral,
-    "ancestral, large": lambda sde, score: Ancestral(sde, score, "large"),
+    "ddim": DDIM, "edm": EDM, "edm-churn": lambda sde, score: EDM(sde, score, churn=0.3), "ancestral": Ancestral,
+    "ancestral-large": lambda sde, score: Ancestral(sde, score, "large"),
 }  # fmt: skip
 
 

@@ -314,7 +314,7 @@ def test_the_flow_of_a_gaussian_is_closed(sde: SDE) -> None:
 @each_sde
 def test_flows_of_all_sdes_are_one_flow(sde: SDE) -> None:
     """Eq. (7.12): x/α at equal σ/α. The flow of any SDE is that of linear VE, read through the lens."""
-    p, ve = mixture("tilted"), SDES["linear ve"]
+    p, ve = mixture("tilted"), SDES["linear-ve"]
     high, low = math.log(5.0), math.log(0.05)
     high = min(high, float(log_ratio(sde, 1.0)))
 

@@ -36,14 +36,14 @@ def algorithm_2(
     return x
 
 
-@pytest.mark.parametrize("kind", ["linear ve", "chain"])
+@pytest.mark.parametrize("kind", ["linear-ve", "chain"])
 @pytest.mark.parametrize(
     ("gamma", "low", "high", "S_noise"), [(0.0, 0.0, math.inf, 1.0), (0.4, 0.05, 50.0, 1.003), (0.2, 0.0, 10.0, 0.9)]
 )
 def test_edm_is_the_printed_algorithm(kind: str, gamma: float, low: float, high: float, S_noise: float) -> None:
     p = mixture("tilted")
-    sde: Any = LINEAR if kind == "linear ve" else from_sigmas(LEVELS)
-    times = [s / 80.0 for s in LEVELS] if kind == "linear ve" else sde.times
+    sde: Any = LINEAR if kind == "linear-ve" else from_sigmas(LEVELS)
+    times = [s / 80.0 for s in LEVELS] if kind == "linear-ve" else sde.times
     x = 80 * np.random.default_rng(0).standard_normal((7, 2))
     found = last(simulate(EDM(sde, ExactScore(p, sde), gamma, low, high, S_noise), x, times, np.random.default_rng(1)))
     D = lambda x, t: x + t**2 * p.score(x, 1.0, t)  # noqa: E731

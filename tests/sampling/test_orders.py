@@ -54,11 +54,11 @@ def flow_error(name: str, n: int) -> float:
 ORDERS = {  # sampler: order, constant c = N^p error at the larger N, and the two N
     "euler": (1, 5.70, 1024, 4096),  # later than the others: 1.073 between 256 and 1024
     "ddim": (1, 1.412, 256, 1024),
-    "dpm-solver++ 1": (1, 1.412, 256, 1024),
+    "dpm-solver++1": (1, 1.412, 256, 1024),
     "midpoint": (2, 7.563, 256, 1024),
     "heun": (2, 4.743, 256, 1024),
     "edm": (2, 2.738, 256, 1024),
-    "dpm-solver++ 2m": (2, 6.431, 256, 1024),
+    "dpm-solver++2m": (2, 6.431, 256, 1024),
     "rk4": (4, 21.14, 64, 256),  # beyond, rounding shows
 }
 
@@ -84,12 +84,12 @@ def weak_error(step: Any, n: int, end: float = 1e-2) -> float:
 
 WEAK_ORDERS = {  # sampler: order, and c = N^p error at N = 128
     "euler-maruyama": (1, 1.77),
-    "reverse diffusion": (1, 3.53),
+    "reverse-diffusion": (1, 3.53),
     "ancestral": (1, 6.23),
-    "ancestral, large": (1, 0.721),
+    "ancestral-large": (1, 0.721),
     "ddim": (1, 3.20),
-    "dpm-solver++ 2m": (2, 6.50),
-    "sde-dpm-solver++ 2m": (2, 17.2),
+    "dpm-solver++2m": (2, 6.50),
+    "sde-dpm-solver++2m": (2, 17.2),
     "edm": (2, 13.5),
 }
 
@@ -123,7 +123,7 @@ PUBLISHED = (
 
 def test_karras_levels_are_the_published_ones() -> None:
     """Eq. (10.15): the 18 levels of Karras et al. 2022, and then 0."""
-    for sde in (SDES["linear ve"], SDES["vp"], VE(0.002, 81.0)):
+    for sde in (SDES["linear-ve"], SDES["vp"], VE(0.002, 81.0)):
         times = karras_times(sde, 18, 80.0)
         assert len(times) == 19
         assert times[-1] == 0.0
@@ -182,10 +182,10 @@ def test_quadratic_times_are_equal_steps_of_the_root(n: int, t_min: float) -> No
 
 WORTH = {  # Gaussian, VP, 15 steps to σ/α = 0.002 and a denoising one: 2-Wasserstein distance on four grids
     "ddim": (0.187, 0.196, 0.145, 0.110),
-    "dpm-solver++ 2m": (0.0300, 0.0970, 0.373, 0.0391),
+    "dpm-solver++2m": (0.0300, 0.0970, 0.373, 0.0391),
     "euler": (0.0748, 0.0432, 0.0262, 0.0671),
     "ancestral": (0.307, 0.326, 0.232, 0.190),
-    "sde-dpm-solver++ 2m": (0.0572, 0.179, 0.822, 0.127),
+    "sde-dpm-solver++2m": (0.0572, 0.179, 0.822, 0.127),
     "euler-maruyama": (0.160, 0.167, 0.0894, 0.0746),
 }
 

@@ -142,18 +142,18 @@ def by_edm(churn: float) -> Callable[[Any, float, float], tuple[np.ndarray, np.n
 
 PAPER: dict[str, Callable[[Any, float, float], Any]] = {
     "euler-maruyama": by_euler_maruyama,
-    "reverse diffusion": by_reverse_diffusion,
+    "reverse-diffusion": by_reverse_diffusion,
     "ancestral": lambda sde, t, s: by_posterior(sde, t, s, large=False),
-    "ancestral, large": lambda sde, t, s: by_posterior(sde, t, s, large=True),
+    "ancestral-large": lambda sde, t, s: by_posterior(sde, t, s, large=True),
     "ddim": by_ddim,
-    "ddim, eta 1": lambda sde, t, s: by_posterior(sde, t, s, large=False),
+    "ddim-eta1": lambda sde, t, s: by_posterior(sde, t, s, large=False),
     "euler": by_runge_kutta([0], [0], [1]),
     "midpoint": by_runge_kutta([0, 0.5], [0, 0.5], [0, 1]),
     "heun": by_runge_kutta([0, 1], [0, 1], [0.5, 0.5]),
     "rk4": by_runge_kutta([0, 0.5, 0.5, 1], [0, 0.5, 0.5, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6]),
-    "dpm-solver++ 1": by_ddim,
+    "dpm-solver++1": by_ddim,
     "edm": by_edm(0.0),
-    "edm, churn": by_edm(0.1),
+    "edm-churn": by_edm(0.1),
 }
 
 
@@ -216,7 +216,7 @@ def test_the_recursions_are_a_dozen_different_laws() -> None:
     sde, begin = SDES["vp"], start(SDES["vp"], TARGETS["gaussian"])
     laws = {name: on_paper(name, sde, GRID, *begin)[1] for name in SAMPLERS}
     same = {(a, b) for a in laws for b in laws if a < b and np.max(np.abs(laws[a] - laws[b])) < 1e-6}
-    assert same == {("ancestral", "ddim, eta 1"), ("ddim", "dpm-solver++ 1")}
+    assert same == {("ancestral", "ddim-eta1"), ("ddim", "dpm-solver++1")}
 
 
 # ------------------------------------------------------------------ the transition
@@ -367,7 +367,7 @@ def test_five_names_of_the_stochastic_step(law: Any, seed: int, sde: Any, n: int
     for name, build in ONE_STEP.items():
         other = paths(build, sde, law, times, seed)
         assert_close(other, ancestral, 1e-11 * scale, name)
-    large = paths(SAMPLERS["ancestral, large"], sde, law, times, seed)
+    large = paths(SAMPLERS["ancestral-large"], sde, law, times, seed)
     assert np.max(np.abs(large - ancestral)) > 1e-4 * scale  # β is another step
 
 
@@ -412,7 +412,7 @@ def test_churn_adds_noise_and_goes_on_from_the_level_that_it_makes(
 @given(law=mixtures(max_dim=3, max_components=4, low=0.05), seed=seeds, n=st.integers(1, 6))
 def test_where_the_level_is_the_time_the_plain_methods_are_the_others(law: Any, seed: int, n: int) -> None:
     """`LinearVE`, σ/α = 80 t: Euler in t is DDIM, Heun in t is EDM."""
-    sde = SDES["linear ve"]
+    sde = SDES["linear-ve"]
     times = falling_grid(np.random.default_rng(seed), n)
     for plain, other in (("euler", "ddim"), ("heun", "edm")):
         one, two = (paths(SAMPLERS[name], sde, law, times, seed, asks=False) for name in (plain, other))
@@ -495,8 +495,8 @@ def test_all_but_three_end_at_the_guess(sde: Any) -> None:
     x = np.random.default_rng(0).standard_normal((3, 2))
     data = law.posterior_mean(x, sde.alpha(t), sde.sigma(t))
     score = ExactScore(law, sde)
-    for name in ("ancestral", "ancestral, large", "ddim", "ddim, eta 1", "dpm-solver++ 1", "dpm-solver++ 2m", "edm",
-                 "sde-dpm-solver++ 2m"):  # fmt: skip
+    for name in ("ancestral", "ancestral-large", "ddim", "ddim-eta1", "dpm-solver++1", "dpm-solver++2m", "edm",
+                 "sde-dpm-solver++2m"):  # fmt: skip
         y, _ = SAMPLERS[name](sde, score)(x, t, 0.0, ReplayRng(), None)
         assert_close(y, data, 1e-12 * (1 + np.max(np.abs(x))), name)
     y, _ = ReverseDiffusion(sde, score)(x, t, 0.0, ReplayRng())
@@ -656,7 +656,7 @@ def test_steps_that_remove_noise_go_down_only(build: Any) -> None:
         step(x, 0.0, -0.1, ReplayRng())
 
 
-@pytest.mark.parametrize("name", ["linear ve", "ou"])
+@pytest.mark.parametrize("name", ["linear-ve", "ou"])
 def test_times_too_near_to_tell_their_noise_apart_are_refused(name: str) -> None:
     """h = 0 would be divided by in the second order; a negative h, from rounding, has no root."""
     for step in (DDIM(SDES[name], lambda x, t: -x), DPMSolver(SDES[name], lambda x, t: -x)):
