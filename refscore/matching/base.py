@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import flat, per_sample, views
 from refscore.matching.times import FixedTime, TimeLaw
 from refscore.matching.weights import unweighted
-from refscore.protocols import SDE, Array, Model, NeedsNoise, Rng, Time
+from refscore.protocols import SDE, Array, NeedsNoise, Rng, Time
 
 Draws = tuple[Array, Array, Any]
 
@@ -84,31 +84,42 @@ def noised(sde: SDE, x0: Array, t: Array, z: Array) -> Array:
     return per_sample(sde.alpha(t), x0) * x0 + per_sample(sde.sigma(t), x0) * z
 
 
-def pull_back(model: Model, theta: Array, cache: Any, loss: Array, ds: Array) -> tuple[Array, Array]:
-    """The loss, and its gradient from the adjoint of the score.
+class Terms(NamedTuple):
+    """The loss of a batch, not yet added up, and what its gradient needs.
 
     Parameters
     ----------
-    model : Model
-        The score model; its `backward` is called.
-    theta : Array, shape (P,)
-        The parameters at which `cache` was made.
+    loss : Array, shape (B, ...)
+        Its sum over all axes is the mean loss.
     cache : object
         From `model.forward`.
-    loss : Array, 0-d
-        Returned as it is.
     ds : Array, shape (B, ...)
-        The derivative of the loss with respect to the score.
-
-    Returns
-    -------
-    loss : Array, 0-d
-        The loss.
-    gradient : Array, shape (P,)
-        Its gradient with respect to theta.
+        Adjoint of the score.
+    tape : object, optional
+        From `model.jvp`, where the loss has tangents.
+    dsdot : Array, shape (K, B, ...), optional
+        Adjoint of the tangents.
     """
-    _, grads = model.backward(views(theta, model.shapes), cache, ds)
-    return loss, flat(grads, model.shapes, theta)
+
+    loss: Array
+    cache: Any
+    ds: Array
+    tape: Any = None
+    dsdot: Array | None = None
+
+    def mean_and_gradient(self, model: Any, theta: Array) -> tuple[Array, Array]:
+        """The loss (0-d), and its gradient (P,) from the adjoints."""
+        params = views(theta, model.shapes)
+        if self.dsdot is None:
+            _, grads = model.backward(params, self.cache, self.ds)
+        else:
+            _, _, grads = model.jvp_backward(params, self.cache, self.tape, self.ds, self.dsdot)
+        return array_namespace(self.loss).sum(self.loss), flat(grads, model.shapes, theta)
+
+    def per_sample(self) -> Array:
+        """(B,), with the loss as its mean."""
+        xp, B = array_namespace(self.loss), self.loss.shape[0]
+        return B * xp.sum(xp.reshape(self.loss, (B, -1)), axis=1)
 
 
 def repeat(t: Array, n: int) -> Array:

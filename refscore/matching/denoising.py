@@ -7,7 +7,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from refscore.arrays import per_sample, views
-from refscore.matching.base import ScoreMatching, noised, pull_back, repeat
+from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.times import FixedTime, TimeLaw, UniformTime
 from refscore.matching.weights import sigma_squared
 from refscore.protocols import SDE, Array, Model, Rng, Time
@@ -67,6 +67,44 @@ class Denoising(ScoreMatching):
 
     def at(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x0, z (B, ...), t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        return self._terms(model, theta, x0, t, z, factor).mean_and_gradient(model, theta)
+
+    def losses(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any = 1.0) -> Array:
+        """The loss of each sample, weighted: their mean is the loss of `at`. No gradient.
+
+        Parameters
+        ----------
+        model : ScoreModel or EnergyModel
+        theta : Array, shape (P,)
+        x0, z : Array, shape (B, ...)
+            Data, and standard normal noise.
+        t : Array, shape (B,) or (1,)
+            Times above 0.
+        factor : float or Array, shape (B,) or (1,)
+            What undoes the law of t; `draw` returns t, z and this.
+
+        Returns
+        -------
+        Array (B,)
+            factor λ(t) ½ ‖s_θ(x_t, t) + z/σ(t)‖²; for the losses without λ build the objective with `unweighted`.
+
+        Examples
+        --------
+        Which noise level is learned worst?
+
+        >>> import numpy as np
+        >>> from refscore import MLP, VP, Denoising, ScoreModel
+        >>> model, rng = ScoreModel(MLP((2, 8, 2), embed=4), VP()), np.random.default_rng(0)
+        >>> theta, x0 = model.init(rng, "float64"), rng.standard_normal((1000, 2))
+        >>> t, z, factor = Denoising().draw(model.sde, x0, rng)
+        >>> each = Denoising().losses(model, theta, x0, t, z, factor)
+        >>> loss, _ = Denoising().at(model, theta, x0, t, z, factor)
+        >>> each.shape, bool(np.isclose(each.mean(), loss))
+        ((1000,), True)
+        """
+        return self._terms(model, theta, x0, t, z, factor).per_sample()
+
+    def _terms(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any) -> Terms:
         xp, params = array_namespace(x0), views(theta, model.shapes)
         push = z / per_sample(model.sde.sigma(t), x0)  # minus the score of the kernel
         w = self.sample_weights(model.sde, x0, t, factor)
@@ -75,11 +113,11 @@ class Denoising(ScoreMatching):
             s, cache = model.forward(params, x, t)
             error = s + push
             ds = w * error
-            return pull_back(model, theta, cache, 0.5 * xp.sum(ds * error), ds)
+            return Terms(0.5 * ds * error, cache, ds)
         clean = per_sample(model.sde.alpha(t), x0) * x0
         s, cache = model.forward(params, xp.concat([x, clean]), repeat(t, 2))
         s, s_clean = s[: x0.shape[0], ...], s[x0.shape[0] :, ...]
         variance = per_sample(model.sde.sigma(t) ** -2, x0)  # of each coordinate of push
         # ½ (s + push)² less push·s_clean and ½ (push² - variance), where the two push² cancel
-        loss = xp.sum(w * (0.5 * s * s + push * (s - s_clean) + 0.5 * variance))
-        return pull_back(model, theta, cache, loss, xp.concat([w * (s + push), -w * push]))
+        loss = w * (0.5 * s * s + push * (s - s_clean) + 0.5 * variance)
+        return Terms(loss, cache, xp.concat([w * (s + push), -w * push]))

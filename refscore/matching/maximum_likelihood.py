@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -121,9 +122,41 @@ class MaximumLikelihood:
 
     def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
         """The loss without randomness: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)   Eq. (1.2)."""
-        xp, params = array_namespace(x0), views(theta, model.shapes)
-        E, cache = model.energy(params, xp.concat([x0, x]), self.t)
-        one = xp.ones_like(E)
-        dE = xp.concat([one[: x0.shape[0]] / x0.shape[0], -one[x0.shape[0] :] / x.shape[0]])
-        _, grads = model.energy_backward(params, cache, dE)
-        return xp.sum(dE * E), flat(grads, model.shapes, theta)
+        xp, (each, cache) = array_namespace(x0), self._losses(model, theta, x0, x)
+        dE = xp.concat([xp.ones_like(x0[:, 0]) / x0.shape[0], -xp.ones_like(x[:, 0]) / x.shape[0]])
+        _, grads = model.energy_backward(views(theta, model.shapes), cache, dE)
+        return xp.mean(each), flat(grads, model.shapes, theta)
+
+    def losses(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> Array:
+        """The loss of each point of the data, E(x0) less the mean E of the samples: their mean is the loss of `at`.
+
+        Parameters
+        ----------
+        model : EnergyModel
+        theta : Array, shape (P,)
+        x0 : Array, shape (B, n)
+            Data.
+        x : Array, shape (M, n)
+            Samples of the model.
+
+        Returns
+        -------
+        Array (B,)
+            In nats; small where the model thinks a point likely.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from refscore import MLP, VP, EnergyModel
+        >>> from refscore.matching.maximum_likelihood import MaximumLikelihood
+        >>> model = EnergyModel(MLP((1, 1)), VP(), predict="score")  # E = ½ x² - x W - b at t = 0
+        >>> x0, x = np.array([[0.0], [4.0]]), np.array([[2.0]])
+        >>> MaximumLikelihood(1, 0.1).losses(model, np.zeros(2), x0, x).tolist()
+        [-2.0, 6.0]
+        """
+        return self._losses(model, theta, x0, x)[0]
+
+    def _losses(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Any]:
+        xp, B = array_namespace(x0), x0.shape[0]
+        E, cache = model.energy(views(theta, model.shapes), xp.concat([x0, x]), self.t)
+        return E[:B] - xp.mean(E[B:]), cache

@@ -18,9 +18,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import ask, flat, same_dtype, views
+from refscore.arrays import ask, same_dtype, views
 from refscore.checks import check_positive, settle
-from refscore.matching.base import ScoreMatching, noised, pull_back, repeat
+from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.denoising import Denoising
 from refscore.matching.probes import Probes, rademacher, units
 from refscore.protocols import Array, HasTangents, Model, Rng, Score
@@ -40,9 +40,42 @@ class OfSamples(ScoreMatching):
         t, z, factor = self.draw(model.sde, x0, rng)
         return self.at(model, theta, noised(model.sde, x0, t, z), t, factor)
 
-    @abstractmethod
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        return self._terms(model, theta, x, t, factor).mean_and_gradient(model, theta)
+
+    def losses(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> Array:
+        """The loss of each sample, weighted: their mean is the loss of `at`. No gradient.
+
+        Parameters
+        ----------
+        model : ScoreModel or EnergyModel
+        theta : Array, shape (P,)
+        x : Array, shape (B, ...)
+            Samples of p_t.
+        t : Array, shape (B,) or (1,)
+            Their times.
+        factor : float or Array, shape (B,) or (1,)
+            What undoes the law of t, see `draw`.
+
+        Returns
+        -------
+        Array (B,)
+            factor λ(t) times the loss of each; for the losses without λ build the objective with `unweighted`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from refscore import MLP, VP, Implicit, ScoreModel
+        >>> model = ScoreModel(MLP((2, 2)), VP(), data_std=None, predict="score")  # s = x W + b
+        >>> theta, x = np.array([-1.0, 0.0, 0.0, -1.0, 0.0, 0.0]), np.array([[0.0, 0.0], [2.0, 0.0]])  # s = -x
+        >>> Implicit().losses(model, theta, x, np.zeros(1)).tolist()  # -2 + ½ ‖x‖²
+        [-2.0, 0.0]
+        """
+        return self._terms(model, theta, x, t, factor).per_sample()
+
+    @abstractmethod
+    def _terms(self, model: Any, theta: Array, x: Array, t: Array, factor: Any) -> Terms: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +115,46 @@ class OfProbes(ScoreMatching):
         v = self.law(rng, (self.probes, *x0.shape), x0.dtype)
         return self.at(model, theta, noised(model.sde, x0, t, z), t, v, factor)
 
-    @abstractmethod
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
+        v = _beside(v, x)
+        return self._terms(model, theta, x, t, v, factor).mean_and_gradient(model, theta)
+
+    def losses(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> Array:
+        """The loss of each sample, weighted: their mean is the loss of `at`. No gradient.
+
+        Parameters
+        ----------
+        model : ScoreModel or EnergyModel
+        theta : Array, shape (P,)
+        x : Array, shape (B, ...)
+            Samples of p_t.
+        t : Array, shape (B,) or (1,)
+            Their times.
+        v : Array, shape (K, B, ...)
+            Probes.
+        factor : float or Array, shape (B,) or (1,)
+            What undoes the law of t, see `draw`.
+
+        Returns
+        -------
+        Array (B,)
+            factor λ(t) times the loss of each; for the losses without λ build the objective with `unweighted`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from refscore import MLP, VP, Sliced, ScoreModel
+        >>> model = ScoreModel(MLP((2, 2)), VP(), data_std=None, predict="score")  # s = x W + b
+        >>> theta, x = np.array([-1.0, 0.0, 0.0, -1.0, 0.0, 0.0]), np.array([[0.0, 0.0], [2.0, 0.0]])  # s = -x
+        >>> Sliced().losses(model, theta, x, np.zeros(1), np.array([[[1.0, 1.0], [1.0, -1.0]]])).tolist()  # -2 + ½ ‖x‖²
+        [-2.0, 0.0]
+        """
+        v = _beside(v, x)
+        return self._terms(model, theta, x, t, v, factor).per_sample()
+
+    @abstractmethod
+    def _terms(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any) -> Terms: ...
 
 
 @dataclass(frozen=True)
@@ -119,12 +189,11 @@ class Explicit(OfSamples):
 
     score: Score
 
-    def at(self, model: Model, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+    def _terms(self, model: Model, theta: Array, x: Array, t: Array, factor: Any) -> Terms:
         s, cache = model.forward(views(theta, model.shapes), x, t)
         error = s - ask(self.score, x, t)
         ds = self.sample_weights(model.sde, x, t, factor) * error
-        return pull_back(model, theta, cache, 0.5 * array_namespace(x).sum(ds * error), ds)
+        return Terms(0.5 * ds * error, cache, ds)
 
 
 @dataclass(frozen=True)
@@ -156,8 +225,7 @@ class Implicit(OfSamples):
     (-0.5, 0.0)
     """
 
-    def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+    def _terms(self, model: Any, theta: Array, x: Array, t: Array, factor: Any) -> Terms:
         w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, units(x), w, w, reduced=True)
 
@@ -197,9 +265,7 @@ class Sliced(OfProbes):
 
     reduced: bool = True
 
-    def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
-        v = _beside(v, x)
+    def _terms(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any) -> Terms:
         w = self.sample_weights(model.sde, x, t, factor)
         return _with_divergence(self, model, theta, x, t, v, w, w / v.shape[0], self.reduced)
 
@@ -243,25 +309,23 @@ class FiniteDifference(OfProbes):
         super().__post_init__()
         check_positive(step=self.step)
 
-    def at(self, model: Model, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
-        """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
-        v = _beside(v, x)
+    def _terms(self, model: Model, theta: Array, x: Array, t: Array, v: Array, factor: Any) -> Terms:
         xp, K = array_namespace(x), v.shape[0]
         around = xp.reshape(xp.stack([x + self.step * v, x - self.step * v]), (-1, *x.shape[1:]))
         s, cache = model.forward(views(theta, model.shapes), around, repeat(t, 2 * K))
         s = xp.reshape(s, (2, *v.shape))
         mean, slope = 0.5 * (s[0, ...] + s[1, ...]), (s[0, ...] - s[1, ...]) / (2 * self.step)
         w = self.sample_weights(model.sde, x, t, factor) / K
-        loss = xp.sum(w * (v * slope + 0.5 * mean * mean))
+        loss = xp.sum(w * (v * slope + 0.5 * mean * mean), axis=0)
         half, tilt = 0.5 * w * mean, w * v / (2 * self.step)  # ∂mean/∂s± = ½, ∂slope/∂s± = ±1/2h
         ds = xp.reshape(xp.stack([half + tilt, half - tilt]), around.shape)
-        return pull_back(model, theta, cache, loss, ds)
+        return Terms(loss, cache, ds)
 
 
 def _with_divergence(
     objective: ScoreMatching, model: Any, theta: Array, x: Array, t: Array, v: Array,
     w: Array, each: Array, reduced: bool,
-) -> tuple[Array, Array]:  # fmt: skip
+) -> Terms:  # fmt: skip
     """Σ each vᵀ∇s v + Σ w ½ ‖s‖², or with `reduced` false Σ each ½ (vᵀs)²; w and each multiply x and v.
 
     The loss is linear in ṡ = ∇s v, with adjoint each·v: one `jvp`, and one `jvp_backward`.
@@ -281,8 +345,7 @@ def _with_divergence(
     else:
         along = xp.sum(v * s, axis=tuple(range(2, v.ndim)), keepdims=True)  # (K, B, 1, ...)
         ds = xp.sum(dsdot * along, axis=0)
-    _, _, grads = model.jvp_backward(params, cache, tape, ds, dsdot)
-    return xp.sum(dsdot * sdot) + 0.5 * xp.sum(ds * s), flat(grads, model.shapes, theta)
+    return Terms(xp.sum(dsdot * sdot, axis=0) + 0.5 * ds * s, cache, ds, tape, dsdot)
 
 
 def _beside(v: Array, x: Array) -> Array:

@@ -13,7 +13,7 @@ from refscore import DDIM, EDM, Ancestral, ExactScore, prior, simulate
 from refscore.laws.examples import mixture
 from refscore.noise import chains
 from refscore.noise.chains import Chain, ddpm, from_alphas_bar, from_betas, from_sigmas, smld
-from refscore.noise.grids import karras_times
+from refscore.noise.grids import karras_times, level_times
 from refscore.noise.sde import LinearVE
 from refscore.sampling.loop import last
 from refscore_backends.numpy import NumpyBackend
@@ -52,6 +52,16 @@ def test_the_grid_of_the_chain_walks_exactly_these_levels(levels: list[float]) -
     assert all(sde.alpha(t) == 1 and sde.f(t) == 0 for t in sde.times)
     assert sde.prior_std == down[0]
     assert sde.n == len(down)
+
+
+@given(levels=ladders)
+def test_the_levels_are_found_again_by_who_asks_for_their_times(levels: list[float]) -> None:
+    """Levels in training and annealed Langevin ask the SDE for the time of a σ: there σ is the level, to rounding."""
+    down = sorted(levels, reverse=True)
+    sde = from_sigmas(down)
+    found = level_times(sde, down)
+    np.testing.assert_allclose([sde.sigma(t) for t in found], [*down, 0.0], rtol=1e-9)
+    np.testing.assert_allclose(found, sde.times, rtol=0, atol=1e-12)
 
 
 @given(levels=ladders)
