@@ -42,7 +42,6 @@ def test_every_key_of_every_table_can_be_typed_without_quotes() -> None:
         "SAMPLERS",
         "LAYERS",
         "OBJECTIVES",
-        "PROBES",
         "TABLEAUX",
         "MIXTURES",
         "BACKENDS",
