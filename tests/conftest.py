@@ -1,14 +1,13 @@
 """Fixtures: every back end there is, and floating-point errors as exceptions; one process a core."""
 
 import importlib.util
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS
 
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None, database=None)
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True)
@@ -20,26 +19,26 @@ settings.load_profile("quick")  # `pytest --hypothesis-profile=nightly` chooses 
 threadpool_limits(1, user_api="blas")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     """pyproject.toml asks for one process a core; where pytest-xdist is not installed, for nothing."""
     if importlib.util.find_spec("xdist") is None:
         parser.addoption("--numprocesses", help="ignored: pytest-xdist is not installed")
 
 
 @pytest.fixture(params=LAW_BACKENDS, ids=lambda b: b.name)
-def backend(request: pytest.FixtureRequest) -> TestBackend:
+def backend(request):
     """Back ends on which float64 laws hold: NumPy, read-only NumPy, strict device1, CuPy where present."""
     return request.param
 
 
 @pytest.fixture(params=LAW_BACKENDS + NARROW_BACKENDS, ids=lambda b: b.name)
-def any_backend(request: pytest.FixtureRequest) -> TestBackend:
+def any_backend(request):
     """The same and a device without float64: for dtype and float32 tests."""
     return request.param
 
 
 @pytest.fixture(autouse=True)
-def _no_silent_overflow() -> Iterator[None]:
+def _no_silent_overflow():
     """Division by zero, overflow and invalid operations raise; underflow of a probability is normal."""
     with np.errstate(divide="raise", over="raise", invalid="raise"):
         yield

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 from sybil import Sybil
@@ -14,7 +13,7 @@ WITH_CODE = [page for page in PAGES if "```python" in page.read_text(encoding="u
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
-def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_python_block_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = list(Sybil(parsers=[PythonCodeBlockParser()]).parse(page).examples())
     assert examples
@@ -23,14 +22,14 @@ def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def _index() -> object:
+def _index():
     spec = importlib.util.spec_from_file_location("make_equations", ROOT / "docs" / "make_equations.py")
     assert spec is not None
     assert spec.loader is not None
@@ -39,30 +38,30 @@ def _index() -> object:
     return module
 
 
-def test_equation_index_is_up_to_date() -> None:
+def test_equation_index_is_up_to_date():
     index = _index()
     written = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
-    assert written == index.page(), "run: python docs/make_equations.py"  # type: ignore[attr-defined]
+    assert written == index.page(), "run: python docs/make_equations.py"
 
 
-def test_every_equation_has_a_test_and_every_citation_an_equation() -> None:
+def test_every_equation_has_a_test_and_every_citation_an_equation():
     index = _index()
-    known = set(index.equations())  # type: ignore[attr-defined]
-    tests = set(index.citations("tests"))  # type: ignore[attr-defined]
+    known = set(index.equations())
+    tests = set(index.citations("tests"))
     assert known <= tests, f"equations that no test cites: {sorted(known - tests)}"
-    cited = tests | set(index.citations("refscore"))  # type: ignore[attr-defined]
+    cited = tests | set(index.citations("refscore"))
     assert cited <= known, f"cited, but displayed nowhere: {sorted(cited - known)}"
 
 
-def test_equations_are_numbered_in_order() -> None:
-    numbers = [tuple(map(int, n.split("."))) for n in _index().equations()]  # type: ignore[attr-defined]
+def test_equations_are_numbered_in_order():
+    numbers = [tuple(map(int, n.split("."))) for n in _index().equations()]
     assert numbers == sorted(numbers)
     for chapter in {c for c, _ in numbers}:
         own = [n for c, n in numbers if c == chapter]
         assert own == list(range(1, len(own) + 1))
 
 
-def test_readme_is_short_and_ci_runs_its_test_command() -> None:
+def test_readme_is_short_and_ci_runs_its_test_command():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.count("\n") <= 120
     commands = re.findall(r"^python3 -m venv .*$", readme, flags=re.M)
@@ -70,7 +69,7 @@ def test_readme_is_short_and_ci_runs_its_test_command() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").count(commands[1]) == 1
 
 
-def test_every_figure_is_made_by_a_script_and_shown() -> None:
+def test_every_figure_is_made_by_a_script_and_shown():
     figures = ROOT / "docs" / "figures"
     scripts = "".join(p.read_text(encoding="utf-8") for p in figures.glob("*.py"))
     text = "".join(p.read_text(encoding="utf-8") for p in PAGES)

@@ -4,9 +4,7 @@ Four steps with a small network: finite samples of the right dtype and shape, an
 wait for the host. And a sample does not know of its batch.
 """
 
-from collections.abc import Callable
 from itertools import combinations, product
-from typing import Any
 
 import array_api_strict
 import numpy as np
@@ -28,19 +26,19 @@ from tests.oracles.replay import ReplayRng
 from tests.oracles.waiting import nobody_waits
 
 R = 0.16
-CORRECTORS: dict[str, Callable[[Any, Any], Any]] = {
+CORRECTORS = {
     "none": lambda step, kernel: step,
     "then": Then,
     "first": lambda step, kernel: First(kernel, step),
 }
 STRICT = StrictBackend("device1")
-BACKENDS: dict[str, Any] = {"numpy": NumpyBackend(), "strict": STRICT}
+BACKENDS = {"numpy": NumpyBackend(), "strict": STRICT}
 SHAPES = ((3, 2), (3, 3, 2))
 TIMES = [1.0, 0.6, 0.2, 0.05]  # above 0: a network has no score without noise
 NET = MLP((2, 4, 2), embed=4)
 
 
-def run_cell(sde: Any, sampler: str, corrector: str, predict: str, shape: tuple[int, ...], on: str, dtype: str) -> None:
+def run_cell(sde, sampler, corrector, predict, shape, on, dtype):
     backend = BACKENDS[on]
     kind = getattr(np if on == "numpy" else array_api_strict, dtype)
     rng = backend.rng(0)
@@ -63,7 +61,7 @@ def run_cell(sde: Any, sampler: str, corrector: str, predict: str, shape: tuple[
 WAYS = list(product(PARAMETRISATIONS, SHAPES, BACKENDS, ("float32", "float64")))  # 48
 
 
-def way(sde: str, sampler: str, corrector: str) -> tuple[Any, ...]:
+def way(sde, sampler, corrector):
     """One of the 48 for each of the 270 cells, so that no pair is left out: also of 9 SDEs and 21 samplers."""
     a, b, c = (list(table).index(name) for table, name in ((SDES, sde), (SAMPLERS, sampler), (CORRECTORS, corrector)))
     return WAYS[(19 * a + 18 * b + 37 * c) % 48]
@@ -71,13 +69,13 @@ def way(sde: str, sampler: str, corrector: str) -> tuple[Any, ...]:
 
 @each_sampler
 @pytest.mark.parametrize("sde", SDES)
-def test_every_sampler_runs_on_every_sde_with_every_corrector(sde: str, name: str) -> None:
+def test_every_sampler_runs_on_every_sde_with_every_corrector(sde, name):
     """Each in one of the 48 ways, so that each way is taken five or six times; `-m slow` takes all in all."""
     for corrector in CORRECTORS:
         run_cell(SDES[sde], name, corrector, *way(sde, name, corrector))
 
 
-def test_the_quick_cells_meet_every_pair() -> None:
+def test_the_quick_cells_meet_every_pair():
     """Sampler × parametrisation, sampler × back end, and so on: no pair of choices is left out."""
     met = [(*cell, *way(*cell)) for cell in product(SDES, SAMPLERS, CORRECTORS)]
     axes = [list(SDES), list(SAMPLERS), list(CORRECTORS), list(PARAMETRISATIONS), list(SHAPES), list(BACKENDS),
@@ -90,7 +88,7 @@ def test_the_quick_cells_meet_every_pair() -> None:
 @pytest.mark.slow
 @each_sampler
 @pytest.mark.parametrize("sde", SDES)
-def test_every_cell_runs(sde: str, name: str) -> None:
+def test_every_cell_runs(sde, name):
     """All 12 960 of them: some minutes."""
     for corrector, way in product(CORRECTORS, WAYS):
         run_cell(SDES[sde], name, corrector, *way)
@@ -98,40 +96,40 @@ def test_every_cell_runs(sde: str, name: str) -> None:
 
 @each_sampler
 @pytest.mark.parametrize("chain", ["ddpm chain", "smld chain"])
-def test_every_sampler_runs_on_chains(chain: str, name: str) -> None:
+def test_every_sampler_runs_on_chains(chain, name):
     run_cell(PROCESSES[chain], name, "then", "noise", (3, 2), "strict", "float32")
 
 
 # ------------------------------------------------------------------ samples never meet
 
 
-def noise(n: int, shape: tuple[int, ...]) -> list[np.ndarray]:
+def noise(n, shape):
     return list(np.random.default_rng(1).standard_normal((n, *shape)))
 
 
 class Rows:
     """Replays noise for some of the rows; as much of it as is asked for."""
 
-    def __init__(self, z: list[np.ndarray], rows: Any) -> None:
+    def __init__(self, z, rows):
         self.z, self.rows = iter(z), rows
 
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> np.ndarray:
+    def standard_normal(self, size=None, dtype=None):
         z = next(self.z)[self.rows]
         assert z.shape == tuple(size)
         return z
 
 
-def run(name: str, sde: Any, score: Any, x: np.ndarray, z: list[np.ndarray], rows: Any) -> np.ndarray:
+def run(name, sde, score, x, z, rows):
     kernel = Langevin(score, LevelStep(sde, 2 * R**2, 1.0))
     return last(simulate(Then(SAMPLERS[name](sde, score), kernel), x[rows], TIMES, Rows(z, rows)))
 
 
 @each_sampler
-def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None:
+def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name):
     """Element by element to two units in the last place; through matrix products to 1e-13 of scale; in any order."""
     n, sde = 4096, SDES["vp"]
     x, z = np.random.default_rng(0).standard_normal((n, 2)), noise(6, (n, 2))
-    scores: dict[str, tuple[Any, Callable[[np.ndarray], Any]]] = {
+    scores = {
         "elementwise": (lambda x, t: -x / (1 + x * x), lambda y: 2 * np.spacing(np.abs(y))),
         "mixture": (ExactScore(mixture("tilted"), sde), lambda y: 1e-13 * (1 + np.max(np.abs(y)))),
     }
@@ -144,7 +142,7 @@ def test_a_sample_is_the_same_alone_in_seven_and_in_thousands(name: str) -> None
 
 
 @each_sampler
-def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
+def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name):
     """64 steps: rounding of matrix products, carried along."""
     sde, n = SDES["vp"], 256
     model = ScoreModel(NET, sde, data_std=1.5)
@@ -158,11 +156,11 @@ def test_a_whole_chain_of_a_network_is_the_same_in_any_batch(name: str) -> None:
 
 
 @each_sampler
-def test_a_nan_is_named_by_step_and_row_and_stays_there(name: str) -> None:
+def test_a_nan_is_named_by_step_and_row_and_stays_there(name):
     sde = SDES["vp"]
     exact = ExactScore(mixture("tilted"), sde)
 
-    def broken(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    def broken(x, t):
         s = exact(x, t)
         if t[0] == TIMES[1] and len(x) > 3:
             s[3] = np.nan
@@ -182,14 +180,14 @@ def test_a_nan_is_named_by_step_and_row_and_stays_there(name: str) -> None:
 # ------------------------------------------------------------------ doors of what is composed
 
 
-def test_annealed_langevin_is_checked_when_it_is_made() -> None:
+def test_annealed_langevin_is_checked_when_it_is_made():
     sde = SDES["ve"]
     for bad in ({"step": 0.0}, {"last": -1.0}, {"moves": 0}):
         with pytest.raises(ValueError, match=r"must be (positive|an integer)"):
-            AnnealedLangevin(lambda x, t: -x, sde, **{"step": 0.1, "last": 0.1, "moves": 1, **bad})  # type: ignore[arg-type]
+            AnnealedLangevin(lambda x, t: -x, sde, **{"step": 0.1, "last": 0.1, "moves": 1, **bad})
 
 
-def test_then_does_not_correct_where_there_is_no_noise() -> None:
+def test_then_does_not_correct_where_there_is_no_noise():
     step = SAMPLERS["ddim"](SDES["vp"], lambda x, t: -x)
     x = np.ones((2, 2))
     one, _ = Then(step, Langevin(lambda x, t: -x, LevelStep(SDES["vp"], 0.1, 1.0)))(x, 0.3, 0.0, ReplayRng())

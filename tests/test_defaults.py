@@ -8,9 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import refscore
 from refscore.cli import _parser
@@ -18,12 +16,12 @@ from refscore.cli import _parser
 TABLE = Path(__file__).with_name("defaults.txt")
 
 
-def spelled(value: Any) -> str:
+def spelled(value):
     """Without addresses, and the same on every machine."""
     return getattr(value, "__qualname__", None) or (value.as_posix() if isinstance(value, Path) else repr(value))
 
 
-def calls() -> Iterator[tuple[str, Any]]:
+def calls():
     """Every public class, function and method of the package, by the module that defines it."""
     for found in pkgutil.walk_packages(refscore.__path__, "refscore."):
         module = importlib.import_module(found.name)
@@ -39,7 +37,7 @@ def calls() -> Iterator[tuple[str, Any]]:
                         yield f"{where}.{method}", f
 
 
-def defaults() -> Iterator[str]:
+def defaults():
     for where, call in calls():
         factories = {f.name: f.default_factory for f in dataclasses.fields(call)} if inspect.isclass(call) else {}
         for p in inspect.signature(call).parameters.values():
@@ -52,7 +50,7 @@ def defaults() -> Iterator[str]:
                 yield f"command {command} {name} = {spelled(value)}"
 
 
-def test_no_default_has_changed() -> None:
+def test_no_default_has_changed():
     found, wanted = set(defaults()), set(TABLE.read_text(encoding="utf-8").splitlines())
     changed = [f"now    {line}" for line in sorted(found - wanted)] + [
         f"before {line}" for line in sorted(wanted - found)
@@ -60,7 +58,7 @@ def test_no_default_has_changed() -> None:
     assert not changed, "\n".join(["defaults changed; if it is meant: python tests/test_defaults.py", *changed])
 
 
-def test_the_table_is_no_shorter_than_it_was() -> None:
+def test_the_table_is_no_shorter_than_it_was():
     """The walk finds what it should: a constructor, a field that is made, a function, a method, a command."""
     lines = set(defaults())
     assert {

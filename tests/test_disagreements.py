@@ -6,11 +6,9 @@ The page docs/where-published-code-disagrees.md tells of them in the same order 
 
 import math
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,7 @@ from refscore import VE, VP, Denoising, EulerMaruyama, ExactScore, GaussianMixtu
 from refscore.likelihood.flow import FixedSteps, bits_per_dim, encode, log_likelihood
 from refscore.matching.probes import units
 from refscore.matching.times import FixedTime
-from refscore.noise.chains import Chain, ddpm, from_betas, smld
+from refscore.noise.chains import ddpm, from_betas, smld
 from refscore.noise.grids import geometric_levels, level_times, log_snr_times
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.sde import SubVP
@@ -36,12 +34,12 @@ DDPM = ddpm(1000)
 LATENT = from_betas((np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).tolist())
 
 
-def every(n: int) -> list[float]:
+def every(n):
     """n equal steps of the chain, from 1 to 0."""
     return [i / n for i in range(n, -1, -1)]
 
 
-def kernel(move: Any) -> Any:
+def kernel(move):
     """A kernel as a step, for `maps`."""
     return lambda x, t, s, rng: (move(x, t, rng), None)
 
@@ -50,7 +48,7 @@ def kernel(move: Any) -> Any:
 
 
 @pytest.mark.parametrize("t", [1e-5, 0.1, 1.0])
-def test_the_variance_exploding_kernel_that_counts_the_smallest_level_twice(t: float) -> None:
+def test_the_variance_exploding_kernel_that_counts_the_smallest_level_twice(t):
     """σ_min rᵗ against √(σ_min² (r²ᵗ - 1)): σ_min² = 1e-4 too much at every t; at t = 1e-5 a factor 77 in σ."""
     sde = VE(0.01, 50.0)
     published = 0.01 * 5000.0**t
@@ -61,7 +59,7 @@ def test_the_variance_exploding_kernel_that_counts_the_smallest_level_twice(t: f
     assert sde.g(t) ** 2 == pytest.approx(2 * math.log(5000.0) * published**2, rel=1e-12)
 
 
-def test_a_deviation_taken_as_one_less_an_exponential_in_float32() -> None:
+def test_a_deviation_taken_as_one_less_an_exponential_in_float32():
     """At t = 1e-5: 0.6 to 2.4 % off for VP, 1.2 to 4.7 % for sub-VP, where expm1 is off by 1e-7."""
     one, t = np.float32(1), np.array([1e-5], dtype="float32")
     B = np.float32(0.1) * t + np.float32(9.95) * t**2
@@ -73,7 +71,7 @@ def test_a_deviation_taken_as_one_less_an_exponential_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("n", "wrong"), [(1000, 0), (2000, 1000)])
-def test_the_index_of_a_time(n: int, wrong: int) -> None:
+def test_the_index_of_a_time(n, wrong):
     """⌊t (N - 1)⌋ on the grid from 1 to ε = 1/1000, in fractions: right while N ε <= 1; at N = 2000 half are off."""
     eps = Fraction(1, 1000)
     times = [1 - i * (1 - eps) / (n - 1) for i in range(n)]
@@ -83,7 +81,7 @@ def test_the_index_of_a_time(n: int, wrong: int) -> None:
 
 
 @pytest.mark.parametrize(("off", "ratio"), [(0, 0.9845), (1, 0.9913), (-1, 0.9778)])
-def test_a_score_that_is_told_the_neighbouring_index(off: int, ratio: float) -> None:
+def test_a_score_that_is_told_the_neighbouring_index(off, ratio):
     """One index of a thousand: 0.7 % of the variance and 0.2 % of the mean, which a thousand samples do not show."""
     score = score_of(1.5, 0.25, DDPM)
     told = lambda x, t: score(x, min(max(float(t[0]) + off / 1000, 1 / 1000), 1.0))  # noqa: E731
@@ -92,7 +90,7 @@ def test_a_score_that_is_told_the_neighbouring_index(off: int, ratio: float) -> 
     assert abs(m / 1.5 - 1) == pytest.approx(0.0018 * abs(off), abs=1e-4)
 
 
-def test_the_label_of_a_time() -> None:
+def test_the_label_of_a_time():
     """999 t whatever N, read as an index from 0: right at t = 1, one short at the other end, where σ is 49 % larger."""
     assert DDPM.sigma(1.0) == pytest.approx(DDPM.sigmas[round(999 * 1.0) + 1], rel=1e-15)
     label = 999 * (1 / 1000)  # of the first level, which is index 0: nearly that of the next
@@ -104,7 +102,7 @@ def test_the_label_of_a_time() -> None:
 
 
 @pytest.mark.parametrize(("v0", "small", "large"), [(1.0, 0.8574, 0.9942), (0.25, 0.7889, 1.0474)])
-def test_beta_or_beta_tilde_in_fifty_steps(v0: float, small: float, large: float) -> None:
+def test_beta_or_beta_tilde_in_fifty_steps(v0, small, large):
     """14 to 26 % of the variance: too little with β̃, nearly right or too much with β. Both tend to 1."""
     for variance, wanted in (("small", small), ("large", large)):
         step = Ancestral(DDPM, score_of(0.0, v0, DDPM), variance)
@@ -115,7 +113,7 @@ def test_beta_or_beta_tilde_in_fifty_steps(v0: float, small: float, large: float
 @pytest.mark.parametrize(
     ("n", "ancestral", "reverse", "mean"), [(50, 1.0648, 1.1218, 1.4817), (1000, 1.0030, 1.0055, 1.4992)]
 )
-def test_reverse_diffusion_is_not_ancestral(n: int, ancestral: float, reverse: float, mean: float) -> None:
+def test_reverse_diffusion_is_not_ancestral(n, ancestral, reverse, mean):
     """(2 - √(1-β)) x + β s against (x + β s)/√(1-β): the first misses the mean too; both are first order."""
     chain = ddpm(n)
     score, first = score_of(1.5, 0.25, chain), marginal(chain, 1.0, 1.5, 0.25)
@@ -125,7 +123,7 @@ def test_reverse_diffusion_is_not_ancestral(n: int, ancestral: float, reverse: f
     assert (m, v / 0.25) == pytest.approx((mean, reverse), abs=1e-4)
 
 
-def test_reverse_diffusion_is_not_ancestral_for_smld_either() -> None:
+def test_reverse_diffusion_is_not_ancestral_for_smld_either():
     """Under VE the means agree; the published ancestral step has the small variance, reverse diffusion the large."""
     chain = smld(50)
     score, first = score_of(1.5, 0.25, chain), marginal(chain, 1.0, 1.5, 0.25)
@@ -150,9 +148,7 @@ def test_reverse_diffusion_is_not_ancestral_for_smld_either() -> None:
         (100, 1e-3, 1.00909, 1.01682, 1.01541),
     ],
 )
-def test_a_step_of_one_over_n_on_a_grid_of_another_spacing(
-    n: int, eps: float, stretch: float, published: float, own: float
-) -> None:
+def test_a_step_of_one_over_n_on_a_grid_of_another_spacing(n, eps, stretch, published, own):
     """N grid points from 1 to ε are (1 - ε)/(N - 1) apart: the step 1/N is that only if ε = 1/N."""
     sde, times = VP(), np.linspace(1, eps, n).tolist()
     step = EulerMaruyama(Reverse(sde, score_of(1.5, 0.25, sde)))
@@ -170,7 +166,7 @@ def test_a_step_of_one_over_n_on_a_grid_of_another_spacing(
     ("drift", "pull", "mean", "variance"),
     [(1, 1, 1.5009, 0.2504), (1, -1, -252.15, 1.97e14), (-1, 1, 1.0767, 0.1452), (-1, -1, -53.545, 7.14e5)],
 )
-def test_four_signs_of_the_reverse_step(drift: int, pull: int, mean: float, variance: float) -> None:
+def test_four_signs_of_the_reverse_step(drift, pull, mean, variance):
     """x ± ½βx ± βs + √β z, a thousand steps: one is right, one looks right and is not, two diverge."""
     sde, (m, v) = VP(), marginal(VP(), 1.0, 1.5, 0.25)
     for t in every(1000)[:-1]:
@@ -187,7 +183,7 @@ def test_four_signs_of_the_reverse_step(drift: int, pull: int, mean: float, vari
 # ------------------------------------------------------------------ DDIM and its grids
 
 
-def test_the_sign_of_ddims_direction() -> None:
+def test_the_sign_of_ddims_direction():
     """α x̂₀ - σ ẑ for α x̂₀ + σ ẑ, on ⅘ N(2, ¼) + ⅕ N(-2, ¼): all samples become one point of the larger mode."""
     p = GaussianMixture(np.array([0.8, 0.2]), np.array([[2.0], [-2.0]]), np.array([0.25, 0.25]))
     exact, start = ExactScore(p, DDPM), ndtri((np.arange(4000) + 0.5) / 4000)[:, None]  # quantiles of the prior
@@ -211,7 +207,7 @@ def test_the_sign_of_ddims_direction() -> None:
 @pytest.mark.parametrize(
     ("chain", "leading", "trailing"), [(DDPM, 1.9917, 1.9944), (LATENT, 1.9221, 1.9392)], ids=["linear", "latent"]
 )
-def test_leading_spacing_starts_below_the_noise_that_it_is_given(chain: Chain, leading: float, trailing: float) -> None:
+def test_leading_spacing_starts_below_the_noise_that_it_is_given(chain, leading, trailing):
     """25 steps from N(0, I), data N(2, ¼): indices 960, 920, ... take it for x at 960; from 999 on less is missing."""
     step = DDIM(chain, score_of(2.0, 0.25, chain))
     for first, wanted in ((961, leading), (1000, trailing)):
@@ -222,7 +218,7 @@ def test_leading_spacing_starts_below_the_noise_that_it_is_given(chain: Chain, l
 
 
 @pytest.mark.parametrize(("chain", "std"), [(DDPM, 0.01), (LATENT, 0.02915)], ids=["linear", "latent"])
-def test_a_chain_that_ends_at_its_first_level_instead_of_at_data(chain: Chain, std: float) -> None:
+def test_a_chain_that_ends_at_its_first_level_instead_of_at_data(chain, std):
     """ᾱ after the last step taken as ᾱ of the first level, not 1: a point keeps noise of deviation √β₁."""
     step = DDIM(chain, score_of(2.0, 0.0, chain))
     times = [i / 1000 for i in range(1000, 0, -40)]
@@ -235,12 +231,10 @@ def test_a_chain_that_ends_at_its_first_level_instead_of_at_data(chain: Chain, s
     ("spacing", "wrong", "mean", "std", "right"),
     [("linspace", 24, 1.9565, 0.4613, (2.0, 0.4442)), ("trailing", 5, 1.9956, 0.3294, (2.0, 0.3212))],
 )
-def test_a_previous_time_that_is_not_the_next_of_the_grid(
-    spacing: str, wrong: int, mean: float, std: float, right: tuple[float, float]
-) -> None:
+def test_a_previous_time_that_is_not_the_next_of_the_grid(spacing, wrong, mean, std, right):
     """The step goes to t - ⌊T/n⌋, the model is then asked at the grid's next time: levels and times part."""
     n = 25 if spacing == "linspace" else 7
-    grid: Sequence[float] = np.linspace(0, 999, n)[::-1] if spacing == "linspace" else np.arange(1000, 0, -1000 / n) - 1
+    grid = np.linspace(0, 999, n)[::-1] if spacing == "linspace" else np.arange(1000, 0, -1000 / n) - 1
     indices = [int(v) for v in np.round(grid)]
     following = [*indices[1:], -1]
     step, found = DDIM(DDPM, score_of(2.0, 0.25, DDPM)), []
@@ -259,7 +253,7 @@ def test_a_previous_time_that_is_not_the_next_of_the_grid(
 @pytest.mark.parametrize(
     ("n", "second", "first"), [(5, -0.0383, -0.1471), (10, 0.0327, 0.0223), (20, 0.01302, 0.01276)]
 )
-def test_the_order_of_dpm_solvers_last_step(n: int, second: float, first: float) -> None:
+def test_the_order_of_dpm_solvers_last_step(n, second, first):
     """Relative errors of the deviation at t = 1e-3, VP, data of variance ¼: neither order wins at every n."""
     sde = VP()
     times, step = log_snr_times(sde, n, 1e-3), DPMSolver(sde, score_of(1.5, 0.25, sde))
@@ -275,27 +269,27 @@ def test_the_order_of_dpm_solvers_last_step(n: int, second: float, first: float)
 
 
 @pytest.mark.parametrize(("eps", "variance"), [(0.2, 1 / 0.9), (0.1, 1 / 0.95)])
-def test_one_step_name_for_two_langevin_chains(eps: float, variance: float) -> None:
+def test_one_step_name_for_two_langevin_chains(eps, variance):
     """ε and √2ε, or ε/2 and √ε: with ε = σ²/5, as at NCSN's last level, 11.1 or 5.3 % too much variance."""
     a, b, _ = maps(kernel(Langevin(lambda x, t: -x, eps)), 0.5, 0.0)
     assert b * b / (1 - a * a) == pytest.approx(variance, rel=1e-12)
     assert pytest.approx(0.2) == 2e-5 / 0.01**2
 
 
-def test_the_alpha_of_the_corrector() -> None:
+def test_the_alpha_of_the_corrector():
     """1 - β_i, or ᾱ_i as the letter reads: the steps differ 24 000 times at t = 1, and not at all at the data."""
     ratios = [(1 - (1 - (a / b) ** 2)) / a**2 for b, a in pairwise(DDPM.alphas)]
     assert ratios[-1] == pytest.approx(24283, rel=1e-3)
     assert ratios[0] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_step_from_the_norms_of_a_batch_couples_its_samples() -> None:
+def test_a_step_from_the_norms_of_a_batch_couples_its_samples():
     """ε = 2 (r mean‖z‖/mean‖s‖)²: move a neighbour from 1 to 9 and the step of a sample shrinks 25 times."""
     z = np.array([[0.6, 0.8], [0.8, -0.6]])
 
-    def published(x: np.ndarray) -> np.ndarray:
+    def published(x):
         eps = 2 * (0.16 * np.mean(np.linalg.norm(z, axis=1)) / np.mean(np.linalg.norm(-x, axis=1))) ** 2
-        moved: np.ndarray = Langevin(lambda x, t: -x, float(eps))(x, 0.5, ReplayRng(z))
+        moved = Langevin(lambda x, t: -x, float(eps))(x, 0.5, ReplayRng(z))
         return moved
 
     near, far = (np.array([[1.0, 0.0], [0.0, y]]) for y in (1.0, 9.0))
@@ -308,7 +302,7 @@ def test_a_step_from_the_norms_of_a_batch_couples_its_samples() -> None:
 @pytest.mark.parametrize(
     ("n", "before", "after", "without"), [(20, 1.26210, 1.26183, 1.33949), (100, 1.02355, 1.02353, 1.05563)]
 )
-def test_whether_the_corrector_comes_before_or_after(n: int, before: float, after: float, without: float) -> None:
+def test_whether_the_corrector_comes_before_or_after(n, before, after, without):
     """Correct, predict (the code), or predict, correct (the paper): 3e-4 of the variance apart, correcting 8e-2."""
     sde = VE(0.01, 10.0)
     score = score_of(1.5, 0.25, sde)
@@ -331,15 +325,15 @@ def test_whether_the_corrector_comes_before_or_after(n: int, before: float, afte
 class ScaledWithTangents(Scaled):
     """s = θ x, and its derivatives."""
 
-    def jvp(self, params: Any, cache: Any, v: Any) -> tuple[Any, Any]:
+    def jvp(self, params, cache, v):
         return params["a"] * v, v
 
-    def jvp_backward(self, params: Any, cache: Any, tape: Any, ds: Any, dsdot: Any) -> tuple[Any, Any, Any]:
+    def jvp_backward(self, params, cache, tape, ds, dsdot):
         return None, None, {"a": np.sum(ds * cache) + np.sum(dsdot * tape)}
 
 
 @pytest.mark.parametrize("reduced", [True, False])
-def test_projections_of_unit_length(reduced: bool) -> None:
+def test_projections_of_unit_length(reduced):
     """On N(0, I), D = 5, s = θ x: E vvᵀ = I/D scales sliced score matching by 1/D, and with ½‖s‖² moves its minimum.
 
     Averages over the unit vectors, and over x of second moment I, are exact: no probe is drawn.
@@ -348,7 +342,7 @@ def test_projections_of_unit_length(reduced: bool) -> None:
     x = math.sqrt(D) * np.concatenate([np.eye(D), -np.eye(D)]) / 1.0  # mean xxᵀ = I
     loss = Sliced(reduced=reduced)
 
-    def gradient(theta: float, length: float) -> float:
+    def gradient(theta, length):
         return float(loss.at(model, np.array([theta]), x, np.array([0.5]), length * units(x))[1][0])
 
     for length, minimum in ((math.sqrt(D), -1.0), (1.0, -1.0 / D if reduced else -1.0)):
@@ -357,7 +351,7 @@ def test_projections_of_unit_length(reduced: bool) -> None:
         assert gradient(0.0, 1.0) == pytest.approx(gradient(0.0, math.sqrt(D)) / D, rel=1e-12)
 
 
-def test_a_loss_that_is_summed_with_a_half_or_averaged_without() -> None:
+def test_a_loss_that_is_summed_with_a_half_or_averaged_without():
     """½ Σ or mean over dimensions: D/2 apart, 1536 for images of 32 x 32 x 3."""
     rng, D = np.random.default_rng(0), 8
     x0, z, t = rng.standard_normal((4, D)), rng.standard_normal((4, D)), np.full(4, 0.3)
@@ -369,7 +363,7 @@ def test_a_loss_that_is_summed_with_a_half_or_averaged_without() -> None:
 
 
 @pytest.mark.parametrize(("level", "share"), [(20.0, 0.99751), (1.0, 0.5)])
-def test_a_noised_mixture_whose_components_have_the_level_as_their_deviation(level: float, share: float) -> None:
+def test_a_noised_mixture_whose_components_have_the_level_as_their_deviation(level, share):
     """σ instead of √(1 + σ²), unit components: at the last level, σ = 1, half of the variance; it is the data's law."""
     data = GaussianMixture(np.array([0.8, 0.2]), np.array([[5.0, 5.0], [-5.0, -5.0]]), np.ones(2))
     published = GaussianMixture(data.weights, data.means, np.full(2, level**2))
@@ -382,7 +376,7 @@ def test_a_noised_mixture_whose_components_have_the_level_as_their_deviation(lev
 
 
 @pytest.mark.parametrize("D", [1, 2, 10])
-def test_a_normaliser_counted_once_instead_of_once_a_dimension(D: int) -> None:
+def test_a_normaliser_counted_once_instead_of_once_a_dimension(D):
     """log p too large by (D - 1) ½ log 2π = 0.9189 (D - 1) nats; the score is right."""
     p = GaussianMixture(np.ones(1), np.zeros((1, D)), np.ones(1))
     x = np.ones((1, D))
@@ -390,7 +384,7 @@ def test_a_normaliser_counted_once_instead_of_once_a_dimension(D: int) -> None:
     assert once - p.log_prob(x)[0] == pytest.approx(0.91894 * (D - 1), abs=1e-4)
 
 
-def test_a_trace_that_is_summed_over_its_probes() -> None:
+def test_a_trace_that_is_summed_over_its_probes():
     """Not divided by K: (K - 1) ∫ div too much, 12.5 nats for ten probes and data N(0, ¼ I) in the plane."""
     sde, K = VP(), 10
     p = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.array([0.25]))
@@ -407,7 +401,7 @@ def test_a_trace_that_is_summed_over_its_probes() -> None:
     assert summed - mean == pytest.approx(12.47, abs=0.01)
 
 
-def test_the_offset_of_bits_per_dimension() -> None:
+def test_the_offset_of_bits_per_dimension():
     """8 bits for data in [0, 1], 7 for [-1, 1]: the width of a grey value in the units of the data."""
     nats, D = np.array([-3.0]), 3
     plain = bits_per_dim(nats, D)
@@ -416,7 +410,7 @@ def test_the_offset_of_bits_per_dimension() -> None:
 
 
 @pytest.mark.parametrize(("m0", "nats"), [(0.0, 4.0e-8), (5.0, 5.0e-3)])
-def test_a_prior_that_does_not_know_the_data(m0: float, nats: float) -> None:
+def test_a_prior_that_does_not_know_the_data(m0, nats):
     """N(0, σ_max²) at σ_max = 50: KL 4e-8 nats a dimension for centred data, 5e-3 for a mean of 5: centre the data."""
     sde = VE(0.01, 50.0)
     m, v = marginal(sde, 1.0, m0, 1.0)
@@ -428,7 +422,7 @@ def test_a_prior_that_does_not_know_the_data(m0: float, nats: float) -> None:
 # ------------------------------------------------------------------ the page
 
 
-def test_every_paragraph_of_the_page_has_its_test_and_every_test_its_paragraph() -> None:
+def test_every_paragraph_of_the_page_has_its_test_and_every_test_its_paragraph():
     page = (ROOT / "docs" / "where-published-code-disagrees.md").read_text(encoding="utf-8")
     told = re.findall(r"`(test_\w+)`", page)
     here = re.findall(r"^def (test_\w+)", Path(__file__).read_text(encoding="utf-8"), flags=re.M)

@@ -18,17 +18,17 @@ TRAINED = {  # a network on the way: training enlarges the last bit, which is an
 }  # fmt: skip
 
 
-def told(script: Path) -> set[str]:
+def told(script):
     """The pictures that the docstring of a script lists."""
     return set(re.findall(r"^([\w-]+\.png) ", script.read_text(encoding="utf-8").split('"""')[1], flags=re.M))
 
 
-def test_each_picture_has_one_script() -> None:
+def test_each_picture_has_one_script():
     names = [name for script in SCRIPTS for name in sorted(told(script))]
     assert sorted(names) == sorted(path.name for path in FIGURES.glob("*.png"))
 
 
-def test_every_script_writes_where_it_is_told() -> None:
+def test_every_script_writes_where_it_is_told():
     for script in SCRIPTS:
         text = script.read_text(encoding="utf-8")
         assert "from where import HERE" in text, script.name
@@ -37,7 +37,7 @@ def test_every_script_writes_where_it_is_told() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_makes_the_pictures_that_are_committed(script: Path, tmp_path: Path) -> None:
+def test_a_script_makes_the_pictures_that_are_committed(script, tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     environment = os.environ | {"REFSCORE_FIGURES": str(tmp_path)}
     run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def test_a_script_makes_the_pictures_that_are_committed(script: Path, tmp_path: 
         assert difference(tmp_path / name, FIGURES / name) <= (0 if matplotlib.__version__ == MATPLOTLIB else 0.02)
 
 
-def difference(made: Path, committed: Path) -> float:
+def difference(made, committed):
     """Mean difference of two pictures, of grey levels in [0, 1]; their sizes may differ by a few pixels."""
     from matplotlib.image import imread
 

@@ -6,9 +6,7 @@ import pkgutil
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # ------------------------------------------------------------------ names
 
 
-def tables() -> Iterator[tuple[str, dict[str, Any]]]:
+def tables():
     """Every public table (name in capitals) of the package and of the back ends."""
     for name in ("refscore", "refscore_backends"):
         package = importlib.import_module(name)
@@ -34,7 +32,7 @@ def tables() -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{module.__name__}.{table}", value
 
 
-def test_every_key_of_every_table_can_be_typed_without_quotes() -> None:
+def test_every_key_of_every_table_can_be_typed_without_quotes():
     found = dict(tables())
     ends = {where.rsplit(".", 1)[1] for where in found}
     assert {
@@ -65,16 +63,14 @@ def test_every_key_of_every_table_can_be_typed_without_quotes() -> None:
     (["--sde", "linear ve"], "no SDE called 'linear ve': it is now called linear-ve"),
     (["--sde", "-"], "no SDE called '-'; there are vp, ve"),
 ])  # fmt: skip
-def test_a_name_of_before_is_refused_with_the_new_one(
-    args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_of_before_is_refused_with_the_new_one(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(samplers, "_row", None)  # refused before any work
     assert cli.main(["samplers", *args, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_of_before_says_what_it_is_called_now(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_of_before_says_what_it_is_called_now(capsys):
     for args in (["evaluate"], ["evaluate", "--samplers", "ddim"], ["evaluate", "--help"]):
         assert cli.main(args) == 2
         said = capsys.readouterr()
@@ -85,11 +81,11 @@ def test_the_command_of_before_says_what_it_is_called_now(capsys: pytest.Capture
 # ------------------------------------------------------------------ the version, and where the house stands
 
 
-def project() -> dict[str, Any]:
+def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def texts() -> Iterator[tuple[Path, str]]:
+def texts():
     """Every text file that is ours."""
     folders = ("refscore", "backends", "docs", "tests", ".github", ".ci")
     for path in [*ROOT.glob("*"), *(p for folder in folders for p in (ROOT / folder).rglob("*"))]:
@@ -97,7 +93,7 @@ def texts() -> Iterator[tuple[Path, str]]:
             yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
-def test_the_version_is_written_in_one_place_and_cited_in_one() -> None:
+def test_the_version_is_written_in_one_place_and_cited_in_one():
     """`refscore/__init__.py`; the citation of the README is held to it. Measurements keep the version they are of."""
     assert "version" not in project()["project"]
     assert project()["tool"]["hatch"]["version"] == {"path": "refscore/__init__.py"}
@@ -107,24 +103,24 @@ def test_the_version_is_written_in_one_place_and_cited_in_one() -> None:
     assert places == {"refscore/__init__.py", "README.md", "docs/changelog.md", "docs/benchmarks.md"}
 
 
-def test_what_is_installed_has_that_version() -> None:
+def test_what_is_installed_has_that_version():
     assert importlib.metadata.version("refscore") == refscore.__version__, 'reinstall: pip install -e ".[test]"'
 
 
-def test_the_lowest_and_the_tested_pythons_are_said_once_a_place_and_agree() -> None:
+def test_the_lowest_and_the_tested_pythons_are_said_once_a_place_and_agree():
     told = [c.rsplit(" ", 1)[1] for c in project()["project"]["classifiers"] if "Python :: 3." in c]
     assert told == ["3.11", "3.12", "3.13", "3.14"]
     assert project()["project"]["requires-python"] == f">={told[0]}"
     assert f"Python {told[0]} or later" in (ROOT / "README.md").read_text(encoding="utf-8")
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
-    assert re.search(r"python: \[(.*)\]", workflow)[1] == ", ".join(f'"{python}"' for python in told)  # type: ignore[index]
+    assert re.search(r"python: \[(.*)\]", workflow)[1] == ", ".join(f'"{python}"' for python in told)
     assert f"Python {told[0]}." in (ROOT / ".ci" / "run").read_text(encoding="utf-8")  # has the lowest versions
     policy = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for words in (f"Python {told[0]} to {told[-1]}", *project()["project"]["dependencies"]):
         assert words in policy, words
 
 
-def test_workflows_may_read_alone_and_name_the_version_of_what_they_use() -> None:
+def test_workflows_may_read_alone_and_name_the_version_of_what_they_use():
     workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
     assert [path.stem for path in workflows] == ["ci", "nightly"]
     for path in workflows:
@@ -137,7 +133,7 @@ def test_workflows_may_read_alone_and_name_the_version_of_what_they_use() -> Non
         assert text.count("persist-credentials: false") == sum("checkout" in action for action in used)
 
 
-def test_the_address_of_the_repository_stands_in_project_urls_alone() -> None:
+def test_the_address_of_the_repository_stands_in_project_urls_alone():
     """Absent until there is one: an address that is wrong somewhere is worse than none."""
     ours = re.compile(r"https?://\S*\brefscore\b|(github|gitlab|codeberg)\.(com|org)[:/][\w.-]+/refscore\b", flags=re.I)
     urls = set(project()["project"].get("urls", {}).values())
@@ -147,7 +143,7 @@ def test_the_address_of_the_repository_stands_in_project_urls_alone() -> None:
             assert not [url for url in urls if url in text], path
 
 
-def test_the_top_of_the_checkout_holds_what_a_reader_looks_for_and_dot_files() -> None:
+def test_the_top_of_the_checkout_holds_what_a_reader_looks_for_and_dot_files():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")

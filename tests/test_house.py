@@ -25,7 +25,7 @@ WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
 )  # fmt: skip
 
 
-def modules() -> dict[str, ast.Module]:
+def modules():
     found = {}
     for path in (ROOT / "refscore").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT / "refscore").with_suffix("").parts)
@@ -33,7 +33,7 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
-def imports(tree: ast.Module) -> set[str]:
+def imports(tree):
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -44,13 +44,13 @@ def imports(tree: ast.Module) -> set[str]:
     return names
 
 
-def inside(module: str, trees: dict[str, ast.Module]) -> set[str]:
+def inside(module, trees):
     """The modules of refscore that a module imports."""
     names = {n.removeprefix("refscore.") for n in imports(trees[module]) if n.startswith("refscore.")}
     return {n for n in names if n in trees and n != module}
 
 
-def test_a_folder_imports_only_from_those_before_it() -> None:
+def test_a_folder_imports_only_from_those_before_it():
     trees = modules()
     assert {module.split(".")[0] for module in trees if module} == set(ORDER), "every folder has its place"
     for module in trees:
@@ -59,14 +59,14 @@ def test_a_folder_imports_only_from_those_before_it() -> None:
             assert there <= here, f"{module} imports {other}, which comes later in the book"
 
 
-def test_no_circle_inside_a_folder() -> None:
+def test_no_circle_inside_a_folder():
     trees = modules()
     needs = {m: {o for o in inside(m, trees) if o.split(".")[0] == m.split(".")[0]} for m in trees if m}
     order = list(TopologicalSorter(needs).static_order())  # raises CycleError, which names the circle
     assert set(order) == set(needs)
 
 
-def test_the_face_is_for_users() -> None:
+def test_the_face_is_for_users():
     """Inside the package nobody imports from `refscore` itself, but for its version."""
     for module, tree in modules().items():
         for node in ast.walk(tree):
@@ -93,18 +93,18 @@ HOLDS = {
 
 
 @pytest.mark.parametrize("what", WHERE)
-def test_the_tree_alone_tells_where_it_is(what: str) -> None:
+def test_the_tree_alone_tells_where_it_is(what):
     assert HOLDS[what] in (ROOT / "refscore" / f"{WHERE[what]}.py").read_text(encoding="utf-8")
 
 
-def test_only_the_edges_choose_a_library() -> None:
+def test_only_the_edges_choose_a_library():
     for module, tree in modules().items():
         heads = {name.split(".")[0] for name in imports(tree)}
         edge = any(module == name or module.startswith(name + ".") for name in WITH_NUMPY)
         assert not heads & {"numpy", "scipy", "cupy", "torch", "jax"} - ({"numpy", "scipy"} if edge else set()), module
 
 
-def test_zeros_are_made_and_not_multiplied() -> None:
+def test_zeros_are_made_and_not_multiplied():
     """0 * x is not zero where x is infinite or NaN, and -1 + 0 * x not -1: `constant(value, like)` is."""
     for module, tree in modules().items():
         for node in ast.walk(tree):
@@ -112,7 +112,7 @@ def test_zeros_are_made_and_not_multiplied() -> None:
             assert not (zero and node.left.value == 0), f"{module}:{node.lineno}"
 
 
-def test_matplotlib_and_tqdm_are_imported_inside_functions() -> None:
+def test_matplotlib_and_tqdm_are_imported_inside_functions():
     for module, tree in modules().items():
         top = {
             n
@@ -123,13 +123,13 @@ def test_matplotlib_and_tqdm_are_imported_inside_functions() -> None:
         assert not {n.split(".")[0] for n in top} & {"matplotlib", "tqdm", "threadpoolctl"}, module
 
 
-def test_back_ends_know_nothing_of_refscore() -> None:
+def test_back_ends_know_nothing_of_refscore():
     for path in (ROOT / "backends").rglob("*.py"):
         heads = {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
         assert "refscore" not in heads, path
 
 
-def test_public_names() -> None:
+def test_public_names():
     promised = {
         "GaussianMixture", "VP", "VE", "ExactScore", "Reverse", "MLP", "ScoreModel", "Denoising", "Adam", "SGD", "EMA",
         "fit", "Langevin", "EulerMaruyama", "Heun", "simulate", "watch", "prior", "Explicit", "Implicit", "Sliced",
@@ -142,7 +142,7 @@ def test_public_names() -> None:
         assert inspect.getdoc(getattr(refscore, name)), name
 
 
-def test_nouns_are_frozen() -> None:
+def test_nouns_are_frozen():
     for name in refscore.__all__:
         thing = getattr(refscore, name)
         if inspect.isclass(thing):
@@ -150,8 +150,8 @@ def test_nouns_are_frozen() -> None:
             assert thing.__dataclass_params__.frozen, name
 
 
-def test_no_class_was_forgotten_in_its_table() -> None:
-    def classes(module: object, *methods: str) -> set[type]:
+def test_no_class_was_forgotten_in_its_table():
+    def classes(module, *methods):
         return {
             c for _, c in inspect.getmembers(module, inspect.isclass)
             if all(any(m in vars(base) for base in c.__mro__) for m in methods)
@@ -175,7 +175,7 @@ def test_no_class_was_forgotten_in_its_table() -> None:
     assert steps <= {type(make(refscore.VP(), lambda x, t: -x)) for make in transitions.SAMPLERS.values()}
 
 
-def test_the_readme_lists_the_folders_in_reading_order() -> None:
+def test_the_readme_lists_the_folders_in_reading_order():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [IVX]+ \| \[`(\w+)/`\]", readme, flags=re.M)
     assert rows == [name for name in ORDER if name in rows]

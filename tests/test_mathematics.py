@@ -5,12 +5,9 @@ number, and a code span between dollars inside a line.
 """
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from tests.oracles.book import PAGES, ROOT
 
@@ -20,12 +17,12 @@ INLINE = re.compile(r"\$\x01([^\x02]*)\x02\$")
 REFUSED = re.compile(r"\\(operatorname|def|gdef|edef|let|(re)?newcommand|DeclareMathOperator|require|href|unicode)\b")
 
 
-def faults(page: str) -> list[str]:
+def faults(page):
     """What GitHub would show otherwise than it is written; empty for a sound page."""
     return [f"{told}: {where}" for told, where in _faults(MARKDOWN.parse(page))]
 
 
-def _faults(tokens: list[Token]) -> Iterator[tuple[str, str]]:
+def _faults(tokens):
     in_table = False
     for token in tokens:
         in_table = {"table_open": True, "table_close": False}.get(token.type, in_table)
@@ -50,7 +47,7 @@ def _faults(tokens: list[Token]) -> Iterator[tuple[str, str]]:
                     yield r"a bar in a table: write \lvert, \lVert or \mid", formula
 
 
-def _in_formula(formula: str) -> Iterator[tuple[str, str]]:
+def _in_formula(formula):
     if macro := REFUSED.search(formula):
         yield f"GitHub refuses {macro.group()}", formula
     bare = re.sub(r"\\[{}]", "", formula)
@@ -59,7 +56,7 @@ def _in_formula(formula: str) -> Iterator[tuple[str, str]]:
         yield "braces or \\left and \\right that do not pair", formula
 
 
-def _flat(token: Token) -> str:
+def _flat(token):
     """Text as it is, code between \\x01 and \\x02, a line break as a space, all other markup as \\x00."""
     if token.type == "code_inline":
         return f"\x01{token.content}\x02"
@@ -68,7 +65,7 @@ def _flat(token: Token) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_mathematics_reaches_the_typesetter_as_written(page: Path) -> None:
+def test_mathematics_reaches_the_typesetter_as_written(page):
     assert faults(page.read_text(encoding="utf-8")) == []
 
 
@@ -94,10 +91,10 @@ def test_mathematics_reaches_the_typesetter_as_written(page: Path) -> None:
         ("**$`n`$ steps**", "a formula that touches"),
     ],
 )
-def test_what_github_would_spoil_is_found(page: str, told: str) -> None:
+def test_what_github_would_spoil_is_found(page, told):
     assert any(fault.startswith(told) for fault in faults(page)), faults(page)
 
 
-def test_what_it_typesets_is_not() -> None:
+def test_what_it_typesets_is_not():
     inline = r"Of $`\|x\|^2`$ (and $`a_b * c_d * e`$), `$ pip install` costs `\alpha`."
     assert faults(f"{inline}\n\n```math\nx = \\{{y\\}} \\tag{{1.1}}\n```\n") == []

@@ -4,9 +4,7 @@ On array-api-strict's pretended device every way from an array to a Python value
 is taken. (A GPU would only become slow, and nobody would know why.)
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import array_api_strict
 import numpy as np
@@ -43,7 +41,7 @@ from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 # ------------------------------------------------------------------ the patch sees
 
 
-LOOKS: dict[str, Callable[[Any], Any]] = {
+LOOKS = {
     "float": float, "int": int, "bool": bool, "complex": complex, "list": list, "repr": repr, "str": str,
     "format": lambda x: f"{x}", "index": lambda x: [1, 2][x], "range": range, "if": lambda x: 1 if x > 0 else 2,
     "max": lambda x: max(x, x), "numpy": np.asarray, "to_numpy": lambda x: BACKEND.to_numpy(x),
@@ -54,15 +52,15 @@ LOOKS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_every_way_out_of_the_device_is_closed(look: Callable[[Any], Any]) -> None:
+def test_every_way_out_of_the_device_is_closed(look):
     for x in (BACKEND.asarray(1), BACKEND.asarray(1.0)):
         with nobody_waits(), pytest.raises(Waited):
             look(x)
     assert float(BACKEND.asarray(1.0)) == 1.0  # and open again afterwards
 
 
-def test_a_planted_float_is_found_in_training() -> None:
-    def objective(model: Any, theta: Any, x0: Any, rng: Any) -> Any:
+def test_a_planted_float_is_found_in_training():
+    def objective(model, theta, x0, rng):
         loss, grad = Denoising()(model, theta, x0, rng)
         return loss, grad * (1.0 if float(loss) < 1e9 else 0.0)
 
@@ -71,10 +69,10 @@ def test_a_planted_float_is_found_in_training() -> None:
         next(states)
 
 
-def test_a_planted_if_is_found_in_sampling() -> None:
+def test_a_planted_if_is_found_in_sampling():
     score = ExactScore(P, VP())
 
-    def careful(x: Any, t: Any) -> Any:
+    def careful(x, t):
         s = score(x, t)
         return s if array_api_strict.all(array_api_strict.isfinite(s)) else 0 * s
 
@@ -83,7 +81,7 @@ def test_a_planted_if_is_found_in_sampling() -> None:
         next(states)
 
 
-def test_a_simulation_looks_at_its_samples_once_at_the_end() -> None:
+def test_a_simulation_looks_at_its_samples_once_at_the_end():
     states = sampling(EulerMaruyama(Reverse(VP(), ExactScore(P, VP()))), VP(), "float32")
     with nobody_waits(at_the_end=True):
         next(states), next(states)
@@ -96,7 +94,7 @@ def test_a_simulation_looks_at_its_samples_once_at_the_end() -> None:
 P = mixture("tilted", BACKEND.asarray, "float32")
 
 
-def training(objective: Any, optimizer: Any, data: str, sde: Any = VP(), model: Any = None) -> Any:  # noqa: B008
+def training(objective, optimizer, data, sde=VP(), model=None):  # noqa: B008
     model = model or ScoreModel(MLP((2, 4, 4, 2), embed=4), sde, data_std=1.6)
     given = P if data == "distribution" else P.sample(BACKEND.rng(1), 40)
     return fit(model, objective, given, optimizer, BACKEND.rng(0), steps=5, batch=6, ema=EMA(0.9), max_norm=1.0)
@@ -105,7 +103,7 @@ def training(objective: Any, optimizer: Any, data: str, sde: Any = VP(), model: 
 @pytest.mark.parametrize("data", ["distribution", "array"])
 @pytest.mark.parametrize("optimizer", [Adam(WarmupCosine(1e-3, 10)), SGD(1e-3, 0.9)], ids=["adam", "sgd"])
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
-def test_a_training_step_waits_for_nothing(data: str, optimizer: Any, sde: Any) -> None:
+def test_a_training_step_waits_for_nothing(data, optimizer, sde):
     states = training(Denoising(), optimizer, data, sde)
     with nobody_waits():
         for _ in range(3):
@@ -116,7 +114,7 @@ def test_a_training_step_waits_for_nothing(data: str, optimizer: Any, sde: Any) 
 @pytest.mark.parametrize("weight", [sigma_squared, g_squared, unweighted])
 @pytest.mark.parametrize("times", [UniformTime(), UniformLogSNR(), FixedTime(0.5)], ids=lambda a: type(a).__name__)
 @pytest.mark.parametrize("antithetic", [False, True])
-def test_no_objective_waits(weight: Any, times: Any, antithetic: bool) -> None:
+def test_no_objective_waits(weight, times, antithetic):
     for sde in (VP(), VE()):
         states = training(Denoising(weight=weight, times=times, antithetic=antithetic), Adam(1e-3), "distribution", sde)
         with nobody_waits():
@@ -130,7 +128,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("objective", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_no_objective_waits_with_any_model(objective: Any, kind: Any) -> None:
+def test_no_objective_waits_with_any_model(objective, kind):
     """As they stand in the table, and over a ladder of levels."""
     model_class, out = kind
     for sde in (VP(), VE()):
@@ -146,7 +144,7 @@ def test_no_objective_waits_with_any_model(objective: Any, kind: Any) -> None:
 # ------------------------------------------------------------------ sampling
 
 
-def sampling(step: Any, sde: Any, dtype: str) -> Any:
+def sampling(step, sde, dtype):
     rng = BACKEND.rng(0)
     x1 = prior(sde, (5, 2), rng, getattr(array_api_strict, dtype))
     return simulate(step, x1, [1.0, 0.7, 0.3, 0.1], rng)
@@ -155,7 +153,7 @@ def sampling(step: Any, sde: Any, dtype: str) -> Any:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["vp", "ve"])
 @pytest.mark.parametrize("learned", [False, True], ids=["exact score", "network"])
-def test_no_sampler_waits(dtype: str, sde: Any, learned: bool) -> None:
+def test_no_sampler_waits(dtype, sde, learned):
     p = mixture("tilted", BACKEND.asarray, dtype)
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde)
     score = model.bind(model.init(BACKEND.rng(0), p.means.dtype)) if learned else ExactScore(p, sde)

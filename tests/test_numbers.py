@@ -5,8 +5,7 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -59,7 +58,7 @@ from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import SGD, WarmupCosine, clip
 
-WRITERS: dict[str, Callable[[float], Any]] = {
+WRITERS = {
     "float64": np.float64, "float32": np.float32, "0-d": np.asarray, "0-d float32": lambda v: np.asarray(v, "float32"),
 }  # fmt: skip
 each_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
@@ -68,12 +67,12 @@ P = GaussianMixture(np.ones(1, "float32"), np.zeros((1, 2), "float32"), np.ones(
 MODEL = ScoreModel(MLP((2, 4, 2), embed=2), VP())
 
 
-def score(x: Any, t: Any) -> Any:
+def score(x, t):
     return -x
 
 
 # What a class needs besides its defaults; and those whose numbers nobody hands over.
-EXAMPLES: dict[str, Any] = {
+EXAMPLES = {
     "Chain": Chain((1.0, 0.5), (0.0, 0.8)), "Reverse": Reverse(VP(), score), "Langevin": Langevin(score, 0.1),
     "LevelStep": LevelStep(VE(), 0.1, 1.0), "SNRLangevin": SNRLangevin(score, 0.1), "Levels": Levels((2.0, 1.0)),
     "FixedTime": FixedTime(0.5), "SigmaPower": SigmaPower(2.0), "DDIM": DDIM(VP(), score),
@@ -92,7 +91,7 @@ RESULTS = {  # what functions answer with, or the edges print
 }  # fmt: skip
 
 
-def nouns() -> Iterator[type]:
+def nouns():
     """Every dataclass of the package that has a field of a number."""
     for module in pkgutil.walk_packages(refscore.__path__, "refscore."):
         if not module.name.endswith("__main__"):
@@ -102,7 +101,7 @@ def nouns() -> Iterator[type]:
                     yield thing
 
 
-def kinds(field: Any) -> list[Any]:
+def kinds(field):
     """What a field may hold: the parts of a union, or of a tuple."""
     return [field.type, *get_args(field.type)]
 
@@ -110,13 +109,13 @@ def kinds(field: Any) -> list[Any]:
 NOUNS = [noun for noun in nouns() if noun.__name__ not in RESULTS and not inspect.isabstract(noun)]
 
 
-def example(noun: type) -> Any:
+def example(noun):
     return EXAMPLES[noun.__name__] if noun.__name__ in EXAMPLES else noun()
 
 
 @each_writer
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda n: n.__name__)
-def test_every_noun_keeps_python_numbers(noun: type, write: Callable[[float], Any]) -> None:
+def test_every_noun_keeps_python_numbers(noun, write):
     made, fields = example(noun), [f for f in dataclasses.fields(noun) if f.init]
     given = {f.name: getattr(made, f.name) for f in fields}
     changed = dict(given)
@@ -140,7 +139,7 @@ def test_every_noun_keeps_python_numbers(noun: type, write: Callable[[float], An
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda n: n.__name__)
 @pytest.mark.parametrize("bad", ["1.0", True, 1j, np.ones(1), [1.0]], ids=repr)
-def test_what_is_no_number_is_refused_by_name(noun: type, bad: Any) -> None:
+def test_what_is_no_number_is_refused_by_name(noun, bad):
     made, fields = example(noun), [f for f in dataclasses.fields(noun) if f.init]
     given = {f.name: getattr(made, f.name) for f in fields}
     for field in fields:
@@ -153,15 +152,15 @@ def test_what_is_no_number_is_refused_by_name(noun: type, bad: Any) -> None:
 # ------------------------------------------------------------------ functions
 
 
-def walked(step: Any, times: Any = (1.0, 0.5, 0.25)) -> Any:
+def walked(step, times=(1.0, 0.5, 0.25)):
     return last(simulate(step, X, times, np.random.default_rng(0)))
 
 
-def trained(objective: Any, optimizer: Any, **more: Any) -> Any:
+def trained(objective, optimizer, **more):
     return last(fit(MODEL, objective, X, optimizer, np.random.default_rng(0), steps=2, batch=4, **more)).theta
 
 
-CALLS: dict[str, Callable[[Callable[[float], Any]], Any]] = {
+CALLS = {
     "prior": lambda w: prior(VE(w(0.01), w(50.0)), (4, 2), np.random.default_rng(0)),
     "prior of OU": lambda w: prior(OU(w(5.0), w(3.0)), (4, 2), np.random.default_rng(0)),
     "model": lambda w: ScoreModel(MLP((2, 4, 2), embed=2), VP(w(0.1), w(20.0)), data_std=w(1.5)).bind(
@@ -215,7 +214,7 @@ CALLS: dict[str, Callable[[Callable[[float], Any]], Any]] = {
 
 @each_writer
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_float32_stays_float32_whoever_made_the_numbers(call: Any, write: Callable[[float], Any]) -> None:
+def test_float32_stays_float32_whoever_made_the_numbers(call, write):
     found, wanted = call(write), call(float)
     assert found.dtype == wanted.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
@@ -223,7 +222,7 @@ def test_float32_stays_float32_whoever_made_the_numbers(call: Any, write: Callab
 
 @each_writer
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_step_takes_numbers_of_any_kind(name: str, write: Callable[[float], Any]) -> None:
+def test_every_step_takes_numbers_of_any_kind(name, write):
     t, s = write(0.5), write(0.25)
     if isinstance(t, np.ndarray):
         t, s = t[()], s[()]
@@ -233,7 +232,7 @@ def test_every_step_takes_numbers_of_any_kind(name: str, write: Callable[[float]
     np.testing.assert_allclose(moved, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_a_program_whose_scale_numpy_computed_trains_in_float32() -> None:
+def test_a_program_whose_scale_numpy_computed_trains_in_float32():
     """ScoreModel(..., data_std=raw.std()): what a newcomer writes first."""
     raw = np.random.default_rng(0).standard_normal((100, 2))
     model = ScoreModel(MLP((2, 4, 2), embed=2), VP(*np.array([0.1, 20.0])), data_std=raw.std())
@@ -244,7 +243,7 @@ def test_a_program_whose_scale_numpy_computed_trains_in_float32() -> None:
     assert sliced_wasserstein(made, raw[:4].astype("float32"), np.random.default_rng(0)) > 0
 
 
-def test_counts_are_integers_of_any_library() -> None:
+def test_counts_are_integers_of_any_library():
     for value in (3, np.int64(3), np.uint8(3), np.asarray(3)):
         assert check_count("n", value) == 3
         assert type(check_count("n", value)) is int
@@ -258,7 +257,7 @@ def test_counts_are_integers_of_any_library() -> None:
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-def test_an_sde_answers_a_number_with_a_float_and_an_array_with_its_like(sde: Any) -> None:
+def test_an_sde_answers_a_number_with_a_float_and_an_array_with_its_like(sde):
     for name in ("f", "g", "alpha", "sigma"):
         for t in (0, 1, 0.5, np.float64(0.5), np.float32(0.5)):
             assert type(getattr(sde, name)(t)) is float, (name, t)
@@ -269,7 +268,7 @@ def test_an_sde_answers_a_number_with_a_float_and_an_array_with_its_like(sde: An
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, -math.inf, 3.0])
-def test_constants_are_made_whatever_they_stand_beside(value: float) -> None:
+def test_constants_are_made_whatever_they_stand_beside(value):
     for weight in (unweighted, lambda sde, t: affine("score", sde, t)[1]):
         assert np.array_equal(weight(VP(), np.full(3, value)), np.ones(3))
     params = {"W": np.full((2, 3), value), "b": np.full(3, value)}
@@ -281,7 +280,7 @@ def test_constants_are_made_whatever_they_stand_beside(value: float) -> None:
     assert not refscore.EMA().init(np.full(3, value)).value.any()
 
 
-def test_the_score_of_an_energy_is_finite_where_the_energy_is_not() -> None:
+def test_the_score_of_an_energy_is_finite_where_the_energy_is_not():
     """½ ‖x‖² overflows in float32 at 2e19; its gradient is x."""
     model = refscore.EnergyModel(MLP((2, 4, 1), embed=2), VP())
     score = model.bind(model.init(np.random.default_rng(0)))

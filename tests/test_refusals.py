@@ -1,8 +1,5 @@
 """Mistakes that users make: each is refused early, by name, with what was given and what is allowed."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -57,22 +54,22 @@ class WithoutInverse:
 
     prior_std = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self):
         vp = VP()
         self.f, self.g, self.alpha, self.sigma, self.time = vp.f, vp.g, vp.alpha, vp.sigma, vp.time
 
 
-def theta(model: Any, dtype: str = "float32") -> Any:
+def theta(model, dtype="float32"):
     return model.init(np.random.default_rng(0), dtype)
 
 
-def train(**changed: Any) -> Any:
+def train(**changed):
     given = {"model": NOISY, "objective": Denoising(), "data": X, "optimizer": Adam(1e-3), "rng": RNG, "ema": None}
     return fit(*({**given, **changed}[k] for k in ("model", "objective", "data", "optimizer", "rng")), steps=3, batch=4,
                ema=changed.get("ema"))  # fmt: skip
 
 
-MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+MISTAKES = {
     "theta of another model": (
         lambda: NOISY.bind(np.zeros(99, "float32")),
         ValueError, r"theta must have shape \(38,\) for this model, got \(99,\)",
@@ -176,7 +173,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("mistake", "error", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_refused_by_name(mistake: Callable[[], Any], error: type[Exception], message: str) -> None:
+def test_mistakes_are_refused_by_name(mistake, error, message):
     with pytest.raises(error, match=message):
         mistake()
 
@@ -184,7 +181,7 @@ def test_mistakes_are_refused_by_name(mistake: Callable[[], Any], error: type[Ex
 @pytest.mark.parametrize(
     "objective", [Explicit(lambda x, t: -x), Implicit(), Sliced(), FiniteDifference()], ids=lambda o: type(o).__name__
 )
-def test_data_as_they_are_need_a_model_that_is_finite_there(objective: Any) -> None:
+def test_data_as_they_are_need_a_model_that_is_finite_there(objective):
     """The defaults of model and objective do not go together, and it says so at the first call."""
     with pytest.raises(ValueError, match="at t = 0 there is no noise"):
         next(train(objective=objective))
@@ -193,38 +190,38 @@ def test_data_as_they_are_need_a_model_that_is_finite_there(objective: Any) -> N
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.5])
-def test_a_score_is_asked_at_times_in_the_interval(t: float) -> None:
+def test_a_score_is_asked_at_times_in_the_interval(t):
     for score in (ExactScore(P, VP()), NOISY.bind(theta(NOISY, "float64"))):
         with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
             score(X.astype("float64"), t)
 
 
-def test_a_loss_that_was_never_finite_does_not_blame_the_learning_rate() -> None:
-    def objective(model: Any, theta: Any, x0: Any, rng: Any) -> Any:
+def test_a_loss_that_was_never_finite_does_not_blame_the_learning_rate():
+    def objective(model, theta, x0, rng):
         return np.float32(np.nan) * theta[0], 0 * theta
 
     with pytest.raises(DivergenceError, match=r"diverged by step 3: loss nan .*; look at the data, the times"):
         list(train(objective=objective))
 
 
-def test_levels_are_kept_as_python_floats() -> None:
+def test_levels_are_kept_as_python_floats():
     assert Levels(np.array([2.0, 1.0])) == Levels((2.0, 1.0))
     assert hash(Levels([2.0, 1.0])) == hash(Levels((2.0, 1.0)))
 
 
-def test_a_step_that_is_a_numpy_number_keeps_float32() -> None:
+def test_a_step_that_is_a_numpy_number_keeps_float32():
     for step in (np.float64(0.1), LevelStep(VE(), np.float64(0.1), 1.0)):
         kernel = Langevin(lambda x, t: -x, step)
         assert kernel(X, 0.5, np.random.default_rng(0)).dtype == np.float32
 
 
-def test_a_sampler_of_an_sde_without_an_inverse_runs_where_it_needs_none() -> None:
+def test_a_sampler_of_an_sde_without_an_inverse_runs_where_it_needs_none():
     for make in (DDIM, EDM):
         assert make(WithoutInverse(), lambda x, t: -x)(X, 0.5, 0.4, RNG)[0].shape == X.shape
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "int64", "bool"])
-def test_a_mask_may_be_of_any_kind_of_number(kind: str) -> None:
+def test_a_mask_may_be_of_any_kind_of_number(kind):
     known, mask = np.full((8, 2), 7.0, "float32"), np.array([1, 0]).astype(kind)
     x, _ = Replace(DDIM(VP(), lambda x, t: -x), VP(), known, mask)(X, 0.5, 0.0, RNG)
     assert np.array_equal(x[:, 0], known[:, 0])

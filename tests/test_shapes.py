@@ -1,8 +1,6 @@
 """What a user's functions answer with, and the times he gives, are checked by shape: what broadcasts is refused."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,11 +39,10 @@ from refscore.sampling.langevin import SNRLangevin
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends.strict import StrictBackend
-from tests.oracles.backends import TestBackend
 
 RNG = np.random.default_rng(0)
 ONE, TWO = RNG.standard_normal((4, 1)), RNG.standard_normal((4, 2))
-ANSWERS: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
+ANSWERS = {
     "a column too few": (TWO, lambda x, t: -x[:, :1]), "a mean over the batch": (TWO, lambda x, t: -x.mean(0)),
     "no axis for one dimension": (ONE, lambda x, t: -x[:, 0]), "one number": (ONE, lambda x, t: 1.0),
     "a row": (ONE, lambda x, t: -x.T), "one a sample": (TWO, lambda x, t: -x.sum(axis=1)),
@@ -53,12 +50,12 @@ ANSWERS: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
 REFUSED = r"must answer in the shape of x, \(4, [12]\); got"
 
 
-def right(x: Any, t: Any) -> Any:
+def right(x, t):
     return -x
 
 
 # Everything that asks a score, a drift or a velocity.
-ASKED: dict[str, Callable[[Any, Any], Any]] = {
+ASKED = {
     **{
         name: lambda score, x, make=make: make(VP(), score)(x, 0.5, 0.25, np.random.default_rng(0))
         for name, make in SAMPLERS.items()
@@ -83,14 +80,14 @@ ASKED: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def train(objective: Any, data: Any, **changed: Any) -> Any:
+def train(objective, data, **changed):
     D = data.shape[1] if hasattr(data, "shape") else 2
     model = ScoreModel(MLP((D, 4, D)), VP(), predict="score")
     return next(fit(model, objective, data, Adam(1e-3), np.random.default_rng(0), steps=1, batch=4, **changed))
 
 
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
-def test_an_answer_that_would_broadcast_is_refused(ask: Callable[[Any, Any], Any]) -> None:
+def test_an_answer_that_would_broadcast_is_refused(ask):
     ask(right, TWO), ask(right, ONE)
     for x, wrong in ANSWERS.values():
         with pytest.raises(ValueError, match=REFUSED):
@@ -100,17 +97,17 @@ def test_an_answer_that_would_broadcast_is_refused(ask: Callable[[Any, Any], Any
 class Drifting:
     """A process of one's own."""
 
-    def __init__(self, drift: Any, noise: Any) -> None:
+    def __init__(self, drift, noise):
         self.drift, self.noise = lambda x, t: drift, lambda x, t: noise
 
 
 @pytest.mark.parametrize("drift", [0.0, TWO[:, :1], TWO[0]], ids=["number", "column", "row"])
-def test_the_drift_of_a_process_has_the_shape_of_x(drift: Any) -> None:
+def test_the_drift_of_a_process_has_the_shape_of_x(drift):
     with pytest.raises(ValueError, match="the drift must answer in the shape of x"):
         EulerMaruyama(Drifting(drift, 1.0))(TWO, 0.5, 0.4, RNG)
 
 
-def test_the_noise_of_a_process_may_broadcast_to_x_and_no_further() -> None:
+def test_the_noise_of_a_process_may_broadcast_to_x_and_no_further():
     for noise in (0.5, np.float64(0.5), TWO[:, :1], TWO, np.ones(2)):
         x, _ = EulerMaruyama(Drifting(TWO.astype("float32"), noise))(TWO.astype("float32"), 0.5, 0.4, RNG)
         assert x.shape == TWO.shape
@@ -118,29 +115,29 @@ def test_the_noise_of_a_process_may_broadcast_to_x_and_no_further() -> None:
         EulerMaruyama(Drifting(ONE, np.ones(4)))(ONE, 0.5, 0.4, RNG)
 
 
-def test_a_step_of_ones_own_answers_with_a_pair() -> None:
+def test_a_step_of_ones_own_answers_with_a_pair():
     with pytest.raises(TypeError, match=r"a pair \(x, memory\), got ndarray"):
         last(simulate(lambda x, t, s, rng, memory: x, TWO, [1.0, 0.5], RNG))
 
 
-def test_a_step_of_ones_own_keeps_the_shape() -> None:
+def test_a_step_of_ones_own_keeps_the_shape():
     with pytest.raises(ValueError, match=r"a step must answer in the shape of x, \(4, 2\); got \(4, 1\)"):
         last(simulate(lambda x, t, s, rng, memory: (x[:, :1], None), TWO, [1.0, 0.5], RNG))
 
 
-def test_what_a_jvp_answers_with_is_checked() -> None:
+def test_what_a_jvp_answers_with_is_checked():
     class Halved:
-        def __call__(self, x: Any, t: Any) -> Any:
+        def __call__(self, x, t):
             return -x
 
-        def jvp(self, x: Any, t: Any, v: Any) -> Any:
+        def jvp(self, x, t, v):
             return -x, -v[..., :1]
 
     with pytest.raises(ValueError, match="the score's jvp must answer in the shape of x"):
         log_likelihood(Halved(), VP(), TWO)
 
 
-def test_an_objective_answers_with_a_loss_and_a_gradient() -> None:
+def test_an_objective_answers_with_a_loss_and_a_gradient():
     for answer in (
         lambda theta: (theta, theta), lambda theta: (theta[0], theta[:1]), lambda theta: (theta[:1], theta),
         lambda theta: (1.0, theta), lambda theta: None, lambda theta: theta,
@@ -150,16 +147,16 @@ def test_an_objective_answers_with_a_loss_and_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (), (1, 4, 2)])
-def test_a_sampler_of_data_gives_as_many_as_were_asked_for(shape: tuple[int, ...]) -> None:
+def test_a_sampler_of_data_gives_as_many_as_were_asked_for(shape):
     class Data:
-        def sample(self, rng: Any, n: int) -> Any:
+        def sample(self, rng, n):
             return TWO[:1] if n == 1 else np.zeros(shape)
 
     with pytest.raises(ValueError, match=r"data.sample\(rng, 4\) must answer with an array \(4, ...\), got"):
         train(Denoising(), Data())
 
 
-def test_chains_of_maximum_likelihood_start_in_the_shape_of_the_data() -> None:
+def test_chains_of_maximum_likelihood_start_in_the_shape_of_the_data():
     from refscore import EnergyModel
 
     model = EnergyModel(MLP((2, 4, 1)), VP(), predict="score")
@@ -174,25 +171,25 @@ WIDE = np.float64(1.0)  # beside float32 arrays NumPy widens
 
 
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
-def test_a_numpy_number_in_a_function_of_ones_own_does_not_widen(ask: Callable[[Any, Any], Any]) -> None:
+def test_a_numpy_number_in_a_function_of_ones_own_does_not_widen(ask):
     found = ask(lambda x, t: -x * WIDE, TWO.astype("float32"))
     found = found[0] if isinstance(found, tuple) else found
     found = getattr(found, "theta", found)
     assert getattr(found, "dtype", np.dtype("float32")) == np.float32
 
 
-def test_neither_noise_nor_a_step_of_ones_own_widens() -> None:
+def test_neither_noise_nor_a_step_of_ones_own_widens():
     x = TWO.astype("float32")
     assert EulerMaruyama(Drifting(x * WIDE, np.ones(2)))(x, 0.5, 0.4, RNG)[0].dtype == np.float32
     made = last(simulate(lambda x, t, s, rng, memory: (x * WIDE, None), x, [1.0, 0.5], RNG))
     assert made.dtype == np.float32
 
 
-def test_weights_times_and_probes_of_ones_own_do_not_widen() -> None:
+def test_weights_times_and_probes_of_ones_own_do_not_widen():
     class Late:
         atoms = None
 
-        def at(self, sde: Any, u: Any) -> Any:
+        def at(self, sde, u):
             return 0.5 + 0.1 * u * WIDE, WIDE
 
     x = TWO.astype("float32")
@@ -206,18 +203,18 @@ def test_weights_times_and_probes_of_ones_own_do_not_widen() -> None:
         assert state.theta.dtype == state.loss.dtype == np.float32
 
 
-def test_what_would_widen_the_parameters_is_refused() -> None:
+def test_what_would_widen_the_parameters_is_refused():
     x = TWO.astype("float32")
     with pytest.raises(TypeError, match="a gradient in float64, theta is float32"):
         train(lambda model, theta, x0, rng: (theta.sum(), theta.astype("float64")), x)
 
     class Wider(Adam):
-        def update(self, grad: Any, state: Any, theta: Any) -> Any:
+        def update(self, grad, state, theta):
             theta, state = super().update(grad, state, theta)
             return theta * WIDE, state
 
     class Data:
-        def sample(self, rng: Any, n: int) -> Any:
+        def sample(self, rng, n):
             return TWO[:n] if n > 1 else x[:1]
 
     model = ScoreModel(MLP((2, 4, 2)), VP())
@@ -235,7 +232,7 @@ P = GaussianMixture(np.array([0.4, 0.6]), np.array([[1.0], [-1.0]]), np.array([0
 NET = ScoreModel(MLP((2, 8, 2), embed=4), VP())
 LEARNED = NET.bind(NET.init(np.random.default_rng(0), "float64"))
 # Public functions of (x, t), with one time for all or one a sample.
-TIMED: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
+TIMED = {
     "exact score": (ONE, ExactScore(P, VP())),
     "exact jvp": (ONE, lambda x, t: ExactScore(P, VP()).jvp(x, t, x[None])[1]),
     "network": (TWO, LEARNED),
@@ -251,21 +248,21 @@ TIMED: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
 
 
 @pytest.mark.parametrize(("x", "f"), TIMED.values(), ids=TIMED)
-def test_one_time_a_sample_is_each_sample_at_its_time(x: Any, f: Any) -> None:
+def test_one_time_a_sample_is_each_sample_at_its_time(x, f):
     times = np.array([0.2, 0.9, 0.5, 0.7])
     each = np.concatenate([f(x[i : i + 1], float(times[i])) for i in range(4)], axis=-2)
     np.testing.assert_allclose(f(x, times), each, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize(("x", "f"), TIMED.values(), ids=TIMED)
-def test_times_of_another_shape_are_refused(x: Any, f: Any) -> None:
+def test_times_of_another_shape_are_refused(x, f):
     for t in (np.full((4, 1), 0.5), np.full(3, 0.5), np.full((1, 1), 0.5), np.full((4, 4), 0.5), np.full(0, 0.5)):
         with pytest.raises(ValueError, match="t must be one number, or one for each of the 4 samples"):
             f(x, t)
 
 
 @pytest.mark.parametrize(("x", "f"), TIMED.values(), ids=TIMED)
-def test_one_time_may_be_written_in_many_ways(x: Any, f: Any) -> None:
+def test_one_time_may_be_written_in_many_ways(x, f):
     wanted = f(x, 0.5)
     for t in (np.float64(0.5), np.float32(0.5), np.asarray(0.5), np.asarray(0.5, "float32"), np.array([0.5])):
         np.testing.assert_allclose(f(x, t), wanted, rtol=1e-12, atol=1e-13)
@@ -273,12 +270,12 @@ def test_one_time_may_be_written_in_many_ways(x: Any, f: Any) -> None:
 
 
 @pytest.mark.parametrize(("x", "f"), TIMED.values(), ids=TIMED)
-def test_integers_are_no_points(x: Any, f: Any) -> None:
+def test_integers_are_no_points(x, f):
     with pytest.raises(TypeError, match="x must be float32 or float64, got int64"):
         f(x.astype("int64"), 0.5)
 
 
-def test_times_stand_beside_x_on_every_backend(backend: TestBackend) -> None:
+def test_times_stand_beside_x_on_every_backend(backend):
     x = backend.asarray(TWO)
     for t in (0.5, backend.asarray(np.asarray(0.5)), backend.asarray(np.array([0.5]))):
         assert at(t, x).shape == (1,)
@@ -288,12 +285,12 @@ def test_times_stand_beside_x_on_every_backend(backend: TestBackend) -> None:
     assert at(backend.asarray(np.full(4, 0.5)), x).shape == (4,)
 
 
-def test_without_noise_the_point_is_its_own_denoised_value(backend: TestBackend) -> None:
+def test_without_noise_the_point_is_its_own_denoised_value(backend):
     """At t = 0 a network may divide by zero; and the default grids end there."""
     x = backend.asarray(TWO)
     net = NET.bind(NET.init(backend.rng(0), "float64"))
 
-    def asked(x: Any, t: Any) -> Any:
+    def asked(x, t):
         return net(x, t)
 
     assert denoise(asked, VP(), x, 0.0) is x
@@ -304,7 +301,7 @@ def test_without_noise_the_point_is_its_own_denoised_value(backend: TestBackend)
     np.testing.assert_allclose(found[[1, 3]], each, rtol=1e-12)
 
 
-def test_a_network_is_not_evaluated_without_noise() -> None:
+def test_a_network_is_not_evaluated_without_noise():
     """Wherever a bound model is handed over, t = 0 is refused with its sentence, and not answered with NaN."""
     flow = Heun(Reverse(VP(), LEARNED, 0.0).drift)
     for ask in (
@@ -316,13 +313,13 @@ def test_a_network_is_not_evaluated_without_noise() -> None:
             ask()
 
 
-def test_times_that_are_no_arrays_of_the_same_library_are_refused_by_name() -> None:
+def test_times_that_are_no_arrays_of_the_same_library_are_refused_by_name():
     for t in ([0.5], "0.5", None, StrictBackend("device1").asarray([0.5])):
         with pytest.raises(TypeError, match="t must be a number or an array of"):
             ExactScore(P, VP())(ONE, t)
 
 
-def test_the_decoder_needs_noise() -> None:
+def test_the_decoder_needs_noise():
     for t in (0.0, 1.5):
         with pytest.raises(ValueError, match=r"a time in \(0, 1\]"):
             decoder(LEARNED, VP(), TWO, TWO, t)
@@ -332,7 +329,7 @@ def test_the_decoder_needs_noise() -> None:
         discrete_loss(LEARNED, VP(), TWO, [TWO, TWO], [1.0, 0.5, 0.0])
 
 
-def test_where_a_quantity_says_nothing_of_the_score_arrays_are_refused_as_numbers_are() -> None:
+def test_where_a_quantity_says_nothing_of_the_score_arrays_are_refused_as_numbers_are():
     for t in (0.0, np.array([0.5, 0.0, 0.5, 0.5])):
         with pytest.raises(ValueError, match="the data does not tell the score: there is no noise"):
             convert(TWO, TWO, t, VP(), "data", "score")
@@ -341,7 +338,7 @@ def test_where_a_quantity_says_nothing_of_the_score_arrays_are_refused_as_number
         assert np.isfinite(convert(TWO, TWO, t, VP(), "score", "data")).all()
 
 
-def test_a_weight_of_ones_own_gives_one_number_a_sample() -> None:
+def test_a_weight_of_ones_own_gives_one_number_a_sample():
     objective = Denoising(weight=lambda sde, t: np.ones((4, 4)))
     model = ScoreModel(MLP((2, 4, 2)), VP())
     with pytest.raises(ValueError, match=r"must be one number, or one for each of the 4 samples; got shape \(4, 4\)"):
@@ -351,7 +348,7 @@ def test_a_weight_of_ones_own_gives_one_number_a_sample() -> None:
 # ------------------------------------------------------------------ the width of a network
 
 
-def test_a_layer_says_what_width_it_takes() -> None:
+def test_a_layer_says_what_width_it_takes():
     pictures = np.zeros((4, 8, 8, 1))
     for x in (np.zeros((4, 3)), pictures):
         with pytest.raises(ValueError, match=r"Dense\(n_in=2, n_out=8.* takes x \(..., 2\).*; got \(4, "):
@@ -360,7 +357,7 @@ def test_a_layer_says_what_width_it_takes() -> None:
         LEARNED(np.zeros((4, 8, 2)), np.full(4, 0.5))
 
 
-def test_nan_of_a_score_of_ones_own_is_not_silent() -> None:
+def test_nan_of_a_score_of_ones_own_is_not_silent():
     from refscore.sampling.loop import NotFiniteWarning
 
     with pytest.warns(NotFiniteWarning, match="4 of 4 rows are not finite after the last step"):

@@ -2,7 +2,6 @@
 
 import ast
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,15 @@ from tests.oracles.book import ROOT
 TESTS = ROOT / "tests"
 FILES = [path for path in sorted(TESTS.rglob("*.py")) if "benchmarks" not in path.parts]
 IN_FOLDERS = [path for path in FILES if path.name.startswith("test_") and path.parent != TESTS]
+CHECKED = [path for path in FILES if path.parent.name == "oracles" or path.name == "typing_examples.py"]  # by mypy
 SMALL = 60  # characters: what is shorter says too little to be shared, as np.ones(1)
 
 
-def name(path: Path) -> str:
+def name(path):
     return path.relative_to(TESTS).as_posix()
 
 
-def imported(path: Path) -> set[str]:
+def imported(path):
     """Modules, and for names from the face of the package the modules that they come from."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -32,25 +32,34 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def test_every_folder_of_the_package_has_its_tests() -> None:
+def test_every_folder_of_the_package_has_its_tests():
     package = {path.parent.name for path in (ROOT / "refscore").glob("*/__init__.py")}
     assert package <= {path.parent.name for path in IN_FOLDERS}
     assert {path.parent.name for path in IN_FOLDERS} - package <= {"typing"}  # beside what tests share
 
 
 @pytest.mark.parametrize("path", IN_FOLDERS, ids=name)
-def test_a_file_tests_the_folder_it_stands_in(path: Path) -> None:
+def test_a_file_tests_the_folder_it_stands_in(path):
     folder = f"refscore.{path.parent.name}"
     assert any(f"{module}.".startswith(f"{folder}.") for module in imported(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_test_files_import_only_what_is_shared(path: Path) -> None:
+def test_test_files_import_only_what_is_shared(path):
     others = {module for module in imported(path) if module.startswith("tests.")}
     assert all(module.startswith("tests.oracles.") for module in others), others
 
 
-def test_what_two_test_files_need_is_written_once() -> None:
+@pytest.mark.parametrize("path", [path for path in FILES if path not in CHECKED], ids=name)
+def test_annotations_stand_only_where_they_are_checked(path):
+    """mypy reads tests/oracles and typing_examples; elsewhere in the tests an annotation would be a claim of nobody."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if hasattr(node, "returns")]
+    taken = [arg for f in functions for arg in ast.walk(f.args) if isinstance(arg, ast.arg)]
+    assert not [node.lineno for node in functions if node.returns]
+    assert not [arg.lineno for arg in taken if arg.annotation]
+
+
+def test_what_two_test_files_need_is_written_once():
     """Functions and classes but for names and docstrings, and constants that say something."""
     places = defaultdict(list)
     for path in FILES:

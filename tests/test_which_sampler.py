@@ -5,7 +5,6 @@ deterministic sampler is a map: where it takes the quantiles of p₁ is its law;
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from refscore.measure.work_precision import GAUSSIAN, LOW, evaluations_per_step,
 from refscore.noise.grids import karras_times, log_snr_times, quadratic_times, uniform_times
 from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES
-from refscore.protocols import SDE, Array, Rng
 from refscore.sampling.loop import NO_NOISE, last
 from refscore.sampling.transitions import SAMPLERS
 
@@ -39,7 +37,7 @@ NAMES = {
 }
 
 
-def on_the_line(weights: list[float], means: list[float], variances: list[float]) -> GaussianMixture:
+def on_the_line(weights, means, variances):
     return GaussianMixture(np.array(weights), np.array(means)[:, None], np.array(variances))
 
 
@@ -50,7 +48,7 @@ LAWS = {
     "two narrow ones": on_the_line([0.3, 0.7], [-1.5, 1.0], [0.06, 0.06]),
     "three": on_the_line([0.5, 0.3, 0.2], [-2.0, 0.0, 1.5], [0.09, 0.25, 0.01]),
 }
-GRIDS: dict[str, Callable[[SDE, int, float], list[float]]] = {
+GRIDS = {
     "log SNR": log_snr_times,
     "(10.15)": lambda sde, n, low: [1.0, *karras_times(sde, n + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]],
     "t": lambda sde, n, low: uniform_times(n, low),
@@ -58,24 +56,24 @@ GRIDS: dict[str, Callable[[SDE, int, float], list[float]]] = {
 }
 
 
-def table(first: str) -> list[list[str]]:
+def table(first):
     """The cells of the table whose header begins so, row by row."""
     lines = PAGE[PAGE.index(first) :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def printed(number: float) -> object:
+def printed(number):
     """A number of two digits, as the page rounds it."""
     return pytest.approx(number, rel=0.06)
 
 
-def error(law: GaussianMixture, sde: SDE, name: str, grid: str, budget: int) -> float:
+def error(law, sde, name, grid, budget):
     """2-Wasserstein distance to the data after `budget` evaluations at most, from the true law at t = 1."""
     low = float(sde.time_at_log_ratio(math.log(LOW)))
     times = GRIDS[grid](sde, (budget - 1) // evaluations_per_step(name), low)
     score = ExactScore(law, sde)
 
-    def walk(x: Array, rng: Rng) -> Array:
+    def walk(x, rng):
         return denoise(score, sde, last(simulate(SAMPLERS[name](sde, score), x, times, rng)), times[-1])
 
     alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
@@ -88,7 +86,7 @@ def error(law: GaussianMixture, sde: SDE, name: str, grid: str, budget: int) -> 
     return float(np.sqrt(np.mean((end - data) ** 2)))
 
 
-def quantiles(law: GaussianMixture, alpha: float, sigma: float, n: int = 4000) -> np.ndarray:
+def quantiles(law, alpha, sigma, n=4000):
     reach = 8 * (1 + sigma)
     x = np.linspace(-reach, reach, 20_001)
     std = np.sqrt(alpha**2 * law.variances[:, 0] + sigma**2)
@@ -96,7 +94,7 @@ def quantiles(law: GaussianMixture, alpha: float, sigma: float, n: int = 4000) -
 
 
 @pytest.mark.slow
-def test_the_table_of_budgets_is_what_the_library_measures() -> None:
+def test_the_table_of_budgets_is_what_the_library_measures():
     sde = SDES["vp"]
     of, score = gaussian_error(sde), ExactScore(GAUSSIAN, sde)
     rows = table("| | 8 |")
@@ -108,7 +106,7 @@ def test_the_table_of_budgets_is_what_the_library_measures() -> None:
         assert [float(cell) for cell in cells] == [printed(number) for number in measured], label
 
 
-def test_the_table_of_laws_is_what_the_library_measures() -> None:
+def test_the_table_of_laws_is_what_the_library_measures():
     rows = table("| SDE |")
     for name, label, grid, *cells in rows:
         for cell, law in zip(cells, LAWS.values(), strict=True):
@@ -117,7 +115,7 @@ def test_the_table_of_laws_is_what_the_library_measures() -> None:
     assert len(rows) == 10
 
 
-def test_heuns_second_evaluation_pays_where_t_is_a_good_clock_and_nowhere_else() -> None:
+def test_heuns_second_evaluation_pays_where_t_is_a_good_clock_and_nowhere_else():
     """At 15 evaluations against the 16 of DPM-Solver++(2M): ahead on every law under VP, 100 times behind under VE."""
     for law in LAWS.values():
         vp, ve = ([error(law, SDES[name], "heun", "√t", 16), *solver(law, SDES[name])] for name in ("vp", "ve"))
@@ -125,5 +123,5 @@ def test_heuns_second_evaluation_pays_where_t_is_a_good_clock_and_nowhere_else()
         assert 100 < ve[0] / min(ve[1:]) < 15_000
 
 
-def solver(law: GaussianMixture, sde: SDE) -> list[float]:
+def solver(law, sde):
     return [error(law, sde, "dpm-solver++2m", grid, 16) for grid in ("log SNR", "√t")]

@@ -7,32 +7,28 @@
 Tried and no faster: many training steps in one scan (6 % at best), noise of W3-net drawn at once.
 """
 
-from collections.abc import Callable
 from math import log
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import workloads as w
 
-Parameters = dict[str, jax.Array]
-
 FREQUENCIES = jnp.asarray(w.FREQUENCIES, dtype=jnp.float32)
 MEANS, STDS, WEIGHTS = (jnp.asarray(a, dtype=jnp.float32) for a in (w.MEANS, w.STDS, w.WEIGHTS))
 
 
-def arrays(params: dict[str, w.Array]) -> Parameters:
+def arrays(params):
     """The network's weights as JAX arrays of their own, which may be donated."""
     return {name: jnp.array(value) for name, value in params.items()}
 
 
-def embed(level: jax.Array) -> jax.Array:
+def embed(level):
     """log σ/α (B, 1) -> (B, EMBEDDING)."""
     angles = level * FREQUENCIES
     return w.GAIN * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
-def network(params: Parameters, x: jax.Array, e: jax.Array) -> jax.Array:
+def network(params, x, e):
     """x (B, 2) and its embedding e (B or 1, EMBEDDING) -> (B, 2), minus the predicted noise."""
     h = x
     for layer in range(w.DEPTH):
@@ -43,14 +39,14 @@ def network(params: Parameters, x: jax.Array, e: jax.Array) -> jax.Array:
 # ---- W1 -----------------------------------------------------------------------------------------
 
 
-def loss(params: Parameters, x0: jax.Array, log_sigma: jax.Array, noise: jax.Array) -> jax.Array:
+def loss(params, x0, log_sigma, noise):
     """½ |f + ε|², mean over the batch; log σ is (B, 1)."""
     sigma = jnp.exp(log_sigma)
     scaled = (x0 + sigma * noise) / jnp.sqrt(w.DATA_STD**2 + sigma**2)
     return 0.5 * jnp.mean(jnp.sum((network(params, scaled, embed(log_sigma)) + noise) ** 2, axis=1))
 
 
-def sliced_loss(params: Parameters, x0: jax.Array, log_sigma: jax.Array, noise: jax.Array, v: jax.Array) -> jax.Array:
+def sliced_loss(params, x0, log_sigma, noise, v):
     """W4: σ² (vᵀ∇s v + ½ |s|²), s = f/σ, mean over the batch; the divergence by forward mode."""
     sigma = jnp.exp(log_sigma)
     c = 1 / jnp.sqrt(w.DATA_STD**2 + sigma**2)
@@ -59,7 +55,7 @@ def sliced_loss(params: Parameters, x0: jax.Array, log_sigma: jax.Array, noise: 
     return jnp.mean((sigma * c)[:, 0] * jnp.sum(dot * v, axis=1) + 0.5 * jnp.sum(f**2, axis=1))
 
 
-def draw(key: jax.Array, pool: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def draw(key, pool):
     """A batch: data, log σ and noise."""
     which, level, noise = jax.random.split(key, 3)
     x0 = pool[jax.random.randint(which, (w.BATCH,), 0, w.POOL)]
@@ -68,7 +64,7 @@ def draw(key: jax.Array, pool: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
     return x0, log_sigma, jax.random.normal(noise, (w.BATCH, w.DIMENSION))
 
 
-def update(state: dict[str, Any], grad: Parameters) -> dict[str, Any]:
+def update(state, grad):
     """Adam with bias correction, and the moving average."""
     count = state["count"] + 1
     first = jax.tree.map(lambda m, g: w.BETA1 * m + (1 - w.BETA1) * g, state["first"], grad)
@@ -84,11 +80,11 @@ def update(state: dict[str, Any], grad: Parameters) -> dict[str, Any]:
     return {"params": params, "first": first, "second": second, "mean": mean, "count": count}
 
 
-def training(sliced: bool = False) -> w.Unit:
+def training(sliced=False):
     """W1 or W4: one call of a jitted step that may overwrite the old state."""
     pool = jnp.asarray(w.pool())
     zeros = {name: jnp.zeros_like(p) for name, p in arrays(w.parameters()).items()}
-    state: dict[str, Any] = {
+    state = {
         "params": arrays(w.parameters()),
         "first": zeros,
         "second": {name: jnp.copy(z) for name, z in zeros.items()},
@@ -97,7 +93,7 @@ def training(sliced: bool = False) -> w.Unit:
     }
     key = jax.random.key(0)
 
-    def step(state: dict[str, Any], key: jax.Array, pool: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
+    def step(state, key, pool):
         key, here, probe = jax.random.split(key, 3)
         inputs = draw(here, pool)
         if sliced:
@@ -109,7 +105,7 @@ def training(sliced: bool = False) -> w.Unit:
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
 
-    def unit() -> jax.Array:
+    def unit():
         nonlocal state, key
         state, key, value = compiled(state, key, pool)
         return value
@@ -120,17 +116,17 @@ def training(sliced: bool = False) -> w.Unit:
 # ---- W3 -----------------------------------------------------------------------------------------
 
 
-def repeated(sample: Callable[[jax.Array], jax.Array]) -> w.Unit:
+def repeated(sample):
     """Compile sample(key) -> x; each call of the unit uses a new key."""
 
     @jax.jit
-    def advance(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def advance(key):
         key, here = jax.random.split(key)
         return key, sample(here)
 
     key = jax.random.key(0)
 
-    def unit() -> jax.Array:
+    def unit():
         nonlocal key
         key, x = advance(key)
         return x
@@ -138,21 +134,21 @@ def repeated(sample: Callable[[jax.Array], jax.Array]) -> w.Unit:
     return unit
 
 
-def table(path: w.Path) -> w.Step:
+def table(path):
     """The steps' numbers as arrays of length 50, to scan over."""
     columns = zip(*path.steps(), strict=True)
     return w.Step(*(jnp.asarray(column, dtype=jnp.float32) for column in columns))
 
 
-def network_scan(path: w.Path = w.TIMED) -> w.Unit:
+def network_scan(path=w.TIMED):
     """W3-net: conditioning of all steps before the loop, as JAX would not hoist it by itself."""
     params, start, steps = arrays(w.parameters()), jnp.asarray(w.prior()), table(path)
 
-    def sample(key: jax.Array) -> jax.Array:
+    def sample(key):
         e = embed(steps.level[:, None])
         rows = [e @ params[f"T{k}"] + params[f"b{k}"] for k in range(w.DEPTH)]
 
-        def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
+        def step(x, at):
             s, row, key = at
             h = x
             for layer in range(w.DEPTH):
@@ -165,32 +161,32 @@ def network_scan(path: w.Path = w.TIMED) -> w.Unit:
     return repeated(sample)
 
 
-def mixture_plain(path: w.Path = w.TIMED) -> w.Unit:
+def mixture_plain(path=w.TIMED):
     """W3-mixture as first written: all differences x - μ at once, (B, 8, 2)."""
     start, steps = jnp.asarray(w.prior()), table(path)
 
-    def score(x: jax.Array, s: w.Step) -> jax.Array:
+    def score(x, s):
         variances = (s.alpha * STDS) ** 2 + s.sigma**2
         difference = s.alpha * MEANS - x[:, None, :]
         logits = jnp.log(WEIGHTS / variances) - 0.5 * jnp.sum(difference**2, axis=2) / variances
         r = jax.nn.softmax(logits, axis=1)
         return jnp.sum((r / variances)[:, :, None] * difference, axis=1)
 
-    def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
+    def step(x, at):
         s, key = at
         return s.keep * x + s.push * score(x, s) + s.noise * jax.random.normal(key, x.shape), None
 
-    def sample(key: jax.Array) -> jax.Array:
+    def sample(key):
         return jax.lax.scan(step, start, (steps, jax.random.split(key, w.UNIT_STEPS)))[0]
 
     return repeated(sample)
 
 
-def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
+def mixture_best(path=w.TIMED):
     """W3-mixture by matrix products, samples on the last axis: x is (2, B)."""
     start, steps = jnp.asarray(w.prior().T), table(path)
 
-    def score(x: jax.Array, s: w.Step) -> jax.Array:
+    def score(x, s):
         precision = 1 / ((s.alpha * STDS) ** 2 + s.sigma**2)
         scaled = s.alpha * precision[:, None] * MEANS
         c = jnp.log(WEIGHTS * precision) - 0.5 * s.alpha**2 * precision * jnp.sum(MEANS**2, axis=1)
@@ -198,18 +194,18 @@ def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
         r = jnp.exp(logits - jnp.max(logits, axis=0))
         return (scaled.T @ r - x * (precision @ r)) / jnp.sum(r, axis=0)
 
-    def step(x: jax.Array, at: Any) -> tuple[jax.Array, None]:
+    def step(x, at):
         s, z = at
         return s.keep * x + s.push * score(x, s) + s.noise * z, None
 
-    def sample(key: jax.Array) -> jax.Array:
+    def sample(key):
         noise = jax.random.normal(key, (w.UNIT_STEPS, *start.shape))
         return jax.lax.scan(step, start, (steps, noise))[0].T
 
     return repeated(sample)
 
 
-VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
+VARIANTS = {
     "jax": {
         "W1": training,
         "W3-net": network_scan,
@@ -220,27 +216,27 @@ VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
 }
 
 
-def describe() -> str:
+def describe():
     """Version and device."""
     return f"jax {jax.__version__}, {jax.devices()[0].platform}"
 
 
-def set_threads(threads: int) -> None:
+def set_threads(threads):
     """Nothing to do: XLA's pool has one thread a processor this process may run on."""
 
 
-def wait(result: Any) -> None:
+def wait(result):
     """JAX returns before it has finished."""
     jax.block_until_ready(result)
 
 
-def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
+def gradient(x0, log_sigma, noise):
     """W1's loss and gradient at the initial weights, for comparison with the reference."""
     value, grad = jax.value_and_grad(loss)(arrays(w.parameters()), x0, log_sigma[:, None], noise)
     return float(value), {name: jax.device_get(g) for name, g in grad.items()}
 
 
-def sliced_gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array, v: w.Array) -> tuple[float, dict[str, w.Array]]:
+def sliced_gradient(x0, log_sigma, noise, v):
     """W4's loss and gradient, likewise."""
     value, grad = jax.value_and_grad(sliced_loss)(arrays(w.parameters()), x0, log_sigma[:, None], noise, v)
     return float(value), {name: jax.device_get(g) for name, g in grad.items()}

@@ -10,9 +10,7 @@ noise, the peers' with minus the noise, so the last layer's weights have the oth
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import workloads as w
@@ -38,7 +36,6 @@ from refscore.arrays import flat, views
 from refscore.matching.base import noised
 from refscore.matching.weights import sigma_squared
 from refscore.noise.exact_score import FastExactScore
-from refscore.protocols import SDE, Objective, Score
 from refscore.sampling.loop import last
 from refscore_backends import get, keep_memory
 
@@ -47,12 +44,12 @@ __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wa
 BODY = MLP((w.DIMENSION, *[w.WIDTH] * w.DEPTH, w.DIMENSION), embed=w.EMBEDDING)
 
 
-def theta(model: ScoreModel) -> w.Array:
+def theta(model):
     """The common initial weights as the model's flat vector; minus the noise becomes the noise."""
     params = w.parameters()
     named = {f"dense{k + 1}.{name}": params[f"{name}{k}"] for k in range(w.DEPTH) for name in "WTb"}
     named |= {"head.W": -params["head"], "head.b": -params["bias"]}
-    vector: w.Array = flat(named, model.shapes)
+    vector = flat(named, model.shapes)
     return vector
 
 
@@ -69,12 +66,12 @@ class UniformLogSigma:
     high: float = math.log(w.SIGMA_MAX)
     atoms = None
 
-    def at(self, sde: SDE, u: w.Array) -> tuple[w.Array, float]:
+    def at(self, sde, u):
         """u in [0, 1) -> t, and no reweighting."""
         return sde.time_at_log_ratio(self.low + u * (self.high - self.low)), 1.0
 
 
-def training(objective: Objective = Denoising(times=UniformLogSigma())) -> w.Unit:  # noqa: B008
+def training(objective=Denoising(times=UniformLogSigma())):  # noqa: B008
     """W1, or W4 with another objective: one step of `fit`; returns the loss."""
     states = fit(
         TRAINED,
@@ -102,63 +99,63 @@ PROCESS = VP(w.BETA_MIN, w.BETA_MAX)
 class Quiet:
     """A generator whose normal numbers are all zero: what the checks use for steps without noise."""
 
-    def standard_normal(self, size: Any = None, dtype: Any = "float64") -> w.Array:
+    def standard_normal(self, size=None, dtype="float64"):
         """Zeros."""
         return np.zeros(size, dtype=dtype)
 
 
-def sampling(score: Score, path: w.Path) -> w.Unit:
+def sampling(score, path):
     """Fifty steps of the reverse SDE; returns the samples."""
     step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), w.prior()
-    rng: Any = Quiet() if path.quiet else get("numpy").rng(seed=0)
+    rng = Quiet() if path.quiet else get("numpy").rng(seed=0)
 
     return lambda: last(simulate(step, start, times, rng))
 
 
-def network(path: w.Path = w.TIMED) -> w.Unit:
+def network(path=w.TIMED):
     """W3-net: a score model bound to its weights."""
     model = ScoreModel(BODY, PROCESS, data_std=w.DATA_STD)
     return sampling(model.bind(theta(model)), path)
 
 
-def mixture(path: w.Path = w.TIMED, exact: Any = ExactScore) -> w.Unit:
+def mixture(path=w.TIMED, exact=ExactScore):
     """W3-mixture: the exact score in the network's place."""
     law = GaussianMixture(*(a.astype("float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
     return sampling(exact(law, PROCESS), path)
 
 
-VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
+VARIANTS = {
     "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture, "W4": lambda: training(SLICED)},
     "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
 }
 
 
-def describe() -> str:
+def describe():
     """Version and back end."""
     return f"refscore {__version__}, numpy {np.__version__}"
 
 
-def set_threads(threads: int) -> None:
+def set_threads(threads):
     """Nothing to do: the library has no threads, and BLAS reads its number from the environment."""
 
 
-def wait(result: Any) -> None:
+def wait(result):
     """Nothing to wait for: NumPy has finished when it returns."""
 
 
-def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
+def gradient(x0, log_sigma, noise):
     """W1's loss and gradient at the initial weights, under the names and signs of `workloads`."""
     t = TRAINED.sde.time_at_log_ratio(log_sigma)
     return _named(*Denoising().at(TRAINED, theta(TRAINED), x0, t, noise))
 
 
-def sliced_gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array, v: w.Array) -> tuple[float, dict[str, w.Array]]:
+def sliced_gradient(x0, log_sigma, noise, v):
     """W4's loss and gradient, likewise."""
     t = TRAINED.sde.time_at_log_ratio(log_sigma)
     return _named(*SLICED.at(TRAINED, theta(TRAINED), noised(TRAINED.sde, x0, t, noise), t, v[None, ...]))
 
 
-def _named(value: w.Array, vector: w.Array) -> tuple[float, dict[str, w.Array]]:
+def _named(value, vector):
     grads = views(vector, TRAINED.shapes)
     named = {f"{name}{k}": grads[f"dense{k + 1}.{name}"] for k in range(w.DEPTH) for name in "WTb"}
     return float(value), named | {"head": -grads["head.W"], "bias": -grads["head.b"]}

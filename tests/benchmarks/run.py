@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import sleep
-from typing import Any
 
 import workloads as w
 
@@ -43,7 +42,7 @@ TITLES = {
 PAUSE = 0.2  # seconds between turns: thread pools spin for a while after their last task
 
 
-def main() -> None:
+def main():
     """Print the machine, then one table a workload."""
     args = arguments()
     print(machine(args))
@@ -52,7 +51,7 @@ def main() -> None:
         print(report(measure(name, args)))
 
 
-def arguments() -> argparse.Namespace:
+def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=w.NAMES, help="this workload; may be repeated")
@@ -70,7 +69,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def positive(text: str) -> int:
+def positive(text):
     """An integer of at least 1."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
@@ -92,17 +91,17 @@ class Side:
     mib: float = 0.0
     trouble: str = ""
 
-    def read(self) -> dict[str, Any]:
+    def read(self):
         """The worker's next line; a worker that has died is remembered as such."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             self.trouble = f"failed with status {self.process.wait()}"
             return {}
-        message: dict[str, Any] = json.loads(line)
+        message = json.loads(line)
         return message
 
-    def greet(self, seconds: float) -> None:
+    def greet(self, seconds):
         """Wait until the workload is built, and choose how many units make a chunk."""
         message = self.read()
         if "missing" in message:
@@ -111,7 +110,7 @@ class Side:
             self.about = message["ready"]
             self.units = max(1, round(seconds / message["unit"]))
 
-    def chunk(self) -> None:
+    def chunk(self):
         """Run one chunk now."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{self.units}\n")
@@ -120,7 +119,7 @@ class Side:
         if message:
             self.ms.append(message["ms"])
 
-    def end(self) -> None:
+    def end(self):
         """Close the input, read the peak memory, and wait for the process."""
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -129,7 +128,7 @@ class Side:
         self.process.wait()
 
 
-def start(variant: str, name: str, args: argparse.Namespace) -> Side:
+def start(variant, name, args):
     """Start the worker of one side."""
     library, _ = VARIANTS[variant]
     command = [sys.executable, str(HERE / "worker.py"), library, variant, name]
@@ -143,7 +142,7 @@ def start(variant: str, name: str, args: argparse.Namespace) -> Side:
     return Side(variant, process)
 
 
-def measure(name: str, args: argparse.Namespace) -> list[Side]:
+def measure(name, args):
     """Run all rounds of one workload."""
     sides = []
     for variant in args.side or VARIANTS:
@@ -168,7 +167,7 @@ def measure(name: str, args: argparse.Namespace) -> list[Side]:
 # ---- what is printed --------------------------------------------------------------------------------
 
 
-def report(sides: list[Side]) -> str:
+def report(sides):
     """The table of one workload, in Markdown."""
     rows = ["| side | ms, median (min-max) | side / refscore | peak MiB | units x rounds | |"]
     rows.append("|---|---|---|---|---|---|")
@@ -185,7 +184,7 @@ def report(sides: list[Side]) -> str:
     return "\n".join(rows)
 
 
-def spread(values: list[float]) -> str:
+def spread(values):
     """'median (min-max)', to three or four figures."""
     if not values:
         return "-"
@@ -193,7 +192,7 @@ def spread(values: list[float]) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def machine(args: argparse.Namespace) -> str:
+def machine(args):
     """What the figures depend on, and without which they mean nothing."""
     import numpy as np
 
@@ -210,14 +209,14 @@ def machine(args: argparse.Namespace) -> str:
     )
 
 
-def load() -> str:
+def load():
     """How busy the machine was before we began: above a few tenths, the figures are noise."""
     if not hasattr(os, "getloadavg"):
         return "load unknown"
     return f"load {os.getloadavg()[0]:.2f} before the start"
 
 
-def processor() -> str:
+def processor():
     """The CPU's name, as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -227,14 +226,14 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def blas() -> str:
+def blas():
     """NumPy's BLAS and the kernels it has chosen for this CPU (asked of the loaded library if possible)."""
     import numpy as np
 
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
-        built: Any = np.show_config(mode="dicts")
+        built = np.show_config(mode="dicts")
         found = built["Build Dependencies"]["blas"]
         return f"{found['name']} {found['version']}, core type unknown (install threadpoolctl)"
     found = [

@@ -6,10 +6,7 @@ Runs with whatever is installed: `python -m pytest tests/benchmarks`.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,19 +21,19 @@ INSTALLED = [name for name in ("refscore", "torch", "jax") if importlib.util.fin
 
 
 @pytest.fixture(params=INSTALLED)
-def side(request: pytest.FixtureRequest) -> ModuleType:
+def side(request):
     """A side whose library is installed."""
     return importlib.import_module(f"{request.param}_side")
 
 
-def relative_error(got: object, wanted: w.Array) -> float:
+def relative_error(got, wanted):
     """The largest error, in units of the largest wanted value."""
     return float(np.max(np.abs(np.asarray(got) - wanted)) / np.max(np.abs(wanted)))
 
 
 @pytest.mark.parametrize("first", [0, w.STEPS - w.UNIT_STEPS])
 @pytest.mark.parametrize("name", ["W3-net", "W3-mixture"])
-def test_samples_without_noise_end_where_the_reference_ends(side: ModuleType, name: str, first: int) -> None:
+def test_samples_without_noise_end_where_the_reference_ends(side, name, first):
     path = w.Path(first, quiet=True)
     score = {"W3-net": w.network_score, "W3-mixture": w.mixture_score}[name]
     wanted = w.follow(path, score, rows=200)
@@ -46,7 +43,7 @@ def test_samples_without_noise_end_where_the_reference_ends(side: ModuleType, na
             assert relative_error(np.asarray(x)[:200], wanted) < 2e-5  # float32, 50 steps
 
 
-def check_gradient(value: float, grad: dict[str, w.Array], loss: Callable[..., Any], *inputs: w.Array) -> None:
+def check_gradient(value, grad, loss, *inputs):
     """The side's loss and gradient are the reference's, the gradient one tensor at a time along itself."""
     params, inputs = w.parameters(), tuple(a.astype(np.float64) for a in inputs)
     assert value == pytest.approx(loss(params, *inputs), rel=1e-5)  # float32
@@ -57,7 +54,7 @@ def check_gradient(value: float, grad: dict[str, w.Array], loss: Callable[..., A
         assert np.linalg.norm(grad[name]) == pytest.approx(slope, rel=3e-5)  # float32
 
 
-def test_gradients_along_a_direction_are_the_complex_step(side: ModuleType) -> None:
+def test_gradients_along_a_direction_are_the_complex_step(side):
     rng = np.random.default_rng(3)
     x0 = w.pool()[: w.BATCH]
     log_sigma = rng.uniform(np.log(w.SIGMA_MIN), np.log(w.SIGMA_MAX), w.BATCH).astype(np.float32)
@@ -67,7 +64,7 @@ def test_gradients_along_a_direction_are_the_complex_step(side: ModuleType) -> N
     check_gradient(*side.sliced_gradient(x0, log_sigma, noise, v), w.sliced_loss, x0, log_sigma, noise, v)
 
 
-def test_the_table_of_sides_is_the_sides_own(side: ModuleType) -> None:
+def test_the_table_of_sides_is_the_sides_own(side):
     library = side.__name__.removesuffix("_side")
     listed = {name: set(has) for name, (needs, has) in run.VARIANTS.items() if needs == library}
     assert listed == {name: set(builders) for name, builders in side.VARIANTS.items()}
@@ -76,7 +73,7 @@ def test_the_table_of_sides_is_the_sides_own(side: ModuleType) -> None:
 LEARNED = 0.63  # mean loss of steps 100-149; torch, JAX and refscore measured 0.620 to 0.636
 
 
-def test_every_side_learns(side: ModuleType) -> None:
+def test_every_side_learns(side):
     for builders in side.VARIANTS.values():
         if "W1" in builders:
             step = builders["W1"]()

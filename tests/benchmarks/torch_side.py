@@ -11,18 +11,13 @@ Both versions of W1 share network and loss. Variants that were tried and were no
 `addmm`, one product over [h, e], and one product for the embeddings of all three layers.
 """
 
-from collections.abc import Callable, Iterator
 from math import log
-from typing import Any
 
 import torch
 import workloads as w
-from torch import Tensor
-
-Parameters = dict[str, Tensor]
 
 
-def tensors(params: dict[str, w.Array]) -> Parameters:
+def tensors(params):
     """The network's weights as torch tensors of their own."""
     return {name: torch.tensor(value) for name, value in params.items()}
 
@@ -31,13 +26,13 @@ FREQUENCIES = torch.tensor(w.FREQUENCIES, dtype=torch.float32)
 MEANS, STDS, WEIGHTS = (torch.tensor(a, dtype=torch.float32) for a in (w.MEANS, w.STDS, w.WEIGHTS))
 
 
-def embed(level: Tensor) -> Tensor:
+def embed(level):
     """log σ/α (B, 1) -> (B, EMBEDDING)."""
     angles = level * FREQUENCIES
     return w.GAIN * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def network(params: Parameters, x: Tensor, e: Tensor) -> Tensor:
+def network(params, x, e):
     """x (B, 2) and its embedding e (B or 1, EMBEDDING) -> (B, 2), minus the predicted noise."""
     h = x
     for layer in range(w.DEPTH):
@@ -49,32 +44,32 @@ def network(params: Parameters, x: Tensor, e: Tensor) -> Tensor:
 # ---- W1 -----------------------------------------------------------------------------------------
 
 
-def loss(params: Parameters, x0: Tensor, log_sigma: Tensor, noise: Tensor) -> Tensor:
+def loss(params, x0, log_sigma, noise):
     """½ |f + ε|², mean over the batch; log σ is (B, 1)."""
     sigma = log_sigma.exp()
     scaled = (x0 + sigma * noise) / (w.DATA_STD**2 + sigma.square()).sqrt()
     return 0.5 * (network(params, scaled, embed(log_sigma)) + noise).square().sum(dim=1).mean()
 
 
-def draw(pool: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def draw(pool):
     """A batch: data, log σ and noise."""
     x0 = pool[torch.randint(len(pool), (w.BATCH,))]
     log_sigma = torch.empty(w.BATCH, 1).uniform_(log(w.SIGMA_MIN), log(w.SIGMA_MAX))
     return x0, log_sigma, torch.randn(w.BATCH, w.DIMENSION)
 
 
-def average_each(mean: list[Tensor], params: list[Tensor]) -> None:
+def average_each(mean, params):
     """The moving average, tensor by tensor."""
     for m, p in zip(mean, params, strict=True):
         m.mul_(w.EMA_DECAY).add_(p, alpha=1 - w.EMA_DECAY)
 
 
-def average_together(mean: list[Tensor], params: list[Tensor]) -> None:
+def average_together(mean, params):
     """The moving average of all tensors in one call."""
     torch._foreach_lerp_(mean, params, 1 - w.EMA_DECAY)
 
 
-def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]], None], sliced: bool = False) -> w.Unit:
+def training(fused, average, sliced=False):
     """One training step of W1, or of W4; returns the loss as a tensor that nobody waits for."""
     pool = torch.tensor(w.pool())
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
@@ -82,7 +77,7 @@ def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]],
     mean = [p.detach().clone() for p in leaves]
     adam = torch.optim.Adam(leaves, lr=w.LEARNING_RATE, betas=(w.BETA1, w.BETA2), eps=w.EPSILON, fused=fused)
 
-    def step() -> Tensor:
+    def step():
         adam.zero_grad(set_to_none=True)
         inputs = draw(pool)
         value = sliced_loss(params, *rademacher(*inputs)) if sliced else loss(params, *inputs)
@@ -95,12 +90,12 @@ def training(fused: bool | None, average: Callable[[list[Tensor], list[Tensor]],
     return step
 
 
-def training_plain() -> w.Unit:
+def training_plain():
     """W1 with the defaults of torch.optim.Adam."""
     return training(None, average_each)
 
 
-def training_best() -> w.Unit:
+def training_best():
     """W1 with the fused Adam."""
     return training(True, average_together)
 
@@ -108,7 +103,7 @@ def training_best() -> w.Unit:
 # ---- W4 -----------------------------------------------------------------------------------------
 
 
-def sliced_loss(params: Parameters, x0: Tensor, log_sigma: Tensor, noise: Tensor, v: Tensor) -> Tensor:
+def sliced_loss(params, x0, log_sigma, noise, v):
     """σ² (vᵀ∇s v + ½ |s|²), s = f/σ, mean over the batch; the divergence by a backward that is differentiated again."""
     sigma = log_sigma.exp()
     c = 1 / (w.DATA_STD**2 + sigma.square()).sqrt()
@@ -118,7 +113,7 @@ def sliced_loss(params: Parameters, x0: Tensor, log_sigma: Tensor, noise: Tensor
     return ((sigma * c)[:, 0] * (pulled * v).sum(dim=1) + 0.5 * f.square().sum(dim=1)).mean()
 
 
-def rademacher(*inputs: Tensor) -> tuple[Tensor, ...]:
+def rademacher(*inputs):
     """W1's inputs, and a probe."""
     return (*inputs, torch.randint(2, (w.BATCH, w.DIMENSION)).float().mul_(2).sub_(1))
 
@@ -126,12 +121,12 @@ def rademacher(*inputs: Tensor) -> tuple[Tensor, ...]:
 # ---- W3 -----------------------------------------------------------------------------------------
 
 
-def network_plain(path: w.Path = w.TIMED) -> w.Unit:
+def network_plain(path=w.TIMED):
     """W3-net as first written: every sample carries its own conditioning row."""
     params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), path.steps()
 
     @torch.no_grad()
-    def unit() -> Tensor:
+    def unit():
         x = start
         for s in steps:
             e = embed(torch.full((len(x), 1), s.level))
@@ -142,7 +137,7 @@ def network_plain(path: w.Path = w.TIMED) -> w.Unit:
     return unit
 
 
-def network_best(path: w.Path = w.TIMED, chunk: int = 512) -> w.Unit:
+def network_best(path=w.TIMED, chunk=512):
     """W3-net: conditioning once for all steps, then 512 samples at a time through all steps.
 
     The conditioning table is made inside the unit, since it belongs to the work.
@@ -150,7 +145,7 @@ def network_best(path: w.Path = w.TIMED, chunk: int = 512) -> w.Unit:
     params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), path.steps()
     levels = torch.tensor([[s.level] for s in steps], dtype=torch.float32)
 
-    def run(x: Tensor, table: list[Tensor]) -> Tensor:
+    def run(x, table):
         h, other = torch.empty(len(x), w.WIDTH), torch.empty(len(x), w.WIDTH)
         f, z = torch.empty_like(x), torch.empty_like(x)
         for i, s in enumerate(steps):
@@ -165,7 +160,7 @@ def network_best(path: w.Path = w.TIMED, chunk: int = 512) -> w.Unit:
         return x
 
     @torch.inference_mode()
-    def unit() -> Tensor:
+    def unit():
         e = embed(levels)
         table = [torch.addmm(params[f"b{k}"], e, params[f"T{k}"]) for k in range(w.DEPTH)]
         return torch.cat([run(x.clone(), table) for x in start.split(chunk)])
@@ -173,11 +168,11 @@ def network_best(path: w.Path = w.TIMED, chunk: int = 512) -> w.Unit:
     return unit
 
 
-def mixture_plain(path: w.Path = w.TIMED) -> w.Unit:
+def mixture_plain(path=w.TIMED):
     """W3-mixture as first written: all differences x - μ at once, (B, 8, 2)."""
     start, steps = torch.tensor(w.prior()), path.steps()
 
-    def score(x: Tensor, s: w.Step) -> Tensor:
+    def score(x, s):
         variances = (s.alpha * STDS).square() + s.sigma**2
         difference = s.alpha * MEANS - x[:, None, :]
         logits = torch.log(WEIGHTS / variances) - 0.5 * difference.square().sum(dim=2) / variances
@@ -185,7 +180,7 @@ def mixture_plain(path: w.Path = w.TIMED) -> w.Unit:
         return ((r / variances)[:, :, None] * difference).sum(dim=1)
 
     @torch.no_grad()
-    def unit() -> Tensor:
+    def unit():
         x = start
         for s in steps:
             x = s.keep * x + s.push * score(x, s) + s.noise * torch.randn_like(x)
@@ -194,7 +189,7 @@ def mixture_plain(path: w.Path = w.TIMED) -> w.Unit:
     return unit
 
 
-def coefficients(steps: list[w.Step]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def coefficients(steps):
     """For each step A (8, 3), c (8, 1), M (3, 8), with which the score is two matrix products.
 
     With μ_k = α m_k and v_k = α² s_k² + σ², up to a constant log r = A [x; |x|²] + c, and the score is
@@ -209,12 +204,12 @@ def coefficients(steps: list[w.Step]) -> Iterator[tuple[Tensor, Tensor, Tensor]]
     return zip(A, c[:, :, None], M, strict=True)
 
 
-def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
+def mixture_best(path=w.TIMED):
     """W3-mixture by matrix products, samples on the last axis: x is (2, B), softmax along rows."""
     start, steps = torch.tensor(w.prior().T.copy()), path.steps()
 
     @torch.inference_mode()
-    def unit() -> Tensor:
+    def unit():
         x = start
         for s, (A, c, M) in zip(steps, coefficients(steps), strict=True):
             logits = torch.addmm(c, A, torch.cat([x, x.square().sum(dim=0, keepdim=True)]))
@@ -226,12 +221,12 @@ def mixture_best(path: w.Path = w.TIMED) -> w.Unit:
     return unit
 
 
-def mixture_gemm(path: w.Path = w.TIMED) -> w.Unit:
+def mixture_gemm(path=w.TIMED):
     """The same two products with x as (B, 2): torch's softmax over 8 neighbours is the slow part."""
     start, steps = torch.tensor(w.prior()), path.steps()
 
     @torch.inference_mode()
-    def unit() -> Tensor:
+    def unit():
         x = start
         for s, (A, c, M) in zip(steps, coefficients(steps), strict=True):
             logits = torch.addmm(c.T, torch.cat([x, x.square().sum(dim=1, keepdim=True)], dim=1), A.T)
@@ -243,7 +238,7 @@ def mixture_gemm(path: w.Path = w.TIMED) -> w.Unit:
     return unit
 
 
-VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
+VARIANTS = {
     "torch": {
         "W1": training_plain,
         "W3-net": network_plain,
@@ -260,35 +255,35 @@ VARIANTS: dict[str, dict[str, Callable[..., w.Unit]]] = {
 }
 
 
-def describe() -> str:
+def describe():
     """Version, what does the matrix products, and the instructions of torch's own loops."""
     mkl = "MKL" if torch.backends.mkl.is_available() else "no MKL"
     return f"torch {torch.__version__}, {mkl}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def set_threads(threads: int) -> None:
+def set_threads(threads):
     """Threads inside one operation."""
     torch.set_num_threads(threads)
 
 
-def wait(result: Any) -> None:
+def wait(result):
     """Nothing to wait for: eager torch on a CPU has finished when it returns."""
 
 
-def gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array) -> tuple[float, dict[str, w.Array]]:
+def gradient(x0, log_sigma, noise):
     """W1's loss and gradient at the initial weights, for comparison with the reference."""
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     value = loss(params, torch.tensor(x0), torch.tensor(log_sigma)[:, None], torch.tensor(noise))
     return _named(value, params)
 
 
-def sliced_gradient(x0: w.Array, log_sigma: w.Array, noise: w.Array, v: w.Array) -> tuple[float, dict[str, w.Array]]:
+def sliced_gradient(x0, log_sigma, noise, v):
     """W4's loss and gradient, likewise."""
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     x0, log_sigma, noise, v = (torch.tensor(a) for a in (x0, log_sigma, noise, v))
     return _named(sliced_loss(params, x0, log_sigma[:, None], noise, v), params)
 
 
-def _named(value: Tensor, params: Parameters) -> tuple[float, dict[str, w.Array]]:
+def _named(value, params):
     value.backward()
     return value.item(), {name: p.grad.numpy() for name, p in params.items() if p.grad is not None}

@@ -13,14 +13,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import workloads as w
 
 CALIBRATION = 0.3  # seconds of running before a chunk's length is chosen
 
 
-def main() -> None:
+def main():
     """Greet, then answer until the input ends."""
     args = arguments()
     answer = own_stdout()
@@ -42,7 +41,7 @@ def main() -> None:
     answer({"mib": peak_memory()})
 
 
-def arguments() -> argparse.Namespace:
+def arguments():
     """Which side, which workload, under which conditions."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library")
@@ -53,27 +52,27 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def own_stdout() -> Any:
+def own_stdout():
     """A function that writes JSON lines to stdout; what libraries print there goes to stderr."""
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return lambda message: print(json.dumps(message), file=pipe)
 
 
-def pin(threads: int) -> None:
+def pin(threads):
     """Allow this process the first `threads` processors, where the system lets us choose."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def keep_memory() -> None:
+def keep_memory():
     """What `refscore_backends.keep_memory` does, for sides that have no such function."""
     import numpy as np
 
     np.empty(31 << 20, dtype=np.uint8)
 
 
-def time(unit: w.Unit, wait: Any, units: int) -> float:
+def time(unit, wait, units):
     """Seconds per unit. One unit more runs before the clock starts: caches and clocks of a side
     that has slept are cold."""
     wait(unit())
@@ -84,7 +83,7 @@ def time(unit: w.Unit, wait: Any, units: int) -> float:
     return (perf_counter() - start) / units
 
 
-def calibrate(unit: w.Unit, wait: Any) -> float:
+def calibrate(unit, wait):
     """Compile, warm up, and say roughly how many seconds a unit takes."""
     wait(unit())
     start, units = perf_counter(), 0
@@ -94,7 +93,7 @@ def calibrate(unit: w.Unit, wait: Any) -> float:
     return (perf_counter() - start) / units
 
 
-def peak_memory() -> float:
+def peak_memory():
     """Peak resident memory in MiB. Linux's VmHWM is this program's own; ru_maxrss elsewhere."""
     status = Path("/proc/self/status")
     if status.exists():

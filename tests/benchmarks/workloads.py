@@ -9,16 +9,12 @@
 Plain NumPy, in double precision wherever something is a reference; the sides run in float32.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, expm1, log, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-Unit = Callable[[], Any]  # runs ONE unit of a workload
-Array = np.ndarray[Any, Any]
 
 NAMES = ("W1", "W3-net", "W3-mixture", "W4")
 
@@ -48,17 +44,17 @@ STDS = np.linspace(0.1, 0.3, COMPONENTS)
 WEIGHTS = np.linspace(1.0, 2.0, COMPONENTS) / np.linspace(1.0, 2.0, COMPONENTS).sum()
 
 
-def pool(seed: int = 0) -> Array:
+def pool(seed=0):
     """W1's data, (POOL, 2) float32: eight narrow Gaussians of equal weight."""
     rng = np.random.default_rng(seed)
     means = MEANS[rng.integers(0, COMPONENTS, POOL)]
     return (means + POOL_STD * rng.standard_normal(means.shape)).astype(np.float32)
 
 
-def parameters(seed: int = 1) -> dict[str, Array]:
+def parameters(seed=1):
     """Weights of the network in float32, so that all sides may start from the same ones."""
     rng = np.random.default_rng(seed)
-    params: dict[str, Array] = {}
+    params = {}
     for layer in range(DEPTH):
         n_in = WIDTH if layer else DIMENSION
         params[f"W{layer}"] = rng.standard_normal((n_in, WIDTH)) * n_in**-0.5
@@ -69,17 +65,17 @@ def parameters(seed: int = 1) -> dict[str, Array]:
     return {name: value.astype(np.float32) for name, value in params.items()}
 
 
-def prior(seed: int = 2) -> Array:
+def prior(seed=2):
     """W3's samples at t = 1, (SAMPLES, 2) float32."""
     return np.random.default_rng(seed).standard_normal((SAMPLES, DIMENSION), dtype=np.float32)
 
 
-def beta(t: float) -> float:
+def beta(t):
     """The VP SDE's rate β(t): dx = -½ β x dt + √β dw."""
     return BETA_MIN + t * (BETA_MAX - BETA_MIN)
 
 
-def alpha_sigma(t: float) -> tuple[float, float]:
+def alpha_sigma(t):
     """x(t) = α x(0) + σ z for the VP SDE."""
     integral = t * BETA_MIN + 0.5 * t**2 * (BETA_MAX - BETA_MIN)
     return exp(-0.5 * integral), sqrt(-expm1(-integral))
@@ -109,12 +105,12 @@ class Path:
     first: int = 0
     quiet: bool = False
 
-    def times(self) -> list[float]:
+    def times(self):
         """The 51 times."""
         grid = np.linspace(FIRST_TIME, LAST_TIME, STEPS + 1)
         return [float(t) for t in grid[self.first : self.first + UNIT_STEPS + 1]]
 
-    def steps(self) -> list[Step]:
+    def steps(self):
         """The 50 steps. Reverse drift: -½ β x - β score, run from t down to s."""
         steps = []
         for t, s in pairwise(self.times()):
@@ -131,7 +127,7 @@ TIMED = Path()
 # ---- references: slow, double precision, and as close to the formulas as can be -----------------
 
 
-def network(params: dict[str, Array], x: Array, level: Array) -> Array:
+def network(params, x, level):
     """The network's answer (B, 2) to scaled inputs x (B, 2) and levels (B,)."""
     angles = level[:, None] * FREQUENCIES
     e = GAIN * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
@@ -142,14 +138,14 @@ def network(params: dict[str, Array], x: Array, level: Array) -> Array:
     return h @ params["head"] + params["bias"]
 
 
-def denoising_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise: Array) -> Any:
+def denoising_loss(params, x0, log_sigma, noise):
     """W1's loss, mean over the batch of ½ |f + ε|²; complex-safe, for derivatives by complex step."""
     sigma = np.exp(log_sigma)[:, None]
     scaled = (x0 + sigma * noise) / np.sqrt(DATA_STD**2 + sigma**2)
     return 0.5 * np.sum((network(params, scaled, log_sigma) + noise) ** 2) / len(x0)
 
 
-def sliced_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise: Array, v: Array) -> Any:
+def sliced_loss(params, x0, log_sigma, noise, v):
     """W4's loss, mean over the batch of σ² (vᵀ∇s v + ½ |s|²), s = f/σ; for derivatives by complex step."""
     sigma = np.exp(log_sigma)[:, None]
     c = 1 / np.sqrt(DATA_STD**2 + sigma**2)
@@ -159,7 +155,7 @@ def sliced_loss(params: dict[str, Array], x0: Array, log_sigma: Array, noise: Ar
     return np.mean((sigma * c)[:, 0] * along + 0.5 * np.sum(f**2, axis=1))
 
 
-def network_tangent(params: dict[str, Array], x: Array, level: Array, v: Array) -> Array:
+def network_tangent(params, x, level, v):
     """Derivative of the network's answer along v, a direction of its input."""
     angles = level[:, None] * FREQUENCIES
     e = GAIN * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
@@ -171,13 +167,13 @@ def network_tangent(params: dict[str, Array], x: Array, level: Array, v: Array) 
     return dot @ params["head"]
 
 
-def network_score(x: Array, t: float) -> Array:
+def network_score(x, t):
     """W3's score from the network with its initial weights; at DATA_STD = 1 a VP SDE scales inputs by 1."""
     alpha, sigma = alpha_sigma(t)
     return network(parameters(), x, np.full(len(x), log(sigma / alpha))) / sigma
 
 
-def mixture_score(x: Array, t: float) -> Array:
+def mixture_score(x, t):
     """W3's exact score: the mixture's, each component diffused to time t."""
     alpha, sigma = alpha_sigma(t)
     variances = (alpha * STDS) ** 2 + sigma**2
@@ -188,7 +184,7 @@ def mixture_score(x: Array, t: float) -> Array:
     return np.sum((r / variances)[:, :, None] * difference, axis=1)
 
 
-def follow(path: Path, score: Callable[[Array, float], Array], rows: int) -> Array:
+def follow(path, score, rows):
     """Where the first samples are after the steps of a quiet path."""
     x = prior()[:rows].astype(np.float64)
     for step in path.steps():

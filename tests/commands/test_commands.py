@@ -13,7 +13,6 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ from tests.oracles.measured import fake
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch):
     """Everything as it is, but small: these tests look at the plumbing."""
     for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
         monkeypatch.setattr(demo, name, 50)
@@ -60,11 +59,11 @@ COMMANDS = {  # arguments, and the file that holds the numbers
 class Failing(io.StringIO):
     """A stream that takes so many writes, and then none."""
 
-    def __init__(self, error: Exception, after: int) -> None:
+    def __init__(self, error, after):
         super().__init__()
         self.error, self.after = error, after
 
-    def write(self, text: str) -> int:
+    def write(self, text):
         self.after -= 1
         if self.after < 0:
             raise self.error
@@ -74,9 +73,9 @@ class Failing(io.StringIO):
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("after", "number", "status"), [(0, errno.EPIPE, 0), (3, errno.ENOSPC, 2)])
 def test_a_stream_that_fails_costs_no_result(
-    command: str, after: int, number: int, status: int, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    command, after, number, status, tmp_path,
+    monkeypatch, capsys,
+):  # fmt: skip
     args, name = COMMANDS[command]
     for stream in ("stdout", "stderr"):
         out = tmp_path / stream
@@ -89,26 +88,24 @@ def test_a_stream_that_fails_costs_no_result(
 
 @pytest.mark.parametrize("command", [*COMMANDS, "info"])
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
-def test_every_encoding_can_print_every_line(
-    command: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_encoding_can_print_every_line(command, encoding, tmp_path, monkeypatch):
     args, name = COMMANDS.get(command, (["info"], ""))
     written = {stream: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for stream in ("stdout", "stderr")}
     for stream, wrapper in written.items():
         monkeypatch.setattr(sys, stream, wrapper)
     assert cli.main([*args, *(["--out", str(tmp_path / "σ")] if name else [])]) == 0
-    said = written["stdout"].buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    said = written["stdout"].buffer.getvalue().decode(encoding)
     assert ("σ" in said) == (encoding == "utf-8" and bool(name))
     assert not name or (tmp_path / "σ" / name).exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_numbers_are_on_disk_before_they_are_printed(command: str, tmp_path: Path) -> None:
+def test_numbers_are_on_disk_before_they_are_printed(command, tmp_path):
     """Also for a caller in Python, whose own `say` may raise."""
     name = COMMANDS[command][1]
     marks = {"demo": "trained", "samplers": "distance to the exact law", "reproduce": "measured"}
 
-    def say(line: str) -> None:
+    def say(line):
         if marks[command] in line:
             raise BrokenPipeError
 
@@ -122,14 +119,14 @@ def test_numbers_are_on_disk_before_they_are_printed(command: str, tmp_path: Pat
     json.loads((tmp_path / name).read_text())
 
 
-def test_no_stream_at_all_is_no_error() -> None:
+def test_no_stream_at_all_is_no_error():
     outlet = Outlet(None)
     assert outlet.write("words\n") == 6
     outlet.flush()
     assert outlet.failure is None
 
 
-def test_a_closed_pipe_and_a_full_disk_from_the_shell() -> None:
+def test_a_closed_pipe_and_a_full_disk_from_the_shell():
     """The exit as well: Python complains of what it cannot flush at its end."""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     run = partial(subprocess.run, shell=True, capture_output=True, text=True, check=False, env=buffered)
@@ -144,11 +141,11 @@ def test_a_closed_pipe_and_a_full_disk_from_the_shell() -> None:
 # ------------------------------------------------------------------ files
 
 
-def test_json_holds_only_what_json_has(tmp_path: Path) -> None:
+def test_json_holds_only_what_json_has(tmp_path):
     tree = {"a": [1.0, math.nan, {"b": math.inf}], "c": (-math.inf, None, "x", 3)}
     files.save_json(tmp_path / "a.json", tree)
 
-    def refuse(constant: str) -> None:
+    def refuse(constant):
         raise AssertionError(constant)
 
     back = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
@@ -156,19 +153,19 @@ def test_json_holds_only_what_json_has(tmp_path: Path) -> None:
     assert float(back["a"][2]["b"]) == math.inf
 
 
-def test_no_module_writes_json_but_through_the_one_door() -> None:
+def test_no_module_writes_json_but_through_the_one_door():
     for path in Path(files.__file__).parent.rglob("*.py"):
         assert "json.dump" not in path.read_text(encoding="utf-8") or path.name == "files.py", path
 
 
-def test_a_sampler_that_diverges_is_a_string_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampler_that_diverges_is_a_string_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(samplers, "gaussian_error", lambda sde: lambda *args: math.inf)
     assert cli.main([*COMMANDS["samplers"][0], "--out", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "numbers.json").read_text(), parse_constant=pytest.fail)["rows"]
     assert (row["errors"], row["from_prior"]) == (["inf"], "inf")
 
 
-def test_what_a_killed_process_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_swept_and_what_others_write_is_not(tmp_path):
     old, new, other = (tmp_path / name for name in (".theta.npy.a.tmp", ".theta.npy.b.tmp", ".numbers.json.c.tmp"))
     for path in (old, new, other):
         path.write_text("half")
@@ -178,8 +175,8 @@ def test_what_a_killed_process_left_is_swept_and_what_others_write_is_not(tmp_pa
     assert {p.name for p in tmp_path.iterdir()} == {new.name, other.name, "theta.npy"}
 
 
-def test_an_unfinished_file_is_hidden_and_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+def test_an_unfinished_file_is_hidden_and_says_whose_it_is(tmp_path, monkeypatch):
+    seen = []
     monkeypatch.setattr(os, "replace", lambda old, new: seen.append(Path(old).name))
     files.save_text(tmp_path / "numbers.json", "{}")
     assert seen[0].startswith(".numbers.json.")
@@ -190,7 +187,7 @@ def test_an_unfinished_file_is_hidden_and_says_whose_it_is(tmp_path: Path, monke
     lambda p: files.save_text(p, "words"), lambda p: files.save_json(p, {}), lambda p: files.save_array(p, np.ones(9)),
     lambda p: files.save_arrays(p, x=np.ones(9)), lambda p: plots.save(plots.figure(1)[0], p),
 ])  # fmt: skip
-def test_a_full_disk_is_one_sentence(save: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence(save, tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
     real = os.fdopen
@@ -207,16 +204,14 @@ def test_a_full_disk_is_one_sentence(save: Any, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("command", ["demo", "samplers"])
 @pytest.mark.parametrize("seed", [2**64, 2**70, -1])
-def test_seeds_out_of_range_are_refused_before_any_work(
-    command: str, seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_seeds_out_of_range_are_refused_before_any_work(command, seed, tmp_path, capsys):
     assert cli.main([*COMMANDS[command][0], f"--seed={seed}", "--out", str(tmp_path / "out")]) == 2
     assert f"seed must lie in [0, 2**64), got {seed}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["demo", "samplers"])
-def test_the_greatest_seed_is_taken(command: str, tmp_path: Path) -> None:
+def test_the_greatest_seed_is_taken(command, tmp_path):
     """The demo's pictures, which draw from the seed after it: `test_pictures_of_a_file_are_in_its_units`."""
     assert cli.main([*COMMANDS[command][0], "--seed", str(2**64 - 1), "--out", str(tmp_path)]) == 0
 
@@ -226,18 +221,14 @@ def test_the_greatest_seed_is_taken(command: str, tmp_path: Path) -> None:
     (["--evaluations", "8", str(10**12)], "a budget of evaluations must be at most 100000, got 1000000000000"),
     (["--threads", "0"], "threads must be at least 1, got 0"),
 ])  # fmt: skip
-def test_what_no_machine_holds_is_refused_before_any_work(
-    args: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_no_machine_holds_is_refused_before_any_work(args, words, tmp_path, capsys):
     assert cli.main(["samplers", "--data", "tilted", *args, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_memory_that_is_not_there_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def allocate(*args: object) -> None:
+def test_memory_that_is_not_there_is_a_sentence(tmp_path, monkeypatch, capsys):
+    def allocate(*args):
         np.empty(2**60, dtype="uint8")
 
     monkeypatch.setattr(samplers, "_row", allocate)
@@ -245,10 +236,10 @@ def test_memory_that_is_not_there_is_a_sentence(
     assert "refscore: not enough memory: Unable to allocate 1.00 EiB" in capsys.readouterr().err
 
 
-def damaged(whole: bytes) -> dict[str, bytes]:
+def damaged(whole):
     """What may lie where a result was kept."""
 
-    def archive(**arrays: Any) -> bytes:
+    def archive(**arrays):
         f = io.BytesIO()
         np.savez(f, **arrays)
         return f.getvalue()
@@ -260,7 +251,7 @@ def damaged(whole: bytes) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def test_a_damaged_result_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_result_is_named_with_what_to_do(tmp_path, capsys):
     run = [*COMMANDS["reproduce"][0], "--out", str(tmp_path)]
     assert cli.main(run) == 0
     kept = sorted(tmp_path.glob("*.npz"))
@@ -280,7 +271,7 @@ def test_a_damaged_result_is_named_with_what_to_do(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_titles_and_limits_follow_the_measurement(good: bool) -> None:
+def test_titles_and_limits_follow_the_measurement(good):
     falls, noised, *rest = fake(good)
     if not good:
         noised = np.linspace(0.9, 0.1, 60) * song_ermon_2019.manifold_floor(song_ermon_2019.NOISE)
@@ -297,12 +288,10 @@ def test_titles_and_limits_follow_the_measurement(good: bool) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_training_and_keeps_it(
-    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_ends_the_training_and_keeps_it(number, tmp_path, monkeypatch):
     original, before = demo.fit, signal.getsignal(number)
 
-    def signalled(*args: Any, **kwargs: Any) -> Any:
+    def signalled(*args, **kwargs):
         for state in original(*args, **kwargs):
             if state.step == 3:
                 os.kill(os.getpid(), number)
@@ -317,8 +306,8 @@ def test_a_signal_ends_the_training_and_keeps_it(
     assert signal.getsignal(number) is before
 
 
-def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
-    taken: list[int] = []
+def test_handlers_of_others_and_other_threads_are_left_alone():
+    taken = []
     before = signal.signal(signal.SIGTERM, lambda *args: taken.append(1))
     try:
         with cli._terminated_as_interrupted():
@@ -326,19 +315,17 @@ def test_handlers_of_others_and_other_threads_are_left_alone() -> None:
         assert taken == [1]
     finally:
         signal.signal(signal.SIGTERM, before)
-    status: list[int] = []
+    status = []
     thread = threading.Thread(target=lambda: status.append(cli.main(["reproduce"])))
     thread.start()
     thread.join()
     assert status == [0]
 
 
-def test_an_interrupted_evaluation_keeps_the_rows_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_evaluation_keeps_the_rows_it_has(tmp_path, monkeypatch, capsys):
     original = samplers._row
 
-    def row(name: str, *args: Any) -> samplers.Row:
+    def row(name, *args):
         if name == stop:
             raise KeyboardInterrupt
         return original(name, *args)
@@ -355,7 +342,7 @@ def test_an_interrupted_evaluation_keeps_the_rows_it_has(
     assert cli.main(args) == 130
 
 
-def test_a_training_interrupted_before_its_first_loss_is_drawn() -> None:
+def test_a_training_interrupted_before_its_first_loss_is_drawn():
     report = demo.Report("tilted", "numpy", 0, 3, True, 0.0)
     (ax,) = demo_figures._loss(report).axes
     assert ax.get_title() == "interrupted before the first mean of the loss"
@@ -364,15 +351,13 @@ def test_a_training_interrupted_before_its_first_loss_is_drawn() -> None:
 # ------------------------------------------------------------------ threads
 
 
-def test_commands_run_on_one_thread_unless_told_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_run_on_one_thread_unless_told_otherwise(tmp_path, monkeypatch, capsys):
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    def threads() -> set[int]:
+    def threads():
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-    used: list[set[int]] = []
+    used = []
     monkeypatch.setattr(samplers, "_row", lambda name, *args: (used.append(threads()), samplers.Row(name))[1])
     with threadpool_limits(2, user_api="blas"):
         if threads() != {2}:
@@ -389,7 +374,7 @@ def test_commands_run_on_one_thread_unless_told_otherwise(
     assert "threadpoolctl, which could set them, is not installed" in capsys.readouterr().out
 
 
-def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_exit_statuses(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
@@ -406,7 +391,7 @@ SCALES = 10.0 ** np.arange(-6, 7, 3)
 
 @pytest.mark.parametrize("wide", SCALES)
 @pytest.mark.parametrize("narrow", SCALES)
-def test_each_column_is_scaled_by_itself_and_back(wide: float, narrow: float, tmp_path: Path) -> None:
+def test_each_column_is_scaled_by_itself_and_back(wide, narrow, tmp_path):
     """Identities: unit columns, and points, scores and log densities come back."""
     scale = np.array([wide, narrow])
     points = mixture("tilted").sample(np.random.default_rng(0), 200) * scale + 7 * scale
@@ -428,20 +413,20 @@ def test_each_column_is_scaled_by_itself_and_back(wide: float, narrow: float, tm
     assert file == pytest.approx(network - np.sum(np.log(problem.scale)), rel=1e-9)
 
 
-def table(*columns: Any) -> Table:
+def table(*columns):
     points = np.stack([np.asarray(c, dtype="float64") for c in columns], axis=1)
     return Table("a.csv", points, ["x", "y"][: len(columns)], "")
 
 
 @pytest.mark.parametrize("magnitude", [1e-300, 1e-160, 1.0, 1e160, 1e300])
-def test_columns_of_any_magnitude_have_deviation_one(magnitude: float) -> None:
+def test_columns_of_any_magnitude_have_deviation_one(magnitude):
     x = magnitude * np.random.default_rng(0).standard_normal(100)
     unit, centre, scale = standardise(table(x, x + 3 * magnitude))
     assert np.std(unit, axis=0) == pytest.approx([1, 1], rel=1e-12)
     assert centre + scale * unit == pytest.approx(np.stack([x, x + 3 * magnitude], axis=1), rel=1e-12)
 
 
-def test_what_has_no_scale_is_refused_by_name() -> None:
+def test_what_has_no_scale_is_refused_by_name():
     x = np.arange(30.0)
     for bad, words in ((np.full(30, 0.1), r"all points are the same in column y \(0.1\)"),
                        (1.7e308 * (-1) ** x, "column y is wider than float64"),
@@ -450,7 +435,7 @@ def test_what_has_no_scale_is_refused_by_name() -> None:
             standardise(table(x, bad))
 
 
-def test_an_outlier_that_rules_a_scale_is_named() -> None:
+def test_an_outlier_that_rules_a_scale_is_named():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 1000))
     assert not list(outliers(table(x, y)))
@@ -466,21 +451,21 @@ def test_an_outlier_that_rules_a_scale_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["tilted", "two-modes", "circle", "spiral"])
-def test_ordinary_data_have_no_outliers(name: str) -> None:
+def test_ordinary_data_have_no_outliers(name):
     rng = np.random.default_rng(0)
     assert not list(outliers(table(*mixture(name).sample(rng, 2000).T)))
     for x in (rng.random(2000), rng.laplace(size=2000), rng.exponential(size=2000), rng.standard_t(4, 2000)):
         assert not list(outliers(table(x, x)))
 
 
-def test_pictures_of_a_file_are_in_its_units(tmp_path: Path) -> None:
+def test_pictures_of_a_file_are_in_its_units(tmp_path):
     """Every axis that shows data spans the data's own range, whatever the columns' scales; frames are square."""
     points = np.random.default_rng(0).standard_normal((100, 2)) * (1e4, 1e-3) + (5e5, 7.0)
     np.save(tmp_path / "a.npy", points)
     problem = demo.load_problem(str(tmp_path / "a.npy"), get("numpy"), 0)
     model = demo.ScoreModel(demo.MLP(demo.WIDTHS, embed=demo.FEATURES), demo.VP(), data_std=1.0)
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         return -x  # of a standard normal law, at every time
 
     units = lambda x: problem.in_data_units(x)  # noqa: E731

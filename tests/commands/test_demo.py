@@ -6,8 +6,6 @@ import json
 import os
 import re
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +20,12 @@ from tests.oracles.close import assert_close
 FAST = ["--steps", "30"]
 
 
-def run(*args: object) -> int:
+def run(*args):
     return cli.main(["demo", *map(str, args)])
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small(monkeypatch):
     """Everything as it is, with fewer samples: these tests look at the plumbing."""
     for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
         monkeypatch.setattr(demo, name, 200)
@@ -35,11 +33,11 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_pictures(monkeypatch):
     monkeypatch.setattr("refscore.commands.demo.draw", lambda *args: [])
 
 
-def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_writes_numbers_parameters_and_pictures(tmp_path, capsys):
     assert run(*FAST, "--out", tmp_path / "new" / "folder") == 0
     out = tmp_path / "new" / "folder"
     assert {p.name for p in out.iterdir()} == {
@@ -68,12 +66,12 @@ def test_demo_writes_numbers_parameters_and_pictures(tmp_path: Path, capsys: pyt
 
 @pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", [n for n in MIXTURES if n != "tilted"])
-def test_demo_runs_on_every_embedded_set(name: str, tmp_path: Path) -> None:
+def test_demo_runs_on_every_embedded_set(name, tmp_path):
     assert run("--steps", "3", "--data", name, "--out", tmp_path) == 0
 
 
 @pytest.mark.usefixtures("_no_pictures")
-def test_demo_is_the_same_in_every_bit_for_the_same_seed(tmp_path: Path) -> None:
+def test_demo_is_the_same_in_every_bit_for_the_same_seed(tmp_path):
     for folder, seed in (("a", 7), ("b", 7), ("c", 8)):
         assert run(*FAST, "--seed", seed, "--out", tmp_path / folder) == 0
     a, b, c = (np.load(tmp_path / folder / "theta.npy") for folder in "abc")
@@ -82,7 +80,7 @@ def test_demo_is_the_same_in_every_bit_for_the_same_seed(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("_no_pictures")
-def test_demo_runs_on_the_strict_back_end_with_the_same_numbers(tmp_path: Path) -> None:
+def test_demo_runs_on_the_strict_back_end_with_the_same_numbers(tmp_path):
     for backend in ("numpy", "strict"):
         assert run(*FAST, "--backend", backend, "--out", tmp_path / backend) == 0
     a, b = (np.load(tmp_path / name / "theta.npy") for name in ("numpy", "strict"))
@@ -90,9 +88,7 @@ def test_demo_runs_on_the_strict_back_end_with_the_same_numbers(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
-def test_demo_runs_on_a_file_without_the_exact_columns(
-    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_runs_on_a_file_without_the_exact_columns(suffix, tmp_path, capsys):
     points = np.random.default_rng(0).normal((100.0, -3.0), (30.0, 5.0), (400, 2))
     path = tmp_path / f"points{suffix}"
     if suffix == ".csv":
@@ -112,7 +108,7 @@ def test_demo_runs_on_a_file_without_the_exact_columns(
     assert (tmp_path / "out" / "field.png").exists()
 
 
-def test_points_of_a_file_are_measured_from_their_centre(tmp_path: Path) -> None:
+def test_points_of_a_file_are_measured_from_their_centre(tmp_path):
     """Far from 0 and unlike in their coordinates: the network still sees deviation 1 about 0."""
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal((1000.0, -3.0), (30.0, 5.0), (4000, 2)))
     problem = demo.load_problem(str(tmp_path / "a.npy"), get("numpy"), 0)
@@ -121,13 +117,13 @@ def test_points_of_a_file_are_measured_from_their_centre(tmp_path: Path) -> None
     assert problem.scale == pytest.approx([30, 5], rel=0.05)
 
 
-def test_one_point_many_times_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_point_many_times_is_refused(tmp_path, capsys):
     np.save(tmp_path / "a.npy", np.tile([0.1, 0.7], (50, 1)))
     assert run(*FAST, "--data", tmp_path / "a.npy", "--out", tmp_path) == 2
     assert "all points are the same" in capsys.readouterr().err
 
 
-def test_file_points_are_centred_scaled_and_split(tmp_path: Path) -> None:
+def test_file_points_are_centred_scaled_and_split(tmp_path):
     points = np.random.default_rng(0).normal((100.0, -3.0), (30.0, 5.0), (400, 2))
     np.save(tmp_path / "p.npy", points)
     problem = demo.load_problem(str(tmp_path / "p.npy"), get("numpy"), seed=0)
@@ -140,7 +136,7 @@ def test_file_points_are_centred_scaled_and_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", list(MIXTURES))
-def test_declared_scale_of_an_embedded_set_is_that_of_its_samples(name: str) -> None:
+def test_declared_scale_of_an_embedded_set_is_that_of_its_samples(name):
     problem = demo.load_problem(name, get("numpy"), seed=0)
     assert problem.exact is not None
     x = problem.exact.sample(np.random.default_rng(0), 40_000)
@@ -148,12 +144,10 @@ def test_declared_scale_of_an_embedded_set_is_that_of_its_samples(name: str) -> 
 
 
 @pytest.mark.usefixtures("_no_pictures")
-def test_ctrl_c_keeps_what_was_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_keeps_what_was_done(tmp_path, monkeypatch, capsys):
     original = demo.fit
 
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
+    def interrupted(*args, **kwargs):
         for state in original(*args, **kwargs):
             yield state
             if state.step == 17:
@@ -167,8 +161,8 @@ def test_ctrl_c_keeps_what_was_done(
     assert "interrupted after step 17" in capsys.readouterr().out
 
 
-def test_ctrl_c_before_the_first_step_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
+def test_ctrl_c_before_the_first_step_is_an_interruption(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
         yield
 
@@ -177,12 +171,10 @@ def test_ctrl_c_before_the_first_step_is_an_interruption(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "tqdm"])
-def test_without_an_extra_the_numbers_are_still_written(
-    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_an_extra_the_numbers_are_still_written(missing, tmp_path, monkeypatch, capsys):
     original = builtins.__import__
 
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+    def without(name, *args, **kwargs):
         if name.split(".")[0] == missing:
             raise ImportError(missing)
         return original(name, *args, **kwargs)
@@ -198,14 +190,12 @@ def test_without_an_extra_the_numbers_are_still_written(
         assert said.count("s left") == 10  # a line every tenth of the way
 
 
-def test_divergent_training_saves_the_last_good_parameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_divergent_training_saves_the_last_good_parameters(tmp_path, monkeypatch, capsys):
     from refscore.training.loop import DivergenceError, TrainingState
 
     good = TrainingState(100, np.ones(3), *(np.zeros(()),) * 3, optimizer_state=None, average=None)
 
-    def divergent(*args: Any, **kwargs: Any) -> Any:
+    def divergent(*args, **kwargs):
         raise DivergenceError("training diverged by step 200: loss nan, gradient norm nan, learning rate 0.003", good)
         yield
 
@@ -225,9 +215,7 @@ def test_divergent_training_saves_the_last_good_parameters(
         (["--data", "points.txt"], "ending in .npy, .npz, .csv"),
     ],
 )
-def test_refusals_come_before_any_work(
-    args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refusals_come_before_any_work(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "fit", lambda *a, **k: pytest.fail("training started"))
     assert run("--out", tmp_path / "out", *args) == 2
     captured = capsys.readouterr()
@@ -244,24 +232,22 @@ def test_refusals_come_before_any_work(
         (np.zeros((50, 3)), "shape (50, 3)"),
     ],
 )
-def test_unusable_points_are_refused(
-    points: Any, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_points_are_refused(points, words, tmp_path, capsys):
     np.save(tmp_path / "points.npy", points)
     assert run("--data", tmp_path / "points.npy", "--out", tmp_path / "out") == 2
     assert words in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert run(*FAST, "--out", tmp_path / "file" / "out") == 2
     assert "cannot write to the folder" in capsys.readouterr().err
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch):
     files.save_text(tmp_path / "numbers.json", "old")
 
-    def replace(*paths: object) -> None:
+    def replace(*paths):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", replace)
@@ -272,7 +258,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["numbers.json"]
 
 
-def test_info_names_versions_back_ends_and_blas(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_names_versions_back_ends_and_blas(capsys):
     assert cli.main(["info"]) == 0
     said = capsys.readouterr().out
     for words in (f"refscore {__version__}", "numpy 2", "back end numpy: CPU", "back end cupy:", "BLAS:", "core type"):

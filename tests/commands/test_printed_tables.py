@@ -3,8 +3,6 @@
 import contextlib
 import math
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +16,19 @@ from refscore.training.loop import TrainingState
 from refscore_backends import get
 
 
-def line_with(words: str, lines: list[str]) -> str:
+def line_with(words, lines):
     (found,) = [line for line in lines if words in line]
     return found
 
 
-def numbers_in(text: str) -> list[float]:
+def numbers_in(text):
     return [float(word) for word in re.findall(r"-?\d+\.?\d*(?:e[-+]?\d+)?", text)]
 
 
 # ------------------------------------------------------------------ the demo's
 
 
-def full_report() -> demo.Report:
+def full_report():
     report = demo.Report("tilted", "numpy", 0, 1234, False, 5.0)
     report.loss = [9.0] * 5 + [2.0, 4.0] * 5
     report.floor, report.excess = Estimate(2.5, 0.0), Estimate(0.125, 0.0625)
@@ -45,7 +43,7 @@ def full_report() -> demo.Report:
     return report
 
 
-def test_every_number_of_the_demo_stands_beside_its_name() -> None:
+def test_every_number_of_the_demo_stands_beside_its_name():
     lines = "\n".join(demo.tables(full_report())).splitlines()
     assert numbers_in(line_with("which no model can beat", lines)) == [2.5]
     assert numbers_in(line_with("excess loss, measured", lines)) == [0.125, 0.0625]
@@ -65,26 +63,24 @@ def test_every_number_of_the_demo_stands_beside_its_name() -> None:
     assert [7.5] in [numbers_in(line) for line in lines if "learned score" in line]
 
 
-def test_the_loss_in_words_is_the_mean_of_ten_reports_with_its_error_less_the_floor() -> None:
+def test_the_loss_in_words_is_the_mean_of_ten_reports_with_its_error_less_the_floor():
     """2, 4, 2, 4, ...: mean 3, deviation √(10/9), over √10: ⅓."""
     (line,) = [text for text in demo.tables(full_report()) if "trained" in text]
     assert numbers_in(line.split(";")[1]) == [0.5, 0.333]
     assert numbers_in(line.split(";")[0]) == [1234, 5]
 
 
-def test_what_was_not_measured_is_not_printed() -> None:
+def test_what_was_not_measured_is_not_printed():
     (line,) = demo.tables(demo.Report("points.npy", "numpy", 0, 3, False, 1.0))
     assert "no loss reported" in line
 
 
 @pytest.mark.parametrize("steps", [7, 100, 250])
-def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_named(
-    steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_named(steps, monkeypatch, tmp_path):
     """Losses 1, 2, 3, ...: the mean of those since the report before. And `fit` is told what the comments promise."""
     zero, given = np.zeros(()), {}
 
-    def counting(model: Any, objective: Any, data: Any, adam: Any, rng: Any, **kwargs: Any) -> Iterator[TrainingState]:
+    def counting(model, objective, data, adam, rng, **kwargs):
         given.update(kwargs, rate=adam.rate)
         theta = model.init(np.random.default_rng(0))
         for n in range(1, steps + 1):
@@ -107,12 +103,12 @@ def test_the_losses_of_the_report_are_means_of_all_steps_up_to_the_one_that_is_n
 
 @pytest.mark.parametrize(("steps", "averaged"), [(100, 6), (1980, 100), (100_000, 1000)])
 def test_parameters_are_averaged_over_a_twentieth_of_a_run_and_a_thousand_steps_at_most(
-    steps: int, averaged: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+    steps, averaged, monkeypatch, tmp_path
+):
     class SeenError(Exception):
         pass
 
-    def seen(*args: Any, ema: Any, **kwargs: Any) -> Any:
+    def seen(*args, ema, **kwargs):
         raise SeenError(ema.decay)
 
     monkeypatch.setattr(demo, "fit", seen)
@@ -127,7 +123,7 @@ def test_parameters_are_averaged_over_a_twentieth_of_a_run_and_a_thousand_steps_
         assert 1 / (1 - caught.value.args[0]) == pytest.approx(averaged)
 
 
-def test_the_demo_holds_its_model_and_the_exact_score_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_the_demo_holds_its_model_and_the_exact_score_apart(monkeypatch, tmp_path):
     """After one step of training the model's samples are far off, those of the exact score at the floor."""
     monkeypatch.setattr("refscore.commands.demo.draw", lambda *args: [])
     monkeypatch.setattr(demo, "denoising_floor", lambda *args: Estimate(0.0, 0.0))
@@ -143,7 +139,7 @@ def test_the_demo_holds_its_model_and_the_exact_score_apart(monkeypatch: pytest.
 # ------------------------------------------------------------------ those of `samplers`
 
 
-def test_every_error_stands_below_its_budget_and_beside_its_sampler() -> None:
+def test_every_error_stands_below_its_budget_and_beside_its_sampler():
     report = samplers.Report("tilted", "vp", "exact", "sliced Wasserstein, sampled", 0, 100, [4, 16, 64])
     report.rows = [
         samplers.Row("rk4", [0, 13, 61], [None, 0.25, 0.125], 0.5),
@@ -160,7 +156,7 @@ def test_every_error_stands_below_its_budget_and_beside_its_sampler() -> None:
     assert line_with("  score ", lines).split() == ["score", "0.2"]
 
 
-def test_the_score_part_of_the_likelihood_is_that_of_a_law_known_to_be_shifted() -> None:
+def test_the_score_part_of_the_likelihood_is_that_of_a_law_known_to_be_shifted():
     """N(0, I) taken for N(d, I): log p' - log p = d·x - ½ d² ~ N(-½ d², d²), root mean square d √(1 + d²/4)."""
     one, d = np.ones(1), 0.3
     sde, exact = VP(), GaussianMixture(one, np.zeros((1, 2)), one)
@@ -176,12 +172,12 @@ def test_the_score_part_of_the_likelihood_is_that_of_a_law_known_to_be_shifted()
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+def shown(monkeypatch):
     """(step, of how many) for every sign of progress."""
-    seen: list[tuple[int, int]] = []
+    seen = []
 
     @contextlib.contextmanager
-    def progress(total: int, say: Any) -> Iterator[Any]:
+    def progress(total, say):
         yield lambda step, words: seen.append((step, total))
 
     for module in (samplers, reproduce):
@@ -189,7 +185,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return seen
 
 
-def assert_a_bar(shown: list[tuple[int, int]]) -> None:
+def assert_a_bar(shown):
     """It never goes back, never stands still, and is full at the end."""
     steps, (total,) = [step for step, _ in shown], {total for _, total in shown}
     assert steps == sorted(set(steps))
@@ -197,9 +193,7 @@ def assert_a_bar(shown: list[tuple[int, int]]) -> None:
     assert steps[-1] == total
 
 
-def test_the_bar_of_samplers_counts_every_error(
-    shown: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_the_bar_of_samplers_counts_every_error(shown, monkeypatch, tmp_path):
     monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
     samplers.compare(None, ["ddim", "rk4"], [2, 8], "vp", 100, 0, None, tmp_path, lambda text: None)
@@ -207,16 +201,14 @@ def test_the_bar_of_samplers_counts_every_error(
     assert len(shown) == 2 * 3  # two budgets and the prior, for each
 
 
-def test_the_bar_of_reproduce_counts_every_step_of_training(
-    shown: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_the_bar_of_reproduce_counts_every_step_of_training(shown, monkeypatch, tmp_path):
     """180 and 180 on the circle, 600 without noise and 600 with it; kept results are no progress, but the end is."""
 
-    def curve(noise: float, steps: int, seed: int, show: Any) -> Any:
+    def curve(noise, steps, seed, show):
         show(steps, "loss")
         return np.zeros(60)
 
-    def low(steps: int, seed: int, show: Any) -> failures.LowDensity:
+    def low(steps, seed, show):
         show(steps, "loss")
         show(2 * steps - 1, "loss")
         z = np.zeros(10)

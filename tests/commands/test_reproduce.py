@@ -1,39 +1,36 @@
 """`refscore reproduce`: claims against measurements, kept and found again."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from refscore import cli
 from refscore.commands import reproduce
 from refscore.experiments import song_ermon_2019
-from refscore.experiments.failures import LowDensity
 from tests.oracles.measured import fake
 
 
-def measured(good: bool) -> song_ermon_2019.Results:
+def measured(good):
     return song_ermon_2019.Results(*([part, part] for part in fake(good)))
 
 
-def test_published_results_match_and_others_do_not() -> None:
+def test_published_results_match_and_others_do_not():
     assert all(claim.match for claim in song_ermon_2019.song_ermon_2019(measured(True)))
     assert not any(claim.match for claim in song_ermon_2019.song_ermon_2019(measured(False)))
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def counted(monkeypatch):
     """The experiments, replaced by what they might give; the list says which ran."""
-    ran: list[str] = []
+    ran = []
     fall, noised, density, w = fake()
 
-    def curve(noise: float, steps: int, seed: int, show: Any) -> Any:
+    def curve(noise, steps, seed, show):
         ran.append(f"curve {noise:g}")
         show(steps, "loss")
         return noised if noise else fall
 
-    def low(steps: int, seed: int, show: Any) -> LowDensity:
+    def low(steps, seed, show):
         ran.append("density")
         return density
 
@@ -43,9 +40,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_the_command_prints_claims_and_writes_numbers_and_pictures(
-    tmp_path: Path, counted: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_claims_and_writes_numbers_and_pictures(tmp_path, counted, capsys):
     assert cli.main(["reproduce", "song-ermon-2019", "--seeds", "2", "--out", str(tmp_path)]) == 0
     assert counted == ["curve 0", "curve 0.1", "density", "weights"] * 2
     said = capsys.readouterr().out
@@ -57,9 +52,7 @@ def test_the_command_prints_claims_and_writes_numbers_and_pictures(
     assert {p.name for p in tmp_path.glob("*.png")} == {"manifold.png", "density.png", "weights.png"}
 
 
-def test_what_was_measured_is_not_measured_again(
-    tmp_path: Path, counted: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_measured_is_not_measured_again(tmp_path, counted, monkeypatch):
     monkeypatch.setattr(reproduce, "save", lambda fig, path: str(path))
     run = ["reproduce", "song-ermon-2019", "--seeds", "1", "--out", str(tmp_path)]
     assert cli.main(run) == 0
@@ -72,7 +65,7 @@ def test_what_was_measured_is_not_measured_again(
     assert counted == ["curve 0", "curve 0.1", "density"]
 
 
-def test_without_a_name_it_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_name_it_lists_what_there_is(capsys):
     assert cli.main(["reproduce"]) == 0
     assert capsys.readouterr().out.startswith("song-ermon-2019 ")
 
@@ -83,16 +76,14 @@ def test_without_a_name_it_lists_what_there_is(capsys: pytest.CaptureFixture[str
     (["song-ermon-2019", "--steps", "10"], "steps must be at least 600"),
     (["song-ermon-2019", "--out", "/proc/nowhere"], "cannot write to the folder /proc/nowhere"),
 ])  # fmt: skip
-def test_it_refuses_before_any_work(
-    args: list[str], message: str, counted: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_refuses_before_any_work(args, message, counted, capsys):
     assert cli.main(["reproduce", *args]) == 2
     assert message in capsys.readouterr().err
     assert counted == []
 
 
 @pytest.mark.slow
-def test_the_published_claims_hold(tmp_path: Path) -> None:
+def test_the_published_claims_hold(tmp_path):
     """The experiment itself, one seed: about a minute."""
     claims = song_ermon_2019.song_ermon_2019(reproduce.measure(tmp_path, [0], 10_000))
     assert all(claim.match for claim in claims), claims

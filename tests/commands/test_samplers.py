@@ -2,8 +2,6 @@
 
 import builtins
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +12,14 @@ from refscore.noise.sde import SDES
 from tests.oracles.marks import each_sde
 
 
-def run(*args: object) -> int:
+def run(*args):
     return cli.main(["samplers", *map(str, args)])
 
 
 # ------------------------------------------------------------------ the command
 
 
-def test_samplers_on_a_gaussian_prints_exact_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samplers_on_a_gaussian_prints_exact_errors(tmp_path, capsys):
     names = ["ddim", "rk4", "euler-maruyama"]
     assert run("--samplers", *names, "--evaluations", 16, 4, 32, 16, "--out", tmp_path / "new") == 0
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"numbers.json", "work-precision.png"}
@@ -53,7 +51,7 @@ def test_samplers_on_a_gaussian_prints_exact_errors(tmp_path: Path, capsys: pyte
         assert words in said
 
 
-def test_samplers_on_a_mixture_shows_its_sampling_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samplers_on_a_mixture_shows_its_sampling_floor(tmp_path, capsys):
     args = ["--data", "tilted", "--samplers", "ddim", "heun", "--evaluations", 4, 32, "--samples", 500]
     for folder in "ab":
         assert run(*args, "--out", tmp_path / folder) == 0
@@ -69,7 +67,7 @@ def test_samplers_on_a_mixture_shows_its_sampling_floor(tmp_path: Path, capsys: 
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("SAMPLES", "SCORE_SAMPLES", "EXCESS_SAMPLES"):
@@ -79,7 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_samplers_takes_the_model_of_a_demo_and_its_data(trained: Path, tmp_path: Path) -> None:
+def test_samplers_takes_the_model_of_a_demo_and_its_data(trained, tmp_path):
     args = ["--model", trained, "--samplers", "ddim", "--evaluations", 8, "--samples", 300]
     assert run(*args, "--out", tmp_path / "a") == 0
     assert run(*args, "--data", "circle", "--out", tmp_path / "b") == 0
@@ -94,12 +92,10 @@ def test_samplers_takes_the_model_of_a_demo_and_its_data(trained: Path, tmp_path
     assert a["likelihood"]["score"] > 0.1  # twenty steps of training
 
 
-def test_samplers_without_matplotlib_says_which_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_samplers_without_matplotlib_says_which_extra(tmp_path, monkeypatch, capsys):
     real = builtins.__import__
 
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+    def without(name, *args, **kwargs):
         if name.split(".")[0] == "matplotlib":
             raise ImportError(name)
         return real(name, *args, **kwargs)
@@ -121,19 +117,15 @@ def test_samplers_without_matplotlib_says_which_extra(
         (["--model", "nowhere"], "nowhere is not a folder of `refscore demo`"),
     ],
 )
-def test_samplers_refuses_before_any_work(
-    args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_samplers_refuses_before_any_work(args, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(samplers, "_row", None)
     assert run(*args, "--out", tmp_path / "out") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_samplers_refuses_models_that_do_not_fit(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refused(*args: object) -> str:
+def test_samplers_refuses_models_that_do_not_fit(trained, tmp_path, capsys):
+    def refused(*args):
         assert run(*args, "--out", tmp_path / "out") == 2
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err
@@ -156,7 +148,7 @@ def test_samplers_refuses_models_that_do_not_fit(
     assert "cannot read" in refused("--model", other)
 
 
-def test_samplers_refuses_a_folder_it_cannot_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samplers_refuses_a_folder_it_cannot_write_to(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run("--out", tmp_path / "file" / "folder") == 2
     assert "cannot write to the folder" in capsys.readouterr().err
@@ -166,7 +158,7 @@ def test_samplers_refuses_a_folder_it_cannot_write_to(tmp_path: Path, capsys: py
 
 
 @each_sde
-def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_prior(sde: Any) -> None:
+def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_prior(sde):
     true, start = samplers.starts(sde)
     wanted = samplers.GAUSSIAN.diffuse(sde.alpha(1.0), sde.sigma(1.0))
     for found, right in ((true.mean, wanted.means[0]), (true.cov, wanted.covariances[0]), (start.mean, np.zeros(2)),
@@ -174,7 +166,7 @@ def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_p
         np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-15)
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> tuple[float, float, Any]:
+def measured(monkeypatch, out, sde, data):
     """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
     monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
@@ -184,16 +176,14 @@ def measured(monkeypatch: pytest.MonkeyPatch, out: Any, sde: str, data: str) -> 
 
 
 @pytest.mark.parametrize("name", SDES)
-def test_sampled_errors_of_a_good_sampler_lie_at_the_floor_for_every_sde(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_sampled_errors_of_a_good_sampler_lie_at_the_floor_for_every_sde(name, monkeypatch, tmp_path):
     """Whatever the deviation of the prior."""
     error, from_prior, floor = measured(monkeypatch, tmp_path, name, "tilted")
     for found in (error, from_prior):
         assert abs(found - floor.value) <= 6 * floor.error
 
 
-def test_a_prior_that_is_wrong_is_seen_in_its_own_column(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_prior_that_is_wrong_is_seen_in_its_own_column(monkeypatch, tmp_path):
     """β up to 1.5 leaves α(1) = .67 and modes at ±(3.4, 3.4): begun from N(0, I) their weights come out wrong."""
     monkeypatch.setitem(SDES, "vp", VP(0.1, 1.5))
     error, from_prior, floor = measured(monkeypatch, tmp_path, "vp", "two-modes")

@@ -4,8 +4,6 @@ import io
 import math
 import pickle
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +13,13 @@ from hypothesis import strategies as st
 from refscore.data import files
 from refscore.data.points import DataFileError, load_points, read_points
 from refscore.laws.examples import MIXTURES, mixture
-from tests.oracles.backends import TestBackend
 from tests.oracles.pickles import Bomb
 from tests.oracles.strategies import seeds
 
 POINTS = np.random.default_rng(0).standard_normal((20, 2))
 
 
-def written(path: Path, points: Any = POINTS) -> Path:
+def written(path, points=POINTS):
     """Points in the format that the ending asks for."""
     if path.suffix.lower() == ".npy":
         np.save(path, points)
@@ -40,7 +37,7 @@ ENDINGS = ("points.npy", "points.npz", "points.csv")
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_points_come_back_as_they_were_written(tmp_path: Path, name: str) -> None:
+def test_points_come_back_as_they_were_written(tmp_path, name):
     path = written(tmp_path / name)
     for given_as in (path, str(path)):
         points = load_points(given_as)
@@ -49,7 +46,7 @@ def test_points_come_back_as_they_were_written(tmp_path: Path, name: str) -> Non
 
 
 @given(seed=seeds, n=st.integers(2, 6), dim=st.integers(1, 5))
-def test_any_dimension_comes_back(tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, dim: int) -> None:
+def test_any_dimension_comes_back(tmp_path_factory, seed, n, dim):
     points = np.random.default_rng(seed).standard_normal((n, dim))
     folder = tmp_path_factory.mktemp("points")
     for name in ENDINGS:
@@ -60,7 +57,7 @@ def test_any_dimension_comes_back(tmp_path_factory: pytest.TempPathFactory, seed
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "uint16", "int64", ">f8", ">i4", "longdouble"])
 @pytest.mark.parametrize("name", ENDINGS[:2])
-def test_real_numbers_of_every_type_become_float64(tmp_path: Path, name: str, dtype: str) -> None:
+def test_real_numbers_of_every_type_become_float64(tmp_path, name, dtype):
     points = np.arange(6).reshape(3, 2).astype(dtype)
     out = load_points(written(tmp_path / name, points))
     assert out.dtype == np.float64
@@ -68,11 +65,11 @@ def test_real_numbers_of_every_type_become_float64(tmp_path: Path, name: str, dt
     assert np.array_equal(out, np.arange(6).reshape(3, 2))
 
 
-def test_fortran_order_is_taken(tmp_path: Path) -> None:
+def test_fortran_order_is_taken(tmp_path):
     assert np.array_equal(load_points(written(tmp_path / "a.npy", np.asfortranarray(POINTS))), POINTS)
 
 
-def test_endings_may_be_capitals(tmp_path: Path) -> None:
+def test_endings_may_be_capitals(tmp_path):
     path = tmp_path / "A.CSV"
     path.write_text("1,2\n3,4\n")
     assert np.array_equal(load_points(path), [[1, 2], [3, 4]])
@@ -86,7 +83,7 @@ def test_endings_may_be_capitals(tmp_path: Path) -> None:
         "α,σ\n1,2\n3,4\n",
     ],
 )  # fmt: skip
-def test_tables_of_numbers_are_taken_with_or_without_a_header(tmp_path: Path, text: str) -> None:
+def test_tables_of_numbers_are_taken_with_or_without_a_header(tmp_path, text):
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode("utf-8"))
     assert np.array_equal(load_points(path), [[1.0, 2.0], [3.0, 4.0]])
@@ -95,14 +92,14 @@ def test_tables_of_numbers_are_taken_with_or_without_a_header(tmp_path: Path, te
 # ------------------------------------------------------------------ refused
 
 
-def test_the_error_is_a_value_error_that_names_the_file(tmp_path: Path) -> None:
+def test_the_error_is_a_value_error_that_names_the_file(tmp_path):
     assert issubclass(DataFileError, ValueError)
     with pytest.raises(DataFileError, match=r"nothing\.npy"):
         load_points(tmp_path / "nothing.npy")
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_refused(tmp_path, name):
     with pytest.raises(DataFileError, match="cannot be read"):
         load_points(tmp_path / name)
     with pytest.raises(DataFileError, match="cannot be read"):
@@ -113,14 +110,14 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["points.txt", "points", "points.npy.gz", "points.pkl", ".npy"])
-def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
+def test_an_unknown_ending_is_refused_with_the_known_ones(tmp_path, name):
     (tmp_path / name).write_bytes(b"1,2\n3,4\n")
     with pytest.raises(DataFileError, match=r"\.npy, \.npz, \.csv|cannot be read"):
         load_points(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ENDINGS[:2])
-def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_cut_short_anywhere_is_refused(tmp_path, name):
     whole = written(tmp_path / name).read_bytes()
     path = tmp_path / f"cut-{name}"
     for length in range(0, len(whole), 3):
@@ -129,7 +126,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, name: str) -> None
             load_points(path)
 
 
-def test_a_table_cut_within_a_row_is_refused(tmp_path: Path) -> None:
+def test_a_table_cut_within_a_row_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("1,2\n3,4\n5")
     with pytest.raises(DataFileError, match=r"cannot be read|is not a row like the others"):
@@ -137,7 +134,7 @@ def test_a_table_cut_within_a_row_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_damaged_bytes_are_refused_or_are_points(tmp_path: Path, name: str) -> None:
+def test_damaged_bytes_are_refused_or_are_points(tmp_path, name):
     """A flipped bit in a .npy or .csv may be another number; never another kind of error."""
     whole = written(tmp_path / name).read_bytes()
     rng = np.random.default_rng(1)
@@ -161,17 +158,17 @@ def test_damaged_bytes_are_refused_or_are_points(tmp_path: Path, name: str) -> N
     [b"", b"\x00" * 100, b"\x93NUMPY", b"PK\x03\x04", b"hello", np.random.default_rng(2).bytes(200)],
     ids=["empty", "zeros", "npy-magic", "zip-magic", "word", "random"],
 )
-def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_of_something_else_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataFileError):
         load_points(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_pickled_objects_are_refused_and_not_executed(tmp_path: Path, name: str) -> None:
+def test_pickled_objects_are_refused_and_not_executed(tmp_path, name):
     trace, path = tmp_path / "trace", tmp_path / name
     bomb = np.empty((2, 2), dtype=object)
-    bomb[:] = Bomb(trace)  # type: ignore[call-overload]
+    bomb[:] = Bomb(trace)
     for i, content in enumerate((pickle.dumps(Bomb(trace)), None)):
         if content is not None:
             path.write_bytes(content)
@@ -188,7 +185,7 @@ def test_pickled_objects_are_refused_and_not_executed(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("shape", [(), (2,), (0, 2), (1, 2), (3, 1), (3, 3), (3, 2, 1)])
-def test_points_of_another_shape_are_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+def test_points_of_another_shape_are_refused(tmp_path, name, shape):
     if name.endswith("csv") and (shape == () or len(shape) == 3):
         shape = (4, 5)
     elif name.endswith("csv") and 0 in shape:
@@ -203,7 +200,7 @@ def test_points_of_another_shape_are_refused(tmp_path: Path, name: str, shape: t
 
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_values_that_are_not_finite_are_refused_by_row(tmp_path: Path, name: str, bad: float) -> None:
+def test_values_that_are_not_finite_are_refused_by_row(tmp_path, name, bad):
     points = POINTS.copy()
     points[7, 1] = points[11, 0] = bad
     with pytest.raises(DataFileError, match=r"2 values that are not finite, the first in row 7"):
@@ -212,28 +209,28 @@ def test_values_that_are_not_finite_are_refused_by_row(tmp_path: Path, name: str
 
 @pytest.mark.parametrize("name", ENDINGS[:2])
 @pytest.mark.parametrize("dtype", ["complex128", "bool", "U3", "S3", "datetime64[s]", [("x", "f8"), ("y", "f8")]])
-def test_what_is_not_a_real_number_is_refused(tmp_path: Path, name: str, dtype: Any) -> None:
+def test_what_is_not_a_real_number_is_refused(tmp_path, name, dtype):
     with pytest.raises(DataFileError, match=r"not real numbers|shape"):
         load_points(written(tmp_path / name, np.zeros((3, 2), dtype=dtype)))
 
 
 @pytest.mark.parametrize("text", ["a,b\nc,d\ne,f\n", "1,2\n3,x\n", "1,2\n3,4,5\n", "x,y\n", "1 2\n3 4\n", "1;2\n3;4\n",
                                   "1,2\n3,\n", "1,2\n3,4+1j\n"])  # fmt: skip
-def test_tables_of_anything_else_are_refused(tmp_path: Path, text: str) -> None:
+def test_tables_of_anything_else_are_refused(tmp_path, text):
     path = tmp_path / "a.csv"
     path.write_text(text)
     with pytest.raises(DataFileError):
         load_points(path)
 
 
-def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"x,y\xff\n1,2\n3,4\n")
     with pytest.raises(DataFileError, match="cannot be read"):
         load_points(path)
 
 
-def test_an_archive_must_hold_one_array(tmp_path: Path) -> None:
+def test_an_archive_must_hold_one_array(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, first=POINTS, second=POINTS)
     with pytest.raises(DataFileError, match=r"first.*second.*one"):
@@ -243,7 +240,7 @@ def test_an_archive_must_hold_one_array(tmp_path: Path) -> None:
         load_points(path)
 
 
-def test_a_header_that_promises_more_than_there_is_allocates_nothing(tmp_path: Path) -> None:
+def test_a_header_that_promises_more_than_there_is_allocates_nothing(tmp_path):
     """A declared shape of 8 TB in a file of 200 bytes."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**12, 2)})
@@ -260,7 +257,7 @@ def test_a_header_that_promises_more_than_there_is_allocates_nothing(tmp_path: P
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_embedded_sets_are_mixtures_on_every_backend(any_backend: TestBackend, name: str) -> None:
+def test_embedded_sets_are_mixtures_on_every_backend(any_backend, name):
     p = mixture(name, any_backend.asarray, "float32")
     assert p.dim == 2
     assert str(p.means.dtype).endswith("float32")
@@ -268,12 +265,12 @@ def test_embedded_sets_are_mixtures_on_every_backend(any_backend: TestBackend, n
     assert p.sample(any_backend.rng(0), 5).shape == (5, 2)
 
 
-def test_an_unknown_set_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_set_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"no data set called 'moons'.*tilted.*spiral"):
         mixture("moons")
 
 
-def test_the_published_sets_have_their_parameters() -> None:
+def test_the_published_sets_have_their_parameters():
     p = mixture("two-modes")  # Song and Ermon 2019
     assert p.weights.tolist() == [0.8, 0.2]
     assert p.means.tolist() == [[5.0, 5.0], [-5.0, -5.0]]
@@ -298,14 +295,14 @@ def test_the_published_sets_have_their_parameters() -> None:
     ("", "holds no lines of numbers"),
     ("x,y\n", "holds no lines of numbers"),
 ])  # fmt: skip
-def test_a_bad_line_is_named_as_an_editor_counts(text: str, message: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named_as_an_editor_counts(text, message, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(text)
     with pytest.raises(DataFileError, match=message):
         load_points(path)
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
     with pytest.raises(DataFileError, match=r"a\.csv cannot be read: there is no such file"):
         load_points(tmp_path / "a.csv")
 
@@ -322,7 +319,7 @@ AS_NOTHING = [
 
 
 @pytest.mark.parametrize("first", AS_POINTS)
-def test_a_first_row_that_can_be_read_is_a_point(first: str, tmp_path: Path) -> None:
+def test_a_first_row_that_can_be_read_is_a_point(first, tmp_path):
     path = tmp_path / "a.csv"
     for end in ("\n", "\r\n"):
         path.write_text(first + end + "3,4" + end, encoding="utf-8", newline="")
@@ -330,7 +327,7 @@ def test_a_first_row_that_can_be_read_is_a_point(first: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("first", AS_NOTHING)
-def test_a_first_row_that_cannot_be_read_is_named(first: str, tmp_path: Path) -> None:
+def test_a_first_row_that_cannot_be_read_is_named(first, tmp_path):
     path = tmp_path / "a.csv"
     for header in ("", "\ufeff"):
         path.write_text(f"{header}{first}\n3,4\n5,6\n", encoding="utf-8")
@@ -342,9 +339,7 @@ def test_a_first_row_that_cannot_be_read_is_named(first: str, tmp_path: Path) ->
 
 
 @given(place=st.integers(0, 9), character=st.characters(codec="utf-8", exclude_characters="#\n\r"))
-def test_one_wrong_character_loses_no_point(
-    tmp_path_factory: pytest.TempPathFactory, place: int, character: str
-) -> None:
+def test_one_wrong_character_loses_no_point(tmp_path_factory, place, character):
     path = tmp_path_factory.mktemp("points") / "a.csv"
     row = "12.5,-3.25"
     path.write_text(row[:place] + character + row[place + 1 :] + "\n3,4\n5,6\n", encoding="utf-8", newline="")
@@ -363,7 +358,7 @@ def test_one_wrong_character_loses_no_point(
     (",x,y\n0,1,2\n1,3,4\n", "2 columns: x, y; 2 rows; header; the first column, which has no name, was left out"),
     ("i,x\n0,1.5\n1,2.5\n", "2 columns: i, x; 2 rows; header; i counts the rows: is it an index?"),
 ])  # fmt: skip
-def test_what_was_read_is_said(text: str, said: str, tmp_path: Path) -> None:
+def test_what_was_read_is_said(text, said, tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode())
     table = read_points(path)
@@ -373,7 +368,7 @@ def test_what_was_read_is_said(text: str, said: str, tmp_path: Path) -> None:
     assert read_points(tmp_path / "a.npy").said == "2 columns: x1, x2; 20 rows"
 
 
-def test_an_index_beside_one_column_is_no_coordinate(tmp_path: Path) -> None:
+def test_an_index_beside_one_column_is_no_coordinate(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(",x\n0,1.5\n1,2.5\n2,3.5\n")
     with pytest.raises(DataFileError, match=r"shape \(3, 1\); header; the first column, which has no name"):
@@ -382,13 +377,13 @@ def test_an_index_beside_one_column_is_no_coordinate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_text_in_another_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
+def test_text_in_another_encoding_is_refused(encoding, tmp_path):
     (tmp_path / "a.csv").write_text("größe,y\n1,2\n3,4\n", encoding=encoding)
     with pytest.raises(DataFileError, match="cannot be read: it is not UTF-8 text, from byte"):
         load_points(tmp_path / "a.csv")
 
 
-def test_thousands_of_columns_are_read_or_refused_by_shape(tmp_path: Path) -> None:
+def test_thousands_of_columns_are_read_or_refused_by_shape(tmp_path):
     wide = np.arange(9000.0).reshape(3, 3000)
     path = written(tmp_path / "a.csv", wide)
     assert np.array_equal(load_points(path, dim=3000), wide)
@@ -397,9 +392,7 @@ def test_thousands_of_columns_are_read_or_refused_by_shape(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_what_is_too_large_is_refused_before_it_is_read(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_too_large_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
     """A file's size, a member's and a header's: each is looked at before anything is allocated."""
     zeros = np.zeros((4000, 2), dtype="int8")  # 8 kB in the file, 64 kB in float64
     path = tmp_path / name
@@ -412,7 +405,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(
         load_points(path)
 
 
-def test_an_archive_that_declares_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_declares_too_much_is_refused(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(1000), b=np.zeros(1000))
     assert sorted(files.read_arrays(tmp_path / "a.npz")) == ["a", "b"]
     monkeypatch.setattr(files, "LARGEST", 9000)

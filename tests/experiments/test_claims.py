@@ -1,10 +1,7 @@
 """The claims of `reproduce`: each changes its verdict where it should, and what is kept in the folder is data only."""
 
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from tests.oracles.statistics import QUANTILE
 
 FLOOR = song_ermon_2019.manifold_floor(song_ermon_2019.NOISE)
 SAMPLES = np.random.default_rng(0).standard_normal((1300, 2))
-GOOD: dict[str, Any] = {
+GOOD = {
     "bare": np.linspace(-10, -2e4, 60),
     # not flat: the last quarter is 3.6 % above the floor, all but the first quarter 11 %
     "noised": np.linspace(0.7 * FLOOR, FLOOR, 60),
@@ -29,21 +26,21 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def claims(*seeds: dict[str, Any]) -> list[song_ermon_2019.Claim]:
+def claims(*seeds):
     """What is said of seeds that measured GOOD but for what each dict changes."""
     each = [{**GOOD, **seed} for seed in seeds]
     return song_ermon_2019.song_ermon_2019(song_ermon_2019.Results(*([seed[name] for seed in each] for name in GOOD)))
 
 
-def density(**changed: Any) -> dict[str, Any]:
+def density(**changed):
     return {"density": replace(GOOD["density"], **changed)}
 
 
-def weights(**changed: Any) -> dict[str, Any]:
+def weights(**changed):
     return {"weights": replace(GOOD["weights"], **changed)}
 
 
-def deciles(low: float, high: float) -> np.ndarray:
+def deciles(low, high):
     return np.array([low] * 3 + [1e-2] * 6 + [high])
 
 
@@ -52,7 +49,7 @@ def deciles(low: float, high: float) -> np.ndarray:
 
 # For each claim, what a seed measures on either side of its verdict, hardly inside and hardly outside.
 ALLOWED = QUANTILE * 0.0035 + 1e-3
-SIDES: list[tuple[int, dict[str, Any], dict[str, Any]]] = [
+SIDES = [
     # quarters at -10, -10, ., -q: falls by (q - 10)/q of itself
     (0, {"bare": np.repeat([-10.0, -10.0, -11.0, -12.6], 15)}, {"bare": np.repeat([-10.0, -10.0, -11.0, -12.4], 15)}),
     (1, {"noised": np.full(60, 0.951 * FLOOR)}, {"noised": np.full(60, 0.949 * FLOOR)}),
@@ -70,9 +67,7 @@ SIDES: list[tuple[int, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("which", "inside", "outside"), SIDES, ids=lambda v: str(v) if isinstance(v, int) else "")
-def test_a_claim_changes_its_verdict_at_its_threshold_and_no_other_does(
-    which: int, inside: dict[str, Any], outside: dict[str, Any]
-) -> None:
+def test_a_claim_changes_its_verdict_at_its_threshold_and_no_other_does(which, inside, outside):
     assert [c.match for c in claims(inside)] == [True] * 6
     assert [c.match for c in claims(outside)] == [i != which for i in range(6)]
 
@@ -89,19 +84,19 @@ def test_a_claim_changes_its_verdict_at_its_threshold_and_no_other_does(
         (5, weights(annealed=0.6)),
     ],
 )
-def test_one_bad_seed_among_good_ones_is_a_mismatch(which: int, bad: dict[str, Any]) -> None:
+def test_one_bad_seed_among_good_ones_is_a_mismatch(which, bad):
     """First, last or between: a claim holds for every seed, not for the best."""
     for seeds in ((bad, {}, {}), ({}, bad, {}), ({}, {}, bad)):
         assert [c.match for c in claims(*seeds)] == [i != which for i in range(6)]
 
 
-def test_one_seed_that_finds_the_weight_is_a_mismatch_though_its_law_does_too() -> None:
+def test_one_seed_that_finds_the_weight_is_a_mismatch_though_its_law_does_too():
     lost, found = weights(plain=0.77, plain_law=0.785), weights(plain=0.79, plain_law=0.785)
     assert claims(lost, lost)[4].match
     assert not claims(lost, found)[4].match
 
 
-def test_the_noisy_loss_is_judged_by_its_last_quarter() -> None:
+def test_the_noisy_loss_is_judged_by_its_last_quarter():
     """A curve that has just arrived matches; one that was at its floor before and left it does not."""
     late = np.repeat([0.0, FLOOR], [45, 15])
     assert claims({"noised": late})[1].match
@@ -109,7 +104,7 @@ def test_the_noisy_loss_is_judged_by_its_last_quarter() -> None:
     assert not claims({"noised": np.repeat([FLOOR, 0.8 * FLOOR], [45, 15])})[1].match
 
 
-def test_what_is_measured_is_said_in_numbers() -> None:
+def test_what_is_measured_is_said_in_numbers():
     """The numbers of these curves by hand, one seed, and median, least and greatest of three."""
     curve = np.repeat([-1.0, -10.0, -15.0, -40.0], 15)
     one = claims({"bare": curve, "noised": np.repeat([0.0, 0.9 * FLOOR], [45, 15])})
@@ -126,7 +121,7 @@ def test_what_is_measured_is_said_in_numbers() -> None:
     assert "weight 0.5050 (0.5000 to 0.5200) ± 0.0035" in three[4].measured
 
 
-def test_the_worst_place_on_a_way_counts() -> None:
+def test_the_worst_place_on_a_way_counts():
     """Annealed 0.04 at one level of twelve, plain 0.2 at one step of five: both maxima are in the words."""
     measured = claims(density(walk=np.array([0, 0.2, 0, 0, 0]), walk_annealed=np.eye(12)[3] * 0.04))[3]
     assert measured.match
@@ -138,22 +133,22 @@ def test_the_worst_place_on_a_way_counts() -> None:
 
 
 @pytest.fixture
-def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def steps_taken(monkeypatch):
     """The experiments replaced by what they might give; the numbers of steps that they were asked for."""
-    taken: list[int] = []
+    taken = []
 
-    def asked(steps: int, show: Callable[[int, str], None]) -> None:
+    def asked(steps, show):
         assert type(steps) is int, f"fit wants an integer, got {steps!r}"
         taken.append(steps)
         show(steps, "loss")
 
-    def curve(noise: float, steps: int, seed: int, show: Any) -> Any:
+    def curve(noise, steps, seed, show):
         asked(steps, show)
         return GOOD["noised"] if noise else GOOD["bare"]
 
-    def low(steps: int, seed: int, show: Any) -> LowDensity:
+    def low(steps, seed, show):
         asked(steps, show)
-        result: LowDensity = GOOD["density"]
+        result = GOOD["density"]
         return result
 
     monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
@@ -165,21 +160,17 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return taken
 
 
-def run(out: Path, *args: object) -> int:
+def run(out, *args):
     return cli.main(["reproduce", "song-ermon-2019", "--seeds", "1", "--out", str(out), *map(str, args)])
 
 
 @pytest.mark.parametrize(("steps", "short"), [(600, 180), (601, 180), (1001, 300)])
-def test_training_takes_whole_steps_three_tenths_of_them_on_the_circle(
-    steps: int, short: int, tmp_path: Path, steps_taken: list[int]
-) -> None:
+def test_training_takes_whole_steps_three_tenths_of_them_on_the_circle(steps, short, tmp_path, steps_taken):
     assert run(tmp_path, "--steps", steps) == 0
     assert steps_taken == [short, short, steps]
 
 
-def test_600_steps_are_enough_and_599_are_not(
-    tmp_path: Path, steps_taken: list[int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_600_steps_are_enough_and_599_are_not(tmp_path, steps_taken, capsys):
     assert run(tmp_path, "--steps", 600) == 0
     steps_taken.clear()
     assert run(tmp_path / "new", "--steps", 599) == 2
@@ -189,7 +180,7 @@ def test_600_steps_are_enough_and_599_are_not(
 
 
 @pytest.mark.usefixtures("steps_taken")
-def test_the_command_says_where_its_files_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_where_its_files_are(tmp_path, capsys):
     assert run(tmp_path) == 0
     said = capsys.readouterr().out
     for name in ("claims.json", "manifold.png", "density.png", "weights.png"):
@@ -197,7 +188,7 @@ def test_the_command_says_where_its_files_are(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.usefixtures("steps_taken")
-def test_what_is_kept_in_the_folder_is_never_executed(tmp_path: Path) -> None:
+def test_what_is_kept_in_the_folder_is_never_executed(tmp_path):
     """Whatever lies there under the name of a result: refused, or measured again."""
     out, trace = tmp_path / "out", tmp_path / "trace"
     assert run(out) == 0
@@ -207,7 +198,7 @@ def test_what_is_kept_in_the_folder_is_never_executed(tmp_path: Path) -> None:
         good = path.read_bytes()
         with np.load(path) as archive:
             bombs = dict.fromkeys(archive.files, np.array([Bomb(trace)], dtype=object))
-        np.savez(path, **bombs)  # type: ignore[arg-type]
+        np.savez(path, **bombs)
         assert run(out) == 2 or path.read_bytes() == good
         path.write_bytes(pickle.dumps(Bomb(trace)))
         assert run(out) == 2 or path.read_bytes() == good

@@ -37,7 +37,7 @@ from tests.oracles.strategies import seeds
 
 
 @given(d=st.integers(1, 3), codim=st.integers(1, 3), v=st.floats(0.2, 2.0), delta=st.floats(0.01, 1.0))
-def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d: int, codim: int, v: float, delta: float) -> None:
+def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d, codim, v, delta):
     """Eq. (5.1): E‖s‖² = d/(v + δ²) + (D - d)/δ², which for one Gaussian is -div s at any point."""
     D = d + codim
     variances = np.array([v] * d + [0.0] * codim)
@@ -50,7 +50,7 @@ def test_on_a_subspace_the_score_grows_as_one_over_the_thickness(d: int, codim: 
 
 
 @pytest.mark.parametrize(("delta", "tolerance"), [(0.5, 1e-4), (0.2, 1e-6), (0.05, 1e-6)])
-def test_the_noisy_circle_has_its_bessel_form(delta: float, tolerance: float) -> None:
+def test_the_noisy_circle_has_its_bessel_form(delta, tolerance):
     """p ∝ exp(-(r² + 1)/2δ²) I₀(r/δ²): nothing of the mixture that the library uses."""
     r = np.linspace(max(1e-9, 1 - 9 * delta), 1 + 9 * delta, 4001)
     p = i0e(r / delta**2) * np.exp(-((r - 1) ** 2) / (2 * delta**2)) * r
@@ -62,7 +62,7 @@ def test_the_noisy_circle_has_its_bessel_form(delta: float, tolerance: float) ->
     assert_close(gap, 0, 1e-6 / delta, "components half a thickness apart")
 
 
-def test_the_circles_score_blows_up_in_the_one_direction_across() -> None:
+def test_the_circles_score_blows_up_in_the_one_direction_across():
     """Eq. (5.1) on a curve: δ² E‖s‖² -> D - d = 1, and the floor of the loss -½ E‖s‖² -> -∞."""
     gaps = [1 - delta**2 * ring_fisher_information(delta) for delta in (0.1, 0.05, 0.025)]
     assert_close(np.array(gaps[:-1]) / gaps[1:], 4, 0.2, "curvature adds a term of order δ²")
@@ -70,7 +70,7 @@ def test_the_circles_score_blows_up_in_the_one_direction_across() -> None:
 
 
 @given(k=st.floats(0.1, 1e6), B=st.integers(1, 5), codim=st.integers(1, 3), seed=seeds)
-def test_on_a_manifold_the_objective_has_no_minimum(k: float, B: int, codim: int, seed: int) -> None:
+def test_on_a_manifold_the_objective_has_no_minimum(k, B, codim, seed):
     """Eq. (5.2): s = -k P⊥ x costs -k (D - d) on data that lie in the subspace, for any k."""
     D = 2 + codim
     model = ScoreModel(Net((("d", Dense(D, D), ("x",)),)), VE(), predict="score")
@@ -82,7 +82,7 @@ def test_on_a_manifold_the_objective_has_no_minimum(k: float, B: int, codim: int
         assert loss == pytest.approx(-k * codim, rel=1e-12)
 
 
-def test_points_of_the_circle_lie_on_it() -> None:
+def test_points_of_the_circle_lie_on_it():
     x = Circle().sample(np.random.default_rng(0), 1000)
     assert x.shape == (1000, 2)
     assert x.dtype == np.float32
@@ -94,7 +94,7 @@ def test_points_of_the_circle_lie_on_it() -> None:
 
 @pytest.mark.parametrize("error", [0.1, 3.0])
 @pytest.mark.parametrize("a", [1.0, 4.0])
-def test_an_error_counts_as_the_probability_of_where_it_is(error: float, a: float) -> None:
+def test_an_error_counts_as_the_probability_of_where_it_is(error, a):
     """Eq. (5.3): wrong by `error` where x > a: ½ P(x > a) error², next to nothing far out."""
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
     # The trapezoid rule must not see the jump: place it in the middle of a cell, and count the nodes beyond.
@@ -108,11 +108,11 @@ def test_an_error_counts_as_the_probability_of_where_it_is(error: float, a: floa
 
 
 @given(w=st.floats(0.05, 0.95), gap=st.floats(0.5, 6.0), x=st.floats(-5, 5))
-def test_the_score_knows_the_weights_only_where_modes_overlap(w: float, gap: float, x: float) -> None:
+def test_the_score_knows_the_weights_only_where_modes_overlap(w, gap, x):
     """Eq. (5.4): ∂s/∂ log(w₁/w₂) = r₁ r₂ (g₁ - g₂)."""
     means = np.array([[gap / 2], [-gap / 2]])
 
-    def mixture(log_odds: float) -> GaussianMixture:
+    def mixture(log_odds):
         u = 1 / (1 + math.exp(-log_odds))
         return GaussianMixture(np.array([u, 1 - u]), means, np.ones(2))
 
@@ -123,7 +123,7 @@ def test_the_score_knows_the_weights_only_where_modes_overlap(w: float, gap: flo
     assert abs(slope - r[0] * r[1] * gap) <= 1e-9 * (1 + gap)  # g₁ - g₂ = m₁ - m₂ for unit variances
 
 
-def test_modes_without_overlap_have_the_same_score_at_any_weights() -> None:
+def test_modes_without_overlap_have_the_same_score_at_any_weights():
     """Eq. (5.4) at ten standard deviations: beside either mode the weights move the score by less than 1e-15."""
     means = np.array([[5.0, 5.0], [-5.0, -5.0]])
     one, other = (GaussianMixture(np.array(w), means, np.ones(2)) for w in ([0.8, 0.2], [0.1, 0.9]))
@@ -133,7 +133,7 @@ def test_modes_without_overlap_have_the_same_score_at_any_weights() -> None:
     assert fisher_divergence(one, other.score).value <= 2e-10
 
 
-def test_the_box_seen_along_its_diagonal_is_a_triangle() -> None:
+def test_the_box_seen_along_its_diagonal_is_a_triangle():
     law = diagonal_of_box(20.0, 4000)
     assert abs(law.lost) <= 1e-14
     assert law.mean(lambda u: u) == pytest.approx(0, abs=1e-12)
@@ -141,24 +141,24 @@ def test_the_box_seen_along_its_diagonal_is_a_triangle() -> None:
     assert law.mean(lambda u: u**2) == pytest.approx(64 / 3, abs=2 * law.width**2 / 12)
 
 
-def test_the_law_of_the_chain_says_which_weights_come_out() -> None:
+def test_the_law_of_the_chain_says_which_weights_come_out():
     """Eq. (5.5): plain Langevin leaves the start's weights, annealed comes near the mixture's and not there."""
     plain, annealed = weights_law(moves=100)
     assert plain == pytest.approx(0.50894, abs=2e-5)
     assert annealed == pytest.approx(0.7823, abs=2e-4)
 
 
-def test_samples_of_both_chains_have_the_laws_weights() -> None:
+def test_samples_of_both_chains_have_the_laws_weights():
     w = weights(seed=1, chains=4000, moves=10)
     for found, law in ((w.plain, w.plain_law), (w.annealed, w.annealed_law)):
         assert abs(found - law) <= QUANTILE * w.error + 1e-3  # false alarm 1e-9, and the cells' width
     assert w.plain_samples.shape == w.annealed_samples.shape == (4000, 2)
 
 
-def test_the_experiment_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_experiment_measures_what_it_says(monkeypatch):
     """Little training: the shapes, and that errors are relative (a score of zero has error 1)."""
     monkeypatch.setattr("refscore.experiments.failures.WALK", (0, 5, 20))
-    shown: list[int] = []
+    shown = []
     r = low_density(60, 0, lambda step, words: shown.append(step), n=10, chains=20)
     assert shown == list(range(1, 121))
     assert r.deciles.shape == r.deciles_noised.shape == (10,)
@@ -169,7 +169,7 @@ def test_the_experiment_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -
     assert 0 <= r.weight <= 1
 
 
-def test_the_annealed_chain_runs_on_two_points_with_noise() -> None:
+def test_the_annealed_chain_runs_on_two_points_with_noise():
     """Across the diagonal a component is one Gaussian: v -> (1 - e)^2n (v - c σ²) + c σ², e = ε/σ² = 0.05."""
     moves, e = 10, 0.05
     v, c = 64 / 3, 1 / (1 - e / 2)  # (x₁ - x₂)/√2 of a uniform point of the box
@@ -181,18 +181,18 @@ def test_the_annealed_chain_runs_on_two_points_with_noise() -> None:
     assert w.error == 0.5 / math.sqrt(20_000)
 
 
-def test_the_low_density_experiment_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_low_density_experiment_is_the_papers(monkeypatch):
     """Which objectives and steps it runs, and each number again from the definitions, with networks nobody trained."""
-    ran: list[object] = []
+    ran = []
     theta = lambda model: model.init(np.random.default_rng(5), "float32")  # noqa: E731
 
-    def untrained(model: ScoreModel, objective: object, data: object, steps: int, batch: int, *rest: object) -> object:
+    def untrained(model, objective, data, steps, batch, *rest):
         ran.append((objective, steps, batch))
         return theta(model), np.zeros(60)
 
-    def annealed(score: object, sde: object, **numbers: object) -> AnnealedLangevin:
+    def annealed(score, sde, **numbers):
         ran.append(numbers)
-        return AnnealedLangevin(score, sde, **numbers)  # type: ignore[arg-type]
+        return AnnealedLangevin(score, sde, **numbers)
 
     monkeypatch.setattr(failures, "_train", untrained)
     monkeypatch.setattr(failures, "AnnealedLangevin", annealed)
@@ -210,7 +210,7 @@ def test_the_low_density_experiment_is_the_papers(monkeypatch: pytest.MonkeyPatc
     box = np.array([[a, b] for a in axis for b in axis])
     order = np.argsort(p.log_prob(box))
 
-    def squares(model: ScoreModel, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+    def squares(model, x, t):
         truth = p.score(x, 1.0, sde.sigma(t))
         found = model.bind(theta(model))(x.astype("float32"), t)
         return np.sum((found - truth) ** 2, axis=1), np.sum(truth**2, axis=1)
@@ -228,5 +228,5 @@ def test_the_low_density_experiment_is_the_papers(monkeypatch: pytest.MonkeyPatc
     assert r.walk[1] != r.walk[0]
 
 
-def test_the_floor_on_the_circle_is_half_the_fisher_information() -> None:
+def test_the_floor_on_the_circle_is_half_the_fisher_information():
     assert manifold_floor(0.1) == -0.5 * ring_fisher_information(0.1)

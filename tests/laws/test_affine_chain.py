@@ -1,7 +1,6 @@
 """The affine law read off the code of a sampler: against the tests' own probe, and the distance of two Gaussians."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,28 +14,27 @@ from refscore.sampling.transitions import SAMPLERS
 from tests.oracles.affine import Counting
 from tests.oracles.affine import law as law_of_maps
 from tests.oracles.affine import probe as probe_with_unit_rows
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.marks import PROCESSES
 from tests.oracles.strategies import seeds
 
 
-def random_gaussian(rng: np.random.Generator, D: int) -> Gaussian:
+def random_gaussian(rng, D):
     A = rng.standard_normal((D, D))
     return Gaussian(rng.standard_normal(D), A @ A.T + 0.01 * np.eye(D))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_law_read_off_is_that_of_the_tests_own_probe(name: str) -> None:
+def test_the_law_read_off_is_that_of_the_tests_own_probe(name):
     """Eq. (10.11)."""
     rng = np.random.default_rng(0)
     for sde in (PROCESSES["vp"], PROCESSES["ve"]):
         score = ExactScore(work_precision.GAUSSIAN, sde)
 
-        def chain(x: Any, rng: Any, sde: Any = sde, score: Any = score) -> Any:
+        def chain(x, rng, sde=sde, score=score):
             return work_precision.sample(score, sde, name, 6, x, rng)
 
-        counting: Any = Counting()
+        counting = Counting()
         chain(np.zeros((1, 2)), counting)
         start = random_gaussian(rng, 2)
         found = probe(chain, np.zeros(2)).law(start)
@@ -49,11 +47,11 @@ def test_the_law_read_off_is_that_of_the_tests_own_probe(name: str) -> None:
             assert_close(a, b, 1e-12 * (1 + np.max(np.abs(b))))
 
 
-def test_the_probe_runs_on_any_back_end(backend: TestBackend) -> None:
+def test_the_probe_runs_on_any_back_end(backend):
     A, B = np.array([[0.5, 0.2, 0.0], [0.1, -0.3, 0.4], [0.0, 0.7, 1.0]]), np.diag([1.0, 2.0, 3.0])
     A_there, B_there = backend.asarray(A), backend.asarray(B)
 
-    def chain(x: Any, rng: Any) -> Any:
+    def chain(x, rng):
         for _ in range(2):
             x = x @ A_there + 1.0 + rng.standard_normal(x.shape, dtype=x.dtype) @ B_there
         return x
@@ -65,7 +63,7 @@ def test_the_probe_runs_on_any_back_end(backend: TestBackend) -> None:
 
 
 @given(seed=seeds)
-def test_the_distance_of_two_gaussians_is_bures(seed: int) -> None:
+def test_the_distance_of_two_gaussians_is_bures(seed):
     """Eq. (10.12): ‖m - m'‖² + tr(S + S' - 2 (S^½ S' S^½)^½)."""
     rng = np.random.default_rng(seed)
     D = int(rng.integers(1, 5))
@@ -79,7 +77,7 @@ def test_the_distance_of_two_gaussians_is_bures(seed: int) -> None:
     assert wasserstein(p, q) == pytest.approx(wasserstein(q, p), rel=1e-10)
 
 
-def test_the_distance_of_near_gaussians_is_not_lost_in_rounding() -> None:
+def test_the_distance_of_near_gaussians_is_not_lost_in_rounding():
     """Commuting covariances: the distance of the roots of the variances, also at 1e-12; and singular ones."""
     for d in (1e-3, 1e-8, 1e-12):
         found = wasserstein(

@@ -17,16 +17,16 @@ NODES = np.linspace(-12, 12, 4001)  # trapezoid rule: converges faster than any 
 CELL = NODES[1] - NODES[0]
 
 
-def quartic(theta: float, x: np.ndarray = NODES) -> np.ndarray:
+def quartic(theta, x=NODES):
     return 0.5 * x**2 + 0.25 * theta * x**4
 
 
-def log_normaliser(theta: float) -> float:
+def log_normaliser(theta):
     return math.log(CELL * np.sum(np.exp(-quartic(theta))))
 
 
 @given(theta=st.floats(0.1, 5.0))
-def test_the_boltzmann_law_integrates_to_one_and_its_score_needs_no_normaliser(theta: float) -> None:
+def test_the_boltzmann_law_integrates_to_one_and_its_score_needs_no_normaliser(theta):
     """Eqs. (1.1), (1.6)."""
     log_p = -quartic(theta) - log_normaliser(theta)
     assert abs(CELL * np.sum(np.exp(log_p)) - 1) < 1e-12
@@ -38,14 +38,14 @@ def test_the_boltzmann_law_integrates_to_one_and_its_score_needs_no_normaliser(t
 
 
 @given(theta=st.floats(0.1, 5.0), x=st.floats(-2.0, 2.0))
-def test_likelihood_gradient_is_data_term_plus_model_expectation(theta: float, x: float) -> None:
+def test_likelihood_gradient_is_data_term_plus_model_expectation(theta, x):
     """Eq. (1.2), by a Richardson difference of log p and by quadrature; exercise 2."""
     point = np.array([x])
 
-    def log_p(value: float) -> float:
+    def log_p(value):
         return float(-quartic(value, point)[0]) - log_normaliser(value)
 
-    def central(h: float) -> float:
+    def central(h):
         return (log_p(theta + h) - log_p(theta - h)) / (2 * h)
 
     difference = (4 * central(5e-4) - central(1e-3)) / 3
@@ -55,14 +55,14 @@ def test_likelihood_gradient_is_data_term_plus_model_expectation(theta: float, x
 
 
 @given(seed=seeds)
-def test_chain_rule_of_an_autoregressive_model(seed: int) -> None:
+def test_chain_rule_of_an_autoregressive_model(seed):
     """Eq. (1.3), for a Gaussian, whose conditionals are known."""
     p = random_mixture(seed, dim=2, components=1)
     m, C = p.means[0], p.covariances[0]
     x = p.sample(np.random.default_rng(seed), 5)
     slope = C[1, 0] / C[0, 0]
 
-    def log_normal(x: np.ndarray, mean: np.ndarray, variance: float) -> np.ndarray:
+    def log_normal(x, mean, variance):
         return -0.5 * (x - mean) ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)
 
     first = log_normal(x[:, 0], m[0], C[0, 0])
@@ -71,7 +71,7 @@ def test_chain_rule_of_an_autoregressive_model(seed: int) -> None:
 
 
 @given(seed=seeds)
-def test_change_of_variables_of_a_flow(seed: int) -> None:
+def test_change_of_variables_of_a_flow(seed):
     """Eq. (1.4), for an affine map of a mixture: the pushed-forward mixture is known."""
     base = random_mixture(seed, dim=2, components=3)
     rng = np.random.default_rng(seed)
@@ -87,14 +87,14 @@ def test_change_of_variables_of_a_flow(seed: int) -> None:
 
 
 @given(noise=st.floats(0.1, 2.0), x=st.floats(-3.0, 3.0), shift=st.floats(-1.0, 1.0), stretch=st.floats(0.5, 2.0))
-def test_evidence_bound_is_tight_at_the_posterior_only(noise: float, x: float, shift: float, stretch: float) -> None:
+def test_evidence_bound_is_tight_at_the_posterior_only(noise, x, shift, stretch):
     """Eq. (1.5): u ~ N(0, 1), x | u ~ N(u, noise²); the gap is KL(q ‖ posterior)."""
     mean, variance = x / (1 + noise**2), noise**2 / (1 + noise**2)  # of the posterior
 
-    def log_normal(x: np.ndarray | float, mean: np.ndarray | float, variance: float) -> np.ndarray:
+    def log_normal(x, mean, variance):
         return -0.5 * (x - mean) ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)
 
-    def bound(m: float, v: float) -> float:
+    def bound(m, v):
         u = m + math.sqrt(v) * NODES
         joint = log_normal(u, 0.0, 1.0) + log_normal(x, u, noise**2)
         weight = CELL * np.exp(log_normal(NODES, 0.0, 1.0))
@@ -107,14 +107,14 @@ def test_evidence_bound_is_tight_at_the_posterior_only(noise: float, x: float, s
     assert abs(evidence - bound(m, v) - gap) < 1e-10 * (1 + abs(evidence) + gap)
 
 
-def fisher_of_gaussians(p: GaussianMixture, q: GaussianMixture) -> float:
+def fisher_of_gaussians(p, q):
     P, Q = (np.linalg.inv(m.covariances[0]) for m in (p, q))
     shift = Q @ (p.means[0] - q.means[0])
     return 0.5 * float(np.trace((Q - P) @ p.covariances[0] @ (Q - P)) + shift @ shift)
 
 
 @given(seed=seeds)
-def test_fisher_divergence_of_two_gaussians(seed: int) -> None:
+def test_fisher_divergence_of_two_gaussians(seed):
     """Eq. (1.7): closed form = quadrature = Monte Carlo; exercise 3."""
     p, q = (random_mixture(seed + i, dim=2, components=1, low=0.2, high=1.0, box=1.0) for i in range(2))
     x, cell = quadrature_grid(p)
@@ -125,7 +125,7 @@ def test_fisher_divergence_of_two_gaussians(seed: int) -> None:
     assert_mean(0.5 * np.sum((p.score(draws) - q.score(draws)) ** 2, axis=1), closed, alpha=ALPHA / 25)
 
 
-def test_fisher_divergence_is_not_symmetric() -> None:
+def test_fisher_divergence_is_not_symmetric():
     """Exercise 4: ½ v (1 - 1/v')², 0.28125 one way and 1.125 the other."""
     one, four = (GaussianMixture(np.ones(1), np.zeros((1, 2)), np.full((1,), v)) for v in (1.0, 4.0))
     p, q = (GaussianMixture(np.ones(1), np.zeros((1, 1)), np.full((1, 1, 1), v)) for v in (1.0, 4.0))
@@ -137,13 +137,13 @@ def test_fisher_divergence_is_not_symmetric() -> None:
 
 
 @given(seed=seeds, v=st.floats(0.05, 1.0))
-def test_kl_falls_along_the_noise_by_the_fisher_divergence(seed: int, v: float) -> None:
+def test_kl_falls_along_the_noise_by_the_fisher_divergence(seed, v):
     """Eq. (1.8), in one dimension: quadrature on one grid for both sides, and a 5-point difference in v."""
     p, q = (random_mixture(seed + i, dim=1, components=2, low=0.3, high=1.0, box=1.5) for i in range(2))
     x = np.linspace(-20, 20, 4001)[:, None]
     cell = float(x[1, 0] - x[0, 0])
 
-    def kl(v: float) -> float:
+    def kl(v):
         log_p, log_q = (m.log_prob(x, 1.0, math.sqrt(v)) for m in (p, q))
         return float(cell * np.sum(np.exp(log_p) * (log_p - log_q)))
 
@@ -156,7 +156,7 @@ def test_kl_falls_along_the_noise_by_the_fisher_divergence(seed: int, v: float) 
 
 
 @pytest.mark.parametrize("v", [0.05, 1.0])
-def test_the_identity_needs_no_densities_once_there_is_noise(v: float) -> None:
+def test_the_identity_needs_no_densities_once_there_is_noise(v):
     """Eq. (1.8) for two lists of points, whose divergence at v = 0 is infinite; closed sums by fine quadrature."""
     p, q = (
         GaussianMixture(np.array(w), np.array(m), np.zeros(2))
@@ -165,7 +165,7 @@ def test_the_identity_needs_no_densities_once_there_is_noise(v: float) -> None:
     x = np.linspace(-12, 12, 12001)[:, None]
     cell = float(x[1, 0] - x[0, 0])
 
-    def kl(v: float) -> float:
+    def kl(v):
         log_p, log_q = (m.log_prob(x, 1.0, math.sqrt(v)) for m in (p, q))
         return float(cell * np.sum(np.exp(log_p) * (log_p - log_q)))
 
@@ -177,7 +177,7 @@ def test_the_identity_needs_no_densities_once_there_is_noise(v: float) -> None:
 
 
 @given(p=mixtures(max_dim=3), seed=seeds)
-def test_mixture_score_is_the_responsible_average(p: GaussianMixture, seed: int) -> None:
+def test_mixture_score_is_the_responsible_average(p, seed):
     """Eqs. (1.9), (1.10), written out with inverse matrices."""
     alpha, sigma = 0.7, 0.6
     x = p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
@@ -195,14 +195,14 @@ def test_mixture_score_is_the_responsible_average(p: GaussianMixture, seed: int)
 
 
 @given(p=mixtures(max_dim=3), seed=seeds)
-def test_score_jacobian_and_its_trace(p: GaussianMixture, seed: int) -> None:
+def test_score_jacobian_and_its_trace(p, seed):
     """Eqs. (1.11), (1.12), column by column against a Richardson difference of the score."""
     alpha, sigma, h = 0.7, 0.6, 1e-3
     x = p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
     basis = np.eye(p.dim)
     J = p.score_jvp(x, basis[:, None, :] + 0 * x, alpha, sigma)  # (column, sample, row)
 
-    def slope(e: np.ndarray, h: float) -> np.ndarray:
+    def slope(e, h):
         return (p.score(x + h * e, alpha, sigma) - p.score(x - h * e, alpha, sigma)) / (2 * h)
 
     for e, column in zip(basis, J, strict=True):
@@ -213,7 +213,7 @@ def test_score_jacobian_and_its_trace(p: GaussianMixture, seed: int) -> None:
 
 
 @given(p=mixtures(), seed=seeds, alpha=st.floats(0.05, 1.0), sigma=st.floats(0.05, 5.0))
-def test_posterior_mean_is_a_step_along_the_score(p: GaussianMixture, seed: int, alpha: float, sigma: float) -> None:
+def test_posterior_mean_is_a_step_along_the_score(p, seed, alpha, sigma):
     """Eq. (1.13), two ways; blind to the responsibilities, which they share."""
     x = p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
     step = (x + sigma**2 * p.score(x, alpha, sigma)) / alpha
@@ -223,7 +223,7 @@ def test_posterior_mean_is_a_step_along_the_score(p: GaussianMixture, seed: int,
 
 
 @given(p=mixtures(), seed=seeds)
-def test_score_jacobian_is_bounded_below(p: GaussianMixture, seed: int) -> None:
+def test_score_jacobian_is_bounded_below(p, seed):
     """Exercise 5: by Tweedie α²/σ² Cov[x₀ | x] = I + σ² J, and a covariance has no negative eigenvalue."""
     alpha, sigma = 0.7, 0.6
     x = 2 * p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
@@ -231,7 +231,7 @@ def test_score_jacobian_is_bounded_below(p: GaussianMixture, seed: int) -> None:
     assert np.linalg.eigvalsh(np.eye(p.dim) + sigma**2 * np.moveaxis(J, 0, -1)).min() > -1e-9
 
 
-def test_a_langevin_step_is_what_the_chapter_says() -> None:
+def test_a_langevin_step_is_what_the_chapter_says():
     """Eq. (1.14), and the variance σ²/(1 - ε/2σ²) that the text promises for N(0, σ²)."""
     variance, eps = 2.0, 0.3
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.full(1, variance))
@@ -246,7 +246,7 @@ def test_a_langevin_step_is_what_the_chapter_says() -> None:
 
 
 @given(seed=seeds)
-def test_score_has_mean_zero_and_correlates_with_x_as_minus_identity(seed: int) -> None:
+def test_score_has_mean_zero_and_correlates_with_x_as_minus_identity(seed):
     """Exercise 1 (Stein): E s = 0, E[s xᵀ] = -I."""
     p = random_mixture(seed, dim=2, components=3, low=0.2, high=1.0, box=1.0)
     x, cell = quadrature_grid(p)
@@ -255,7 +255,7 @@ def test_score_has_mean_zero_and_correlates_with_x_as_minus_identity(seed: int) 
     np.testing.assert_allclose(weighted.T @ x, -np.eye(2), atol=1e-10)
 
 
-def test_figure_fisher_divergence_forgets_the_weights() -> None:
+def test_figure_fisher_divergence_forgets_the_weights():
     """The numbers that the text reads off the second figure; exercise 6: F -> √(2π)/40 d e^{-d²/8}, error O(1/d²)."""
     for d in (10.0, 14.0, 20.0):
         kl, fisher = weights_seen(d)
@@ -266,12 +266,12 @@ def test_figure_fisher_divergence_forgets_the_weights() -> None:
 
 
 @pytest.mark.parametrize("d", [4.0, 10.0, 14.0])
-def test_the_figures_quadrature_is_fine_enough_for_what_it_shows(d: float) -> None:
+def test_the_figures_quadrature_is_fine_enough_for_what_it_shows(d):
     """The poles of the score between the modes: a spacing of 1/16 where 1/4 errs by 1.4 % at d = 10 and 12 % at 14."""
     assert weights_seen(d) == pytest.approx(weights_seen(d, spacing=1 / 40), rel=1e-8)
 
 
-def weights_seen(d: float, spacing: float = 1 / 16) -> tuple[float, float]:
+def weights_seen(d, spacing=1 / 16):
     """KL and Fisher divergence of .8/.2 from .5/.5, unit modes d apart, as docs/figures/chapter01.py has them."""
     means = np.array([[d / 2], [-d / 2]])
     p, q = (GaussianMixture(np.array(w), means, np.ones(2)) for w in ([0.8, 0.2], [0.5, 0.5]))

@@ -7,7 +7,7 @@ import numpy as np
 from refscore.laws.examples import mixture
 
 
-def test_the_circle_has_eight_equal_modes_a_turn() -> None:
+def test_the_circle_has_eight_equal_modes_a_turn():
     p = mixture("circle")
     np.testing.assert_allclose(p.weights, np.full(8, 1 / 8), rtol=1e-15)
     np.testing.assert_allclose(p.covariances, np.full(8, 0.01), rtol=1e-15)
@@ -16,7 +16,7 @@ def test_the_circle_has_eight_equal_modes_a_turn() -> None:
     np.testing.assert_allclose(p.means[0], [2.0, 0.0], atol=1e-15)
 
 
-def test_the_spiral_is_archimedes_with_modes_of_equal_area() -> None:
+def test_the_spiral_is_archimedes_with_modes_of_equal_area():
     """r = θ/4 up to θ = 3π; r² in sixty equal steps from a twentieth of its end, so that modes lie evenly along it."""
     p = mixture("spiral")
     r2 = np.sum(p.means**2, axis=1)
@@ -29,7 +29,7 @@ def test_the_spiral_is_archimedes_with_modes_of_equal_area() -> None:
     np.testing.assert_allclose(p.covariances, np.full(60, 0.01), rtol=1e-15)
 
 
-def test_two_modes_and_the_tilted_mixture_have_their_recorded_parameters() -> None:
+def test_two_modes_and_the_tilted_mixture_have_their_recorded_parameters():
     p = mixture("two-modes")
     np.testing.assert_array_equal(p.weights, [0.8, 0.2])
     np.testing.assert_array_equal(p.means, [[5, 5], [-5, -5]])

@@ -5,7 +5,6 @@ One rule is at work: the sum over points of width h of a Gaussian of deviation c
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +22,11 @@ from tests.oracles.mixtures import TWO
 from tests.oracles.statistics import ALPHA
 
 
-def alias(h: float, c: float) -> float:
+def alias(h, c):
     return 2 * math.exp(-2 * (math.pi * c / h) ** 2)
 
 
-def cells(half: float, h: float) -> int:
+def cells(half, h):
     return math.ceil(2 * half / h)
 
 
@@ -35,7 +34,7 @@ def cells(half: float, h: float) -> int:
 
 
 @given(ratio=st.floats(0.5, 0.999), shift=st.floats(-1.0, 1.0))
-def test_a_row_is_a_gaussian_of_the_given_mean_and_variance(ratio: float, shift: float) -> None:
+def test_a_row_is_a_gaussian_of_the_given_mean_and_variance(ratio, shift):
     """Eq. (2.8): total 1, mean m and variance c², up to ALIAS times 1, 2π c²/h and (2π c²/h)²."""
     c, half = 0.3, 6.0
     law = grid_law(-half, half, cells(half, ratio * c), ndtr)
@@ -47,7 +46,7 @@ def test_a_row_is_a_gaussian_of_the_given_mean_and_variance(ratio: float, shift:
     assert abs(row @ (x - shift) ** 2 - c**2) <= room * (wave**2 + c**2)
 
 
-def test_the_bound_on_the_aliasing_is_reached() -> None:
+def test_the_bound_on_the_aliasing_is_reached():
     """At h = c the worst row is off by 5.4e-9: the bound above is no larger than it has to be."""
     c, n = 0.25, 64
     law = GridLaw(-8.0, 8.0, np.full(n, 1 / n))
@@ -58,7 +57,7 @@ def test_the_bound_on_the_aliasing_is_reached() -> None:
 
 
 @given(shift=st.floats(-4.0, 4.0))
-def test_what_leaves_the_interval_is_lost_and_nothing_else(shift: float) -> None:
+def test_what_leaves_the_interval_is_lost_and_nothing_else(shift):
     """Near the end of the interval to the order of the rectangle rule, h²/24 times the slope there."""
     c = 0.3
     law = GridLaw(-3.0, 3.0, np.eye(40)[20])
@@ -68,13 +67,13 @@ def test_what_leaves_the_interval_is_lost_and_nothing_else(shift: float) -> None
     assert abs(after.mass.sum() + after.lost - 1) <= 1e-15
 
 
-def test_mass_is_kept_over_ten_thousand_steps() -> None:
+def test_mass_is_kept_over_ten_thousand_steps():
     law = grid_law(-6.0, 6.0, 120, lambda x: ndtr(x / 0.7))
     step = law.transition(lambda x: x + 0.02 * TWO.score(x[:, None])[:, 0], 0.2)
     assert abs(law.push(step, 10_000).lost) <= 10_000 * 1e-15 + law.lost + 1e-12  # a rounding a step; h = c/2
 
 
-def test_many_steps_at_once_are_many_steps() -> None:
+def test_many_steps_at_once_are_many_steps():
     law = grid_law(-4.0, 4.0, 60, lambda x: ndtr(x - 1))
     step = law.transition(lambda x: 0.9 * x, 0.3)
     assert np.array_equal(law.push(step, 0).mass, law.mass)
@@ -90,7 +89,7 @@ def test_many_steps_at_once_are_many_steps() -> None:
 
 @pytest.mark.parametrize("ratio", [0.5, 0.7, 0.98])
 @pytest.mark.parametrize("n", [1, 4, 40, 2000])
-def test_on_a_gaussian_the_grid_has_the_closed_law(n: int, ratio: float) -> None:
+def test_on_a_gaussian_the_grid_has_the_closed_law(n, ratio):
     """Eqs. (2.5), (2.8). Cells at the start add h²/12 to v₀, and nothing else ever does.
 
     v_n = v_∞ + (1 - ε/σ²)²ⁿ (v₀ + h²/12 - v_∞)
@@ -112,7 +111,7 @@ def test_on_a_gaussian_the_grid_has_the_closed_law(n: int, ratio: float) -> None
     assert abs(v - (limit + a ** (2 * n) * (0.36 + h**2 / 12 - limit))) <= allowed
 
 
-def test_tails_keep_their_relative_precision() -> None:
+def test_tails_keep_their_relative_precision():
     """Eleven orders of magnitude beyond where 1 - (1 - tiny) is lost: no number here is a difference."""
     variance, eps, half = 0.5, 0.1, 14.0
     c, a = math.sqrt(2 * eps), 1 - eps / variance
@@ -128,7 +127,7 @@ def test_tails_keep_their_relative_precision() -> None:
         np.testing.assert_allclose(law.mass[seen], exact[seen], rtol=1e-12)
 
 
-def test_the_eigenvalues_are_those_of_the_gaussian_chain() -> None:
+def test_the_eigenvalues_are_those_of_the_gaussian_chain():
     """1, a, a² ..., a = 1 - ε/σ²: the gap is ε/σ², and 2 - ε/σ² where the step overshoots."""
     for variance, eps in ((0.5, 0.1), (2.0, 0.1), (0.1, 0.17)):
         c = math.sqrt(2 * eps)
@@ -138,7 +137,7 @@ def test_the_eigenvalues_are_those_of_the_gaussian_chain() -> None:
         assert abs(gap(step) - min(eps / variance, 2 - eps / variance)) <= 1e-11
 
 
-def test_the_grid_is_the_law_of_the_real_code_on_a_mixture() -> None:
+def test_the_grid_is_the_law_of_the_real_code_on_a_mixture():
     """50 steps of `Langevin` under `simulate` from N(0, 1), against the grid: Dvoretzky-Kiefer-Wolfowitz at 1e-9.
 
     A chain with 1.1 times the noise would be 0.017 away, allowed are 0.0105: the test tells them apart.
@@ -161,12 +160,12 @@ def test_the_grid_is_the_law_of_the_real_code_on_a_mixture() -> None:
     assert np.max(np.abs(empirical - louder)) > allowed
 
 
-def test_the_levels_are_walked_in_order() -> None:
+def test_the_levels_are_walked_in_order():
     """The moments of an annealed chain on N(0, s²) + noise, level by level, each with its own step."""
     p, sde = GaussianMixture(np.ones(1), np.array([[0.7]]), np.array([0.3])), VE(0.01, 10.0)
     times = level_times(sde, geometric_levels(2.0, 0.5, 4))[:-1]
 
-    def eps(t: float) -> float:
+    def eps(t):
         return 0.1 * sde.sigma(t) ** 2
 
     start = grid_law(-25.0, 25.0, 500, lambda x: ndtr((x - 3) / 2))
@@ -183,7 +182,7 @@ def test_the_levels_are_walked_in_order() -> None:
 # ------------------------------------------------------------------ the grid
 
 
-def test_cells_edges_centres_and_means() -> None:
+def test_cells_edges_centres_and_means():
     law = grid_law(-1.0, 2.0, 3, lambda x: (x + 1) / 3)
     assert law.width == 1
     assert np.array_equal(law.edges, [-1, 0, 1, 2])
@@ -195,17 +194,17 @@ def test_cells_edges_centres_and_means() -> None:
 
 
 @pytest.mark.parametrize(("noise", "wanted"), [(0.0999, "take n >= 81"), (0.01, "take n >= 800"), (0.0, "no n is")])
-def test_cells_wider_than_the_noise_are_refused(noise: float, wanted: str) -> None:
+def test_cells_wider_than_the_noise_are_refused(noise, wanted):
     law = grid_law(-4.0, 4.0, 80, ndtr)
     with pytest.raises(ValueError, match=f"cells of width 0.1, .* too wide for noise of deviation .*: {wanted}"):
         law.transition(lambda x: x, noise)
 
 
-def test_cells_whose_neighbours_land_far_apart_are_refused() -> None:
+def test_cells_whose_neighbours_land_far_apart_are_refused():
     """h <= c is not enough: at ε = 0.2 a step stretches the place between the modes of TWO by 1 + 32 ε = 7.4."""
     eps, c = 0.2, math.sqrt(0.4)
 
-    def move(x: Any) -> Any:
+    def move(x):
         return x + eps * TWO.score(x[:, None])[:, 0]
 
     with pytest.raises(ValueError, match=r"cells of width 0.3, .* land up to 1.41 apart, .*: take n >= 45"):
@@ -219,7 +218,7 @@ def test_cells_whose_neighbours_land_far_apart_are_refused() -> None:
     assert np.all(np.abs(np.array(means[:3]) - means[3]) < [3e-2, 3e-3, 1e-5])
 
 
-def test_the_number_of_cells_that_the_refusal_names_is_enough() -> None:
+def test_the_number_of_cells_that_the_refusal_names_is_enough():
     law = grid_law(-4.0, 4.0, 80, ndtr)
     for slope, wanted in ((1, 267), (4, 534)):
         with pytest.raises(ValueError, match=f"take n >= {wanted}"):
@@ -228,7 +227,7 @@ def test_the_number_of_cells_that_the_refusal_names_is_enough() -> None:
     grid_law(-0.01, 0.01, 1, ndtr).transition(lambda x: x, 0.03)  # one cell has no neighbour
 
 
-BAD: list[tuple[Any, Any, Any, str]] = [
+BAD = [
     (1.0, 1.0, [1.0], "need low < high, got 1.0, 1.0"),
     (2.0, 1.0, [1.0], "need low < high"),
     (0.0, math.nan, [1.0], "need low < high"),
@@ -238,6 +237,6 @@ BAD: list[tuple[Any, Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("low", "high", "mass", "message"), BAD)
-def test_what_is_no_law_is_refused(low: float, high: float, mass: list[float], message: str) -> None:
+def test_what_is_no_law_is_refused(low, high, mass, message):
     with pytest.raises(ValueError, match=message):
         GridLaw(low, high, np.array(mass))

@@ -3,7 +3,6 @@
 import doctest
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,23 +14,22 @@ from refscore.noise.chains import from_sigmas
 from refscore.noise.sde import SDES
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
-from tests.oracles.backends import TestBackend
 
 M, C = np.array([1.5, -0.5]), np.array([[0.8, 0.3], [0.3, 0.4]])
 TARGET = GaussianMixture(np.ones(1), M[None], C[None])
 GRID = (np.linspace(1, 0, 9) ** 1.3).tolist()
 I2 = np.eye(2)
-processes: dict[str, Any] = {**SDES, "chain": from_sigmas([5.0, 2.0, 0.7, 0.1])}
+processes = {**SDES, "chain": from_sigmas([5.0, 2.0, 0.7, 0.1])}
 
 
-def near(found: Gaussian, wanted: Gaussian, tolerance: float = 1e-11) -> None:
+def near(found, wanted, tolerance=1e-11):
     for a, b in zip(found, wanted, strict=True):
         assert np.max(np.abs(a - b)) <= tolerance * (1 + np.max(np.abs(b)))
 
 
 @pytest.mark.parametrize("sde", processes.values(), ids=processes)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_legs_and_the_whole_chain_have_one_law(name: str, sde: Any) -> None:
+def test_legs_and_the_whole_chain_have_one_law(name, sde):
     """Eq. (10.11): composed step by step, or with the noise of every step in one probe of the sampling loop."""
     step = SAMPLERS[name](sde, ExactScore(TARGET, sde))
     start = Gaussian(0.1 * M, sde.prior_std**2 * I2)
@@ -40,7 +38,7 @@ def test_legs_and_the_whole_chain_have_one_law(name: str, sde: Any) -> None:
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-def test_ancestral_steps_have_the_law_of_their_recursion(sde: Any) -> None:
+def test_ancestral_steps_have_the_law_of_their_recursion(sde):
     """In one dimension on paper: x_s given x_t and x̂₀ = E[x₀ | x_t]."""
     m0, v0 = 1.5, 0.8
     p = GaussianMixture(np.ones(1), np.array([[m0]]), np.array([v0]))
@@ -57,7 +55,7 @@ def test_ancestral_steps_have_the_law_of_their_recursion(sde: Any) -> None:
     near(found, Gaussian(np.array([m]), np.array([[v]])))
 
 
-def test_correctors_are_part_of_the_step() -> None:
+def test_correctors_are_part_of_the_step():
     sde = SDES["vp"]
     score = ExactScore(TARGET, sde)
     step = Then(SAMPLERS["dpm-solver++2m"](sde, score), Langevin(score, 0.1))
@@ -65,13 +63,13 @@ def test_correctors_are_part_of_the_step() -> None:
     near(law_of(step, GRID, start), probe(lambda x, rng: last(simulate(step, x, GRID, rng)), M).law(start))
 
 
-def test_two_grids_after_one_another_are_one_where_nothing_is_remembered() -> None:
+def test_two_grids_after_one_another_are_one_where_nothing_is_remembered():
     sde = SDES["vp"]
     step, start = Ancestral(sde, ExactScore(TARGET, sde)), Gaussian(np.zeros(2), I2)
     near(law_of(step, GRID[4:], law_of(step, GRID[:5], start)), law_of(step, GRID, start), 1e-14)
 
 
-def test_it_runs_on_any_back_end_in_its_dtype(any_backend: TestBackend) -> None:
+def test_it_runs_on_any_back_end_in_its_dtype(any_backend):
     sde, host = SDES["vp"], any_backend
     p = GaussianMixture(*(host.asarray(a, dtype="float32") for a in (np.ones(1), M[None], C[None])))
     start = Gaussian(host.asarray(0 * M, dtype="float32"), host.asarray(I2, dtype="float32"))
@@ -82,13 +80,13 @@ def test_it_runs_on_any_back_end_in_its_dtype(any_backend: TestBackend) -> None:
         near(Gaussian(*map(host.to_numpy, found)), wanted, 1e-4)  # float32, σ/α up to 150
 
 
-def test_a_grid_has_two_times() -> None:
+def test_a_grid_has_two_times():
     sde = SDES["vp"]
     for times in ([], [1.0]):
         with pytest.raises(ValueError, match=r"a grid has two times or more, got \["):
             law_of(Ancestral(sde, ExactScore(TARGET, sde)), times, Gaussian(M, C))
 
 
-def test_the_examples_run() -> None:
+def test_the_examples_run():
     assert doctest.testmod(affine_chain).failed == 0
     assert math.isfinite(affine_chain.wasserstein(Gaussian(M, C), Gaussian(M, I2)))

@@ -3,7 +3,6 @@
 import math
 import re
 import warnings
-from typing import Any
 
 import array_api_strict as strict
 import numpy as np
@@ -15,7 +14,7 @@ from refscore import VP, GaussianMixture
 from refscore.laws.mixture import AmbiguousCovarianceWarning
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.prior import prior_mismatch
-from tests.oracles.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.statistics import assert_law, assert_mean
 from tests.oracles.strategies import KINDS, mixtures, random_mixture, seeds
 
@@ -24,7 +23,7 @@ METHODS = ("log_prob", "score", "responsibilities", "divergence", "posterior_mea
            "posterior_variance")  # fmt: skip
 
 
-def moved(p: GaussianMixture, backend: TestBackend, dtype: str = "float64") -> GaussianMixture:
+def moved(p, backend, dtype="float64"):
     return GaussianMixture(*(backend.asarray(a, dtype=dtype) for a in (p.weights, p.means, p.covariances)))
 
 
@@ -33,7 +32,7 @@ def moved(p: GaussianMixture, backend: TestBackend, dtype: str = "float64") -> G
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("index", "name"), [(0, "weights"), (1, "means"), (2, "covariances")])
-def test_values_that_are_not_finite_are_located_and_counted(bad: float, index: int, name: str) -> None:
+def test_values_that_are_not_finite_are_located_and_counted(bad, index, name):
     parts = [np.full(3, 1 / 3), np.ones((3, 2)), np.ones((3, 2))]
     parts[index].reshape(-1)[1] = bad
     place = {"weights": "weights[1]", "means": "means[0, 1]", "covariances": "covariances[0, 1]"}[name]
@@ -55,17 +54,17 @@ def test_values_that_are_not_finite_are_located_and_counted(bad: float, index: i
     ids=lambda b: f"{type(b).__name__}-{getattr(b, 'dtype', '')}",
 )  # fmt: skip
 @pytest.mark.parametrize(("index", "name"), [(0, "weights"), (1, "means"), (2, "covariances")])
-def test_only_floating_arrays_are_taken(bad: object, index: int, name: str) -> None:
-    parts: list[object] = [W, M, C]
+def test_only_floating_arrays_are_taken(bad, index, name):
+    parts = [W, M, C]
     parts[index] = bad
     with pytest.raises(TypeError, match=name):
         GaussianMixture(*parts)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_arrays_of_unlike_dtype_library_or_device_are_refused(index: int) -> None:
-    def parts_with(change: object) -> list[object]:
-        return [change(a) if i == index else a for i, a in enumerate((W, M, C))]  # type: ignore[operator]
+def test_arrays_of_unlike_dtype_library_or_device_are_refused(index):
+    def parts_with(change):
+        return [change(a) if i == index else a for i, a in enumerate((W, M, C))]
 
     with pytest.raises(TypeError, match=r"float32.*float64|float64.*float32"):
         GaussianMixture(*parts_with(lambda a: a.astype("float32")))
@@ -99,12 +98,12 @@ def test_arrays_of_unlike_dtype_library_or_device_are_refused(index: int) -> Non
         (((2,), (2, 0), (2, 0)), r"at least one component and one coordinate"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(shapes: tuple[tuple[int, ...], ...], message: str) -> None:
+def test_shapes_that_do_not_fit_are_named(shapes, message):
     with pytest.raises(ValueError, match=message):
         GaussianMixture(*(np.ones(shape) for shape in shapes))
 
 
-def test_weights_must_be_probabilities() -> None:
+def test_weights_must_be_probabilities():
     with pytest.raises(ValueError, match=r"must not be negative.*-0\.1"):
         GaussianMixture(np.asarray([-0.1, 1.1]), M, C)
     with pytest.raises(ValueError, match=r"must sum to 1.*0\.9.*divide"):
@@ -119,7 +118,7 @@ def test_weights_must_be_probabilities() -> None:
         GaussianMixture(third * np.float32(1.0001), np.zeros((3, 1), dtype="float32"), np.ones(3, dtype="float32"))
 
 
-def test_covariances_must_be_symmetric() -> None:
+def test_covariances_must_be_symmetric():
     S = np.stack([np.eye(3), np.diag([1.0, 2.0, 3.0])])
     S[1, 0, 2] = 0.5
     with pytest.raises(ValueError, match=r"covariances\[1\] is not symmetric.*0\.5"):
@@ -134,7 +133,7 @@ def test_covariances_must_be_symmetric() -> None:
 
 
 @given(seeds, st.integers(2, 4))
-def test_an_indefinite_covariance_is_refused_with_its_smallest_eigenvalue(seed: int, dim: int) -> None:
+def test_an_indefinite_covariance_is_refused_with_its_smallest_eigenvalue(seed, dim):
     p = random_mixture(seed, dim, 2, low=0.5)
     lowest = -0.25
     Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, dim)))[0]
@@ -146,13 +145,13 @@ def test_an_indefinite_covariance_is_refused_with_its_smallest_eigenvalue(seed: 
 
 
 @pytest.mark.parametrize("S", [np.asarray([1.0, -0.5]), np.asarray([[1.0, 1.0, 1.0], [1.0, -0.5, 1.0]])])
-def test_a_negative_variance_is_refused_by_value(S: np.ndarray) -> None:
+def test_a_negative_variance_is_refused_by_value(S):
     with pytest.raises(ValueError, match=r"must not be negative.*-0\.5"):
         GaussianMixture(W, M, S)
 
 
 @pytest.mark.parametrize("level", [math.nan, math.inf, -1.0, -1e-300])
-def test_diffuse_refuses_impossible_levels(level: float) -> None:
+def test_diffuse_refuses_impossible_levels(level):
     p = GaussianMixture(W, M, C)
     with pytest.raises(ValueError, match="alpha must be finite and not negative"):
         p.diffuse(level, 1.0)
@@ -161,7 +160,7 @@ def test_diffuse_refuses_impossible_levels(level: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2,), (5, 2), (5, 4), (3, 5), (1, 5, 3), (5, 3, 1)])
-def test_points_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_points_of_another_shape_are_refused(shape):
     p = GaussianMixture(W, M, C)
     x = np.zeros(shape)
     for name in METHODS:
@@ -172,10 +171,10 @@ def test_points_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         p.score_jvp(x, x, 1.0, 1.0)
 
 
-def test_a_mixture_is_frozen_and_tells_what_it_is() -> None:
+def test_a_mixture_is_frozen_and_tells_what_it_is():
     p = GaussianMixture(W, M, C)
     with pytest.raises(AttributeError):
-        p.weights = W  # type: ignore[misc]
+        p.weights = W
     assert (p.dim, p.n_components) == (3, 2)
     assert "2 components in 3-D, diagonal" in repr(p)
     assert "isotropic" in repr(GaussianMixture(W, M, C[:, 0]))
@@ -194,7 +193,7 @@ PAIR = (np.asarray([0.4, 0.6]), np.asarray([[0.0, 1.0], [3.0, -1.0]]))
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("C", [SHARED, [[0.5, 0.1], [0.1, 0.5]], np.eye(2), [[1.0, 2.0], [2.0, 4.0]]], ids=str)
-def test_what_may_be_one_covariance_or_rows_of_variances_is_warned_of(C: object, dtype: str) -> None:
+def test_what_may_be_one_covariance_or_rows_of_variances_is_warned_of(C, dtype):
     parts = [np.asarray(a, dtype) for a in (*PAIR, C)]
     with pytest.warns(
         AmbiguousCovarianceWarning, match=re.escape("covariances[None, ...], of shape (1, 2, 2)")
@@ -220,7 +219,7 @@ def test_what_may_be_one_covariance_or_rows_of_variances_is_warned_of(C: object,
         (3, [[0.5, 0.1]] * 3), (2, [0.5, 0.1]), (2, [SHARED] * 2), (2, [SHARED]), (1, [[0.5]]), (2, [[0.5], [0.5]]),
     ],
 )  # fmt: skip
-def test_what_is_not_ambiguous_is_not_warned_of(K: int, C: object) -> None:
+def test_what_is_not_ambiguous_is_not_warned_of(K, C):
     covariances = np.asarray(C)
     D = covariances.shape[-1] if covariances.ndim > 1 else 2
     with warnings.catch_warnings():
@@ -228,7 +227,7 @@ def test_what_is_not_ambiguous_is_not_warned_of(K: int, C: object) -> None:
         GaussianMixture(np.full(K, 1 / K), np.zeros((K, D)), covariances)
 
 
-def test_a_shared_covariance_is_the_same_one_for_every_component(any_backend: TestBackend) -> None:
+def test_a_shared_covariance_is_the_same_one_for_every_component(any_backend):
     """Of shape (1, D, D): everything that reads covariances sees K of them."""
     one, each = (
         GaussianMixture(*(any_backend.asarray(a, "float32") for a in (*PAIR, C))) for C in ([SHARED], [SHARED] * 2)
@@ -259,7 +258,7 @@ def test_a_shared_covariance_is_the_same_one_for_every_component(any_backend: Te
 @pytest.mark.parametrize("K", [1, 3])
 @pytest.mark.parametrize("D", [1, 2])
 @pytest.mark.parametrize("B", [0, 1, 4])
-def test_shapes_are_what_the_first_lines_say(kind: str, K: int, D: int, B: int) -> None:
+def test_shapes_are_what_the_first_lines_say(kind, K, D, B):
     p = random_mixture(0, D, K, kind)
     x = np.ones((B, D))
     expected = {"log_prob": (B,), "score": (B, D), "responsibilities": (B, K), "divergence": (B,),
@@ -278,7 +277,7 @@ def test_shapes_are_what_the_first_lines_say(kind: str, K: int, D: int, B: int) 
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 4), st.sampled_from(KINDS))
-def test_every_backend_gives_the_same_numbers(seed: int, dim: int, K: int, kind: str) -> None:
+def test_every_backend_gives_the_same_numbers(seed, dim, K, kind):
     """Also that nothing writes into its arguments: one back end's arrays are read-only."""
     p = random_mixture(seed, dim, K, kind)
     rng = np.random.default_rng(seed)
@@ -305,7 +304,7 @@ def test_every_backend_gives_the_same_numbers(seed: int, dim: int, K: int, kind:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_float32_stays_float32(any_backend: TestBackend, kind: str) -> None:
+def test_float32_stays_float32(any_backend, kind):
     p = moved(random_mixture(2, 3, 2, kind), any_backend, "float32")
     x = any_backend.asarray(np.random.default_rng(0).standard_normal((5, 3)), dtype="float32")
     v = any_backend.asarray(np.ones((2, 5, 3)), dtype="float32")
@@ -322,7 +321,7 @@ def test_float32_stays_float32(any_backend: TestBackend, kind: str) -> None:
     assert q.weights.dtype == q.means.dtype == q.covariances.dtype == narrow
 
 
-def test_results_live_where_the_parameters_live() -> None:
+def test_results_live_where_the_parameters_live():
     device = strict.Device("device1")
     p = GaussianMixture(*(strict.asarray(a, device=device) for a in (W, M, C)))
     x = strict.asarray(np.zeros((2, 3)), device=device)
@@ -334,7 +333,7 @@ def test_results_live_where_the_parameters_live() -> None:
 # ------------------------------------------------------------------ sampling
 
 
-def test_a_component_without_weight_is_never_drawn() -> None:
+def test_a_component_without_weight_is_never_drawn():
     """Not even where the weights round to less than 1, or a uniform number is 1."""
     for weights in ([0.5, 0.5, 0.0], [0.1] * 10 + [0.0, 0.0], [0.0, 1.0, 0.0]):
         w = np.array(weights, "float32")
@@ -347,24 +346,24 @@ def test_a_component_without_weight_is_never_drawn() -> None:
 class OneNumber:
     """An rng whose uniform numbers are all the same, and whose normal numbers are 0."""
 
-    def __init__(self, u: float) -> None:
+    def __init__(self, u):
         self.u = u
 
-    def random(self, size: Any, dtype: Any) -> Any:
+    def random(self, size, dtype):
         return np.full(size, self.u, dtype)
 
-    def standard_normal(self, size: Any, dtype: Any) -> Any:
+    def standard_normal(self, size, dtype):
         return np.zeros(size, dtype)
 
 
-def test_sampling_refuses_a_negative_number() -> None:
+def test_sampling_refuses_a_negative_number():
     with pytest.raises(ValueError, match="n must be an integer of at least 0, got -1"):
         GaussianMixture(W, M, C).sample(np.random.default_rng(0), -1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dim", [1, 3])
-def test_samples_have_the_law_of_the_mixture(kind: str, dim: int) -> None:
+def test_samples_have_the_law_of_the_mixture(kind, dim):
     p = random_mixture(4, dim, 3, kind)
     n = 240_000  # so that an error of 5 % in a variance would show
     x = p.sample(np.random.default_rng(6), n)
@@ -381,14 +380,14 @@ def test_samples_have_the_law_of_the_mixture(kind: str, dim: int) -> None:
             assert_mean(x[:, i] * x[:, j], float(second[i, j]))
 
 
-def test_noised_samples_have_the_law_of_the_diffused_mixture() -> None:
+def test_noised_samples_have_the_law_of_the_diffused_mixture():
     p, n = random_mixture(8, 2, 3), 240_000
     rng = np.random.default_rng(9)
     x = 0.6 * p.sample(rng, n) + 0.3 * rng.standard_normal((n, 2))
     assert_law(x, p.diffuse(0.6, 0.3), rng.standard_normal((12, 2)) * np.repeat([0.3, 1.0, 3.0], 4)[:, None])
 
 
-def test_components_come_with_their_weights() -> None:
+def test_components_come_with_their_weights():
     """Far apart, so that every sample names its component; weight 0 never comes, first, middle or last."""
     w = np.asarray([0.0, 0.5, 0.0, 0.3, 0.2, 0.0])
     p = GaussianMixture(w, np.arange(6.0)[:, None], np.full(6, 1e-8))
@@ -403,40 +402,40 @@ def test_components_come_with_their_weights() -> None:
 class EdgeRng:
     """Draws one end of [0, 1) only, and no noise."""
 
-    def __init__(self, top: bool) -> None:
+    def __init__(self, top):
         self.top = top
 
-    def random(self, size: object = None, dtype: object = None) -> np.ndarray:
-        one = np.asarray(1, dtype=dtype)  # type: ignore[call-overload]
-        return np.full(size, np.nextafter(one, 0 * one) if self.top else 0 * one, dtype=dtype)  # type: ignore[call-overload]
+    def random(self, size=None, dtype=None):
+        one = np.asarray(1, dtype=dtype)
+        return np.full(size, np.nextafter(one, 0 * one) if self.top else 0 * one, dtype=dtype)
 
-    def standard_normal(self, size: object = None, dtype: object = None) -> np.ndarray:
-        return np.zeros(size, dtype=dtype)  # type: ignore[arg-type]
+    def standard_normal(self, size=None, dtype=None):
+        return np.zeros(size, dtype=dtype)
 
 
 class Recorded(EdgeRng):
     """Hands out recorded uniform numbers, in order, and no noise."""
 
-    def __init__(self, *uniforms: np.ndarray) -> None:
+    def __init__(self, *uniforms):
         self.uniforms = list(uniforms)
 
-    def random(self, size: object = None, dtype: object = None) -> np.ndarray:
+    def random(self, size=None, dtype=None):
         return self.uniforms.pop(0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rounding_of_the_weights_leads_no_sample_past_the_last_component(dtype: str) -> None:
+def test_rounding_of_the_weights_leads_no_sample_past_the_last_component(dtype):
     weights = np.full(7, 1 / 7, dtype=dtype) * np.asarray(1 - 2e-8 if dtype == "float32" else 1 - 1e-9, dtype=dtype)
     p = GaussianMixture(weights, np.arange(7, dtype=dtype)[:, None], np.ones(7, dtype=dtype))
     assert p.sample(EdgeRng(top=True), 3)[:, 0].tolist() == [6.0, 6.0, 6.0]
 
 
-def test_the_smallest_uniform_number_meets_the_first_component_that_can_be_seen() -> None:
+def test_the_smallest_uniform_number_meets_the_first_component_that_can_be_seen():
     p = GaussianMixture(np.asarray([0.0, 0.0, 0.5, 0.5]), np.arange(4.0)[:, None], np.ones(4))
     assert p.sample(EdgeRng(top=False), 2)[:, 0].tolist() == [2.0, 2.0]
 
 
-def test_a_uniform_number_of_one_meets_the_last_component() -> None:
+def test_a_uniform_number_of_one_meets_the_last_component():
     """CuPy may draw it in float32; also where the draw is refined, and where the weights sum to a little less."""
     for weights in ([0.25, 0.75], [0.5, 0.5 - 4e-6], [1 - 1e-7, 1e-7]):
         p = GaussianMixture(
@@ -445,7 +444,7 @@ def test_a_uniform_number_of_one_meets_the_last_component() -> None:
         assert p.sample(Recorded(*[np.ones(2, "float32")] * 2), 2)[:, 0].tolist() == [1.0, 1.0]
 
 
-def test_every_part_of_a_million_components_gets_its_share(any_backend: TestBackend) -> None:
+def test_every_part_of_a_million_components_gets_its_share(any_backend):
     """In float32, where a running sum of the weights drifts by 1 % and a uniform number has 24 bits."""
     K, n = 1_000_000, 400_000
     p = GaussianMixture(
@@ -457,7 +456,7 @@ def test_every_part_of_a_million_components_gets_its_share(any_backend: TestBack
     assert_mean((k % 2 == 0).astype("float64"), 0.5)
 
 
-def test_components_rarer_than_a_uniform_number_is_fine_are_drawn_as_rarely_as_they_should() -> None:
+def test_components_rarer_than_a_uniform_number_is_fine_are_drawn_as_rarely_as_they_should():
     """float32: a weight of 2⁻²⁷ is an eighth of the distance of two uniform numbers."""
     tiny = 2.0**-27
     p = GaussianMixture(
@@ -470,13 +469,13 @@ def test_components_rarer_than_a_uniform_number_is_fine_are_drawn_as_rarely_as_t
 
 
 @given(mixtures(max_dim=3, max_components=3), seeds)
-def test_a_seed_gives_the_same_samples(p: GaussianMixture, seed: int) -> None:
+def test_a_seed_gives_the_same_samples(p, seed):
     one, two = (p.sample(np.random.default_rng(seed), 9) for _ in range(2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, p.sample(np.random.default_rng(seed + 1), 9))
 
 
-def test_one_component_in_one_dimension() -> None:
+def test_one_component_in_one_dimension():
     p = GaussianMixture(np.ones(1), np.asarray([[3.0]]), np.asarray([4.0]))
     x = p.sample(np.random.default_rng(2), 100_000)
     assert x.shape == (100_000, 1)

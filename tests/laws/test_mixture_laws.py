@@ -25,7 +25,7 @@ sigmas = st.floats(-3.0, 3.0).map(lambda e: 10.0**e)
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_density_is_the_sum_of_gaussian_densities(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_density_is_the_sum_of_gaussian_densities(p, a, s, seed):
     x = points(p, a, s, seed)
     S = a**2 * full(p) + s**2 * np.eye(p.dim)
     y = x[:, None, :] - a * p.means
@@ -35,7 +35,7 @@ def test_density_is_the_sum_of_gaussian_densities(p: GaussianMixture, a: float, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_density_integrates_to_one(kind: str) -> None:
+def test_density_integrates_to_one(kind):
     p = random_mixture(1, 2, 3, kind, low=0.3)
     a, s = 0.7, 0.4
     u = np.arange(-14, 14, 0.2)  # spacing under half a standard deviation: converged beyond rounding
@@ -44,7 +44,7 @@ def test_density_integrates_to_one(kind: str) -> None:
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_score_is_the_gradient_of_log_prob(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_score_is_the_gradient_of_log_prob(p, a, s, seed):
     x = points(p, a, s, seed)
     score = p.score(x, a, s)
     size = 1 + np.sqrt(size_of_jacobian(p, x, a, s))
@@ -61,7 +61,7 @@ def test_score_is_the_gradient_of_log_prob(p: GaussianMixture, a: float, s: floa
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_score_is_the_responsibility_weighted_pull(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_score_is_the_responsibility_weighted_pull(p, a, s, seed):
     x = points(p, a, s, seed)
     r, g, _ = components(p, x, a, s)
     size = 1 + np.sqrt(size_of_jacobian(p, x, a, s))
@@ -71,7 +71,7 @@ def test_score_is_the_responsibility_weighted_pull(p: GaussianMixture, a: float,
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_jvp_is_the_derivative_of_the_score(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_jvp_is_the_derivative_of_the_score(p, a, s, seed):
     x = points(p, a, s, seed)
     v = np.random.default_rng(seed).standard_normal(x.shape)
     exact = p.score(x + 1j * H * v, a, s).imag / H
@@ -80,7 +80,7 @@ def test_jvp_is_the_derivative_of_the_score(p: GaussianMixture, a: float, s: flo
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_jvp_of_a_stack_is_the_stack_of_jvps(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_jvp_of_a_stack_is_the_stack_of_jvps(p, a, s, seed):
     x = points(p, a, s, seed)
     V = np.random.default_rng(seed).standard_normal((3, *x.shape))
     stack = p.score_jvp(x, V, a, s)
@@ -91,7 +91,7 @@ def test_jvp_of_a_stack_is_the_stack_of_jvps(p: GaussianMixture, a: float, s: fl
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_jacobian_is_symmetric_and_divergence_its_trace(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_jacobian_is_symmetric_and_divergence_its_trace(p, a, s, seed):
     x = points(p, a, s, seed)
     J = jacobian(p, x, a, s)
     size = 1 + size_of_jacobian(p, x, a, s)
@@ -105,7 +105,7 @@ def test_jacobian_is_symmetric_and_divergence_its_trace(p: GaussianMixture, a: f
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_tweedie_gives_the_posterior_mean(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_tweedie_gives_the_posterior_mean(p, a, s, seed):
     x = points(p, a, s, seed)
     tweedie = (x + s**2 * p.score(x, a, s)) / a
     # x/a and (s²/a) score cancel when s is large: rounding of either remains
@@ -114,9 +114,7 @@ def test_tweedie_gives_the_posterior_mean(p: GaussianMixture, a: float, s: float
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_posterior_mean_conditions_jointly_gaussian_components(
-    p: GaussianMixture, a: float, s: float, seed: int
-) -> None:
+def test_posterior_mean_conditions_jointly_gaussian_components(p, a, s, seed):
     x = points(p, a, s, seed)
     r, g, _ = components(p, x, a, s)
     means = p.means - a * np.einsum("kij,bkj->bki", full(p), g)
@@ -125,7 +123,7 @@ def test_posterior_mean_conditions_jointly_gaussian_components(
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_second_order_tweedie_gives_the_posterior_covariance(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_second_order_tweedie_gives_the_posterior_covariance(p, a, s, seed):
     x = points(p, a, s, seed)
     cov = p.posterior_cov(x, a, s)
     inner = np.eye(p.dim) + s**2 * jacobian(p, x, a, s)
@@ -136,9 +134,7 @@ def test_second_order_tweedie_gives_the_posterior_covariance(p: GaussianMixture,
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_posterior_covariance_is_within_plus_between_components(
-    p: GaussianMixture, a: float, s: float, seed: int
-) -> None:
+def test_posterior_covariance_is_within_plus_between_components(p, a, s, seed):
     x = points(p, a, s, seed)
     r, g, precision = components(p, x, a, s)
     C = full(p)
@@ -153,7 +149,7 @@ def test_posterior_covariance_is_within_plus_between_components(
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_posterior_variance_is_the_trace_of_the_covariance(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_posterior_variance_is_the_trace_of_the_covariance(p, a, s, seed):
     x = points(p, a, s, seed)
     trace = np.trace(p.posterior_cov(x, a, s), axis1=1, axis2=2)
     assert p.posterior_variance(x, a, s) == pytest.approx(trace, rel=1e-12, abs=1e-13)
@@ -163,7 +159,7 @@ def test_posterior_variance_is_the_trace_of_the_covariance(p: GaussianMixture, a
 
 
 @given(mixtures(), alphas, sigmas, alphas, sigmas)
-def test_noising_twice_is_noising_once(p: GaussianMixture, a: float, s: float, b: float, t: float) -> None:
+def test_noising_twice_is_noising_once(p, a, s, b, t):
     twice = p.diffuse(a, s).diffuse(b, t)
     once = p.diffuse(a * b, math.sqrt(b**2 * s**2 + t**2))
     for name in ("weights", "means", "covariances"):
@@ -172,7 +168,7 @@ def test_noising_twice_is_noising_once(p: GaussianMixture, a: float, s: float, b
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_a_noise_level_is_the_diffused_mixture(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_a_noise_level_is_the_diffused_mixture(p, a, s, seed):
     x = points(p, a, s, seed)
     q = p.diffuse(a, s)
     size = 1 + np.sqrt(size_of_jacobian(p, x, a, s))
@@ -183,13 +179,13 @@ def test_a_noise_level_is_the_diffused_mixture(p: GaussianMixture, a: float, s: 
 
 
 @given(mixtures(), seeds, st.integers(1, 6), alphas, sigmas)
-def test_levels_of_a_batch_are_levels_row_by_row(p: GaussianMixture, seed: int, n: int, a: float, s: float) -> None:
+def test_levels_of_a_batch_are_levels_row_by_row(p, seed, n, a, s):
     rng = np.random.default_rng(seed)
     alpha, sigma = a * rng.uniform(0.5, 1, n), s * rng.uniform(0.5, 2, n)
     x = alpha[:, None] * p.sample(rng, n) + sigma[:, None] * rng.standard_normal((n, p.dim))
     v = rng.standard_normal((2, *x.shape))
 
-    def all_of(x: np.ndarray, v: np.ndarray, a: object, s: object) -> list[np.ndarray]:
+    def all_of(x, v, a, s):
         return [
             p.log_prob(x, a, s), p.score(x, a, s), p.responsibilities(x, a, s), p.divergence(x, a, s),
             p.posterior_mean(x, a, s), p.posterior_cov(x, a, s), p.posterior_variance(x, a, s),
@@ -216,7 +212,7 @@ def test_levels_of_a_batch_are_levels_row_by_row(p: GaussianMixture, seed: int, 
 narrow = {"low": 0.3, "high": 2.0, "box": 2.0}  # so that a product grid resolves every component
 
 
-def grid(p: GaussianMixture, a: float, s: float, spacing: float = 0.5) -> tuple[np.ndarray, float]:
+def grid(p, a, s, spacing=0.5):
     """Nodes (N, D) and cell of the trapezoid rule: half the smallest deviation, ±10 of the largest."""
     variances = a**2 * p.variances + s**2
     h, reach = spacing * math.sqrt(variances.min()), 10 * math.sqrt(variances.max())
@@ -225,7 +221,7 @@ def grid(p: GaussianMixture, a: float, s: float, spacing: float = 0.5) -> tuple[
 
 
 @given(mixtures(max_dim=2, max_components=3, **narrow), st.floats(0.3, 1.0), st.floats(0.05, 2.0))
-def test_stein_and_fisher_identities(p: GaussianMixture, a: float, s: float) -> None:
+def test_stein_and_fisher_identities(p, a, s):
     x, cell = grid(p, a, s)
     mass = cell * np.exp(p.log_prob(x, a, s))
     score, J = p.score(x, a, s), jacobian(p, x, a, s)
@@ -245,10 +241,10 @@ def test_stein_and_fisher_identities(p: GaussianMixture, a: float, s: float) -> 
 
 
 @given(mixtures(max_dim=1, max_components=3, **narrow), st.floats(0.5, 2.0))
-def test_entropy_grows_by_half_the_fisher_information(p: GaussianMixture, s: float) -> None:
+def test_entropy_grows_by_half_the_fisher_information(p, s):
     """De Bruijn: d H(x₀ + √v z) / dv = ½ E|score|²."""
 
-    def entropy(v: float) -> float:
+    def entropy(v):
         # p log p is analytic only between the complex zeros of p, hence a finer grid than for p itself
         x, cell = grid(p, 1.0, math.sqrt(v), 0.05)
         log = p.log_prob(x, 1.0, math.sqrt(v))
@@ -265,7 +261,7 @@ def test_entropy_grows_by_half_the_fisher_information(p: GaussianMixture, s: flo
 
 
 @given(mixtures(), seeds, st.floats(3.0, 6.0))
-def test_under_much_noise_the_score_points_to_the_mean(p: GaussianMixture, seed: int, exponent: float) -> None:
+def test_under_much_noise_the_score_points_to_the_mean(p, seed, exponent):
     s = 10.0**exponent
     x = np.random.default_rng(seed).standard_normal((5, p.dim))
     expected = -(x - p.weights @ p.means)
@@ -276,7 +272,7 @@ def test_under_much_noise_the_score_points_to_the_mean(p: GaussianMixture, seed:
 
 
 @given(mixtures(max_components=1), seeds, st.floats(-8.0, -5.0))
-def test_without_noise_one_component_has_a_linear_score(p: GaussianMixture, seed: int, exponent: float) -> None:
+def test_without_noise_one_component_has_a_linear_score(p, seed, exponent):
     x = p.sample(np.random.default_rng(seed), 5)
     expected = -np.linalg.solve(full(p)[0], (x - p.means).T).T
     size = 1 + np.abs(expected).max()
@@ -285,7 +281,7 @@ def test_without_noise_one_component_has_a_linear_score(p: GaussianMixture, seed
 
 
 @given(mixtures(), seeds, st.floats(4.0, 140.0))
-def test_far_out_the_least_precise_component_wins(p: GaussianMixture, seed: int, exponent: float) -> None:
+def test_far_out_the_least_precise_component_wins(p, seed, exponent):
     u = np.random.default_rng(seed).standard_normal(p.dim)
     u /= np.linalg.norm(u)
     precision = np.array([u @ np.linalg.solve(C, u) for C in full(p)])
@@ -303,7 +299,7 @@ def test_far_out_the_least_precise_component_wins(p: GaussianMixture, seed: int,
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 4), sigmas)
-def test_points_have_the_score_of_gaussians_around_them(seed: int, dim: int, K: int, s: float) -> None:
+def test_points_have_the_score_of_gaussians_around_them(seed, dim, K, s):
     """Covariance 0: the score that denoising learns by heart from K training points."""
     rng = np.random.default_rng(seed)
     weights, means = np.full(K, 1 / K), rng.uniform(-3, 3, (K, dim))
@@ -322,7 +318,7 @@ def test_points_have_the_score_of_gaussians_around_them(seed: int, dim: int, K: 
 
 
 @given(seeds, st.integers(2, 4), st.floats(0.1, 3.0))
-def test_a_plane_with_noise_is_a_flat_gaussian(seed: int, dim: int, s: float) -> None:
+def test_a_plane_with_noise_is_a_flat_gaussian(seed, dim, s):
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((dim, dim - 1))
     C = A @ A.T
@@ -345,7 +341,7 @@ def test_a_plane_with_noise_is_a_flat_gaussian(seed: int, dim: int, s: float) ->
 @pytest.mark.parametrize(
     "cov", [np.array([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 1.0]]), np.diag([1.0, 0.0])[None].repeat(2, 0)]
 )
-def test_a_singular_mixture_has_no_density_without_noise(cov: np.ndarray) -> None:
+def test_a_singular_mixture_has_no_density_without_noise(cov):
     p = GaussianMixture(np.array([0.5, 0.5]), np.zeros((2, 2)), cov)
     x = np.ones((1, 2))
     for method in (p.log_prob, p.score, p.responsibilities, p.divergence):
@@ -359,7 +355,7 @@ def test_a_singular_mixture_has_no_density_without_noise(cov: np.ndarray) -> Non
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_components_of_weight_zero_are_never_seen(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_components_of_weight_zero_are_never_seen(p, a, s, seed):
     rng = np.random.default_rng(seed)
     more = GaussianMixture(
         np.concatenate([[0.0], p.weights, [0.0]]),
@@ -377,8 +373,8 @@ def test_components_of_weight_zero_are_never_seen(p: GaussianMixture, a: float, 
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_a_vanishing_weight_has_a_limit(p: GaussianMixture, a: float, s: float, seed: int) -> None:
-    def plus(w: float) -> GaussianMixture:
+def test_a_vanishing_weight_has_a_limit(p, a, s, seed):
+    def plus(w):
         weights = np.concatenate([[w], (1 - w) * p.weights])
         return GaussianMixture(
             weights, np.concatenate([p.means[:1], p.means]), np.concatenate([p.covariances[:1], p.covariances])
@@ -393,7 +389,7 @@ def test_a_vanishing_weight_has_a_limit(p: GaussianMixture, a: float, s: float, 
 # ------------------------------------------------------------------ invariances
 
 
-def scale_of(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> np.ndarray:
+def scale_of(p, x, a, s):
     """(B, 1): size of the terms of the score, and what a rounding of x or of a mean does to them."""
     terms = np.sqrt(size_of_jacobian(p, x, a, s))
     shift = size_of_jacobian(p, x, a, s) * (1 + np.abs(x).max() + a * np.abs(p.means).max())
@@ -401,7 +397,7 @@ def scale_of(p: GaussianMixture, x: np.ndarray, a: float, s: float) -> np.ndarra
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_score_follows_translations(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_score_follows_translations(p, a, s, seed):
     c = np.random.default_rng(seed).uniform(-2, 2, p.dim)
     q = GaussianMixture(p.weights, p.means + c, p.covariances)
     x = points(p, a, s, seed)
@@ -409,7 +405,7 @@ def test_score_follows_translations(p: GaussianMixture, a: float, s: float, seed
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_score_follows_rotations(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_score_follows_rotations(p, a, s, seed):
     Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((p.dim, p.dim)))[0]
     C = Q @ full(p) @ Q.T
     q = GaussianMixture(p.weights, p.means @ Q.T, 0.5 * (C + np.swapaxes(C, 1, 2)))
@@ -419,7 +415,7 @@ def test_score_follows_rotations(p: GaussianMixture, a: float, s: float, seed: i
 
 
 @given(mixtures(), alphas, sigmas, seeds, st.floats(-6.0, 6.0))
-def test_score_follows_scaling(p: GaussianMixture, a: float, s: float, seed: int, exponent: float) -> None:
+def test_score_follows_scaling(p, a, s, seed, exponent):
     c = 10.0**exponent
     q = GaussianMixture(p.weights, c * p.means, c**2 * p.covariances)
     x = points(p, a, s, seed)
@@ -429,7 +425,7 @@ def test_score_follows_scaling(p: GaussianMixture, a: float, s: float, seed: int
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_components_may_be_listed_in_any_order(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_components_may_be_listed_in_any_order(p, a, s, seed):
     order = np.random.default_rng(seed).permutation(p.n_components)
     q = GaussianMixture(p.weights[order], p.means[order], p.covariances[order])
     x = points(p, a, s, seed)
@@ -438,7 +434,7 @@ def test_components_may_be_listed_in_any_order(p: GaussianMixture, a: float, s: 
 
 
 @given(mixtures(), alphas, sigmas, seeds, st.floats(0.05, 0.95))
-def test_a_component_may_be_split(p: GaussianMixture, a: float, s: float, seed: int, part: float) -> None:
+def test_a_component_may_be_split(p, a, s, seed, part):
     w = p.weights
     q = GaussianMixture(
         np.concatenate([[part * w[0], (1 - part) * w[0]], w[1:]]),
@@ -452,7 +448,7 @@ def test_a_component_may_be_split(p: GaussianMixture, a: float, s: float, seed: 
 
 
 @given(seeds, alphas, sigmas)
-def test_independent_coordinates_have_the_score_of_each(seed: int, a: float, s: float) -> None:
+def test_independent_coordinates_have_the_score_of_each(seed, a, s):
     """A product law, K = 1: the score of the whole is the scores of the parts side by side."""
     p, q = random_mixture(seed, 2, 1), random_mixture(seed + 1, 3, 1)
     C = np.zeros((1, 5, 5))
@@ -466,7 +462,7 @@ def test_independent_coordinates_have_the_score_of_each(seed: int, a: float, s: 
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 4), alphas, sigmas)
-def test_three_ways_to_write_a_covariance(seed: int, dim: int, K: int, a: float, s: float) -> None:
+def test_three_ways_to_write_a_covariance(seed, dim, K, a, s):
     p = random_mixture(seed, dim, K, "isotropic")
     diagonal = GaussianMixture(p.weights, p.means, np.repeat(p.covariances[:, None], dim, axis=1))
     dense = GaussianMixture(p.weights, p.means, full(p))
@@ -483,7 +479,7 @@ def test_three_ways_to_write_a_covariance(seed: int, dim: int, K: int, a: float,
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_samples_do_not_influence_each_other(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_samples_do_not_influence_each_other(p, a, s, seed):
     x = points(p, a, s, seed)
     order = np.random.default_rng(seed).permutation(len(x))
     # A far neighbour (one that overflows, too) changes nothing.
@@ -498,7 +494,7 @@ def test_samples_do_not_influence_each_other(p: GaussianMixture, a: float, s: fl
 
 
 @given(mixtures(), alphas, sigmas, seeds)
-def test_memory_layout_does_not_matter(p: GaussianMixture, a: float, s: float, seed: int) -> None:
+def test_memory_layout_does_not_matter(p, a, s, seed):
     x = points(p, a, s, seed)
     score, scale = p.score(x, a, s), scale_of(p, x, a, s)
     padded = np.zeros((2 * len(x), p.dim + 1))

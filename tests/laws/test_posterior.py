@@ -11,14 +11,13 @@ from refscore import GaussianMixture
 from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
 from refscore.laws.posterior import component, full_covariances, linear_posterior, observe
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.mixtures import log_normal, observation
 from tests.oracles.strategies import mixtures, points, random_mixture, seeds
 
 
 @given(p=mixtures(max_dim=2, max_components=3, low=0.3, high=1.5, box=1.0), seed=seeds, M=st.integers(1, 3))
-def test_posterior_is_bayes_rule_by_quadrature(p: GaussianMixture, seed: int, M: int) -> None:
+def test_posterior_is_bayes_rule_by_quadrature(p, seed, M):
     """Eqs. (13.3), (13.4): evidence, density, mean; one, two and three observations of one or two coordinates."""
     H, y, R = observation(seed, M, p.dim, low=1.0)
     post = linear_posterior(p, H, y, R)
@@ -38,7 +37,7 @@ def test_posterior_is_bayes_rule_by_quadrature(p: GaussianMixture, seed: int, M:
 
 
 @given(seed=seeds, D=st.integers(1, 5), M=st.integers(1, 5))
-def test_one_gaussian_is_updated_by_kalmans_and_by_the_information_form(seed: int, D: int, M: int) -> None:
+def test_one_gaussian_is_updated_by_kalmans_and_by_the_information_form(seed, D, M):
     """Eq. (13.4): precisions add, C⁻¹ + Hᵀ R⁻¹ H; the gain form says the same."""
     p = random_mixture(seed, D, 1)
     H, y, R = observation(seed, M, D)
@@ -53,7 +52,7 @@ def test_one_gaussian_is_updated_by_kalmans_and_by_the_information_form(seed: in
     assert post.weights == 1
 
 
-def assert_same(a: GaussianMixture, b: GaussianMixture, atol: float) -> None:
+def assert_same(a, b, atol):
     for left, right in (
         (a.weights, b.weights),
         (a.means, b.means),
@@ -63,7 +62,7 @@ def assert_same(a: GaussianMixture, b: GaussianMixture, atol: float) -> None:
 
 
 @given(p=mixtures(), seed=seeds)
-def test_observing_twice_is_observing_both(p: GaussianMixture, seed: int) -> None:
+def test_observing_twice_is_observing_both(p, seed):
     """Eq. (13.4), for mixtures of every kind: sequential updates are the joint update, in either order."""
     (H, y, R), (G, u, Q) = observation(seed, 2, p.dim), observation(seed + 1, 1, p.dim)
     both = linear_posterior(
@@ -75,7 +74,7 @@ def test_observing_twice_is_observing_both(p: GaussianMixture, seed: int) -> Non
 
 
 @given(seed=seeds, D=st.integers(1, 4), components=st.integers(1, 4))
-def test_the_three_kinds_of_covariance_agree(seed: int, D: int, components: int) -> None:
+def test_the_three_kinds_of_covariance_agree(seed, D, components):
     """Eqs. (13.3), (13.4)."""
     H, y, R = observation(seed, 2, D)
     for kind in ("isotropic", "diagonal"):
@@ -86,7 +85,7 @@ def test_the_three_kinds_of_covariance_agree(seed: int, D: int, components: int)
 
 
 @given(p=mixtures(), seed=seeds)
-def test_without_noise_the_observed_coordinates_are_known(p: GaussianMixture, seed: int) -> None:
+def test_without_noise_the_observed_coordinates_are_known(p, seed):
     """Eq. (13.4) at R = 0: H x = y without spread; and it is the limit R -> 0."""
     M = 1 + seed % p.dim
     H, y, R = observation(seed, M, p.dim)
@@ -106,7 +105,7 @@ def test_without_noise_the_observed_coordinates_are_known(p: GaussianMixture, se
     assert np.all(np.max(np.abs(near.means - exact.means), axis=1)[kept] <= bound[kept] + 1e-13 * cond)
 
 
-def test_no_observation_is_too_unlikely_and_no_weight_too_small() -> None:
+def test_no_observation_is_too_unlikely_and_no_weight_too_small():
     p = GaussianMixture(np.array([0.5, 0.5, 0.0]), np.array([[-1.0], [1.0], [50.0]]), np.array([0.01, 0.01, 1.0]))
     post = linear_posterior(p, np.eye(1), np.array([1e6]), np.array([[0.01]]))
     np.testing.assert_array_equal(post.weights, [0.0, 1.0, 0.0])  # each likelihood is e^{-2e13}; 50 has no weight
@@ -115,7 +114,7 @@ def test_no_observation_is_too_unlikely_and_no_weight_too_small() -> None:
     assert abs(math.log(odds[1] / odds[0]) - 2 * 1e-4 / 0.02) <= 1e-13  # (y + 1)² - (y - 1)² over 2 S
 
 
-def test_rows_of_very_different_units_are_no_singularity() -> None:
+def test_rows_of_very_different_units_are_no_singularity():
     """Eq. (13.4) does not depend on the units of y."""
     p = mixture("tilted")
     H, y, R = np.eye(2), np.array([0.3, 0.1]), 0.01 * np.eye(2)
@@ -124,7 +123,7 @@ def test_rows_of_very_different_units_are_no_singularity() -> None:
 
 
 @given(p=mixtures(), alpha=st.floats(0.05, 1.0), sigma=st.floats(0.05, 2.0), seed=seeds)
-def test_a_noisy_sample_is_a_linear_observation(p: GaussianMixture, alpha: float, sigma: float, seed: int) -> None:
+def test_a_noisy_sample_is_a_linear_observation(p, alpha, sigma, seed):
     """Eqs. (13.3), (13.4) with H = αI, R = σ²I: the posterior of denoising, whose moments `mixture.py` has too."""
     x, eye = points(p, alpha, sigma, seed)[3], np.eye(p.dim)
     post = linear_posterior(p, alpha * eye, x, sigma**2 * eye)
@@ -140,7 +139,7 @@ def test_a_noisy_sample_is_a_linear_observation(p: GaussianMixture, alpha: float
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["isotropic", "diagonal", "full"])
-def test_posteriors_agree_on_every_backend(any_backend: TestBackend, dtype: str, kind: str) -> None:
+def test_posteriors_agree_on_every_backend(any_backend, dtype, kind):
     if "no_float64" in any_backend.name:
         dtype = "float32"
     p = random_mixture(5, 3, 2, kind, low=0.2)
@@ -159,7 +158,7 @@ def test_posteriors_agree_on_every_backend(any_backend: TestBackend, dtype: str,
             np.testing.assert_allclose(any_backend.to_numpy(b), a, rtol=0, atol=atol)
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_what_does_not_fit_is_named():
     p, H, y, R = mixture("tilted"), np.ones((1, 2)), np.ones(1), np.eye(1)
     for bad, message in (
         ((np.ones((1, 3)), y, R), r"H must be \(M, 2\).*H \(1, 3\)"),

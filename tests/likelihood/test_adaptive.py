@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +11,13 @@ from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
 from refscore.laws.examples import mixture
 from refscore.likelihood import adaptive as host
 from refscore.likelihood.adaptive import SolverError, solve
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 
 M, LAM = np.array([[0.5, -1.0]]), np.array([[0.3, 1.5]])
 GAUSSIAN = GaussianMixture(np.ones(1), M, LAM)
 
 
-def flow(sde: Any, x: np.ndarray, t: float, s: float) -> np.ndarray:
+def flow(sde, x, t, s):
     """The exact probability flow of one Gaussian: offsets grow like the standard deviation of p_t."""
     (m, v), (m2, v2) = ((sde.alpha(u) * M, sde.alpha(u) ** 2 * LAM + sde.sigma(u) ** 2) for u in (t, s))
     return m2 + np.sqrt(v2 / v) * (x - m)
@@ -27,7 +25,7 @@ def flow(sde: Any, x: np.ndarray, t: float, s: float) -> np.ndarray:
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.01, 50.0)], ids=["vp", "ve"])
 @pytest.mark.parametrize(("t", "s"), [(0.001, 1.0), (1.0, 0.001)], ids=["up", "down"])
-def test_the_error_follows_the_tolerance(sde: Any, t: float, s: float) -> None:
+def test_the_error_follows_the_tolerance(sde, t, s):
     x = sde.alpha(t) * GAUSSIAN.sample(np.random.default_rng(0), 1) + sde.sigma(t) * 0.7
     exact = flow(sde, x, t, s)
     velocity = Reverse(sde, ExactScore(GAUSSIAN, sde), 0.0).drift
@@ -44,27 +42,27 @@ def test_the_error_follows_the_tolerance(sde: Any, t: float, s: float) -> None:
 
 @pytest.mark.parametrize("method", ["RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA"])
 @pytest.mark.parametrize(("t", "s"), [(0.5, 0.9), (0.9, 0.5)], ids=["up", "down"])
-def test_a_velocity_is_asked_between_t_and_s_only(method: str, t: float, s: float) -> None:
+def test_a_velocity_is_asked_between_t_and_s_only(method, t, s):
     """SciPy 1.13 guesses its first step from the slope alone, however short the way: a flat slope, a far look."""
     asked = []
-    solve(lambda x, u: asked.append(u) or 1e-3 * x, np.ones((1, 1)), t, s, rtol=1e-3, atol=1e-3, method=method)  # type: ignore[func-returns-value]
+    solve(lambda x, u: asked.append(u) or 1e-3 * x, np.ones((1, 1)), t, s, rtol=1e-3, atol=1e-3, method=method)
     assert min(t, s) <= min(asked) <= max(asked) <= max(t, s)
 
 
-def test_so_it_is_where_scipy_looks_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
+def test_so_it_is_where_scipy_looks_elsewhere(monkeypatch):
+    asked = []
 
-    def probing(right: Any, span: Any, start: Any, *args: Any, **kwargs: Any) -> Any:
+    def probing(right, span, start, *args, **kwargs):
         for u in (-45.0, 0.7, 19.9):
             right(u, start)
         return solve_ivp(right, span, start, *args, **kwargs)
 
     monkeypatch.setattr(host, "solve_ivp", probing)
-    solve(lambda x, u: asked.append(u) or -x, np.ones((1, 1)), 0.9, 0.5)  # type: ignore[func-returns-value]
+    solve(lambda x, u: asked.append(u) or -x, np.ones((1, 1)), 0.9, 0.5)
     assert asked[:3] == [0.5, 0.7, 0.9]
 
 
-def test_it_is_scipy_with_the_tolerances_that_were_asked() -> None:
+def test_it_is_scipy_with_the_tolerances_that_were_asked():
     p, sde = mixture("tilted"), VP()
     x, velocity = p.sample(np.random.default_rng(0), 2), Reverse(sde, ExactScore(p, sde), 0.0).drift
     found = solve(velocity, x, 0.01, 1.0, rtol=1e-4, atol=1e-7, method="RK45")
@@ -74,7 +72,7 @@ def test_it_is_scipy_with_the_tolerances_that_were_asked() -> None:
         np.testing.assert_array_equal(found[row], wanted)  # the same bits
 
 
-def test_a_sample_does_not_know_its_neighbours() -> None:
+def test_a_sample_does_not_know_its_neighbours():
     p, sde = mixture("tilted"), VP()
     x = p.sample(np.random.default_rng(0), 4)
     run = partial(solve, Reverse(sde, ExactScore(p, sde), 0.0).drift, t=0.01, s=1.0, rtol=1e-6, atol=1e-6)
@@ -84,14 +82,14 @@ def test_a_sample_does_not_know_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize("method", ["RK45", "DOP853", "LSODA"])
-def test_any_method_of_scipy_serves(method: str) -> None:
+def test_any_method_of_scipy_serves(method):
     sde = VP()
     x = np.array([[0.3, 0.2]])
     velocity = Reverse(sde, ExactScore(GAUSSIAN, sde), 0.0).drift
     assert_close(solve(velocity, x, 0.1, 0.9, method=method), flow(sde, x, 0.1, 0.9), 1e-6)
 
 
-def test_arrays_keep_their_library_dtype_and_shape(any_backend: TestBackend) -> None:
+def test_arrays_keep_their_library_dtype_and_shape(any_backend):
     x = any_backend.asarray(np.arange(12.0).reshape(2, 3, 2), dtype="float32")
     y = solve(lambda x, t: -x, x, 0.0, 1.0, rtol=1e-5, atol=1e-5)
     assert type(y) is type(x)
@@ -104,20 +102,20 @@ class ByRow:
 
     rates = (1.0, -2.0, 0.5)
 
-    def __call__(self, x: Any, t: float) -> Any:
+    def __call__(self, x, t):
         raise AssertionError("asked of all rows at once")
 
-    def row(self, i: int) -> Any:
+    def row(self, i):
         return lambda x, t: self.rates[i] * x
 
 
-def test_a_velocity_that_tells_samples_apart_is_asked_for_each() -> None:
+def test_a_velocity_that_tells_samples_apart_is_asked_for_each():
     found = solve(ByRow(), np.ones((3, 2)), 0.0, 1.0)
     np.testing.assert_allclose(found, np.exp(ByRow.rates)[:, None] * np.ones(2), rtol=1e-7)
 
 
-def test_the_row_that_fails_is_named() -> None:
-    def bursts(x: Any, t: float) -> Any:  # x' = x²: at infinity by t = 1/x₀
+def test_the_row_that_fails_is_named():
+    def bursts(x, t):  # x' = x²: at infinity by t = 1/x₀
         return np.minimum(x, 1e100) ** 2
 
     with pytest.raises(SolverError, match=r"row 1: stopped at t = 0\.5.*step size"):
@@ -125,8 +123,8 @@ def test_the_row_that_fails_is_named() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_velocity_that_is_not_finite_is_named(bad: float) -> None:
-    def velocity(x: Any, t: float) -> Any:
+def test_a_velocity_that_is_not_finite_is_named(bad):
+    def velocity(x, t):
         return np.full_like(x, bad) if x[0, 0] > 1 and t > 0.5 else 0 * x
 
     with pytest.raises(SolverError, match=r"row 2: the velocity is not finite at t = 0\.[5-9]"):
@@ -143,6 +141,6 @@ def test_a_velocity_that_is_not_finite_is_named(bad: float) -> None:
         ([[1]], 0.0, 1.0, TypeError, "float32 or float64"),
     ],
 )
-def test_what_cannot_be_is_refused(x: Any, t: float, s: float, kind: type[Exception], message: str) -> None:
+def test_what_cannot_be_is_refused(x, t, s, kind, message):
     with pytest.raises(kind, match=message):
         solve(lambda x, t: x, np.array(x), t, s)

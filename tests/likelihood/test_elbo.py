@@ -3,7 +3,6 @@
 import itertools
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from refscore.noise.parametrisation import PARAMETRISATIONS, affine, convert
 from refscore.noise.prior import gaussian_prior, prior_kl
 from refscore.noise.sde import SDES, CosineVP, LinearVE, log_ratio
 from refscore.sampling.transitions import transition
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import UNLIKE
@@ -33,18 +31,18 @@ DENSITY = np.exp(-0.5 * NODES**2) / math.sqrt(2 * math.pi) * (NODES[1] - NODES[0
 X0 = np.array([-1.4, 0.1, 0.9])
 
 
-def over_noise(f: Any) -> np.ndarray:
+def over_noise(f):
     """E f(x₀, z) over z for each of X0, f of (B, 1) arrays, B = all pairs."""
     x0, z = (a.reshape(-1, 1) for a in np.meshgrid(X0, NODES, indexing="ij"))
     return f(x0, z).reshape(len(X0), -1) @ DENSITY
 
 
-def mean_error(sde: Any, t: float, score: Any = None) -> np.ndarray:
+def mean_error(sde, t, score=None):
     """e(t) = E‖z - ẑ‖² at each of X0."""
     return over_noise(lambda x0, z: noise_error(score or ExactScore(P, sde), sde, x0, t, z))
 
 
-def loss(sde: Any, t_min: float, n: int = 64) -> np.ndarray:
+def loss(sde, t_min, n=64):
     """∫ e dℓ from t_min to 1, Gauss-Legendre in ℓ."""
     low, high = log_ratio(sde, t_min), log_ratio(sde, 1.0)
     u, w = gauss_legendre(np.ones(1), n)
@@ -52,11 +50,11 @@ def loss(sde: Any, t_min: float, n: int = 64) -> np.ndarray:
     return (high - low) * sum(weight * mean_error(sde, t) for weight, t in zip(w, times, strict=True))
 
 
-def divergence_at(sde: Any, t: float) -> np.ndarray:
+def divergence_at(sde, t):
     """KL(q(x_t | x₀) ‖ p_t) at each of X0, by quadrature over z."""
     alpha, sigma = sde.alpha(t), sde.sigma(t)
 
-    def ratio(x0: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def ratio(x0, z):
         q = -0.5 * z[:, 0] ** 2 - 0.5 * math.log(2 * math.pi * sigma**2)
         return q - P.log_prob(alpha * x0 + sigma * z, alpha, sigma)
 
@@ -67,7 +65,7 @@ def divergence_at(sde: Any, t: float) -> np.ndarray:
 
 
 @each_sde
-def test_the_integral_is_the_information_that_noise_destroys(sde: Any) -> None:
+def test_the_integral_is_the_information_that_noise_destroys(sde):
     """Eqs. (12.10), (12.12): with the exact score an equality at each x₀, whatever the schedule."""
     t_min = 0.01
     wanted = divergence_at(sde, t_min) - divergence_at(sde, 1.0)
@@ -75,12 +73,12 @@ def test_the_integral_is_the_information_that_noise_destroys(sde: Any) -> None:
 
 
 @each_sde
-def test_the_bound_is_an_equality_for_the_exact_score_decoder_and_prior(sde: Any) -> None:
+def test_the_bound_is_an_equality_for_the_exact_score_decoder_and_prior(sde):
     """Eq. (12.7): -log p(x₀) itself, with p_1 for the prior and the posterior of x₀ for the decoder."""
     t = 0.01
     alpha, sigma = sde.alpha(t), sde.sigma(t)
 
-    def posterior(x0: np.ndarray, z: np.ndarray) -> np.ndarray:  # Bayes
+    def posterior(x0, z):  # Bayes
         x = alpha * x0 + sigma * z
         likelihood = -0.5 * z[:, 0] ** 2 - 0.5 * math.log(2 * math.pi * sigma**2)
         return P.log_prob(x0) + likelihood - P.log_prob(x, alpha, sigma)
@@ -89,7 +87,7 @@ def test_the_bound_is_an_equality_for_the_exact_score_decoder_and_prior(sde: Any
     assert_close(bound, P.log_prob(X0[:, None]), 1e-8)
 
 
-def test_the_gaussian_decoder_costs_what_it_does_not_know() -> None:
+def test_the_gaussian_decoder_costs_what_it_does_not_know():
     """Eq. (12.11): averaged over data the price is KL(p(x₀ | x_ε) ‖ decoder), positive, and of order ε²."""
     sde, width = VP(), 0.01
     x0 = np.arange(-5, 5, width)[:, None]
@@ -116,7 +114,7 @@ def test_the_gaussian_decoder_costs_what_it_does_not_know() -> None:
 
 
 @given(seed=seeds, name=st.sampled_from(sorted(SDES)), n=st.integers(2, 6), dim=st.integers(1, 3))
-def test_the_discrete_loss_is_one_number_in_every_parametrisation(seed: int, name: str, n: int, dim: int) -> None:
+def test_the_discrete_loss_is_one_number_in_every_parametrisation(seed, name, n, dim):
     """Eqs. (12.8), (12.9): ½ (SNR(s) - SNR(t)) ‖x₀ - x̂₀‖², and the same through v, F, the score and the velocity."""
     sde, p, rng = SDES[name], random_mixture(seed, dim, 2), np.random.default_rng(seed)
     x0, z = p.sample(rng, 4), rng.standard_normal((n, 4, dim))
@@ -137,7 +135,7 @@ def test_the_discrete_loss_is_one_number_in_every_parametrisation(seed: int, nam
 
 
 @given(seed=seeds, name=st.sampled_from(sorted(SDES)), t=st.floats(0.1, 1.0), part=st.floats(0.1, 0.95))
-def test_a_step_of_the_loss_is_the_divergence_of_two_gaussians(seed: int, name: str, t: float, part: float) -> None:
+def test_a_step_of_the_loss_is_the_divergence_of_two_gaussians(seed, name, t, part):
     """Eqs. (12.7), (12.8): KL(q(x_s | x_t, x₀) ‖ the ancestral step), means from the code, small variance."""
     sde, s, rng = SDES[name], part * t, np.random.default_rng(seed)
     x0, z = rng.standard_normal((2, 3, 2))
@@ -158,7 +156,7 @@ def test_a_step_of_the_loss_is_the_divergence_of_two_gaussians(seed: int, name: 
 
 
 @given(seed=seeds, name=st.sampled_from(sorted(SDES)), n=st.integers(1, 6))
-def test_prior_divergence_in_closed_form(seed: int, name: str, n: int) -> None:
+def test_prior_divergence_in_closed_form(seed, name, n):
     """Eq. (12.7): KL(N(α x₀, σ² I) ‖ N(0, prior_std² I)), by Gauss-Hermite of the log ratio, exact for squares."""
     sde, rng = SDES[name], np.random.default_rng(seed)
     x0 = rng.standard_normal((3, n))
@@ -175,11 +173,11 @@ def test_prior_divergence_in_closed_form(seed: int, name: str, n: int) -> None:
 # ------------------------------------------------------------------ the schedule
 
 
-def time_at(sde: Any, ratio: float) -> float:
+def time_at(sde, ratio):
     return min(float(sde.time_at_log_ratio(ratio)), 1.0)
 
 
-def in_time(sde: Any, low: float, high: float, n: int = 160) -> np.ndarray:
+def in_time(sde, low, high, n=160):
     """∫ ½ g² E‖s + z/σ‖² dt between the times of two levels: an integrand that knows the schedule, Eq. (12.10)."""
     # √t as variable: near t = 0 the integrand is like 1/t
     a, b = (math.log(time_at(sde, level)) for level in (low, high))
@@ -196,7 +194,7 @@ OTHERS = {"cosine": CosineVP(), "linear-ve": LinearVE(), "ve": VE(0.01, 50.0), "
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_the_continuous_loss_knows_only_the_ends_of_the_schedule(other: Any) -> None:
+def test_the_continuous_loss_knows_only_the_ends_of_the_schedule(other):
     """Eq. (12.10)."""
     low, high = -3.0, 2.5
     assert_close(in_time(VP(), low, high), in_time(other, low, high), 1e-8)
@@ -205,7 +203,7 @@ def test_the_continuous_loss_knows_only_the_ends_of_the_schedule(other: Any) -> 
     assert_close(a, b, 1e-10)
 
 
-def discrete(sde: Any, times: list[float]) -> np.ndarray:
+def discrete(sde, times):
     total = np.zeros(len(X0))
     for t, s in pairwise(times):
         h = log_ratio(sde, t) - log_ratio(sde, s)
@@ -213,7 +211,7 @@ def discrete(sde: Any, times: list[float]) -> np.ndarray:
     return total
 
 
-def test_the_discrete_loss_knows_the_schedule_and_tends_to_the_continuous_one() -> None:
+def test_the_discrete_loss_knows_the_schedule_and_tends_to_the_continuous_one():
     """Eqs. (12.9), (12.13): error (L/T) [∫ e dℓ + ½ (e(1) - e(ε))] for equal steps of log σ/α, L their sum."""
     sde, t_min = VP(), 0.01
     limit = loss(sde, t_min)
@@ -228,7 +226,7 @@ def test_the_discrete_loss_knows_the_schedule_and_tends_to_the_continuous_one() 
     assert np.all(np.abs(uniform - found[64]) > 0.05)
 
 
-def test_discrete_loss_of_the_library_is_that_sum() -> None:
+def test_discrete_loss_of_the_library_is_that_sum():
     """Eq. (12.9)."""
     sde = VP()
     times = log_snr_times(sde, 5, 0.05)
@@ -240,7 +238,7 @@ def test_discrete_loss_of_the_library_is_that_sum() -> None:
 # ------------------------------------------------------------------ score loss = ELBO
 
 
-def test_likelihood_weighted_denoising_is_the_loss_of_the_bound() -> None:
+def test_likelihood_weighted_denoising_is_the_loss_of_the_bound():
     """Eqs. (12.10), (12.14): λ = g² and any law of times; here times uniform in log σ/α, for given noise."""
     sde, t_min, rng = VP(), 0.02, np.random.default_rng(0)
     x0, z, u = rng.standard_normal((50, 1)), rng.standard_normal((50, 1)), rng.random(50)
@@ -262,18 +260,18 @@ def test_likelihood_weighted_denoising_is_the_loss_of_the_bound() -> None:
 class OfTheMixture:
     """The exact score as a model with one idle parameter, which the objectives' bookkeeping wants."""
 
-    def __init__(self, sde: Any) -> None:
+    def __init__(self, sde):
         self.sde, self.shapes = sde, {"idle": (1,)}
 
-    def forward(self, params: Any, x: Any, t: Any) -> Any:
+    def forward(self, params, x, t):
         return ExactScore(P, self.sde)(x, t), None
 
-    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+    def backward(self, params, cache, dy):
         return (None,), {"idle": np.zeros(1)}
 
 
 @each_sde
-def test_the_rate_of_log_sigma_over_alpha(sde: Any) -> None:
+def test_the_rate_of_log_sigma_over_alpha(sde):
     """Eq. (12.10): dℓ/dt = g²/2σ², by a fourth-order difference."""
     t, h = 0.4, 1e-4
     d = lambda h: (log_ratio(sde, t + h) - log_ratio(sde, t - h)) / (2 * h)  # noqa: E731
@@ -283,7 +281,7 @@ def test_the_rate_of_log_sigma_over_alpha(sde: Any) -> None:
 # ------------------------------------------------------------------ Monte Carlo
 
 
-def test_monte_carlo_is_within_its_own_error_of_quadrature() -> None:
+def test_monte_carlo_is_within_its_own_error_of_quadrature():
     """Eqs. (12.7), (12.11): false alarm 1e-9 (a normal of 6.1), for each of three points."""
     sde, t_min = VP(), 0.01
     found = elbo(ExactScore(P, sde), sde, X0[:, None], np.random.default_rng(0), 1000, t_min)
@@ -292,7 +290,7 @@ def test_monte_carlo_is_within_its_own_error_of_quadrature() -> None:
     assert_close(found.value, exact, 6.2 * found.error)
 
 
-def test_what_is_averaged_is_the_bound() -> None:
+def test_what_is_averaged_is_the_bound():
     """Eqs. (12.7), (12.10), (12.11): draw by draw, with recorded times and noise, for data of two coordinates."""
     p, sde, t_min, rng = random_mixture(1, 2, 2), SDES["ou"], 0.02, np.random.default_rng(0)
     x0, u, z = rng.standard_normal((3, 2)), rng.random((4, 3)), rng.standard_normal((8, 3, 2))
@@ -313,7 +311,7 @@ def test_what_is_averaged_is_the_bound() -> None:
     np.testing.assert_allclose(found.error, np.std(draws, axis=0, ddof=1) / 2, rtol=1e-8)
 
 
-def test_the_bound_lies_below_the_likelihood_and_near() -> None:
+def test_the_bound_lies_below_the_likelihood_and_near():
     """Eq. (12.7)."""
     sde = VP()
     bound = (
@@ -327,7 +325,7 @@ def test_the_bound_lies_below_the_likelihood_and_near() -> None:
     )  # VP ends within 1e-4 nats of its prior; the decoder's price at a point is of order ε
 
 
-def test_a_worse_score_makes_a_looser_bound_on_average_over_data() -> None:
+def test_a_worse_score_makes_a_looser_bound_on_average_over_data():
     """Eq. (12.14): the excess of e over that of the exact score is σ² E‖s - s*‖²; at one x₀ it may be negative."""
     sde, width = VP(), 0.02
     x0 = np.arange(-5, 5, width)
@@ -346,7 +344,7 @@ def test_a_worse_score_makes_a_looser_bound_on_average_over_data() -> None:
         assert np.min(bad - good) < 0
 
 
-def test_on_every_back_end_and_shape(any_backend: TestBackend) -> None:
+def test_on_every_back_end_and_shape(any_backend):
     x0 = any_backend.asarray(0.1 * np.arange(12.0).reshape(3, 2, 2), dtype="float32")
     found = elbo(lambda x, t: -x, VP(), x0, any_backend.rng(0), 4, 0.01)
     for a in found:
@@ -363,11 +361,11 @@ def test_on_every_back_end_and_shape(any_backend: TestBackend) -> None:
         (np.zeros((1, 1)), 10, 0.0, "t_min must lie in"),
     ],
 )
-def test_what_cannot_be_is_refused(x0: Any, samples: int, t_min: float, message: str) -> None:
+def test_what_cannot_be_is_refused(x0, samples, t_min, message):
     with pytest.raises(ValueError, match=message):
         elbo(ExactScore(P, VP()), VP(), x0, np.random.default_rng(0), samples, t_min)
 
 
-def test_a_grid_and_its_noise_go_together() -> None:
+def test_a_grid_and_its_noise_go_together():
     with pytest.raises(ValueError, match=r"2 steps.*1 noises"):
         discrete_loss(ExactScore(P, VP()), VP(), np.zeros((1, 1)), [np.zeros((1, 1))], [1.0, 0.5, 0.1])

@@ -3,7 +3,6 @@
 import itertools
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from refscore import MLP, VE, VP, EnergyModel, ExactScore, GaussianMixture, Reve
 from refscore.laws.examples import mixture
 from refscore.likelihood.adaptive import solve
 from refscore.likelihood.flow import (
-    ErrorSplit,
     FixedSteps,
     Flow,
     bits_per_dim,
@@ -28,7 +26,6 @@ from refscore.likelihood.flow import (
 from refscore.matching.probes import gaussian, rademacher
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.sde import SDES
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import UNLIKE
@@ -39,7 +36,7 @@ SEEDS = {1: 6, 2: 12, 3: 8}
 QUICK = ("vp", "ve")  # the rest of the table with `-m slow`
 
 
-def some(name: str) -> Any:
+def some(name):
     return () if name in QUICK else pytest.mark.slow
 
 
@@ -47,12 +44,12 @@ some_sdes = pytest.mark.parametrize("sde", [pytest.param(s, id=n, marks=some(n))
 exactly = partial(solve, rtol=1e-11, atol=1e-11)
 
 
-def start(p: GaussianMixture, sde: Any, n: int, seed: int = 0, t: float = T_MIN) -> np.ndarray:
+def start(p, sde, n, seed=0, t=T_MIN):
     rng = np.random.default_rng(seed)
     return sde.alpha(t) * p.sample(rng, n) + sde.sigma(t) * rng.standard_normal((n, p.dim))
 
 
-def log_p(p: GaussianMixture, sde: Any, x: Any, t: float) -> Any:
+def log_p(p, sde, x, t):
     return p.log_prob(x, sde.alpha(t), sde.sigma(t))
 
 
@@ -60,7 +57,7 @@ def log_p(p: GaussianMixture, sde: Any, x: Any, t: float) -> Any:
 
 
 @pytest.mark.parametrize(("name", "dim"), [pytest.param(n, 1 + (i + 1) % 3, marks=some(n)) for i, n in enumerate(SDES)])
-def test_the_flow_gives_the_log_density(name: str, dim: int) -> None:
+def test_the_flow_gives_the_log_density(name, dim):
     """Eq. (11.3), with the mixture's p_1 at the far end: nothing is left but the solver."""
     sde = SDES[name]
     p = random_mixture(SEEDS[dim], dim, 3)
@@ -80,7 +77,7 @@ def test_the_flow_gives_the_log_density(name: str, dim: int) -> None:
 
 @pytest.mark.slow
 @given(seed=seeds, dim=st.integers(1, 3), name=st.sampled_from(sorted(SDES)))
-def test_the_flow_gives_the_log_density_of_any_mixture(seed: int, dim: int, name: str) -> None:
+def test_the_flow_gives_the_log_density_of_any_mixture(seed, dim, name):
     """Eq. (11.3)."""
     p, sde = random_mixture(seed, dim, 3), SDES[name]
     x = start(p, sde, 2, seed)
@@ -92,7 +89,7 @@ def test_the_flow_gives_the_log_density_of_any_mixture(seed: int, dim: int, name
 
 
 @some_sdes
-def test_the_bias_of_the_prior_is_the_ratio_of_the_two_densities_at_the_far_end(sde: Any) -> None:
+def test_the_bias_of_the_prior_is_the_ratio_of_the_two_densities_at_the_far_end(sde):
     """Eq. (11.7): predicted, not tolerated."""
     p = random_mixture(3, 2, 3)
     x, score, steps = start(p, sde, 4), ExactScore(p, sde), FixedSteps(sde, 100)
@@ -108,7 +105,7 @@ def test_the_bias_of_the_prior_is_the_ratio_of_the_two_densities_at_the_far_end(
 
 
 @each_sde
-def test_along_the_flow_the_density_falls_by_its_divergence(sde: Any) -> None:
+def test_along_the_flow_the_density_falls_by_its_divergence(sde):
     """Eqs. (11.1), (11.2), (11.4): by a five-point difference along the path, and the trace from the mixture itself."""
     p, t, D = random_mixture(11, 3, 3), 0.3, 3
     x, score = start(p, sde, 5, t=t), ExactScore(p, sde)
@@ -126,11 +123,11 @@ def test_along_the_flow_the_density_falls_by_its_divergence(sde: Any) -> None:
 
 
 @given(x=st.floats(-3, 3), seed=seeds, name=st.sampled_from(["vp", "linear-ve", "ou"]))
-def test_in_one_dimension_the_flow_carries_quantiles(x: float, seed: int, name: str) -> None:
+def test_in_one_dimension_the_flow_carries_quantiles(x, seed, name):
     """Eq. (11.1): F_1(x(1)) = F_ε(x(ε)), whatever the mixture."""
     p, sde = random_mixture(seed, 1, 3, low=0.1), SDES[name]
 
-    def cdf(y: np.ndarray, t: float) -> float:
+    def cdf(y, t):
         alpha, sigma = sde.alpha(t), sde.sigma(t)
         widths = np.sqrt(alpha**2 * p.variances[:, 0] + sigma**2)
         return float(np.sum(p.weights * ndtr((y[0, 0] - alpha * p.means[:, 0]) / widths)))
@@ -144,7 +141,7 @@ def test_in_one_dimension_the_flow_carries_quantiles(x: float, seed: int, name: 
 
 
 @some_sdes
-def test_there_and_back_is_the_identity(sde: Any) -> None:
+def test_there_and_back_is_the_identity(sde):
     p = random_mixture(7, 2, 3)
     x, score = start(p, sde, 3), ExactScore(p, sde)
     way = partial(solve, rtol=1e-10, atol=1e-10)
@@ -155,14 +152,14 @@ def test_there_and_back_is_the_identity(sde: Any) -> None:
     assert_close(again, x, 2e-5, "two RK4 errors, VE the largest")
 
 
-def random_model(kind: type, sde: Any, D: int, seed: int = 0) -> Any:
+def random_model(kind, sde, D, seed=0):
     model = kind(MLP((D, 12, 12, D if kind is ScoreModel else 1), embed=4), sde, predict="F")  # about a Gaussian
     theta = model.init(np.random.default_rng(seed), "float64")
     return model.bind(theta + 0.1 * np.random.default_rng(seed + 1).standard_normal(theta.shape))
 
 
 @pytest.mark.parametrize(("kind", "sde"), [(ScoreModel, VE(0.01, 10.0)), (EnergyModel, VP())], ids=["score", "energy"])
-def test_the_likelihood_of_a_network_is_the_volume_of_its_own_flow(kind: type, sde: Any) -> None:
+def test_the_likelihood_of_a_network_is_the_volume_of_its_own_flow(kind, sde):
     """Eq. (11.3): log π(x(1)) + log |det ∂x(1)/∂x(ε)|, the determinant by differences of `encode`."""
     D, t_min, steps = 2, 0.05, FixedSteps(sde, 80)
     score = random_model(kind, sde, D)
@@ -177,7 +174,7 @@ def test_the_likelihood_of_a_network_is_the_volume_of_its_own_flow(kind: type, s
     assert_close(found, wanted, 1e-5)
 
 
-def test_what_a_network_says_integrates_to_one() -> None:
+def test_what_a_network_says_integrates_to_one():
     """Eq. (11.3): no normaliser is missing, for any network at all."""
     sde = VP()
     x = np.linspace(-14, 14, 1401)
@@ -186,7 +183,7 @@ def test_what_a_network_says_integrates_to_one() -> None:
 
 
 @given(w=st.floats(0, 1), seed=seeds)
-def test_interpolation_on_the_quarter_circle_keeps_the_law(w: float, seed: int) -> None:
+def test_interpolation_on_the_quarter_circle_keeps_the_law(w, seed):
     """Eq. (11.11): for Gaussian data about 0 the flow is linear, so the quarter circle of codes is that of data."""
     rng = np.random.default_rng(seed)
     p = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.exp(rng.uniform(-1, 1, (1, 2))))
@@ -201,7 +198,7 @@ def test_interpolation_on_the_quarter_circle_keeps_the_law(w: float, seed: int) 
 SIGNS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))  # (8, 3)
 
 
-def test_all_sign_vectors_together_know_the_divergence() -> None:
+def test_all_sign_vectors_together_know_the_divergence():
     """Eq. (11.5): E vvᵀ = I is all that is used, and the average, not the sum, is taken."""
     p, sde = random_mixture(2, 3, 3), VP()
     x, score, steps = start(p, sde, 2), ExactScore(p, sde), FixedSteps(sde, 50)
@@ -215,14 +212,14 @@ def test_all_sign_vectors_together_know_the_divergence() -> None:
 
 
 @given(seed=seeds, D=st.integers(1, 4))
-def test_variance_of_one_probe_at_one_point(seed: int, D: int) -> None:
+def test_variance_of_one_probe_at_one_point(seed, D):
     """Eq. (11.6): over all sign vectors, and over Gaussian ones by a cubature that is exact for fourth powers."""
     p, sde, t = random_mixture(seed, D, 2), VP(), 0.4
     x = start(p, sde, 1, seed, t)
     S = p.score_jvp(x, np.eye(D)[:, None, :], sde.alpha(t), sde.sigma(t))[:, 0]
     frobenius, diagonal = np.sum(S**2), np.sum(np.diag(S) ** 2)
 
-    def estimates(v: np.ndarray) -> np.ndarray:
+    def estimates(v):
         y = np.concatenate([x, np.zeros((1, len(v)))], axis=1)
         return Flow(sde, ExactScore(p, sde), (D,), v[:, None, :])(y, t)[0, D:]
 
@@ -238,7 +235,7 @@ def test_variance_of_one_probe_at_one_point(seed: int, D: int) -> None:
     assert abs(weights @ (values - mean) ** 2 - quarter * 2 * frobenius) <= 1e-10 * scale
 
 
-def test_the_error_of_the_probes_is_honest() -> None:
+def test_the_error_of_the_probes_is_honest():
     """Eq. (11.5): over all pairs of sign vectors the mean squared error bar is the estimate's variance."""
     p, sde = random_mixture(2, 3, 3), VP()
     pairs = np.array(list(itertools.product(range(8), repeat=2)))
@@ -250,7 +247,7 @@ def test_the_error_of_the_probes_is_honest() -> None:
     assert one.error[0] == math.inf  # one probe does not know how wrong it is
 
 
-def test_an_adaptive_solver_gives_each_sample_its_own_probes() -> None:
+def test_an_adaptive_solver_gives_each_sample_its_own_probes():
     p, sde = random_mixture(2, 2, 3), VP()
     x = start(p, sde, 3)
     v = gaussian(np.random.default_rng(4), (2, 3, 2), np.float64)
@@ -269,18 +266,18 @@ def test_an_adaptive_solver_gives_each_sample_its_own_probes() -> None:
 class Square:
     """A score of four coordinates for data of shape (B, 2, 2)."""
 
-    def __init__(self, score: Any) -> None:
+    def __init__(self, score):
         self.score = score
 
-    def __call__(self, x: Any, t: Any) -> Any:
+    def __call__(self, x, t):
         return self.score(x.reshape(-1, 4), t).reshape(-1, 2, 2)
 
-    def jvp(self, x: Any, t: Any, v: Any) -> Any:
+    def jvp(self, x, t, v):
         s, sdot = self.score.jvp(x.reshape(-1, 4), t, v.reshape(len(v), -1, 4))
         return s.reshape(x.shape), sdot.reshape(v.shape)
 
 
-def test_data_may_have_any_shape() -> None:
+def test_data_may_have_any_shape():
     p, sde = random_mixture(6, 4, 2), VP()
     x, steps = start(p, sde, 3), FixedSteps(sde, 20)
     v = rademacher(np.random.default_rng(4), (2, 3, 4), np.float64)
@@ -295,7 +292,7 @@ def test_data_may_have_any_shape() -> None:
     )
 
 
-def test_float32_stays_float32_and_agrees_with_float64() -> None:
+def test_float32_stays_float32_and_agrees_with_float64():
     sde, t_min = VP(), 0.01
     p64, p32 = (mixture("tilted", dtype=d) for d in ("float64", "float32"))
     x = start(p64, sde, 5, t=t_min)
@@ -305,7 +302,7 @@ def test_float32_stays_float32_and_agrees_with_float64() -> None:
     assert_close(low.value, high.value, 1e-4, "800 roundings of a logarithm of order 10: 1e-5 observed")
 
 
-def test_every_back_end_says_the_same(backend: TestBackend) -> None:
+def test_every_back_end_says_the_same(backend):
     sde, t_min, there = VP(), 0.01, mixture("tilted", backend.asarray)
     here = mixture("tilted")
     x = start(here, sde, 2, t=t_min)
@@ -332,18 +329,18 @@ def test_every_back_end_says_the_same(backend: TestBackend) -> None:
         ({"t_min": 1.5}, r"t_min must lie in \(0, 1\), got 1.5"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused(changes, message):
     arguments = {"x": np.ones((2, 2)), **changes}
     with pytest.raises(ValueError, match=message):
         log_likelihood(ExactScore(mixture("tilted"), VP()), VP(), **arguments)
 
 
-def test_a_grid_needs_a_step() -> None:
+def test_a_grid_needs_a_step():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         FixedSteps(VP(), 0)
 
 
-def test_fixed_steps_go_between_any_two_times() -> None:
+def test_fixed_steps_go_between_any_two_times():
     """To 0.6 and on to 1 is the way to 1: the grid ends where it was told to."""
     p, sde = mixture("tilted"), VP()
     v, x, steps = Reverse(sde, ExactScore(p, sde), 0.0).drift, start(p, sde, 3), FixedSteps(sde, 200)
@@ -355,7 +352,7 @@ def test_fixed_steps_go_between_any_two_times() -> None:
 NODES, WEIGHTS = (a * 0.5 for a in np.polynomial.legendre.leggauss(40))
 
 
-def bits_of_cells(width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bits_of_cells(width):
     """Cells k, their exact -log₂ P, and the mean over uniform u in the cell of bits_per_dim of log p(k + u)."""
     low = np.arange(-4.0, 5.0, width)
     edges = np.concatenate([low, low[-1:] + width])
@@ -368,7 +365,7 @@ def bits_of_cells(width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.asarray(P), -np.log2(np.maximum(P, 1e-300)), bits @ WEIGHTS
 
 
-def test_uniform_dequantisation_bounds_the_likelihood_of_the_cells() -> None:
+def test_uniform_dequantisation_bounds_the_likelihood_of_the_cells():
     """Eqs. (11.9), (11.10): Jensen in every cell; the gap vanishes as the square of the width."""
     gaps = []
     for width in (0.5, 0.25, 0.125):
@@ -379,7 +376,7 @@ def test_uniform_dequantisation_bounds_the_likelihood_of_the_cells() -> None:
     assert_close(np.log2(np.divide(gaps[:-1], gaps[1:])), 2, 0.2, gaps)
 
 
-def test_without_dequantisation_a_density_may_say_any_number_of_bits() -> None:
+def test_without_dequantisation_a_density_may_say_any_number_of_bits():
     """Eq. (11.10): spikes on the lattice that quantised data live on; noise in the cell puts them right."""
     width, P = 0.5, np.array([0.1, 0.6, 0.3])
     lattice = (width * np.arange(3.0))[:, None]
@@ -393,7 +390,7 @@ def test_without_dequantisation_a_density_may_say_any_number_of_bits() -> None:
         assert float(P @ dequantised) > entropy
 
 
-def test_densities_may_exceed_one_and_bits_may_be_negative() -> None:
+def test_densities_may_exceed_one_and_bits_may_be_negative():
     """Eq. (11.9): of a density; not of cells, whose bits are positive."""
     narrow = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.array([0.01]))
     peak = narrow.log_prob(np.zeros((1, 1)))
@@ -415,13 +412,13 @@ def test_densities_may_exceed_one_and_bits_may_be_negative() -> None:
 class Perturbed:
     """The exact score times 1 + d, plus e·(sin x): wrong in height and in form, with its exact derivative."""
 
-    def __init__(self, score: Any, d: float, e: float) -> None:
+    def __init__(self, score, d, e):
         self.score, self.d, self.e = score, d, e
 
-    def __call__(self, x: Any, t: Any) -> Any:
+    def __call__(self, x, t):
         return (1 + self.d) * self.score(x, t) + self.e * np.sin(x)
 
-    def jvp(self, x: Any, t: Any, v: Any) -> Any:
+    def jvp(self, x, t, v):
         s, sdot = self.score.jvp(x, t, v)
         return (1 + self.d) * s + self.e * np.sin(x), (1 + self.d) * sdot + self.e * np.cos(x) * v
 
@@ -430,12 +427,12 @@ P, SDE, FINE = mixture("tilted"), VP(), FixedSteps(VP(), 100)
 POINTS = P.sample(np.random.default_rng(1), 4)
 
 
-def split_of(d: float, e: float, steps: int, probes: Any = None, t_min: float = 1e-3) -> ErrorSplit:
+def split_of(d, e, steps, probes=None, t_min=1e-3):
     score = Perturbed(ExactScore(P, SDE), d, e)
     return error_split(score, P, SDE, POINTS, t_min=t_min, probes=probes, solve=FixedSteps(SDE, steps), fine=FINE)
 
 
-def test_the_causes_of_an_error_add_up() -> None:
+def test_the_causes_of_an_error_add_up():
     """Eq. (11.8)."""
     v = rademacher(np.random.default_rng(3), (4, 4, 2), np.float64)
     split, score = split_of(0.01, 0.05, 20, v), Perturbed(ExactScore(P, SDE), 0.01, 0.05)
@@ -444,7 +441,7 @@ def test_the_causes_of_an_error_add_up() -> None:
     assert all(np.max(np.abs(part)) > 1e-5 for part in split)  # every cause is there
 
 
-def test_a_cause_that_is_absent_costs_nothing() -> None:
+def test_a_cause_that_is_absent_costs_nothing():
     """Eq. (11.8): each part answers to its own cause, and to no other."""
     clean, rough = split_of(0.0, 0.0, 100), split_of(0.0, 0.0, 20)
     for absent in (clean.score, clean.discretisation, clean.probes):
@@ -456,14 +453,14 @@ def test_a_cause_that_is_absent_costs_nothing() -> None:
     assert_close(clean.prior, gap, 2e-5, "RK4 in 100 steps")
 
 
-def test_truncation_is_of_first_order_in_the_noise_that_is_left() -> None:
+def test_truncation_is_of_first_order_in_the_noise_that_is_left():
     """Eq. (11.8): log p_ε - log p₀ = ½ σ² ∆p/p - (1 - α) div(x p)/p + ..., both of order ε."""
     small, smaller = (log_p(P, SDE, POINTS, t) - P.log_prob(POINTS) for t in (1e-5, 5e-6))  # σ² ~ β_min t there
     np.testing.assert_allclose(small / smaller, 2, rtol=0.01)
     np.testing.assert_allclose(split_of(0.0, 0.0, 5, t_min=1e-5).truncation, small, rtol=0, atol=1e-14)
 
 
-def test_the_score_s_part_is_linear_in_the_score_s_error() -> None:
+def test_the_score_s_part_is_linear_in_the_score_s_error():
     one, half = (split_of(d, 0.0, 5).score for d in (2e-5, 1e-5))
     np.testing.assert_allclose(one, 2 * half, rtol=1e-2, atol=1e-9)
 
@@ -474,22 +471,22 @@ def test_the_score_s_part_is_linear_in_the_score_s_error() -> None:
 @given(
     seed=seeds, name=st.sampled_from(["vp", "subvp", "cosine", "linear-ve", "ou"]), lam=st.sampled_from([1.0, 0.5, 2.0])
 )
-def test_the_weighted_error_of_the_score_bounds_the_divergence_of_its_samples(seed: int, name: str, lam: float) -> None:
+def test_the_weighted_error_of_the_score_bounds_the_divergence_of_its_samples(seed, name, lam):
     """Eq. (11.12): one Gaussian and an affine score, both sides from moments; never a violation."""
     assert bound_slack(seed, SDES[name], lam) >= -1e-10
 
 
-def bound_slack(seed: int, sde: Any, lam: float, factor: float | None = None) -> float:
+def bound_slack(seed, sde, lam, factor=None):
     rng = np.random.default_rng(seed)
     m, C = rng.uniform(-1, 1), math.exp(rng.uniform(-2, 1))
     p = GaussianMixture(np.ones(1), np.array([[m]]), np.array([C]))
     exact, slope, shift = ExactScore(p, sde), rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5)
     t0 = 0.05
 
-    def scale(t: float) -> float:
+    def scale(t):
         return 1 / (sde.alpha(t) ** 2 * C + sde.sigma(t) ** 2)
 
-    def learned(x: Any, t: Any) -> Any:  # wrong by a slope and a shift, in units of the width
+    def learned(x, t):  # wrong by a slope and a shift, in units of the width
         t = float(np.ravel(t)[0])
         return exact(x, t) + scale(t) * (slope * (x - sde.alpha(t) * m) + shift / math.sqrt(scale(t)))
 
@@ -497,7 +494,7 @@ def bound_slack(seed: int, sde: Any, lam: float, factor: float | None = None) ->
     if factor is None:
         factor = (1 + lam**2) ** 2 / (4 * lam**2)
 
-    def moments(t: float, y: np.ndarray) -> list[float]:  # the affine drift of the code itself, told by two points
+    def moments(t, y):  # the affine drift of the code itself, told by two points
         at0, at1 = reverse.drift(np.array([[0.0], [1.0]]), t)[:, 0]
         noise = float(np.ravel(reverse.noise(np.zeros((1, 1)), t))[0])
         error = scale(t) * (slope**2 + shift**2)  # E over p_t of the squared error
@@ -505,16 +502,16 @@ def bound_slack(seed: int, sde: Any, lam: float, factor: float | None = None) ->
 
     y = solve_ivp(moments, (1.0, t0), [0.0, sde.prior_std**2, 0.0], "DOP853", rtol=1e-9, atol=1e-12).y[:, -1]
 
-    def kl(m: float, v: float, n: float, w: float) -> float:
+    def kl(m, v, n, w):
         return 0.5 * (v / w + (m - n) ** 2 / w - 1 - math.log(v / w))
 
-    def truth(t: float) -> tuple[float, float]:
+    def truth(t):
         return sde.alpha(t) * m, 1 / scale(t)
 
     return kl(*truth(1.0), 0.0, sde.prior_std**2) + factor * y[2] - kl(*truth(t0), y[0], y[1])
 
 
-def test_the_probability_flow_has_no_such_bound() -> None:
+def test_the_probability_flow_has_no_such_bound():
     """Eq. (11.12) is of the reverse SDE: with λ -> 0 its factor has no limit, and that of λ = 1 does not serve."""
     slacks = [bound_slack(seed, VP(), 0.0, factor=1.0) for seed in range(6)]
     assert min(slacks) < -0.01

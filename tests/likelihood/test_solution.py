@@ -2,7 +2,6 @@
 
 import doctest
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from refscore import VP, ExactScore, Reverse
 from refscore.laws.examples import mixture
 from refscore.likelihood import adaptive
 from refscore.likelihood.adaptive import solution, solve
-from tests.oracles.backends import TestBackend
 
 METHODS = ["RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA"]
 X = mixture("tilted").sample(np.random.default_rng(0), 3)
@@ -21,11 +19,11 @@ FLOW = Reverse(VP(), ExactScore(mixture("tilted"), VP()), 0.0).drift
 class Counted:
     """A velocity for each row, and how often it was asked."""
 
-    def __init__(self, n: int) -> None:
-        self.asked: list[list[float]] = [[] for _ in range(n)]
+    def __init__(self, n):
+        self.asked = [[] for _ in range(n)]
 
-    def row(self, i: int) -> Any:
-        def velocity(x: Any, t: float) -> Any:
+    def row(self, i):
+        def velocity(x, t):
             self.asked[i].append(t)
             return FLOW(x, t)
 
@@ -34,8 +32,8 @@ class Counted:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("t", "s"), [(0.01, 1.0), (1.0, 0.01)], ids=["up", "down"])
-def test_evaluations_are_counted_and_times_lead_from_t_to_s(method: str, t: float, s: float) -> None:
-    velocity: Any = Counted(3)
+def test_evaluations_are_counted_and_times_lead_from_t_to_s(method, t, s):
+    velocity = Counted(3)
     found = solution(velocity, X, t, s, 1e-4, 1e-4, method)
     assert found.evaluations == [len(asked) for asked in velocity.asked]
     for times in found.times:
@@ -46,7 +44,7 @@ def test_evaluations_are_counted_and_times_lead_from_t_to_s(method: str, t: floa
     np.testing.assert_array_equal(found.x, solve(FLOW, X, t, s, 1e-4, 1e-4, method))
 
 
-def test_a_ladder_of_tolerances_takes_ever_more_steps_and_evaluations() -> None:
+def test_a_ladder_of_tolerances_takes_ever_more_steps_and_evaluations():
     """DOP853 is of order 8: a hundredth of the tolerance is 100^{1/8} = 1.8 times the steps, where they are many."""
     ladder = [solution(FLOW, X, 0.01, 1.0, tol, tol) for tol in (1e-4, 1e-6, 1e-8, 1e-10, 1e-12)]
     steps = np.array([[len(times) - 1 for times in rung.times] for rung in ladder])
@@ -58,7 +56,7 @@ def test_a_ladder_of_tolerances_takes_ever_more_steps_and_evaluations() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_library_gets_the_same_solution(dtype: str, backend: TestBackend) -> None:
+def test_every_library_gets_the_same_solution(dtype, backend):
     x = backend.asarray(np.arange(12.0).reshape(2, 3, 2), dtype=dtype)
     found = solution(lambda x, t: -x, x, 0.0, 1.0, rtol=1e-5, atol=1e-5)
     assert type(found.x) is type(x)
@@ -72,25 +70,25 @@ def test_every_library_gets_the_same_solution(dtype: str, backend: TestBackend) 
 class OnDevice:
     """What torch or CuPy do: memory of a GPU, which is refused to who does not ask for a copy."""
 
-    def __init__(self, a: np.ndarray) -> None:
+    def __init__(self, a):
         self.a, self.moved = a, 0
 
-    def __dlpack_device__(self) -> tuple[int, int]:
+    def __dlpack_device__(self):
         return (2, 0)  # CUDA
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
+    def __dlpack__(self, **kwargs):
         raise BufferError("on the GPU")
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+    def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion to a NumPy array is not allowed")
 
-    def to_device(self, device: Any, /, stream: Any = None) -> np.ndarray:
+    def to_device(self, device, /, stream=None):
         assert device == "cpu"
         self.moved += 1
         return self.a.copy()
 
 
-def test_what_lies_on_a_device_is_copied_by_name_and_nothing_else_is_moved() -> None:
+def test_what_lies_on_a_device_is_copied_by_name_and_nothing_else_is_moved():
     there = OnDevice(np.arange(3.0))
     np.testing.assert_array_equal(adaptive._host(there), np.arange(3.0))
     assert there.moved == 1
@@ -99,11 +97,11 @@ def test_what_lies_on_a_device_is_copied_by_name_and_nothing_else_is_moved() -> 
     assert adaptive._host(here) is here
 
 
-def test_the_examples_run() -> None:
+def test_the_examples_run():
     assert doctest.testmod(adaptive).failed == 0
 
 
 @pytest.mark.parametrize("velocity", [lambda x, t: x[:, 0], lambda x, t: -x.sum(axis=0), lambda x, t: x[:, :1]])
-def test_a_velocity_of_another_shape_is_refused(velocity: Any) -> None:
+def test_a_velocity_of_another_shape_is_refused(velocity):
     with pytest.raises(ValueError, match=r"the velocity.*shape"):
         solution(velocity, np.ones((2, 3)), 0.0, 1.0)

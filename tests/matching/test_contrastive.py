@@ -1,7 +1,6 @@
 """Chapter 4: maximum likelihood by a chain. Its gradient, what a short chain makes of it, what the score spares us."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from refscore.training.loop import DivergenceError
 from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.derivatives import STEP
 from tests.oracles.models import random_theta
@@ -30,7 +28,7 @@ from tests.oracles.tilted import CLEAN, FIXED, LAW, SDE, T, truth
 starts = st.sampled_from([from_data, FromNoise(1.5)])
 
 
-def small(dim: int, hidden: list[int], phi: Any = None) -> EnergyModel:
+def small(dim, hidden, phi=None):
     """An energy that is finite at t = 0, where c = 1/1.7."""
     return EnergyModel(MLP((dim, *hidden, 1), 0, phi), VE(0.01, 10.0), data_std=1.7, predict="score")
 
@@ -39,9 +37,7 @@ def small(dim: int, hidden: list[int], phi: Any = None) -> EnergyModel:
 
 
 @given(seed=seeds, dim=st.integers(1, 3), B=st.integers(1, 5), M=st.integers(1, 5), t=st.sampled_from([0.0, 0.6]))
-def test_the_gradient_is_the_derivative_of_the_loss_with_the_samples_held(
-    seed: int, dim: int, B: int, M: int, t: float
-) -> None:
+def test_the_gradient_is_the_derivative_of_the_loss_with_the_samples_held(seed, dim, B, M, t):
     model, rng = small(dim, [5, 4]), np.random.default_rng(seed)
     theta, objective = random_theta(model, seed), MaximumLikelihood(1, 0.1, t=t)
     x0, x, v = rng.standard_normal((B, dim)), rng.standard_normal((M, dim)), rng.standard_normal(theta.shape)
@@ -54,7 +50,7 @@ def test_the_gradient_is_the_derivative_of_the_loss_with_the_samples_held(
 
 
 @given(seed=seeds, phi=st.sampled_from([SiLU(), Tanh()]))
-def test_with_samples_of_the_model_it_is_the_gradient_of_the_likelihood(seed: int, phi: Any) -> None:
+def test_with_samples_of_the_model_it_is_the_gradient_of_the_likelihood(seed, phi):
     """Eq. (1.2), for a curved network in one dimension, Z and the expectation by the trapezoid rule."""
     model, rng = small(1, [5], phi), np.random.default_rng(seed)
     theta, objective = random_theta(model, seed), MaximumLikelihood(1, 0.1)
@@ -62,7 +58,7 @@ def test_with_samples_of_the_model_it_is_the_gradient_of_the_likelihood(seed: in
     # Two grids, as the rule is to be converged: E is analytic, and e^-E is nothing at 30.
     nodes = np.linspace(-30, 30, 401)[:, None]
 
-    def likelihood(theta: Any) -> Any:
+    def likelihood(theta):
         E = model.bind_energy(theta)
         low = np.min(E(nodes, 0.0).real)
         return np.mean(E(x0, 0.0)) + np.log(np.sum(np.exp(low - E(nodes, 0.0))))
@@ -77,7 +73,7 @@ def test_with_samples_of_the_model_it_is_the_gradient_of_the_likelihood(seed: in
 
 
 @given(seed=seeds, moves=st.integers(1, 4), start=starts)
-def test_the_chain_is_langevin_on_the_current_model(seed: int, moves: int, start: Any) -> None:
+def test_the_chain_is_langevin_on_the_current_model(seed, moves, start):
     """x + ε s + √(2ε) z, `moves` times, from the start; then the pure part."""
     model, rng, eps, t = small(2, [4]), np.random.default_rng(seed), 0.07, 0.4
     theta, x0 = random_theta(model, seed), rng.standard_normal((3, 2))
@@ -97,7 +93,7 @@ def test_the_chain_is_langevin_on_the_current_model(seed: int, moves: int, start
 
 
 @pytest.mark.parametrize("start", [from_data, FromNoise(1.5)])
-def test_every_backend_has_the_same_gradient(start: Any) -> None:
+def test_every_backend_has_the_same_gradient(start):
     model = small(2, [6, 6])
     x0 = np.random.default_rng(0).standard_normal((5, 2))
     for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
@@ -112,7 +108,7 @@ def test_every_backend_has_the_same_gradient(start: Any) -> None:
 
 
 @pytest.mark.parametrize("start", [from_data, FromNoise(1.5)])
-def test_float32_stays_float32(any_backend: TestBackend, start: Any) -> None:
+def test_float32_stays_float32(any_backend, start):
     model = small(2, [4])
     x = any_backend.asarray(np.random.default_rng(0).standard_normal((5, 2)), dtype="float32")
     theta = model.init(any_backend.rng(0), x.dtype)
@@ -129,7 +125,7 @@ def test_float32_stays_float32(any_backend: TestBackend, start: Any) -> None:
     seed=seeds, dim=st.integers(1, 3), moves=st.integers(1, 30), share=st.floats(0.01, 0.9),
     start=st.sampled_from([from_data, FromNoise(1.5)]),
 )  # fmt: skip
-def test_the_gradient_of_a_short_chain_on_a_gaussian(seed: int, dim: int, moves: int, share: float, start: Any) -> None:
+def test_the_gradient_of_a_short_chain_on_a_gaussian(seed, dim, moves, share, start):
     """Eq. (4.13): with a linear body the model is N(m, I/c²), and the expected gradient in the mean is
     (1 - aⁿ)(m - μ) from the data and (m - μ) - aⁿ m from noise about 0, with a = 1 - εc².
 
@@ -149,14 +145,14 @@ def test_the_gradient_of_a_short_chain_on_a_gaussian(seed: int, dim: int, moves:
 
 
 @given(seed=seeds)
-def test_one_small_step_from_the_data_is_implicit_score_matching(seed: int) -> None:
+def test_one_small_step_from_the_data_is_implicit_score_matching(seed):
     """Eq. (4.14): E_z gradient = ε ∇_θ J + O(ε²), the mean over z by Gauss-Hermite, ε → 0 by Richardson."""
     model, rng = small(2, [5, 4]), np.random.default_rng(seed)
     theta, x0 = random_theta(model, seed), rng.standard_normal((3, 2))
     u, w = np.polynomial.hermite_e.hermegauss(5)  # exact to degree 9: ε⁵ is left
     w = w / np.sum(w)
 
-    def slope(eps: float) -> Any:
+    def slope(eps):
         objective, total = MaximumLikelihood(1, eps), 0.0
         for a, wa in zip(u, w, strict=True):
             for b, wb in zip(u, w, strict=True):
@@ -174,14 +170,14 @@ def test_one_small_step_from_the_data_is_implicit_score_matching(seed: int) -> N
 
 
 @pytest.mark.parametrize("moves", [1, 3, 30])
-def test_from_the_data_only_the_step_biases_the_variance(moves: int) -> None:
+def test_from_the_data_only_the_step_biases_the_variance(moves):
     """The chain leaves a variance alone when it is Langevin's own, 1/(θ (1 - ½εθ)): there training rests, for every n.
 
     From the kernel itself, by its map of means and variances: E = ½ θ x² on data of variance v.
     """
     v, eps = 0.8, 0.3
 
-    def gap(theta: float) -> float:  # of E[x²] between data and samples: twice the gradient in θ
+    def gap(theta):  # of E[x²] between data and samples: twice the gradient in θ
         kernel = Langevin(lambda x, t: -theta * x, eps)
         pull = float(kernel(np.ones((1, 1)), 0.0, ReplayRng(np.zeros((1, 1))))[0, 0])
         push = float(kernel(np.zeros((1, 1)), 0.0, ReplayRng(np.ones((1, 1))))[0, 0])
@@ -197,7 +193,7 @@ def test_from_the_data_only_the_step_biases_the_variance(moves: int) -> None:
 
 
 @pytest.mark.parametrize("moves", [1, 4, 30])
-def test_from_noise_a_short_chain_rests_at_a_wrong_mean(moves: int) -> None:
+def test_from_noise_a_short_chain_rests_at_a_wrong_mean(moves):
     """The zero of Eq. (4.13): μ/(1 - aⁿ) instead of μ, found by the objective itself."""
     model, c = small(1, []), 1 / 1.7
     x0, step = np.array([[0.5], [1.5]]), 0.2 * 1.7**2
@@ -217,41 +213,41 @@ class TwoModes:
 
     shapes = {"a": (1,)}  # noqa: RUF012
 
-    def __init__(self, distance: float) -> None:
+    def __init__(self, distance):
         self.half = 0.5 * distance
 
-    def lean(self, theta: Any, x: Any) -> Any:
+    def lean(self, theta, x):
         return np.tanh(theta[0] + self.half * x[:, 0])  # r₊ - r₋
 
-    def bind(self, theta: Any) -> Any:
+    def bind(self, theta):
         return lambda x, t: -x + self.half * self.lean(theta, x)[:, None]
 
-    def energy(self, params: Any, x: Any, t: Any) -> Any:
+    def energy(self, params, x, t):
         u = params["a"][0] + self.half * x[:, 0]
         return 0.5 * x[:, 0] ** 2 - np.logaddexp(u, -u), (params["a"], x)
 
-    def energy_backward(self, params: Any, cache: Any, dE: Any) -> Any:
+    def energy_backward(self, params, cache, dE):
         return (None,), {"a": np.array([-np.sum(dE * self.lean(*cache))])}
 
 
-def two_modes(distance: float, weight: float) -> GaussianMixture:
+def two_modes(distance, weight):
     return GaussianMixture(np.array([weight, 1 - weight]), np.array([[1.0], [-1.0]]) * distance / 2, np.ones(2))
 
 
-def share_of_likelihood(distance: float, moves: int, eps: float = 0.1, weight: float = 0.8, cells: int = 400) -> float:
+def share_of_likelihood(distance, moves, eps=0.1, weight=0.8, cells=400):
     """Expected gradient in the weight after `moves` steps from the data, over that of the exact likelihood."""
     model, half = TwoModes(distance), distance / 2
     data = grid_law(-half - 8, half + 8, cells, lambda x: weight * ndtr(x - half) + (1 - weight) * ndtr(x + half))
     after = langevin_law(data, model.bind(np.zeros(1)), [0.0], lambda t: eps, moves)
 
-    def lean(x: np.ndarray) -> np.ndarray:
+    def lean(x):
         return model.lean(np.zeros(1), x[:, None])
 
     # the model's own mean of r₊ - r₋ is 0: its weights are equal
     return (data.mean(lean) - after.mean(lean)) / data.mean(lean)
 
 
-def test_where_modes_part_a_short_chain_from_the_data_does_not_see_their_weights() -> None:
+def test_where_modes_part_a_short_chain_from_the_data_does_not_see_their_weights():
     """The expected gradient in the weight by the grid law of the chain, no sampling; the numbers of the chapter."""
     found = [[100 * share_of_likelihood(d, n) for n in (1, 10, 100, 1000)] for d in (4.0, 6.0, 8.0)]
     wanted = [[1.5, 12.6, 70.6, 100.0], [0.15, 1.44, 13.2, 75.5], [0.005, 0.055, 0.59, 5.8]]  # per cent
@@ -259,29 +255,29 @@ def test_where_modes_part_a_short_chain_from_the_data_does_not_see_their_weights
 
 
 @pytest.mark.parametrize(("distance", "moves"), [(4.0, 10), (8.0, 100)])
-def test_that_grid_law_has_converged(distance: float, moves: int) -> None:
+def test_that_grid_law_has_converged(distance, moves):
     coarse, fine = (share_of_likelihood(distance, moves, cells=n) for n in (400, 800))
     assert abs(coarse / fine - 1) <= 2e-3
 
 
-def test_the_grid_law_is_that_of_the_objective() -> None:
+def test_the_grid_law_is_that_of_the_objective():
     """The same gradient by the code itself, 2000 chains of ten steps."""
     model, p, rng = TwoModes(4.0), two_modes(4.0, 0.8), np.random.default_rng(0)
     objective = MaximumLikelihood(10, 0.1)
     x0 = p.sample(rng, 2000)
-    draws = np.array([objective(model, np.zeros(1), x0[i : i + 1], rng)[1][0] for i in range(2000)])  # type: ignore[arg-type]
+    draws = np.array([objective(model, np.zeros(1), x0[i : i + 1], rng)[1][0] for i in range(2000)])
     of_data = 0.6 * expected_lean(4.0)
     assert_mean(draws, -of_data * share_of_likelihood(4.0, 10), bias=2e-3)
 
 
 @given(distance=st.floats(1.0, 8.0), a=st.floats(-1.0, 1.0), weight=st.floats(0.05, 0.95))
-def test_the_likelihood_in_the_weight(distance: float, a: float, weight: float) -> None:
+def test_the_likelihood_in_the_weight(distance, a, weight):
     """Exercise 4: ∂/∂a E_p log p_a = E[r₊ - r₋] of the data less that of the model, p_a with weights ∝ e^±a."""
     model, p = TwoModes(distance), two_modes(distance, weight)
     x = np.linspace(-16, 16, 2001)[:, None]
     w = np.exp(p.log_prob(x)) * (x[1, 0] - x[0, 0])
 
-    def log_likelihood(a: float) -> float:
+    def log_likelihood(a):
         q = two_modes(distance, 1 / (1 + math.exp(-2 * a)))
         return float(np.sum(w * q.log_prob(x)))
 
@@ -292,7 +288,7 @@ def test_the_likelihood_in_the_weight(distance: float, a: float, weight: float) 
     assert abs((8 * near - far) / (12 * h) - np.sum((w - q) * lean)) <= 1e-10  # h⁴ = 1e-12, rounding u/h
 
 
-def expected_lean(distance: float) -> float:
+def expected_lean(distance):
     """E_{N(d/2, 1)} tanh(d x/2): how sure a point of one mode is of it."""
     x = np.linspace(-12, 12, 4001) + distance / 2
     return float(np.sum(np.exp(-0.5 * (x - distance / 2) ** 2) * np.tanh(0.5 * distance * x)) * (x[1] - x[0])) / (
@@ -303,7 +299,7 @@ def expected_lean(distance: float) -> float:
 # ------------------------------------------------------------------ trained
 
 
-def score_error_after(objective: Any, data: Any = LAW, steps: int = 300, seed: int = 0) -> float:
+def score_error_after(objective, data=LAW, steps=300, seed=0):
     model = EnergyModel(MLP((2, 24, 24, 1)), SDE, data_std=1.55, predict="score")
     run = fit(
         model, objective, data, Adam(WarmupCosine(0.015, steps)), np.random.default_rng(seed), steps=steps, batch=128
@@ -314,11 +310,11 @@ def score_error_after(objective: Any, data: Any = LAW, steps: int = 300, seed: i
     return float(np.sum(w * np.sum((s - score) ** 2, axis=1)) / np.sum(w * np.sum(score**2, axis=1)))
 
 
-def test_contrastive_divergence_trains_an_energy_where_modes_touch() -> None:
+def test_contrastive_divergence_trains_an_energy_where_modes_touch():
     assert score_error_after(MaximumLikelihood(1, 0.05, t=T)) <= 0.2
 
 
-def test_from_noise_a_short_chain_trains_nothing() -> None:
+def test_from_noise_a_short_chain_trains_nothing():
     """One step from noise cannot be where the data are, whatever the energy: it grows for ever."""
     with pytest.raises(DivergenceError):
         score_error_after(MaximumLikelihood(1, 0.05, FromNoise(1.6), t=T), steps=400)
@@ -326,7 +322,7 @@ def test_from_noise_a_short_chain_trains_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_score_matching_beats_short_chains_from_the_data_beats_those_from_noise(seed: int) -> None:
+def test_score_matching_beats_short_chains_from_the_data_beats_those_from_noise(seed):
     """Relative score errors after the same 300 steps: .015 to .027, .060 to .124, .39 to .53 in the chapter."""
     matched = score_error_after(Implicit(times=FIXED), data=CLEAN, seed=seed)
     near, far = (
@@ -339,17 +335,17 @@ def test_score_matching_beats_short_chains_from_the_data_beats_those_from_noise(
 # ------------------------------------------------------------------ an energy can say no
 
 
-def log_acceptance(E: Any, s: Any, x: Any, y: Any, eps: float) -> Any:
+def log_acceptance(E, s, x, y, eps):
     """log of the Metropolis ratio for the Langevin proposal y of x: energies and scores, no normaliser."""
 
-    def log_q(y: Any, x: Any) -> Any:
+    def log_q(y, x):
         return -np.sum((y - x - eps * s(x, 0.0)) ** 2, axis=-1) / (4 * eps)
 
     return np.minimum(E(x, 0.0) - E(y, 0.0) + log_q(x, y) - log_q(y, x), 0.0)
 
 
 @given(seed=seeds, eps=st.floats(0.05, 2.0))
-def test_metropolis_with_energy_differences_leaves_the_law_alone(seed: int, eps: float) -> None:
+def test_metropolis_with_energy_differences_leaves_the_law_alone(seed, eps):
     """Eq. (4.12): p(x) q(y|x) A(x, y) is symmetric, so no mean moves; without A it moves."""
     model = small(1, [6])
     theta = random_theta(model, seed)
@@ -370,30 +366,30 @@ def test_metropolis_with_energy_differences_leaves_the_law_alone(seed: int, eps:
 
 
 @pytest.mark.parametrize("moves", [0, -1, 1.5, math.nan])
-def test_a_chain_has_at_least_one_move(moves: Any) -> None:
+def test_a_chain_has_at_least_one_move(moves):
     with pytest.raises(ValueError, match="moves must be an integer of at least 1, got"):
         MaximumLikelihood(moves, 0.1)
 
 
 @pytest.mark.parametrize("step", [0.0, -0.1, math.nan, math.inf])
-def test_a_step_is_positive(step: float) -> None:
+def test_a_step_is_positive(step):
     with pytest.raises(ValueError, match="step must be positive and finite, got"):
         MaximumLikelihood(1, step)
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.0 + 1e-12, math.nan])
-def test_a_time_lies_in_the_interval(t: float) -> None:
+def test_a_time_lies_in_the_interval(t):
     with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
         MaximumLikelihood(1, 0.1, t=t)
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, math.nan, math.inf])
-def test_noise_to_start_from_needs_a_positive_finite_width(std: float) -> None:
+def test_noise_to_start_from_needs_a_positive_finite_width(std):
     with pytest.raises(ValueError, match="std must be positive and finite, got"):
         FromNoise(std)
 
 
-def test_starts_are_what_they_are_called(any_backend: TestBackend) -> None:
+def test_starts_are_what_they_are_called(any_backend):
     x = any_backend.asarray(np.arange(6.0).reshape(3, 2), dtype="float32")
     assert from_data(x, any_backend.rng(0)) is x
     y = FromNoise(2.5)(x, any_backend.rng(0))

@@ -1,7 +1,6 @@
 """Chapter 4: what training an energy costs, what a trained one knows, and what its objectives are in its own terms."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +39,7 @@ from tests.oracles.tilted import CLEAN, DATA_STD, FIXED, LAW, SDE, Narrow, T, tr
     (Denoising(times=FixedTime(0.5)), 3, 8), (Explicit(lambda x, t: -x), 3, 8), (FiniteDifference(), 6, 16),
     (Sliced(), 6, 24), (Implicit(), 9, 38), *((MaximumLikelihood(n, 0.01), None, 3 * n + 6) for n in (1, 10)),
 ], ids=["denoising", "explicit", "finite-difference", "sliced", "implicit", "1 move", "10 moves"])  # fmt: skip
-def test_a_step_of_training_costs_what_the_table_says(objective: Any, free: Any, conservative: int) -> None:
+def test_a_step_of_training_costs_what_the_table_says(objective, free, conservative):
     width, B = 400, 3
     for kind, cost in ((ScoreModel, free), (EnergyModel, conservative)):
         if cost is None:
@@ -65,7 +64,7 @@ TRAINED = {
 }
 
 
-def trained(kind: Any, objective: Any, steps: int = 300, width: int = 24, seed: int = 0) -> tuple[Any, np.ndarray]:
+def trained(kind, objective, steps=300, width=24, seed=0):
     model = kind(MLP((2, width, width, 1 if kind is EnergyModel else 2)), SDE, data_std=DATA_STD, predict="score")
     optimizer = Adam(WarmupCosine(0.015, steps))
     state = last(fit(model, objective, Narrow(), optimizer, np.random.default_rng(seed), steps=steps, batch=128))
@@ -73,7 +72,7 @@ def trained(kind: Any, objective: Any, steps: int = 300, width: int = 24, seed: 
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_objective_trains_an_energy_and_finds_the_density_up_to_a_constant(name: str) -> None:
+def test_every_objective_trains_an_energy_and_finds_the_density_up_to_a_constant(name):
     """Eq. (4.10): E_p[E + log p] = -log Z + KL(p ‖ p_θ), Z by quadrature; training never asks for Z."""
     objective, error, spread = TRAINED[name]
     model, theta = trained(EnergyModel, objective)
@@ -98,7 +97,7 @@ def test_every_objective_trains_an_energy_and_finds_the_density_up_to_a_constant
     assert abs(kl / (0.5 * variance) - 1) <= 0.5
 
 
-def test_the_trapezoid_rule_has_converged_for_a_learned_energy() -> None:
+def test_the_trapezoid_rule_has_converged_for_a_learned_energy():
     """Z and E_p E at twice the spacing: the same numbers."""
     model, theta = trained(EnergyModel, TRAINED["denoising"][0])
     found = []
@@ -109,7 +108,7 @@ def test_the_trapezoid_rule_has_converged_for_a_learned_energy() -> None:
     assert_close(np.subtract(*found), 0, 1e-7)
 
 
-def asymmetry(model: Any, theta: np.ndarray) -> float:
+def asymmetry(model, theta):
     """E_p ‖J - Jᵀ‖² / E_p ‖J‖², square root."""
     nodes, w, _, _ = truth()
     keep = w > 1e-12
@@ -121,7 +120,7 @@ def asymmetry(model: Any, theta: np.ndarray) -> float:
     return math.sqrt(np.sum(w[:, None, None] * skew**2) / np.sum(w[:, None, None] * J**2))
 
 
-def around(model: Any, theta: np.ndarray, n: int = 400) -> float:
+def around(model, theta, n=400):
     """∮ s·dx along the circle of radius 2: nats gained by walking once around."""
     angle = 2 * math.pi * np.arange(n) / n
     x = 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -129,7 +128,7 @@ def around(model: Any, theta: np.ndarray, n: int = 400) -> float:
     return float(np.sum(model.bind(theta)(x, T) * dx))  # a periodic integrand: the rectangle rule is spectral
 
 
-def test_a_learned_vector_field_is_no_gradient_and_a_learned_energy_is() -> None:
+def test_a_learned_vector_field_is_no_gradient_and_a_learned_energy_is():
     """Eq. (4.11): the Jacobian's skew part, and the line integral around a loop."""
     objective = TRAINED["denoising"][0]
     free, conservative = trained(ScoreModel, objective), trained(EnergyModel, objective)
@@ -140,7 +139,7 @@ def test_a_learned_vector_field_is_no_gradient_and_a_learned_energy_is() -> None
 
 
 @pytest.mark.slow
-def test_more_training_makes_an_energy_better_and_no_field_a_gradient() -> None:
+def test_more_training_makes_an_energy_better_and_no_field_a_gradient():
     """The numbers of the chapter: 12 to 15 per cent of skew at 300 steps, 0.04 to 1.1 nats around; 11 at 3000."""
     objective = TRAINED["denoising"][0]
     for seed in range(4):
@@ -159,12 +158,12 @@ def test_more_training_makes_an_energy_better_and_no_field_a_gradient() -> None:
 
 
 @given(seed=seeds, B=st.integers(1, 4))
-def test_implicit_score_matching_of_an_energy_is_half_a_square_less_a_laplacian(seed: int, B: int) -> None:
+def test_implicit_score_matching_of_an_energy_is_half_a_square_less_a_laplacian(seed, B):
     """Eq. (4.9), with the Laplacian by Richardson differences of the complex step."""
     model = energy(2, [5], 0, SiLU(), VE(0.01, 10.0), "score")
     theta, x, t = random_theta(model, seed), np.random.default_rng(seed).standard_normal((B, 2)), np.full(1, 0.5)
 
-    def dE(x: Any, i: int) -> Any:
+    def dE(x, i):
         return model.bind_energy(theta)(x + 1j * STEP * np.eye(2)[i], t).imag / STEP
 
     laplacian, H = 0.0, 1e-3
@@ -176,7 +175,7 @@ def test_implicit_score_matching_of_an_energy_is_half_a_square_less_a_laplacian(
     assert abs(loss - wanted) <= 1e-10 * (1 + abs(wanted) + np.max(np.abs(laplacian)))  # h⁴ of truncation
 
 
-def test_with_samples_of_the_law_itself_implicit_is_explicit_less_a_constant() -> None:
+def test_with_samples_of_the_law_itself_implicit_is_explicit_less_a_constant():
     """The same energy, in expectation by quadrature: the factor carries the weights."""
     model = energy(2, [6, 6], 0, Tanh(), SDE, "score")
     nodes, w, _, score = truth()

@@ -6,7 +6,6 @@ gradient at W*. Curvature and W* are the same for all objectives, Σ is not: tha
 """
 
 import math
-from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ P0 = mixture("tilted")
 P = P0.diffuse(1.0, SIGMA)
 
 
-def bumps(x: np.ndarray) -> np.ndarray:
+def bumps(x):
     """81 Gaussian bumps on a 9 × 9 grid, 1, x and y: (N, 84). A bump is a product, so 18 exponentials do."""
     along = np.exp(-0.5 * ((x[:, :, None] - TICKS) / WIDTH) ** 2)
     products = (along[:, 0, :, None] * along[:, 1, None, :]).reshape(len(x), -1)
@@ -39,7 +38,7 @@ def bumps(x: np.ndarray) -> np.ndarray:
 CENTRES = np.stack(np.meshgrid(TICKS, TICKS, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def basis(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def basis(x):
     """φ (N, 84) and ∇φ (N, 84, 2)."""
     phi = bumps(x)
     slopes = np.zeros((*phi.shape, 2))
@@ -59,7 +58,7 @@ class Truth(NamedTuple):
 
 
 @cache
-def truth() -> Truth:
+def truth():
     """The population: everything by quadrature over p_σ."""
     grid = quadrature_grid(P)
     assert grid is not None
@@ -75,7 +74,7 @@ def truth() -> Truth:
     noise = 2 / SIGMA**2 + J[0, :, 0] + J[1, :, 1] + np.sum(s * s, axis=1)  # E[|z|²/σ² | x̃], by Tweedie
     root = np.linalg.cholesky(np.linalg.inv(A))
 
-    def trace(g: np.ndarray) -> float:
+    def trace(g):
         """tr(A⁻¹ E g gᵀ)."""
         return float(w @ np.sum((g @ root) ** 2, axis=1))
 
@@ -89,13 +88,13 @@ def truth() -> Truth:
     })  # fmt: skip
 
 
-def draw(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw(seed, n):
     """x₀, z and Rademacher probes v, all (n, 2)."""
     rng = np.random.default_rng([50, seed])
     return P0.sample(rng, n), rng.standard_normal((n, 2)), 2.0 * rng.integers(0, 2, (n, 2)) - 1
 
 
-def minimisers(seed: int, n: int) -> dict[str, np.ndarray]:
+def minimisers(seed, n):
     """The least point of every objective on n samples, by its normal equations, Eq. (3.15)."""
     x0, z, v = draw(seed, n)
     x = x0 + SIGMA * z
@@ -115,17 +114,17 @@ def minimisers(seed: int, n: int) -> dict[str, np.ndarray]:
     return {name: every[:, 2 * i : 2 * i + 2] for i, name in enumerate(rights)}
 
 
-def excess(W: np.ndarray) -> float:
+def excess(W):
     """What these parameters lose, ½ E|s_θ - s_θ*|², against the best ones."""
     d = W - truth().W
     return 0.5 * float(np.sum(d * (truth().A @ d)))
 
 
-def test_the_best_linear_score_leaves_little() -> None:
+def test_the_best_linear_score_leaves_little():
     assert abs(truth().left - 0.0236) < 5e-4
 
 
-GRADIENTS: dict[str, Callable[..., tuple[float, np.ndarray]]] = {
+GRADIENTS = {
     "explicit": lambda a, x0, z, v: Explicit(ExactScore(P0, SDE)).at(MODEL, a, x0 + SIGMA * z, T),
     "implicit": lambda a, x0, z, v: Implicit().at(MODEL, a, x0 + SIGMA * z, T),
     "sliced": lambda a, x0, z, v: Sliced().at(MODEL, a, x0 + SIGMA * z, T, v[None, ...]),
@@ -134,7 +133,7 @@ GRADIENTS: dict[str, Callable[..., tuple[float, np.ndarray]]] = {
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_objectives_of_the_library_are_stationary_at_these_minimisers(name: str) -> None:
+def test_the_objectives_of_the_library_are_stationary_at_these_minimisers(name):
     """Eq. (3.15): the normal equations below are those of the code."""
     n = 3000
     W = minimisers(1, n)[name]
@@ -145,18 +144,18 @@ def test_the_objectives_of_the_library_are_stationary_at_these_minimisers(name: 
 
 
 @cache
-def mean_ratios(seeds: int = 20, n: int = 32_000) -> dict[str, float]:
+def mean_ratios(seeds=20, n=32_000):
     runs = [{name: excess(W) for name, W in minimisers(seed, n).items()} for seed in range(seeds)]
     return {name: 2 * n * float(np.mean([run[name] for run in runs])) / truth().price[name] for name in runs[0]}
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_excess_risk_is_what_the_sandwich_says(name: str) -> None:
+def test_excess_risk_is_what_the_sandwich_says(name):
     """Eq. (3.16): fixed seeds, mean of 20; one run varies by 12 to 20 %, the mean by 3 to 5 %."""
     assert 0.85 <= mean_ratios()[name] <= 1.15
 
 
-def test_the_price_of_not_knowing_the_score() -> None:
+def test_the_price_of_not_knowing_the_score():
     """Eq. (3.16): the numbers of the chapter's table."""
     wanted = {"explicit": 15.9, "denoising": 444.0, "implicit": 1800.0, "sliced": 3375.0}
     for name, value in wanted.items():

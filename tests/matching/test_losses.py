@@ -3,7 +3,6 @@
 import dataclasses
 import doctest
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,22 +26,22 @@ from refscore.matching.base import noised
 from refscore.matching.maximum_likelihood import MaximumLikelihood
 from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unweighted
-from tests.oracles.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS
 
 B = 7
-OBJECTIVES: dict[str, Any] = {
+OBJECTIVES = {
     "explicit": Explicit(lambda x, t: -x), "implicit": Implicit(), "sliced": Sliced(probes=3),
     "sliced, not reduced": Sliced(probes=3, reduced=False), "finite difference": FiniteDifference(probes=3),
     "denoising": Denoising(), "denoising, control": Denoising(control=True),
 }  # fmt: skip
-WEIGHTS: dict[str, Any] = {"1": unweighted, "σ²": sigma_squared, "g²": g_squared, "σ": SigmaPower(1.0)}
-TIMES: dict[str, Any] = {
+WEIGHTS = {"1": unweighted, "σ²": sigma_squared, "g²": g_squared, "σ": SigmaPower(1.0)}
+TIMES = {
     "uniform": UniformTime(1e-2), "log snr": UniformLogSNR(1e-2), "fixed": FixedTime(0.4), "levels": Levels((0.9, 0.2)),
 }  # fmt: skip
 every = pytest.mark.parametrize("name", OBJECTIVES)
 
 
-def drawn(objective: Any, sde: Any, host: TestBackend, dtype: str = "float64") -> tuple[Any, ...]:
+def drawn(objective, sde, host, dtype="float64"):
     """What `at` is given after model and theta: x, t, (z or v), factor."""
     rng = host.rng(1)
     x0 = host.asarray(mixture("tilted").sample(np.random.default_rng(0), B), dtype=dtype)
@@ -53,10 +52,10 @@ def drawn(objective: Any, sde: Any, host: TestBackend, dtype: str = "float64") -
     return (x, t, objective.law(rng, (3, B, 2), x.dtype), factor) if hasattr(objective, "law") else (x, t, factor)
 
 
-def rows(args: tuple[Any, ...], i: int) -> tuple[Any, ...]:
+def rows(args, i):
     """The arguments of sample i alone."""
 
-    def one(a: Any) -> Any:
+    def one(a):
         if not hasattr(a, "shape") or a.shape == (1,):
             return a
         return a[i : i + 1, ...] if a.ndim < 3 else a[:, i : i + 1, ...]
@@ -67,7 +66,7 @@ def rows(args: tuple[Any, ...], i: int) -> tuple[Any, ...]:
 @pytest.mark.parametrize("host", LAW_BACKENDS, ids=lambda b: b.name)
 @pytest.mark.parametrize("kind", [ScoreModel, EnergyModel])
 @every
-def test_the_mean_of_the_losses_is_the_loss(name: str, kind: Any, host: TestBackend) -> None:
+def test_the_mean_of_the_losses_is_the_loss(name, kind, host):
     sde = VP()
     model = kind(MLP((2, 4, 1 if kind is EnergyModel else 2), embed=4), sde)
     theta = model.init(host.rng(0), "float64")
@@ -82,7 +81,7 @@ def test_the_mean_of_the_losses_is_the_loss(name: str, kind: Any, host: TestBack
 
 
 @every
-def test_each_loss_is_that_of_its_sample_alone(name: str) -> None:
+def test_each_loss_is_that_of_its_sample_alone(name):
     sde = VE(0.01, 10.0)
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde)
     theta = model.init(np.random.default_rng(0), "float64")
@@ -94,7 +93,7 @@ def test_each_loss_is_that_of_its_sample_alone(name: str) -> None:
 
 
 @every
-def test_the_weight_multiplies_each(name: str) -> None:
+def test_the_weight_multiplies_each(name):
     """λ(t) times the factor of the law of t, times the loss without either."""
     sde = VP()
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde)
@@ -106,7 +105,7 @@ def test_the_weight_multiplies_each(name: str) -> None:
     np.testing.assert_allclose(each, factor * sde.g(args[1]) ** 2 * plain, rtol=1e-12)
 
 
-def test_the_losses_of_explicit_score_matching_are_half_squares() -> None:
+def test_the_losses_of_explicit_score_matching_are_half_squares():
     """On paper, and zero for the score itself."""
     p, sde = mixture("tilted"), VP()
     exact = ExactScore(p, sde)
@@ -119,20 +118,20 @@ def test_the_losses_of_explicit_score_matching_are_half_squares() -> None:
 
 
 @every
-def test_losses_of_images_are_one_a_sample_in_float32(name: str) -> None:
+def test_losses_of_images_are_one_a_sample_in_float32(name):
     class Images:
         """A model of images (B, 2, 2): s = -x."""
 
         sde = VP()
         shapes: dict[str, tuple[int, ...]] = {}  # noqa: RUF012
 
-        def forward(self, params: Any, x: Any, t: Any) -> tuple[Any, Any]:
+        def forward(self, params, x, t):
             return -x, None
 
-        def jvp(self, params: Any, cache: Any, xdot: Any) -> tuple[Any, Any]:
+        def jvp(self, params, cache, xdot):
             return -xdot, None
 
-        def backward(self, *args: Any) -> Any:
+        def backward(self, *args):
             raise AssertionError("losses need no gradient")
 
         jvp_backward = backward
@@ -148,7 +147,7 @@ def test_losses_of_images_are_one_a_sample_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("host", LAW_BACKENDS, ids=lambda b: b.name)
-def test_maximum_likelihood_has_losses_of_the_data(host: TestBackend) -> None:
+def test_maximum_likelihood_has_losses_of_the_data(host):
     model = EnergyModel(MLP((2, 4, 1)), VP(), predict="score")
     theta = model.init(host.rng(0), "float64")
     x0, x = (host.asarray(np.random.default_rng(i).standard_normal((n, 2))) for i, n in ((0, B), (1, 4)))
@@ -160,7 +159,7 @@ def test_maximum_likelihood_has_losses_of_the_data(host: TestBackend) -> None:
     assert math.isclose(each.mean(), float(objective.at(model, theta, x0, x)[0]), abs_tol=1e-14)
 
 
-def test_probes_of_another_shape_are_refused_here_too() -> None:
+def test_probes_of_another_shape_are_refused_here_too():
     model = ScoreModel(MLP((2, 4, 2)), VP(), predict="score")
     theta = model.init(np.random.default_rng(0), "float64")
     for objective in (Sliced(), FiniteDifference()):
@@ -169,7 +168,7 @@ def test_probes_of_another_shape_are_refused_here_too() -> None:
 
 
 @pytest.mark.parametrize("module", [objectives, denoising, maximum_likelihood])
-def test_the_examples_run(module: Any) -> None:
+def test_the_examples_run(module):
     found = doctest.testmod(module)
     assert found.failed == 0
     assert found.attempted > 0

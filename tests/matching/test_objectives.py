@@ -19,7 +19,6 @@ from refscore.measure.floor import denoising_floor
 from refscore.noise.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
 from tests.oracles.strategies import seeds
@@ -33,7 +32,7 @@ times = pytest.mark.parametrize("law", TIMES.values(), ids=TIMES)
 
 
 @cache
-def gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
+def gauss_legendre(n):
     """Nodes and weights on [0, 1]: NumPy's, not the library's."""
     nodes, w = np.polynomial.legendre.leggauss(n)
     return 0.5 * (1 + nodes), 0.5 * w
@@ -47,16 +46,14 @@ def gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
 @times
 @pytest.mark.parametrize("antithetic", [False, True])
 @given(seed=seeds, B=st.integers(1, 6))
-def test_the_gradient_is_the_derivative_of_the_loss(
-    sde: Any, weight: Any, law: Any, antithetic: bool, seed: int, B: int
-) -> None:
+def test_the_gradient_is_the_derivative_of_the_loss(sde, weight, law, antithetic, seed, B):
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.6)
     objective = Denoising(weight=weight, times=law, antithetic=antithetic)
     draw = np.random.default_rng([seed, 1])
     theta = model.init(draw, "float64") + 0.3 * draw.standard_normal(model.init(draw, "float64").shape)
     x0, v = draw.standard_normal((B, 2)), draw.standard_normal(theta.shape)
 
-    def loss(theta: Any) -> Any:  # the same times and noise each time
+    def loss(theta):  # the same times and noise each time
         return objective(model, theta, x0, np.random.default_rng(seed))[0]
 
     grad = objective(model, theta, x0, np.random.default_rng(seed))[1]
@@ -74,8 +71,8 @@ def test_the_gradient_is_the_derivative_of_the_loss(
 @weights
 @given(seed=seeds, B=st.integers(1, 6), shared=st.booleans())
 def test_the_loss_is_half_the_weighted_square_summed_over_dimensions_averaged_over_the_batch(
-    sde: Any, weight: Any, seed: int, B: int, shared: bool
-) -> None:
+    sde, weight, seed, B, shared
+):
     model = ScoreModel(MLP((3, 4, 3), embed=4), sde)
     rng = np.random.default_rng(seed)
     theta = model.init(rng, "float64")
@@ -94,7 +91,7 @@ def test_the_loss_is_half_the_weighted_square_summed_over_dimensions_averaged_ov
 
 
 @given(seed=seeds, antithetic=st.booleans())
-def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed: int, antithetic: bool) -> None:
+def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed, antithetic):
     model, law = ScoreModel(MLP((2, 4, 2), embed=4), VP()), UniformLogSNR()
     rng = np.random.default_rng(seed)
     theta, x0 = model.init(rng, "float64"), rng.standard_normal((5, 2))
@@ -108,13 +105,13 @@ def test_the_call_draws_times_then_noise_and_hands_them_to_the_pure_part(seed: i
     assert_close(grad, wanted_grad, 1e-11 * np.max(np.abs(wanted_grad)))
 
 
-def test_the_default_is_the_simple_loss() -> None:
+def test_the_default_is_the_simple_loss():
     assert Denoising() == Denoising(weight=sigma_squared, times=UniformTime(1e-3), antithetic=False)
     assert OBJECTIVES["denoising"] == Denoising()
 
 
 @sdes
-def test_weights_are_what_they_are_called(sde: Any) -> None:
+def test_weights_are_what_they_are_called(sde):
     t = np.array([0.1, 0.5, 1.0])
     assert np.array_equal(sigma_squared(sde, t), sde.sigma(t) ** 2)
     assert np.array_equal(g_squared(sde, t), sde.g(t) ** 2)
@@ -125,7 +122,7 @@ def test_weights_are_what_they_are_called(sde: Any) -> None:
 @sdes
 @weights
 @times
-def test_every_backend_has_the_same_loss_and_gradient(sde: Any, weight: Any, law: Any) -> None:
+def test_every_backend_has_the_same_loss_and_gradient(sde, weight, law):
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde)
     x0 = np.random.default_rng(0).standard_normal((5, 2))
     for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
@@ -145,7 +142,7 @@ def test_every_backend_has_the_same_loss_and_gradient(sde: Any, weight: Any, law
 
 @sdes
 @given(t_min=st.floats(1e-3, 0.5), seed=seeds)
-def test_uniform_log_snr_spreads_the_log_ratio_evenly(sde: Any, t_min: float, seed: int) -> None:
+def test_uniform_log_snr_spreads_the_log_ratio_evenly(sde, t_min, seed):
     u = np.sort(np.random.default_rng(seed).random(50))
     t, _ = UniformLogSNR(t_min).at(sde, u)
     low, high = log_ratio(sde, t_min), log_ratio(sde, 1.0)
@@ -155,7 +152,7 @@ def test_uniform_log_snr_spreads_the_log_ratio_evenly(sde: Any, t_min: float, se
 
 @sdes
 @given(t_min=st.floats(1e-3, 0.5), seed=seeds)
-def test_the_factor_is_the_ratio_of_densities(sde: Any, t_min: float, seed: int) -> None:
+def test_the_factor_is_the_ratio_of_densities(sde, t_min, seed):
     """u -> t has slope dt/du; uniform t has density 1/(1 - t_min), this law du/dt: factor = dt/du / (1 - t_min)."""
     u, h = np.random.default_rng(seed).uniform(0.01, 0.99, 20), 2e-4
     for law in (UniformTime(t_min), UniformLogSNR(t_min)):
@@ -169,14 +166,14 @@ def test_the_factor_is_the_ratio_of_densities(sde: Any, t_min: float, seed: int)
 @pytest.mark.parametrize("phi", [
     lambda t: t**2, lambda t: np.cos(3 * t), lambda t: np.exp(-t), lambda t: 1 + 0 * t,
 ])  # fmt: skip
-def test_the_factor_gives_back_the_expectation_over_uniform_times(sde: Any, t_min: float, phi: Any) -> None:
+def test_the_factor_gives_back_the_expectation_over_uniform_times(sde, t_min, phi):
     nodes, w = gauss_legendre(100)
     t, factor = UniformLogSNR(t_min).at(sde, nodes)
     uniform, _ = UniformTime(t_min).at(sde, nodes)
     assert abs(w @ (factor * phi(t)) - w @ phi(uniform)) <= 1e-10  # Gauss-Legendre of analytic functions
 
 
-def test_uniform_times_fill_their_interval_and_a_fixed_time_is_one() -> None:
+def test_uniform_times_fill_their_interval_and_a_fixed_time_is_one():
     u = np.array([0.0, 0.25, 1 - 2**-53])
     t, factor = UniformTime(0.2).at(VP(), u)
     assert_close(t, [0.2, 0.4, 1.0], 1e-15)
@@ -188,7 +185,7 @@ def test_uniform_times_fill_their_interval_and_a_fixed_time_is_one() -> None:
 
 
 @sdes
-def test_no_time_lies_beyond_1(sde: Any, any_backend: TestBackend) -> None:
+def test_no_time_lies_beyond_1(sde, any_backend):
     u = np.append(np.linspace(0, 1, 300, endpoint=False), 1 - 2.0**-24)
     for law in TIMES.values():
         t, _ = law.at(sde, any_backend.asarray(u, dtype="float32"))
@@ -203,12 +200,12 @@ class Recorder:
     seen: list[np.ndarray] = field(default_factory=list)
     atoms = None
 
-    def at(self, sde: Any, u: Any) -> Any:
+    def at(self, sde, u):
         self.seen.append(u)
         return UniformTime().at(sde, u)
 
 
-def drawn(antithetic: bool, B: int, rng: Any) -> np.ndarray:
+def drawn(antithetic, B, rng):
     recorder, model = Recorder(), ScoreModel(MLP((1, 1)), VP())
     theta, x0 = np.zeros(2), np.zeros((B, 1))
     Denoising(times=recorder, antithetic=antithetic)(model, theta, x0, rng)
@@ -216,7 +213,7 @@ def drawn(antithetic: bool, B: int, rng: Any) -> np.ndarray:
 
 
 @given(seed=seeds, B=st.integers(1, 40))
-def test_antithetic_times_fill_every_stratum_once(seed: int, B: int) -> None:
+def test_antithetic_times_fill_every_stratum_once(seed, B):
     u = drawn(True, B, np.random.default_rng(seed))
     assert u.shape == (B,)
     assert np.all((u >= 0) & (u < 1))
@@ -225,7 +222,7 @@ def test_antithetic_times_fill_every_stratum_once(seed: int, B: int) -> None:
 
 
 @pytest.mark.parametrize("B", [1, 2, 4, 8])
-def test_each_antithetic_time_alone_is_uniform(B: int) -> None:
+def test_each_antithetic_time_alone_is_uniform(B):
     """Turning a circle moves no uniform law: a fine grid of first draws gives each u_i the same grid."""
     grid = (np.arange(64) + 0.5) / 64
     us = np.stack([drawn(True, B, ReplayRng(np.zeros((B, 1)), uniforms=[np.array([u])])) for u in grid])
@@ -233,24 +230,24 @@ def test_each_antithetic_time_alone_is_uniform(B: int) -> None:
         assert_close(np.sort(us[:, i]), grid, 1e-15)
 
 
-def test_plain_times_are_independent() -> None:
+def test_plain_times_are_independent():
     assert np.array_equal(drawn(False, 5, np.random.default_rng(3)), np.random.default_rng(3).random(5))
 
 
 @pytest.mark.parametrize("t_min", [0.0, 1.0, -0.1, 2.0, math.nan])
 @pytest.mark.parametrize("law", [UniformTime, UniformLogSNR])
-def test_t_min_must_lie_inside_the_interval(law: Any, t_min: float) -> None:
+def test_t_min_must_lie_inside_the_interval(law, t_min):
     with pytest.raises(ValueError, match=r"t_min must lie in \(0, 1\), got"):
         law(t_min)
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.0 + 1e-12, math.nan])
-def test_a_fixed_time_lies_in_the_interval(t: float) -> None:
+def test_a_fixed_time_lies_in_the_interval(t):
     with pytest.raises(ValueError, match=r"t must lie in \[0, 1\] .*, got"):
         FixedTime(t)
 
 
-def test_denoising_needs_noise() -> None:
+def test_denoising_needs_noise():
     with pytest.raises(ValueError, match="at t = 0 there is none to remove"):
         Denoising(times=FixedTime(0.0))
 
@@ -266,19 +263,19 @@ class Nudged:
     sde: Any
     shapes = {"a": (3,)}  # noqa: RUF012
 
-    def forward(self, params: Any, x: Any, t: Any) -> Any:
+    def forward(self, params, x, t):
         s = ExactScore(self.mixture, self.sde)(x, t)
         pushes = np.stack([s, np.sin(x), 0 * x + 1])
         return s + np.tensordot(params["a"], pushes, 1), pushes
 
-    def backward(self, params: Any, pushes: Any, dy: Any) -> Any:
+    def backward(self, params, pushes, dy):
         return (None,), {"a": np.sum(pushes * dy, axis=(1, 2))}
 
 
 P1 = GaussianMixture(np.array([0.6, 0.4]), np.array([[-1.0], [1.2]]), np.array([[0.16], [0.3]]))
 
 
-def nodes_of_x0_and_z() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def nodes_of_x0_and_z():
     """Trapezoid rule over the joint law of (x₀, z): converges faster than any power."""
     x, z = np.arange(-6, 7, 0.08), np.arange(-8.5, 8.6, 0.25)
     px = 0.08 * np.exp(P1.log_prob(x[:, None]))
@@ -288,7 +285,7 @@ def nodes_of_x0_and_z() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @sdes
 @weights
 @pytest.mark.parametrize("law", [FixedTime(0.3), UniformTime(0.05), UniformLogSNR(0.05)], ids=["fixed", "t", "log snr"])
-def test_the_exact_score_has_the_least_loss_and_it_is_the_floor(sde: Any, weight: Any, law: Any) -> None:
+def test_the_exact_score_has_the_least_loss_and_it_is_the_floor(sde, weight, law):
     """The factor carries the quadrature weights: the code's own loss, its expectation without any sampling."""
     objective = Denoising(weight=weight, times=law)
     x0, z, p = nodes_of_x0_and_z()
@@ -299,7 +296,7 @@ def test_the_exact_score_has_the_least_loss_and_it_is_the_floor(sde: Any, weight
         ts, factors, w = ts, np.ones(1), np.ones(1)
     factors = factors * np.ones(len(ts))
 
-    def expected(a: np.ndarray) -> tuple[float, np.ndarray]:
+    def expected(a):
         total, grad = 0.0, np.zeros(3)
         for t, factor, share in zip(ts, factors, w, strict=True):
             loss, dloss = objective.at(

@@ -2,9 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore.matching.probes import gaussian, rademacher, sphere, units
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.quadrature import gauss_hermite
 from tests.oracles.replay import ReplayRng
@@ -23,12 +20,12 @@ PROBES = {"rademacher": rademacher, "gaussian": gaussian, "sphere": sphere}
 laws = pytest.mark.parametrize("law", PROBES.values(), ids=PROBES)
 
 
-def matrix(seed: int, D: int) -> np.ndarray:
+def matrix(seed, D):
     """Not symmetric, as a Jacobian need not be."""
     return np.random.default_rng(seed).standard_normal((D, D))
 
 
-VARIANCES: dict[str, Callable[[np.ndarray], float]] = {  # of vᵀA v, from S = ½ (A + Aᵀ) alone
+VARIANCES = {  # of vᵀA v, from S = ½ (A + Aᵀ) alone
     "gaussian": lambda S: 2 * np.sum(S**2),
     "rademacher": lambda S: 2 * np.sum(S**2) - 2 * np.sum(np.diag(S) ** 2),
     "sphere": lambda S: (2 * len(S) * np.sum(S**2) - 2 * np.trace(S) ** 2) / (len(S) + 2),
@@ -39,11 +36,11 @@ VARIANCES: dict[str, Callable[[np.ndarray], float]] = {  # of vᵀA v, from S = 
 # ------------------------------------------------------------------ exact laws: nodes v (N, D) and weights
 
 
-def rademacher_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
+def rademacher_nodes(D):
     return np.array(list(itertools.product([-1.0, 1.0], repeat=D))), np.full(2**D, 2.0**-D)
 
 
-def sphere_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
+def sphere_nodes(D):
     """Radius √D: equal angles on the circle, times Gauss-Legendre in height on the ball's surface."""
     angles = 2 * math.pi * np.arange(8) / 8
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -56,7 +53,7 @@ def sphere_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
     return math.sqrt(3) * np.array(v), np.repeat(w / 2, 8) / 8
 
 
-def coordinate_nodes(D: int) -> tuple[np.ndarray, np.ndarray]:
+def coordinate_nodes(D):
     return math.sqrt(D) * np.eye(D), np.full(D, 1 / D)
 
 
@@ -68,7 +65,7 @@ NODES = {
 
 @pytest.mark.parametrize("name", NODES)
 @given(seed=seeds, D=st.integers(1, 3))
-def test_the_variance_of_one_probe_is_closed(name: str, seed: int, D: int) -> None:
+def test_the_variance_of_one_probe_is_closed(name, seed, D):
     """Eqs. (3.5), (3.7): mean tr A, and variances that see the symmetric part only; by enumeration."""
     A = matrix(seed, D)
     v, w = NODES[name](D)
@@ -81,7 +78,7 @@ def test_the_variance_of_one_probe_is_closed(name: str, seed: int, D: int) -> No
 
 
 @given(seed=seeds, D=st.integers(1, 6))
-def test_rademacher_beats_gaussian_always_and_the_sphere_not_always(seed: int, D: int) -> None:
+def test_rademacher_beats_gaussian_always_and_the_sphere_not_always(seed, D):
     """Eq. (3.7). On the sphere a multiple of the identity is known exactly, and on the cube every diagonal matrix."""
     S = 0.5 * (matrix(seed, D) + matrix(seed, D).T)
     gaussian_, rademacher_, sphere_ = (VARIANCES[name](S) for name in ("gaussian", "rademacher", "sphere"))
@@ -96,7 +93,7 @@ def test_rademacher_beats_gaussian_always_and_the_sphere_not_always(seed: int, D
 
 @pytest.mark.parametrize("name", PROBES)
 @pytest.mark.parametrize("D", [1, 2, 3])
-def test_the_sampled_variance_is_the_closed_one(name: str, D: int) -> None:
+def test_the_sampled_variance_is_the_closed_one(name, D):
     """Ties the formulas of Eq. (3.7) to the code: squares of centred values, by Monte Carlo.
 
     Their tails are those of eighth powers, so the normal quantile is optimistic; the seed is fixed.
@@ -110,7 +107,7 @@ def test_the_sampled_variance_is_the_closed_one(name: str, D: int) -> None:
 
 @laws
 @pytest.mark.parametrize("shape", [(2, 50_000, 3), (1, 100_000, 1), (1, 50_000, 2, 1, 2)])
-def test_the_mean_of_v_v_transposed_is_the_identity(law: Any, shape: tuple[int, ...]) -> None:
+def test_the_mean_of_v_v_transposed_is_the_identity(law, shape):
     """Eq. (3.5): every entry, at 1e-9 each; and the mean of v itself is 0."""
     v = law(np.random.default_rng(7), shape, "float64").reshape(shape[0] * shape[1], -1)
     for i, j in itertools.combinations_with_replacement(range(v.shape[1]), 2):
@@ -124,20 +121,18 @@ SHAPES = [(1, 2, 3), (4, 1, 1), (2, 3, 2, 1, 2)]
 
 @laws
 @pytest.mark.parametrize("shape", SHAPES)
-def test_probes_have_the_shape_and_dtype_that_was_asked_for(
-    law: Any, shape: tuple[int, ...], backend: TestBackend
-) -> None:
+def test_probes_have_the_shape_and_dtype_that_was_asked_for(law, shape, backend):
     for dtype in ("float64", "float32"):
         check_kind(law, shape, dtype, backend)
 
 
 @laws
 @pytest.mark.parametrize("shape", SHAPES)
-def test_probes_in_float32_need_no_float64(law: Any, shape: tuple[int, ...], any_backend: TestBackend) -> None:
+def test_probes_in_float32_need_no_float64(law, shape, any_backend):
     check_kind(law, shape, "float32", any_backend)
 
 
-def check_kind(law: Any, shape: tuple[int, ...], dtype: str, backend: TestBackend) -> None:
+def check_kind(law, shape, dtype, backend):
     like = backend.asarray(np.zeros(1), dtype=dtype)
     v = law(backend.rng(0), shape, like.dtype)
     assert v.shape == shape
@@ -146,14 +141,14 @@ def check_kind(law: Any, shape: tuple[int, ...], dtype: str, backend: TestBacken
 
 
 @laws
-def test_probes_of_different_samples_are_different(law: Any) -> None:
+def test_probes_of_different_samples_are_different(law):
     v = law(np.random.default_rng(0), (3, 50, 4), "float64").reshape(150, 4)
     gram = v @ v.T
     assert abs(np.mean(gram[~np.eye(150, dtype=bool)])) < 0.5  # of 4 on the diagonal
     assert len(np.unique(v, axis=0)) >= 14  # of the 16 corners of a cube, or of infinitely many points
 
 
-def test_half_of_all_uniform_numbers_become_minus_one() -> None:
+def test_half_of_all_uniform_numbers_become_minus_one():
     u = np.concatenate([(np.arange(64) + 0.5) / 64, [0.0, 0.5, 1 - 2.0**-53, 0.5 - 2.0**-54, 1.0]]).reshape(1, 69, 1)
     v = rademacher(ReplayRng(uniforms=[u]), (1, 69, 1), "float64")
     assert set(v.ravel()) == {-1.0, 1.0}
@@ -162,19 +157,17 @@ def test_half_of_all_uniform_numbers_become_minus_one() -> None:
 
 
 @given(seed=seeds, D=st.integers(1, 5), K=st.integers(1, 3))
-def test_the_sphere_has_radius_root_d_and_keeps_directions(seed: int, D: int, K: int) -> None:
+def test_the_sphere_has_radius_root_d_and_keeps_directions(seed, D, K):
     z = np.random.default_rng(seed).standard_normal((K, 4, D))
-    v = sphere(ReplayRng(z), z.shape, "float64")  # type: ignore[arg-type]
+    v = sphere(ReplayRng(z), z.shape, "float64")
     assert_close(np.sum(v * v, axis=2), D, 1e-13 * D)
     along = np.sum(v * z, axis=2) / np.linalg.norm(z, axis=2)
     assert_close(along, math.sqrt(D), 1e-13 * D)
-    assert gaussian(ReplayRng(z), z.shape, "float64") is z  # type: ignore[arg-type]
+    assert gaussian(ReplayRng(z), z.shape, "float64") is z
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 1), (2, 2, 1, 3)])
-def test_units_are_the_columns_of_the_identity_beside_every_sample(
-    shape: tuple[int, ...], backend: TestBackend
-) -> None:
+def test_units_are_the_columns_of_the_identity_beside_every_sample(shape, backend):
     v = units(backend.asarray(np.ones(shape)))
     D = math.prod(shape[1:])
     assert v.shape == (D, *shape)
@@ -183,6 +176,6 @@ def test_units_are_the_columns_of_the_identity_beside_every_sample(
     )
 
 
-def test_units_keep_float32(any_backend: TestBackend) -> None:
+def test_units_keep_float32(any_backend):
     x = any_backend.asarray(np.ones((2, 3)), dtype="float32")
     assert units(x).dtype == x.dtype

@@ -7,7 +7,6 @@ the rule's weights.
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +32,13 @@ from refscore import (
 from refscore.arrays import per_sample
 from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
-from refscore.matching.base import ScoreMatching, noised
+from refscore.matching.base import noised
 from refscore.matching.objectives import OBJECTIVES
 from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import SigmaPower, g_squared, sigma_squared
 from refscore.measure.distance import fisher_divergence
 from refscore.measure.floor import denoising_floor
-from tests.oracles.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close
 from tests.oracles.mixtures import covariance
 from tests.oracles.models import KINDS, Counted, Linear
@@ -54,11 +53,11 @@ T0 = np.zeros(1)  # the data as they are
 # ------------------------------------------------------------------ models linear in θ, and nodes
 
 
-def polynomials(degree: int, dim: int, sde: Any = VE(0.01, 10.0)) -> Linear:  # noqa: B008
+def polynomials(degree, dim, sde=VE(0.01, 10.0)):  # noqa: B008
     """Every monomial of at most this degree."""
     powers = np.array([e for e in itertools.product(range(degree + 1), repeat=dim) if sum(e) <= degree])
 
-    def basis(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def basis(x):
         phi = np.prod(x[:, None, :] ** powers, axis=2)
         slopes = [
             powers[:, d] * np.prod(x[:, None, :] ** np.maximum(powers - np.eye(dim, dtype=int)[d], 0), axis=2)
@@ -69,36 +68,34 @@ def polynomials(degree: int, dim: int, sde: Any = VE(0.01, 10.0)) -> Linear:  # 
     return Linear(basis, len(powers), dim, sde)
 
 
-def affine(model: Linear, A: np.ndarray, b: np.ndarray) -> np.ndarray:
+def affine(model, A, b):
     """The θ of `polynomials(1, D)` with s = A x + b."""
     phi, slopes = model.basis(np.zeros((1, model.dim)))
     return np.einsum("m,d->md", phi[0], b).ravel() + np.einsum("mc,dc->md", slopes[0], A).ravel()
 
 
-def root(C: np.ndarray) -> np.ndarray:
+def root(C):
     """The symmetric square root."""
     lam, U = np.linalg.eigh(C)
     return (U * np.sqrt(lam)) @ U.T
 
 
-def gaussian_nodes(p: GaussianMixture, n: int, alpha: float = 1.0, sigma: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def gaussian_nodes(p, n, alpha=1.0, sigma=0.0):
     """Gauss-Hermite for one Gaussian after noise."""
     z, w = gauss_hermite(n, p.dim)
     S = alpha**2 * p.covariances[0] + sigma**2 * np.eye(p.dim)
     return alpha * p.means[0] + z @ root(S), w
 
 
-def one_gaussian(seed: int, dim: int) -> GaussianMixture:
+def one_gaussian(seed, dim):
     return random_mixture(seed, dim, 1, low=0.2, high=2.0, box=1.0)
 
 
-def one_theta(model: Linear, seed: int) -> np.ndarray:
+def one_theta(model, seed):
     return np.random.default_rng([seed, 7]).standard_normal(model.size * model.dim)
 
 
-def expected(
-    objective: Any, model: Any, theta: np.ndarray, x: np.ndarray, p: np.ndarray, *more: Any, t: np.ndarray = T0
-) -> tuple[float, np.ndarray]:
+def expected(objective, model, theta, x, p, *more, t=T0):
     """Loss and gradient of the code itself, with weights p at nodes x."""
     loss, grad = objective.at(model, theta, x, t, *more, len(p) * p)
     return float(loss), grad
@@ -108,7 +105,7 @@ def expected(
 
 
 @given(seed=seeds, dim=st.integers(1, 3))
-def test_explicit_is_implicit_and_a_constant_exactly_on_a_gaussian(seed: int, dim: int) -> None:
+def test_explicit_is_implicit_and_a_constant_exactly_on_a_gaussian(seed, dim):
     """Eqs. (3.1), (3.2), (3.3), (3.4): polynomials of degree 3, for which Gauss-Hermite is exact."""
     p, model = one_gaussian(seed, dim), polynomials(3, dim)
     x, w = gaussian_nodes(p, 5)
@@ -129,7 +126,7 @@ def test_explicit_is_implicit_and_a_constant_exactly_on_a_gaussian(seed: int, di
 
 
 @given(p=mixtures(max_dim=2, max_components=3, low=0.3, high=1.0, box=1.5), seed=seeds)
-def test_explicit_is_implicit_and_a_constant_on_mixtures(p: GaussianMixture, seed: int) -> None:
+def test_explicit_is_implicit_and_a_constant_on_mixtures(p, seed):
     """Eqs. (3.2), (3.4): the trapezoid rule, whose nodes both sides share."""
     grid = quadrature_grid(p)
     assert grid is not None
@@ -146,7 +143,7 @@ def test_explicit_is_implicit_and_a_constant_on_mixtures(p: GaussianMixture, see
 
 
 @given(seed=seeds)
-def test_an_edge_of_the_density_leaves_a_boundary_term(seed: int) -> None:
+def test_an_edge_of_the_density_leaves_a_boundary_term(seed):
     """Exercise 1: p = e^-x on x > 0, where the boundary term p(0) s_θ(0) does not vanish (Gauss-Laguerre)."""
     x, w = np.polynomial.laguerre.laggauss(6)
     model = polynomials(2, 1)
@@ -161,7 +158,7 @@ def test_an_edge_of_the_density_leaves_a_boundary_term(seed: int) -> None:
 # ------------------------------------------------------------------ denoising
 
 
-def joint_nodes(p: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def joint_nodes(p):
     """Trapezoid rule for (x₀, z), x₀ ~ p in 1-D: exp(-2π²/½²) of error for polynomials times Gaussians."""
     sd = np.sqrt(p.variances)
     x = np.arange((p.means - 9 * sd).min(), (p.means + 9 * sd).max(), 0.5 * float(sd.min()))
@@ -172,7 +169,7 @@ def joint_nodes(p: GaussianMixture) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @given(p=mixtures(max_dim=1, max_components=3, low=0.1, box=2.0), sde=sdes, t=st.floats(0.15, 1.0), seed=seeds)
-def test_denoising_is_explicit_on_the_noised_law_and_a_floor(p: GaussianMixture, sde: Any, t: float, seed: int) -> None:
+def test_denoising_is_explicit_on_the_noised_law_and_a_floor(p, sde, t, seed):
     """Eqs. (3.10), (3.12), (3.13): for every θ, not at the optimum alone."""
     alpha, sigma, now = sde.alpha(t), sde.sigma(t), np.array([t])
     model, size = polynomials(3, 1, sde), math.sqrt(alpha**2 * 5 + sigma**2)
@@ -200,9 +197,7 @@ def test_denoising_is_explicit_on_the_noised_law_and_a_floor(p: GaussianMixture,
     p=mixtures(max_dim=1, max_components=3, low=0.1, box=2.0), alpha=st.floats(0.1, 1.0), sigma=st.floats(0.02, 3.0),
     seed=seeds,
 )  # fmt: skip
-def test_the_best_guess_of_the_noise_is_minus_sigma_times_the_score(
-    p: GaussianMixture, alpha: float, sigma: float, seed: int
-) -> None:
+def test_the_best_guess_of_the_noise_is_minus_sigma_times_the_score(p, alpha, sigma, seed):
     """Eq. (3.11), by Bayes' rule and one quadrature over z."""
     x = p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 5)
     # given x, z is a mixture of Gaussians of variance at least α² C/(α² C + σ²): half of its root is the spacing
@@ -216,7 +211,7 @@ def test_the_best_guess_of_the_noise_is_minus_sigma_times_the_score(
 
 
 @given(seed=seeds, sigma=st.floats(0.1, 2.0), dim=st.sampled_from([1, 2]))
-def test_three_systems_of_normal_equations_are_one(seed: int, sigma: float, dim: int) -> None:
+def test_three_systems_of_normal_equations_are_one(seed, sigma, dim):
     """Eq. (3.15): explicit, implicit and denoising, for a model linear in θ, read off the code's own gradients."""
     p, sde = one_gaussian(seed, dim), VE(0.01, 10.0)
     model = polynomials(4 - dim, dim, sde)
@@ -225,7 +220,7 @@ def test_three_systems_of_normal_equations_are_one(seed: int, sigma: float, dim:
     both, wb = gauss_hermite(5, 2 * dim)
     x0, z = p.means[0] + both[:, :dim] @ root(p.covariances[0]), both[:, dim:]
     fixed = FixedTime(float(t[0]))
-    gradients: list[Callable[[np.ndarray], np.ndarray]] = [
+    gradients = [
         lambda a: expected(Explicit(ExactScore(p, sde)), model, a, x, w, t=t)[1],
         lambda a: expected(Implicit(), model, a, x, w, t=t)[1],
         lambda a: Denoising(weight=SigmaPower(0), times=fixed).at(model, a, x0, t, z, len(wb) * wb)[1],
@@ -251,9 +246,7 @@ def test_three_systems_of_normal_equations_are_one(seed: int, sigma: float, dim:
 
 
 @given(seed=seeds, n=st.integers(2, 12), sigma=st.floats(0.2, 1.0))
-def test_for_finite_data_the_optimum_is_the_score_of_the_kernel_density_estimate(
-    seed: int, n: int, sigma: float
-) -> None:
+def test_for_finite_data_the_optimum_is_the_score_of_the_kernel_density_estimate(seed, n, sigma):
     """Eq. (3.17): a mixture of n points of covariance 0 knows what an overfitted model learns, and its loss."""
     sde = VE(0.01, 10.0)
     t = float(sde.time(sigma))
@@ -265,7 +258,7 @@ def test_for_finite_data_the_optimum_is_the_score_of_the_kernel_density_estimate
     x0, z = np.repeat(points, len(z), axis=0), np.tile(z, n)[:, None]
     objective = Denoising(times=FixedTime(t))
 
-    def at(a: Sequence[float]) -> tuple[float, np.ndarray]:
+    def at(a):
         loss, grad = objective.at(model, np.asarray(a), x0, np.array([t]), z, len(w) * w)
         return float(loss), grad
 
@@ -286,32 +279,32 @@ class Pushed:
     sde: Any
     shapes = {"a": (3,)}  # noqa: RUF012
 
-    def forward(self, params: Any, x: Any, t: Any) -> Any:
+    def forward(self, params, x, t):
         s = self.score(x, t)
         pushes = np.stack([s, np.sin(x), 0 * x + 1])
         return s + np.tensordot(params["a"], pushes, 1), pushes
 
-    def backward(self, params: Any, pushes: Any, dy: Any) -> Any:
+    def backward(self, params, pushes, dy):
         return (None,), {"a": np.sum(pushes * dy, axis=(1, 2))}
 
 
 # ------------------------------------------------------------------ slices
 
 
-def network(dim: int, sde: Any = VP(), seed: int = 0) -> tuple[ScoreModel, np.ndarray]:  # noqa: B008
+def network(dim, sde=VP(), seed=0):  # noqa: B008
     model = ScoreModel(MLP((dim, 6, dim), embed=4), sde, data_std=1.5)
     rng = np.random.default_rng(seed)
     theta = model.init(rng, "float64")
     return model, theta + 0.3 * rng.standard_normal(theta.shape)
 
 
-def coordinates(x: np.ndarray) -> np.ndarray:
+def coordinates(x):
     """√D e_i, all D of them, for every sample."""
     D = math.prod(x.shape[1:])
     return np.broadcast_to(math.sqrt(D) * np.eye(D).reshape(D, 1, *x.shape[1:]), (D, *x.shape))
 
 
-def signs(x: np.ndarray) -> np.ndarray:
+def signs(x):
     """All 2^D sign vectors, for every sample."""
     D = math.prod(x.shape[1:])
     v = np.array(list(itertools.product([-1.0, 1.0], repeat=D))).reshape(-1, 1, *x.shape[1:])
@@ -325,9 +318,7 @@ frames = pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 @frames
 @pytest.mark.parametrize("reduced", [True, False])
 @given(seed=seeds, dim=st.integers(1, 4), B=st.integers(1, 4))
-def test_slices_along_a_whole_frame_add_up_to_the_implicit_loss(
-    frame: Any, reduced: bool, seed: int, dim: int, B: int
-) -> None:
+def test_slices_along_a_whole_frame_add_up_to_the_implicit_loss(frame, reduced, seed, dim, B):
     """Eqs. (3.5), (3.6): only the mean of vvᵀ counts, and over a frame it is I; so no sampling is needed."""
     model, theta = network(dim, seed=seed)
     rng = np.random.default_rng(seed)
@@ -341,7 +332,7 @@ def test_slices_along_a_whole_frame_add_up_to_the_implicit_loss(
 
 @frames
 @pytest.mark.parametrize("reduced", [True, False])
-def test_slices_of_images_run_over_all_axes_but_the_first(frame: Any, reduced: bool) -> None:
+def test_slices_of_images_run_over_all_axes_but_the_first(frame, reduced):
     """x (B, 2, 1, 2): probes and traces run over all axes but the first."""
     model = polynomials(2, 4)
     theta, x = one_theta(model, 3), np.random.default_rng(0).standard_normal((5, 2, 1, 2))
@@ -354,7 +345,7 @@ def test_slices_of_images_run_over_all_axes_but_the_first(frame: Any, reduced: b
 
 
 @given(seed=seeds, K=st.integers(1, 3), reduced=st.booleans())
-def test_a_slice_of_an_image_is_that_of_its_numbers_in_a_row(seed: int, K: int, reduced: bool) -> None:
+def test_a_slice_of_an_image_is_that_of_its_numbers_in_a_row(seed, K, reduced):
     """Probe by probe: the mean over a frame would forgive much."""
     model, rng = polynomials(2, 4), np.random.default_rng(seed)
     theta, x, v = one_theta(model, seed), rng.standard_normal((3, 2, 1, 2)), rng.standard_normal((K, 3, 2, 1, 2))
@@ -367,9 +358,7 @@ def test_a_slice_of_an_image_is_that_of_its_numbers_in_a_row(seed: int, K: int, 
 
 @frames
 @given(seed=seeds, dim=st.integers(2, 3))
-def test_probes_of_unit_length_divide_the_plain_loss_and_mislead_the_reduced_one(
-    frame: Any, seed: int, dim: int
-) -> None:
+def test_probes_of_unit_length_divide_the_plain_loss_and_mislead_the_reduced_one(frame, seed, dim):
     """Eq. (3.8): E vvᵀ = I/D. The plain loss is 1/D of itself; the reduced one is least at the score over D."""
     p, model = one_gaussian(seed, dim), polynomials(1, dim)
     x, w = gaussian_nodes(p, 4)
@@ -394,7 +383,7 @@ def test_probes_of_unit_length_divide_the_plain_loss_and_mislead_the_reduced_one
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_the_reduced_slice_does_not_always_vary_less(dim: int) -> None:
+def test_the_reduced_slice_does_not_always_vary_less(dim):
     """Eq. (3.6): on N(0, I) at the true score, with Gaussian probes: E Var_v is 2D, and ½ D (D + 2) not reduced."""
     model, t = polynomials(1, dim), T0
     theta = affine(model, -np.eye(dim), np.zeros(dim))
@@ -408,7 +397,7 @@ def test_the_reduced_slice_does_not_always_vary_less(dim: int) -> None:
 
 
 @given(seed=seeds, h=st.floats(1e-2, 1.0))
-def test_finite_differences_err_by_what_taylor_says(seed: int, h: float) -> None:
+def test_finite_differences_err_by_what_taylor_says(seed, h):
     """Eq. (3.9), exactly, for a cubic s in 1-D: h²(s'''/6 + ½ s s'') + h⁴ s''²/8."""
     model = polynomials(3, 1)
     a = one_theta(model, seed)
@@ -424,7 +413,7 @@ def test_finite_differences_err_by_what_taylor_says(seed: int, h: float) -> None
 
 @pytest.mark.parametrize("law", ["rademacher", "gaussian"])
 @pytest.mark.parametrize("t", [0.3, 0.8])
-def test_finite_differences_tend_to_slices_with_order_two(law: str, t: float) -> None:
+def test_finite_differences_tend_to_slices_with_order_two(law, t):
     """Eq. (3.9): loss and gradient, for a network."""
     model, theta = network(2, seed=4)
     rng = np.random.default_rng(5)
@@ -441,7 +430,7 @@ def test_finite_differences_tend_to_slices_with_order_two(law: str, t: float) ->
 
 
 @given(seed=seeds, h=st.floats(1e-3, 10.0), K=st.integers(1, 3))
-def test_for_an_affine_score_finite_differences_are_slices_at_any_step(seed: int, h: float, K: int) -> None:
+def test_for_an_affine_score_finite_differences_are_slices_at_any_step(seed, h, K):
     """Eq. (3.9)."""
     model = polynomials(1, 3)
     theta, rng = one_theta(model, seed), np.random.default_rng(seed)
@@ -456,7 +445,7 @@ def test_for_an_affine_score_finite_differences_are_slices_at_any_step(seed: int
 # ------------------------------------------------------------------ gradients
 
 LEVELS = Levels((0.9, 0.5, 0.2))
-MADE: dict[str, Callable[..., ScoreMatching]] = {
+MADE = {
     "explicit": lambda **k: Explicit(lambda x, t: np.sin(x) - x, **k),
     "implicit": Implicit,
     "sliced": lambda **k: Sliced(probes=2, **k),
@@ -470,7 +459,7 @@ made = pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
-def test_every_objective_is_among_those_made_here() -> None:
+def test_every_objective_is_among_those_made_here():
     assert {type(make()) for make in MADE.values()} == {type(o) for o in OBJECTIVES.values()}
 
 
@@ -481,9 +470,7 @@ def test_every_objective_is_among_those_made_here() -> None:
     times=st.sampled_from([*TIMES.values(), FixedTime(0.0)]), antithetic=st.booleans(),
     weight=st.sampled_from([SigmaPower(0), sigma_squared, g_squared]), B=st.integers(1, 4),
 )  # fmt: skip
-def test_every_gradient_is_the_derivative_of_its_loss(
-    make: Any, kind: Any, seed: int, predict: str, sde: Any, times: Any, antithetic: bool, weight: Any, B: int
-) -> None:
+def test_every_gradient_is_the_derivative_of_its_loss(make, kind, seed, predict, sde, times, antithetic, weight, B):
     model_class, out = kind
     plain = times == FixedTime(0.0)
     if plain and make().__class__ is Denoising:  # without noise there is nothing to remove
@@ -498,7 +485,7 @@ def test_every_gradient_is_the_derivative_of_its_loss(
     x0 = rng.standard_normal((B, 2))
     u, v = rng.standard_normal((2, *theta.shape))
 
-    def at(theta: Any) -> tuple[Any, Any]:  # the same times, noise and probes each time
+    def at(theta):  # the same times, noise and probes each time
         return objective(model, theta, x0, np.random.default_rng(seed))
 
     loss, grad = at(theta)
@@ -515,7 +502,7 @@ def test_every_gradient_is_the_derivative_of_its_loss(
 
 @made
 @kinds
-def test_every_backend_has_the_same_losses_and_gradients(make: Any, kind: Any) -> None:
+def test_every_backend_has_the_same_losses_and_gradients(make, kind):
     model_class, out = kind
     x0 = np.random.default_rng(0).standard_normal((5, 2))
     for times in (UniformTime(0.1), LEVELS):
@@ -539,29 +526,29 @@ def test_every_backend_has_the_same_losses_and_gradients(make: Any, kind: Any) -
                 assert_close(found[0], other, tolerance * np.max(np.abs(found[0])))
 
 
-def size(model: Any) -> int:
+def size(model):
     return sum(math.prod(shape) for shape in model.shapes.values())
 
 
 class HostStream:
     """NumPy's noise on any back end, so that all see the same."""
 
-    def __init__(self, host: TestBackend, seed: int) -> None:
+    def __init__(self, host, seed):
         self.host, self.generator = host, np.random.default_rng(seed)
 
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> Any:
+    def standard_normal(self, size=None, dtype=None):
         return self.host.asarray(self.generator.standard_normal(size), dtype=name(dtype))
 
-    def random(self, size: Any = None, dtype: Any = None) -> Any:
+    def random(self, size=None, dtype=None):
         return self.host.asarray(self.generator.random(size), dtype=name(dtype))
 
 
-def name(dtype: Any) -> str:
+def name(dtype):
     return "float64" if "64" in str(dtype) else "float32"
 
 
 @made
-def test_float32_stays_float32_where_there_is_no_float64(make: Any, any_backend: TestBackend) -> None:
+def test_float32_stays_float32_where_there_is_no_float64(make, any_backend):
     model = ScoreModel(MLP((2, 4, 2), embed=4), VP())
     objective = make(times=LEVELS)
     if isinstance(objective, Explicit):
@@ -575,9 +562,9 @@ def test_float32_stays_float32_where_there_is_no_float64(make: Any, any_backend:
 
 
 @given(seed=seeds, dim=st.integers(1, 2), sigma=st.floats(0.1, 3.0), alpha_too=st.booleans())
-def test_the_control_variate_changes_no_expectation(seed: int, dim: int, sigma: float, alpha_too: bool) -> None:
+def test_the_control_variate_changes_no_expectation(seed, dim, sigma, alpha_too):
     """Eq. (3.14): given x₀ its mean over z is zero for every θ, so loss and gradient keep theirs; exact quadrature."""
-    sde: Any = VP() if alpha_too else VE(0.01, 10.0)
+    sde = VP() if alpha_too else VE(0.01, 10.0)
     t = float(sde.time(min(sigma, 0.95) if alpha_too else sigma))
     model = polynomials(3, dim, sde)
     theta = one_theta(model, seed)
@@ -591,9 +578,7 @@ def test_the_control_variate_changes_no_expectation(seed: int, dim: int, sigma: 
     assert_close(grad, same, 1e-12 * (1 + np.max(np.abs(grad))))
 
 
-def per_draw(
-    objective: Denoising, model: Any, theta: np.ndarray, x0: np.ndarray, z: np.ndarray, t: float
-) -> np.ndarray:
+def per_draw(objective, model, theta, x0, z, t):
     """The losses of single draws."""
     pairs = zip(x0, z, strict=True)
     return np.array([float(objective.at(model, theta, x[None], np.array([t]), y[None])[0]) for x, y in pairs])
@@ -601,12 +586,12 @@ def per_draw(
 
 @pytest.mark.parametrize("sigma", [0.01, 0.1, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("preserving", [False, True], ids=["VE", "VP"])
-def test_the_variance_with_and_without_control_is_what_the_chapter_says(sigma: float, preserving: bool) -> None:
+def test_the_variance_with_and_without_control_is_what_the_chapter_says(sigma, preserving):
     """Eq. (3.14), on N(0, I) in the plane at the exact score -c x: a quadratic in (x₀, z), so Gauss-Hermite is exact.
 
     With v = α² + σ² and c = 1/v: without control α⁴ c²/σ⁴, with it 4 tr M², M the form's matrix in one coordinate.
     """
-    sde: Any = VP() if preserving else VE(0.01, 10.0)
+    sde = VP() if preserving else VE(0.01, 10.0)
     sigma = sigma / math.sqrt(1 + sigma**2) if preserving else sigma  # the same σ/α
     t, model = float(sde.time(sigma)), polynomials(1, 2, sde)
     alpha = sde.alpha(t)
@@ -629,7 +614,7 @@ def test_the_variance_with_and_without_control_is_what_the_chapter_says(sigma: f
     assert (found[1] < found[0]) == (sigma / alpha < 0.7)  # and above that it costs
 
 
-def test_at_small_noise_the_controlled_loss_is_a_slice() -> None:
+def test_at_small_noise_the_controlled_loss_is_a_slice():
     """Eq. (3.14): z·[s(x + σz) - s(x)]/σ tends to zᵀ∇s z, so it is sliced score matching with probe z, up to O(σ)."""
     model = polynomials(3, 2, VE(0.001, 10.0))
     theta, rng = one_theta(model, 2), np.random.default_rng(0)
@@ -646,7 +631,7 @@ def test_at_small_noise_the_controlled_loss_is_a_slice() -> None:
 
 
 @given(seed=seeds, dim=st.integers(1, 2))
-def test_as_noise_vanishes_the_controlled_expectation_tends_to_the_implicit_loss(seed: int, dim: int) -> None:
+def test_as_noise_vanishes_the_controlled_expectation_tends_to_the_implicit_loss(seed, dim):
     """Eq. (3.13): at every σ it is the implicit loss of p_σ, and that moves as σ²."""
     p, sde = one_gaussian(seed, dim), VE(0.001, 10.0)
     model = polynomials(2, dim, sde)
@@ -669,7 +654,7 @@ def test_as_noise_vanishes_the_controlled_expectation_tends_to_the_implicit_loss
 
 @made
 @given(seed=seeds, power=st.floats(-2.0, 3.0), t=st.floats(0.1, 1.0))
-def test_at_one_level_a_weight_is_a_factor(make: Any, seed: int, power: float, t: float) -> None:
+def test_at_one_level_a_weight_is_a_factor(make, seed, power, t):
     """So any λ > 0 has the same minimiser there."""
     model, theta = network(2)
     x0 = np.random.default_rng(seed).standard_normal((3, 2))
@@ -686,7 +671,7 @@ def test_at_one_level_a_weight_is_a_factor(make: Any, seed: int, power: float, t
     seed=seeds, L=st.integers(1, 5), each=st.integers(1, 3), sde=st.sampled_from([VP(), VE(0.01, 10.0)]),
     control=st.booleans(),
 )  # fmt: skip
-def test_levels_average_the_losses_of_their_levels(seed: int, L: int, each: int, sde: Any, control: bool) -> None:
+def test_levels_average_the_losses_of_their_levels(seed, L, each, sde, control):
     rng = np.random.default_rng(seed)
     sigmas = tuple(float(s) for s in -np.sort(-rng.uniform(0.05, 0.95, L)))
     model, theta = network(2, sde)
@@ -704,7 +689,7 @@ def test_levels_average_the_losses_of_their_levels(seed: int, L: int, each: int,
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.01, 10.0), VE(0.0287, 1.25)], ids=str)
-def test_the_floor_of_levels_is_the_mean_of_their_floors(sde: Any) -> None:
+def test_the_floor_of_levels_is_the_mean_of_their_floors(sde):
     """The last SDE's inverse finds σ(1) at 1 + 2e-16: the top of the ladder is still a time."""
     p, sigmas = mixture("tilted"), (float(sde.sigma(1.0)), 0.5, 0.1, 0.02)
     for weight in (sigma_squared, SigmaPower(0)):
@@ -714,7 +699,7 @@ def test_the_floor_of_levels_is_the_mean_of_their_floors(sde: Any) -> None:
         assert whole.value == pytest.approx(np.mean(parts), rel=1e-12)
 
 
-def test_the_times_of_levels_are_theirs_and_keep_dtype(any_backend: TestBackend) -> None:
+def test_the_times_of_levels_are_theirs_and_keep_dtype(any_backend):
     for sde in (VP(), VE(0.01, 10.0)):
         t, factor = LEVELS.at(sde, any_backend.asarray([0.0, 0.34, 0.7, 1 - 2.0**-24], dtype="float32"))
         assert name(t.dtype) == "float32"
@@ -735,13 +720,13 @@ def test_the_times_of_levels_are_theirs_and_keep_dtype(any_backend: TestBackend)
         ((math.nan, 0.1), "positive and finite"), ((math.inf, 0.1), "positive and finite"),
     ],
 )  # fmt: skip
-def test_ladders_that_are_none_are_refused(sigmas: tuple[float, ...], words: str) -> None:
+def test_ladders_that_are_none_are_refused(sigmas, words):
     with pytest.raises(ValueError, match=words):
         Levels(sigmas)
 
 
 @pytest.mark.parametrize(("sde", "top"), [(VP(), 1.0), (VE(0.01, 10.0), 10.1)], ids=str)
-def test_levels_beyond_the_sde_are_refused_before_any_model_call(sde: Any, top: float) -> None:
+def test_levels_beyond_the_sde_are_refused_before_any_model_call(sde, top):
     with pytest.raises(ValueError, match=f"the level {top} is beyond the noise"):
         Denoising(times=Levels((top, 0.1)))(Never(sde), np.zeros(1), np.zeros((2, 2)), np.random.default_rng(0))
 
@@ -753,26 +738,26 @@ class Never:
     sde: Any
     shapes = {"a": (1,)}  # noqa: RUF012
 
-    def forward(self, params: Any, x: Any, t: Any) -> Any:
+    def forward(self, params, x, t):
         raise AssertionError("asked all the same")
 
 
 @pytest.mark.parametrize("objective", [Sliced(), FiniteDifference()], ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize("shape", [(3, 2), (3,), (1, 2, 2), (1, 3, 1), (0, 3, 2), (1, 1, 2), (1, 1, 3, 2)])
-def test_probes_that_do_not_go_with_x_are_refused(objective: Any, shape: tuple[int, ...]) -> None:
+def test_probes_that_do_not_go_with_x_are_refused(objective, shape):
     with pytest.raises(ValueError, match=re.escape("probes must have shape (K, 3, 2)") + ".*" + re.escape(str(shape))):
         objective.at(Never(VP()), np.zeros(1), np.zeros((3, 2)), T0, np.zeros(shape))
 
 
 @pytest.mark.parametrize("make", [Sliced, FiniteDifference])
 @pytest.mark.parametrize("n", [0, -1])
-def test_there_is_at_least_one_probe(make: Any, n: int) -> None:
+def test_there_is_at_least_one_probe(make, n):
     with pytest.raises(ValueError, match=f"probes must be an integer of at least 1, got {n}"):
         make(probes=n)
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, math.nan, math.inf])
-def test_a_difference_needs_a_step(step: float) -> None:
+def test_a_difference_needs_a_step(step):
     with pytest.raises(ValueError, match="step must be positive and finite"):
         FiniteDifference(step=step)
 
@@ -780,12 +765,12 @@ def test_a_difference_needs_a_step(step: float) -> None:
 @pytest.mark.parametrize(
     "objective", [Implicit(), Sliced(), Sliced(reduced=False)], ids=["implicit", "sliced", "sliced, not reduced"]
 )
-def test_models_without_tangents_are_refused_by_name(objective: Any) -> None:
+def test_models_without_tangents_are_refused_by_name(objective):
     with pytest.raises(TypeError, match=f"{type(objective).__name__} differentiates ∇s, for which Never has no passes"):
         objective(Never(VP()), np.zeros(1), np.zeros((3, 2)), np.random.default_rng(0))
 
 
-def test_the_call_draws_times_noise_and_probes_and_hands_them_to_the_pure_part() -> None:
+def test_the_call_draws_times_noise_and_probes_and_hands_them_to_the_pure_part():
     model, theta = network(2)
     x0 = np.random.default_rng(0).standard_normal((4, 2))
     for objective in (Sliced(probes=3, times=LEVELS), FiniteDifference(probes=3, times=LEVELS)):
@@ -808,7 +793,7 @@ def test_the_call_draws_times_noise_and_probes_and_hands_them_to_the_pure_part()
 # ------------------------------------------------------------------ what a step costs
 
 
-def cost(objective: Any, kind: str, dim: int, B: int = 3) -> float:
+def cost(objective, kind, dim, B=3):
     """Multiplications of a training step, in units of one evaluation of the body."""
     model_class, widths = {"score": (ScoreModel, (dim, 5, 5, dim)), "energy": (EnergyModel, (dim, 5, 5, 1))}[kind]
     model = model_class(MLP(widths), VP())
@@ -818,7 +803,7 @@ def cost(objective: Any, kind: str, dim: int, B: int = 3) -> float:
     return Counted.made / (B * sum(a * b for a, b in itertools.pairwise(widths)))
 
 
-COSTS: dict[str, tuple[Callable[..., Any], int]] = {  # fixed in D = 4 with K = 3 probes
+COSTS = {  # fixed in D = 4 with K = 3 probes
     "explicit": (lambda **k: Explicit(lambda x, t: -x, **k), 3),
     "implicit": (Implicit, 3 + 3 * 4),
     "sliced": (lambda **k: Sliced(probes=3, **k), 3 + 3 * 3),
@@ -829,7 +814,7 @@ COSTS: dict[str, tuple[Callable[..., Any], int]] = {  # fixed in D = 4 with K = 
 
 
 @pytest.mark.parametrize("what", COSTS)
-def test_an_objective_costs_what_the_table_says(what: str) -> None:
+def test_an_objective_costs_what_the_table_says(what):
     """Products counted while a step is taken: forward 1, backward 2, and as much again for each tangent."""
     make, wanted = COSTS[what]
     objective = make(times=FixedTime(0.5))
@@ -842,7 +827,7 @@ def test_an_objective_costs_what_the_table_says(what: str) -> None:
 
 
 @given(seed=seeds, dim=st.integers(1, 2))
-def test_the_fisher_divergence_of_two_gaussians_is_closed(seed: int, dim: int) -> None:
+def test_the_fisher_divergence_of_two_gaussians_is_closed(seed, dim):
     """By the trapezoid rule: no poles here, so both spacings are exact and the stated error is rounding."""
     p, q = one_gaussian(seed, dim), one_gaussian(seed + 1, dim)
     P, Q = (np.linalg.inv(m.covariances[0]) for m in (p, q))
@@ -854,7 +839,7 @@ def test_the_fisher_divergence_of_two_gaussians_is_closed(seed: int, dim: int) -
     assert fisher_divergence(p, p.score).value == 0.0
 
 
-def test_the_fisher_divergence_by_monte_carlo_is_within_its_error() -> None:
+def test_the_fisher_divergence_by_monte_carlo_is_within_its_error():
     """D = 3, and a plane with a mode too narrow for a grid."""
     p, q = one_gaussian(1, 3), one_gaussian(2, 3)
     P, Q = (np.linalg.inv(m.covariances[0]) for m in (p, q))
@@ -872,7 +857,7 @@ def test_the_fisher_divergence_by_monte_carlo_is_within_its_error() -> None:
 
 @pytest.mark.parametrize("distance", [2.0, 3.0, 4.0, 5.0, 6.0])
 @pytest.mark.parametrize("dim", [1, 2])
-def test_the_fisher_divergence_states_the_step_to_the_coarser_rule(distance: float, dim: int) -> None:
+def test_the_fisher_divergence_states_the_step_to_the_coarser_rule(distance, dim):
     """Unit modes apart: the score has poles where p(x + iy) = 0, and there the rule errs, by less than it says."""
     means = 0.5 * distance * np.array([[1.0, 0.0], [-1.0, 0.0]])[:, :dim]
     p = GaussianMixture(np.array([0.7, 0.3]), means, np.ones(2))
@@ -890,7 +875,7 @@ def test_the_fisher_divergence_states_the_step_to_the_coarser_rule(distance: flo
 
 
 @given(seed=seeds, constant=st.floats(-50.0, 50.0))
-def test_an_energy_may_be_lifted_by_any_constant(seed: int, constant: float) -> None:
+def test_an_energy_may_be_lifted_by_any_constant(seed, constant):
     """The divergence stays the same to the last bit, while what would be a Kullback-Leibler divergence moves along."""
     p = random_mixture(seed, 1, 3, low=0.3)
     model = EnergyModel(MLP((1, 5, 1)), VP(), data_std=1.6, predict="score")
@@ -910,9 +895,7 @@ def test_an_energy_may_be_lifted_by_any_constant(seed: int, constant: float) -> 
 
 
 @given(p=mixtures(max_dim=2, max_components=3, low=0.1), sde=sdes, t=st.floats(0.05, 1.0))
-def test_the_floor_lies_below_that_of_the_gaussian_with_the_same_moments(
-    p: GaussianMixture, sde: Any, t: float
-) -> None:
+def test_the_floor_lies_below_that_of_the_gaussian_with_the_same_moments(p, sde, t):
     """So mean and covariance of the data tell what the loss must at least come down to: the best affine score's."""
     objective = Denoising(times=FixedTime(t))
     mean, C = p.weights @ p.means, covariance(p)
@@ -923,7 +906,7 @@ def test_the_floor_lies_below_that_of_the_gaussian_with_the_same_moments(
 
 
 @given(seed=seeds, sigma=st.floats(0.1, 2.0))
-def test_the_ceiling_is_the_loss_of_the_best_affine_score(seed: int, sigma: float) -> None:
+def test_the_ceiling_is_the_loss_of_the_best_affine_score(seed, sigma):
     """On any law with these moments, here a mixture in 1-D by quadrature."""
     p, sde = random_mixture(seed, 1, 3, low=0.1), VE(0.01, 10.0)
     mean, C = p.weights @ p.means, covariance(p)
@@ -938,7 +921,7 @@ def test_the_ceiling_is_the_loss_of_the_best_affine_score(seed: int, sigma: floa
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5])
-def test_the_training_points_have_a_lower_floor_than_their_law(sigma: float) -> None:
+def test_the_training_points_have_a_lower_floor_than_their_law(sigma):
     """Fifty points at σ = .1: training loss can fall far below what the law allows, and that is memory."""
     p, sde = mixture("tilted"), VE()
     rng = np.random.default_rng(0)
@@ -950,7 +933,7 @@ def test_the_training_points_have_a_lower_floor_than_their_law(sigma: float) -> 
 
 
 @given(seed=seeds, sde=sdes, t=st.floats(0.05, 1.0), share=st.floats(0.05, 0.95))
-def test_the_floor_is_concave_in_the_law(seed: int, sde: Any, t: float, share: float) -> None:
+def test_the_floor_is_concave_in_the_law(seed, sde, t, share):
     """Exercise 6: who is told which of two laws a point came from guesses no worse.
 
     A data set is a random law whose mean is the law itself: so its floor is, on average, not above.
@@ -969,7 +952,7 @@ def test_the_floor_is_concave_in_the_law(seed: int, sde: Any, t: float, share: f
 # ------------------------------------------------------------------ numbers that the text reads off
 
 
-def test_the_floor_of_a_memory_and_the_spread_of_a_slice_are_those_of_the_text() -> None:
+def test_the_floor_of_a_memory_and_the_spread_of_a_slice_are_those_of_the_text():
     p, sde = mixture("tilted"), VE(0.01, 10.0)
     points = p.sample(np.random.default_rng(0), 200)
     objective = Denoising(times=FixedTime(float(sde.time(0.05))))
@@ -997,7 +980,7 @@ def test_the_floor_of_a_memory_and_the_spread_of_a_slice_are_those_of_the_text()
 @pytest.mark.parametrize(
     ("sde", "floors"), [(VP(), (0.254, 8.453, 23.03)), (VE(), (0.501, 12.615, 2395.2))], ids=["vp", "ve"]
 )  # fmt: skip
-def test_floors_are_those_of_the_table(sde: Any, floors: tuple[float, ...]) -> None:
+def test_floors_are_those_of_the_table(sde, floors):
     p = mixture("tilted")
     for weight, wanted in zip((sigma_squared, g_squared, SigmaPower(0)), floors, strict=True):
         found = denoising_floor(Denoising(weight=weight, times=UniformLogSNR()), p, sde, levels=24)

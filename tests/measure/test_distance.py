@@ -19,7 +19,6 @@ from refscore.measure.distance import (
     sliced_wasserstein,
     sliced_wasserstein_floor,
 )
-from tests.oracles.backends import TestBackend
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import QUANTILE
 from tests.oracles.strategies import mixtures, random_mixture, seeds
@@ -28,7 +27,7 @@ from tests.oracles.strategies import mixtures, random_mixture, seeds
 
 
 @given(mixtures(), seeds, st.floats(-2.0, 2.0))
-def test_score_error_of_a_scaled_score_is_the_square_of_the_excess(p: GaussianMixture, seed: int, c: float) -> None:
+def test_score_error_of_a_scaled_score_is_the_square_of_the_excess(p, seed, c):
     sde = VE(0.01, 10.0)
     exact = ExactScore(p, sde)
     x = p.sample(np.random.default_rng(seed), 20)
@@ -40,15 +39,15 @@ def test_score_error_of_a_scaled_score_is_the_square_of_the_excess(p: GaussianMi
 
 
 @given(seeds, st.integers(1, 3))
-def test_score_error_is_a_ratio_of_mean_squares(seed: int, dim: int) -> None:
+def test_score_error_is_a_ratio_of_mean_squares(seed, dim):
     rng = np.random.default_rng(seed)
     x, b = rng.standard_normal((30, dim)), rng.standard_normal(dim)
     estimate = score_error(lambda x, t: -x + b * t[:, None], lambda x, t: -x, x, 0.5)
     assert estimate.value == pytest.approx(0.25 * np.sum(b**2) / np.mean(np.sum(x**2, axis=1)), rel=1e-12)
 
 
-def test_score_error_states_its_standard_error() -> None:
-    def wrong(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+def test_score_error_states_its_standard_error():
+    def wrong(x, t):
         return -x + 0.3 * x**2
 
     rng = np.random.default_rng(0)
@@ -60,7 +59,7 @@ def test_score_error_states_its_standard_error() -> None:
     assert np.mean([run.value for run in runs]) == pytest.approx(0.27, abs=QUANTILE * spread / 20 + 0.002)
 
 
-def test_score_error_takes_images() -> None:
+def test_score_error_takes_images():
     x = np.random.default_rng(0).standard_normal((6, 3, 3, 2))
     estimate = score_error(lambda x, t: -1.5 * x, lambda x, t: -x, x, 0.1)
     assert estimate.value == pytest.approx(0.25, rel=1e-14)
@@ -70,9 +69,7 @@ def test_score_error_takes_images() -> None:
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 40))
-def test_sliced_wasserstein_of_a_shifted_sample_is_the_shift_seen_along_each_direction(
-    seed: int, dim: int, n: int
-) -> None:
+def test_sliced_wasserstein_of_a_shifted_sample_is_the_shift_seen_along_each_direction(seed, dim, n):
     rng = np.random.default_rng(seed)
     x, c, directions = rng.standard_normal((n, dim)), rng.standard_normal(dim), rng.standard_normal((dim, 9))
     u = directions / np.linalg.norm(directions, axis=0)
@@ -82,7 +79,7 @@ def test_sliced_wasserstein_of_a_shifted_sample_is_the_shift_seen_along_each_dir
         assert value == pytest.approx(abs(c[0]), rel=1e-12)
 
 
-def test_sliced_wasserstein_of_a_shift_tends_to_the_shift_over_root_d() -> None:
+def test_sliced_wasserstein_of_a_shift_tends_to_the_shift_over_root_d():
     """E (u·c)² = |c|²/D for a uniform direction u: the directions have length one and no preference."""
     n, D = 5, 3
     c = np.asarray([1.0, 2.0, -2.0])
@@ -93,7 +90,7 @@ def test_sliced_wasserstein_of_a_shift_tends_to_the_shift_over_root_d() -> None:
 
 
 @given(seeds, st.integers(2, 5))
-def test_sliced_wasserstein_in_one_dimension_is_the_best_assignment(seed: int, n: int) -> None:
+def test_sliced_wasserstein_in_one_dimension_is_the_best_assignment(seed, n):
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((n, 1)), rng.standard_normal((n, 1))
     best = min(np.mean((x[:, 0] - y[list(order), 0]) ** 2) for order in permutations(range(n)))
@@ -101,12 +98,12 @@ def test_sliced_wasserstein_in_one_dimension_is_the_best_assignment(seed: int, n
 
 
 @given(seeds, st.integers(1, 3), st.floats(0.1, 10.0))
-def test_sliced_wasserstein_is_a_distance_between_sets(seed: int, dim: int, c: float) -> None:
+def test_sliced_wasserstein_is_a_distance_between_sets(seed, dim, c):
     rng = np.random.default_rng(seed)
     x, y, z = rng.standard_normal((3, 12, dim))
     directions = rng.standard_normal((dim, 6))
 
-    def d(x: np.ndarray, y: np.ndarray) -> float:
+    def d(x, y):
         return sliced_wasserstein(x, y, ReplayRng(directions), directions=6)
 
     assert d(x, x[rng.permutation(12)]) <= 1e-15
@@ -115,7 +112,7 @@ def test_sliced_wasserstein_is_a_distance_between_sets(seed: int, dim: int, c: f
     assert d(x, z) <= d(x, y) + d(y, z) + 1e-14
 
 
-def test_sliced_wasserstein_floor_is_the_mean_and_deviation_of_its_runs() -> None:
+def test_sliced_wasserstein_floor_is_the_mean_and_deviation_of_its_runs():
     p = random_mixture(0, 2, 3)
     floor = sliced_wasserstein_floor(p, 50, np.random.default_rng(3), directions=16, repeats=7)
     rng = np.random.default_rng(3)
@@ -127,7 +124,7 @@ def test_sliced_wasserstein_floor_is_the_mean_and_deviation_of_its_runs() -> Non
     assert floor.error == pytest.approx(np.std(values, ddof=1), rel=1e-12)
 
 
-def test_sliced_wasserstein_floor_falls_with_the_sample() -> None:
+def test_sliced_wasserstein_floor_falls_with_the_sample():
     p = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.ones(1))
     few, many = (sliced_wasserstein_floor(p, n, np.random.default_rng(1), 32).value for n in (100, 1600))
     # 1/√n, but for the logarithm that normal tails add
@@ -137,10 +134,10 @@ def test_sliced_wasserstein_floor_falls_with_the_sample() -> None:
 # ------------------------------------------------------------------ energy distance
 
 
-def by_loops(x: np.ndarray, y: np.ndarray) -> float:
+def by_loops(x, y):
     """The definition, pair by pair."""
 
-    def mean(a: np.ndarray, b: np.ndarray, skip: bool) -> float:
+    def mean(a, b, skip):
         d = [np.linalg.norm(p - q) for i, p in enumerate(a) for j, q in enumerate(b) if not (skip and i == j)]
         return float(np.mean(d))
 
@@ -148,19 +145,19 @@ def by_loops(x: np.ndarray, y: np.ndarray) -> float:
 
 
 @given(seeds, st.integers(1, 3), st.integers(2, 9), st.integers(2, 9))
-def test_energy_distance_is_its_definition(seed: int, dim: int, n: int, m: int) -> None:
+def test_energy_distance_is_its_definition(seed, dim, n, m):
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((n, dim)), 1 + rng.standard_normal((m, dim))
     assert energy_distance(x, y).value == pytest.approx(by_loops(x, y), rel=1e-12, abs=1e-14)
     assert energy_distance(x, y).value == pytest.approx(energy_distance(y, x).value, rel=1e-12, abs=1e-14)
 
 
-def test_energy_distance_does_not_depend_on_its_chunks() -> None:
+def test_energy_distance_does_not_depend_on_its_chunks():
     """More rows than one chunk, and a remainder."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((1100, 2)), 0.5 + rng.standard_normal((513, 2))
 
-    def mean(a: np.ndarray, b: np.ndarray) -> float:
+    def mean(a, b):
         return float(np.mean(np.linalg.norm(a[:, None] - b[None], axis=2)))
 
     expected = 2 * mean(x, y) - mean(x, x) * 1100 / 1099 - mean(y, y) * 513 / 512
@@ -168,10 +165,10 @@ def test_energy_distance_does_not_depend_on_its_chunks() -> None:
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(1.0, 1.0), (0.3, 2.0), (0.0, 1.5)])
-def test_energy_distance_of_two_gaussians_is_closed(shift: float, scale: float) -> None:
+def test_energy_distance_of_two_gaussians_is_closed(shift, scale):
     """E|N(μ, v)| = √(2v/π) exp(-μ²/2v) + μ erf(μ/√(2v))."""
 
-    def folded(mu: float, v: float) -> float:
+    def folded(mu, v):
         return math.sqrt(2 * v / math.pi) * math.exp(-(mu**2) / (2 * v)) + mu * float(erf(mu / math.sqrt(2 * v)))
 
     exact = 2 * folded(shift, 1 + scale**2) - folded(0, 2) - folded(0, 2 * scale**2)
@@ -181,7 +178,7 @@ def test_energy_distance_of_two_gaussians_is_closed(shift: float, scale: float) 
     assert abs(estimate.value - exact) <= QUANTILE * estimate.error
 
 
-def test_energy_distance_is_unbiased_and_states_its_error() -> None:
+def test_energy_distance_is_unbiased_and_states_its_error():
     rng = np.random.default_rng(5)
     shift = np.asarray([0.8, 0.0])
     runs = [energy_distance(rng.standard_normal((40, 2)), shift + rng.standard_normal((60, 2))) for _ in range(500)]
@@ -197,7 +194,7 @@ def test_energy_distance_is_unbiased_and_states_its_error() -> None:
 # ------------------------------------------------------------------ mode weights
 
 
-def test_mode_weights_are_unbiased_where_modes_overlap() -> None:
+def test_mode_weights_are_unbiased_where_modes_overlap():
     p = random_mixture(6, 2, 3, box=1.0)
     estimates = mode_weights(p, p.sample(np.random.default_rng(7), 50_000))
     assert len(estimates) == 3
@@ -208,7 +205,7 @@ def test_mode_weights_are_unbiased_where_modes_overlap() -> None:
     assert sum(e.value for e in estimates) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_mode_weights_count_where_modes_are_apart() -> None:
+def test_mode_weights_count_where_modes_are_apart():
     p = GaussianMixture(np.asarray([0.8, 0.2]), np.asarray([[5.0, 5.0], [-5.0, -5.0]]), np.ones(2))
     x = np.concatenate([np.full((3, 2), 5.0), np.full((1, 2), -5.0)])
     first, second = mode_weights(p, x)
@@ -220,7 +217,7 @@ def test_mode_weights_count_where_modes_are_apart() -> None:
 # ------------------------------------------------------------------ inputs, back ends
 
 
-def test_every_distance_runs_on_every_backend(backend: TestBackend) -> None:
+def test_every_distance_runs_on_every_backend(backend):
     rng = np.random.default_rng(8)
     p = random_mixture(9, 2, 3)
     q = GaussianMixture(*(backend.asarray(a) for a in (p.weights, p.means, p.covariances)))
@@ -242,7 +239,7 @@ def test_every_distance_runs_on_every_backend(backend: TestBackend) -> None:
     assert floor.error > 0
 
 
-def test_distances_run_without_float64(any_backend: TestBackend) -> None:
+def test_distances_run_without_float64(any_backend):
     rng = any_backend.rng(0)
     x, y = (rng.standard_normal((30, 2), dtype="float32") for _ in range(2))
     p = random_mixture(9, 2, 3)
@@ -267,16 +264,16 @@ def test_distances_run_without_float64(any_backend: TestBackend) -> None:
         ([[0.0, 1.0]], TypeError, "list"),
     ],
 )
-def test_samples_that_do_not_fit_are_refused(which: int, bad: object, error: type, message: str) -> None:
+def test_samples_that_do_not_fit_are_refused(which, bad, error, message):
     pair = [np.ones((4, 2)), np.ones((4, 2))]
-    pair[which] = bad  # type: ignore[call-overload]
+    pair[which] = bad
     with pytest.raises(error, match=message):
         energy_distance(*pair)
     with pytest.raises(error, match=message):
         sliced_wasserstein(*pair, np.random.default_rng(0))
 
 
-def test_samples_must_be_large_enough_and_alike() -> None:
+def test_samples_must_be_large_enough_and_alike():
     with pytest.raises(ValueError, match="at least 2 rows, got 1 and 4"):
         energy_distance(np.ones((1, 2)), np.ones((4, 2)))
     with pytest.raises(ValueError, match="at least 2 rows, got 4 and 1"):

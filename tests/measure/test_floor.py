@@ -13,14 +13,13 @@ from refscore.laws.expectation import gauss_legendre, quadrature_grid
 from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.measure.floor import denoising_floor, mean_posterior_variance
-from refscore.protocols import SDE, Time
 from tests.oracles.statistics import QUANTILE, assert_mean
 from tests.oracles.strategies import KINDS, mixtures, random_mixture, sdes, seeds
 
 WEIGHTS = (sigma_squared, g_squared, unweighted)
 
 
-def fisher_information(p: GaussianMixture, a: float, s: float) -> float:
+def fisher_information(p, a, s):
     """E|∇ log p_t|² in 1-D, by a rule fine enough for the poles of the score."""
     sd = np.sqrt(a**2 * p.variances + s**2)
     m = a * p.means
@@ -29,18 +28,18 @@ def fisher_information(p: GaussianMixture, a: float, s: float) -> float:
 
 
 @given(mixtures(max_dim=1, max_components=3, low=0.1), sdes, st.floats(0.1, 1.0), st.sampled_from(WEIGHTS))
-def test_floor_is_what_the_score_cannot_know(p: GaussianMixture, sde: SDE, t: float, weight: object) -> None:
+def test_floor_is_what_the_score_cannot_know(p, sde, t, weight):
     """½ λ (D/σ² - E|s|²), the other form of the same number."""
     a, s = sde.alpha(t), sde.sigma(t)
-    lam = weight(sde, t)  # type: ignore[operator]
-    floor = denoising_floor(Denoising(weight=weight, times=FixedTime(t)), p, sde)  # type: ignore[arg-type]
+    lam = weight(sde, t)
+    floor = denoising_floor(Denoising(weight=weight, times=FixedTime(t)), p, sde)
     expected = 0.5 * lam * (1 / s**2 - fisher_information(p, a, s))
     # the stated error of the trapezoid rule; the difference loses what D/σ² is larger by
     assert floor.error == pytest.approx(0.5 * lam * 1e-6 / s**2, rel=1e-12)
     assert abs(floor.value - expected) <= floor.error + 1e-11 * 0.5 * lam / s**2
 
 
-def test_floor_has_the_recorded_value() -> None:
+def test_floor_has_the_recorded_value():
     """.8 N(2, ¼) + .2 N(-2, ¼), variances ¼, at σ = .7."""
     p = GaussianMixture(np.asarray([0.8, 0.2]), np.asarray([[2.0], [-2.0]]), np.asarray([0.25, 0.25]))
     sde = VE()
@@ -48,38 +47,38 @@ def test_floor_has_the_recorded_value() -> None:
     assert denoising_floor(objective, p, sde).value == pytest.approx(0.431049, abs=5e-7)
 
 
-def one_gaussian(variances: np.ndarray, a: float, s: float) -> float:
+def one_gaussian(variances, a, s):
     """½ (α²/σ⁴) tr Cov[x₀ | x_t] = ½ Σ α² v / (σ² (α² v + σ²))."""
     return 0.5 * float(np.sum(a**2 * variances / (s**2 * (a**2 * variances + s**2))))
 
 
 @given(seeds, st.integers(1, 2), st.sampled_from(KINDS), sdes, st.floats(0.05, 1.0), st.sampled_from(WEIGHTS))
-def test_floor_of_one_gaussian_is_closed(seed: int, dim: int, kind: str, sde: SDE, t: float, weight: object) -> None:
+def test_floor_of_one_gaussian_is_closed(seed, dim, kind, sde, t, weight):
     p = random_mixture(seed, dim, 1, kind)
     v = np.broadcast_to(p.variances, (1, dim))
-    floor = denoising_floor(Denoising(weight=weight, times=FixedTime(t)), p, sde)  # type: ignore[arg-type]
-    expected = weight(sde, t) * one_gaussian(v, sde.alpha(t), sde.sigma(t))  # type: ignore[operator]
+    floor = denoising_floor(Denoising(weight=weight, times=FixedTime(t)), p, sde)
+    expected = weight(sde, t) * one_gaussian(v, sde.alpha(t), sde.sigma(t))
     assert floor.value == pytest.approx(expected, rel=1e-11)  # no poles: the rule is exact to rounding
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.01, 10.0)], ids=str)
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("times", [UniformTime(0.05), UniformLogSNR(0.05)])
-def test_floor_over_times_is_the_integral_over_uniform_time(sde: SDE, weight: object, times: object) -> None:
+def test_floor_over_times_is_the_integral_over_uniform_time(sde, weight, times):
     """The law of the times is undone by its factor: both have the same expected loss."""
     p = random_mixture(5, 1, 1)
     v = np.asarray(p.variances)
 
-    def at(t: float) -> float:
-        return weight(sde, t) * one_gaussian(v, sde.alpha(t), sde.sigma(t))  # type: ignore[operator]
+    def at(t):
+        return weight(sde, t) * one_gaussian(v, sde.alpha(t), sde.sigma(t))
 
     expected = quad(at, 0.05, 1.0, epsabs=0, epsrel=1e-10)[0] / 0.95
-    floor = denoising_floor(Denoising(weight=weight, times=times), p, sde)  # type: ignore[arg-type]
+    floor = denoising_floor(Denoising(weight=weight, times=times), p, sde)
     assert floor.value == pytest.approx(expected, rel=1e-6)
     assert abs(floor.value - expected) <= 2 * floor.error + 1e-9 * expected
 
 
-def test_floor_judges_its_time_quadrature() -> None:
+def test_floor_judges_its_time_quadrature():
     p, sde = random_mixture(5, 1, 2, low=0.2), VP()
     reference = denoising_floor(Denoising(), p, sde, levels=64).value
     for levels in (2, 4, 8):
@@ -88,7 +87,7 @@ def test_floor_judges_its_time_quadrature() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_floor_in_three_dimensions_is_monte_carlo_within_its_error(kind: str) -> None:
+def test_floor_in_three_dimensions_is_monte_carlo_within_its_error(kind):
     one, sde, t = random_mixture(7, 3, 1, kind), VP(), 0.3
     exact = sde.sigma(t) ** 2 * one_gaussian(np.broadcast_to(one.variances, (1, 3)), sde.alpha(t), sde.sigma(t))
     objective = Denoising(times=FixedTime(t))
@@ -105,7 +104,7 @@ def test_floor_in_three_dimensions_is_monte_carlo_within_its_error(kind: str) ->
 
 
 @pytest.mark.parametrize(("dim", "n"), [(1, 100_000), (2, 100_000), (3, 100_000)])
-def test_floor_is_the_loss_of_the_exact_score(dim: int, n: int) -> None:
+def test_floor_is_the_loss_of_the_exact_score(dim, n):
     """½ σ² E|s(x_t) + z/σ|² from draws of x₀ and z: the definition."""
     p, sde, t = random_mixture(9, dim, 3), VP(), 0.2
     a, s = sde.alpha(t), sde.sigma(t)
@@ -116,7 +115,7 @@ def test_floor_is_the_loss_of_the_exact_score(dim: int, n: int) -> None:
     assert_mean(loss, floor.value, bias=QUANTILE * floor.error)
 
 
-def test_floor_over_times_adds_the_errors_of_its_levels() -> None:
+def test_floor_over_times_adds_the_errors_of_its_levels():
     p, sde = random_mixture(10, 3, 2), VP()
     objective = Denoising(times=UniformTime(0.1))
     values = [denoising_floor(objective, p, sde, np.random.default_rng(i), 8, 500) for i in range(40)]
@@ -125,14 +124,14 @@ def test_floor_over_times_adds_the_errors_of_its_levels() -> None:
     assert 0.6 * spread < np.mean([v.error for v in values]) < 3 * spread
 
 
-def test_monte_carlo_wants_an_rng() -> None:
+def test_monte_carlo_wants_an_rng():
     p = random_mixture(1, 3, 2)
     with pytest.raises(ValueError, match="give an rng"):
         denoising_floor(Denoising(times=FixedTime(0.5)), p, VP())
 
 
 @given(mixtures(max_dim=2), st.floats(0.1, 1.0), st.floats(0.1, 2.0))
-def test_best_denoiser_beats_the_linear_and_the_trivial(p: GaussianMixture, a: float, s: float) -> None:
+def test_best_denoiser_beats_the_linear_and_the_trivial(p, a, s):
     mse = mean_posterior_variance(p, a, s, np.random.default_rng(0)).value
     C = (
         p.covariances
@@ -150,11 +149,11 @@ def test_best_denoiser_beats_the_linear_and_the_trivial(p: GaussianMixture, a: f
 
 
 @pytest.mark.parametrize("s", [0.6, 0.4, 0.3, 0.25, 0.2, 0.154])  # 3 to 13 standard deviations apart
-def test_denoiser_of_points_errs_by_no_more_than_it_says(s: float) -> None:
+def test_denoiser_of_points_errs_by_no_more_than_it_says(s):
     """Two points ±1: E tr Cov = 1 - E tanh², by quadrature. Modes apart are where the rule is worst."""
     p = GaussianMixture(np.asarray([0.5, 0.5]), np.asarray([[-1.0], [1.0]]), np.zeros(2))
 
-    def integrand(x: float) -> float:
+    def integrand(x):
         density = 0.5 * sum(math.exp(-0.5 * ((x - m) / s) ** 2) for m in (-1, 1)) / (s * math.sqrt(2 * math.pi))
         return density / math.cosh(x / s**2) ** 2
 
@@ -168,7 +167,7 @@ def test_denoiser_of_points_errs_by_no_more_than_it_says(s: float) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 12, 48])
-def test_gauss_legendre_is_exact_for_polynomials(n: int) -> None:
+def test_gauss_legendre_is_exact_for_polynomials(n):
     nodes, weights = gauss_legendre(np.zeros(1), n)
     assert nodes.shape == weights.shape == (n,)
     assert np.all((nodes > 0) & (nodes < 1))
@@ -182,13 +181,13 @@ def test_gauss_legendre_is_exact_for_polynomials(n: int) -> None:
     assert weights == pytest.approx(0.5 * expected_weights, abs=1e-13)
 
 
-def test_gauss_legendre_keeps_dtype() -> None:
+def test_gauss_legendre_keeps_dtype():
     nodes, weights = gauss_legendre(np.zeros(1, dtype="float32"), 5)
     assert nodes.dtype == weights.dtype == np.float32
 
 
 @given(mixtures(max_dim=2, low=0.1))
-def test_quadrature_grid_integrates_the_density_and_its_moments(p: GaussianMixture) -> None:
+def test_quadrature_grid_integrates_the_density_and_its_moments(p):
     grid = quadrature_grid(p)
     assert grid is not None
     x, cell = grid
@@ -197,11 +196,11 @@ def test_quadrature_grid_integrates_the_density_and_its_moments(p: GaussianMixtu
     assert mass @ x == pytest.approx(p.weights @ p.means, abs=1e-11)
 
 
-def test_quadrature_grid_knows_when_it_is_too_fine() -> None:
+def test_quadrature_grid_knows_when_it_is_too_fine():
     far = GaussianMixture(np.asarray([0.5, 0.5]), np.asarray([[0.0, 0.0], [1.0, 0.0]]), np.asarray([1e-8, 1.0]))
     assert quadrature_grid(far) is None
     assert quadrature_grid(GaussianMixture(np.ones(1), np.zeros((1, 1)), np.zeros(1))) is None
-    nodes, _ = quadrature_grid(random_mixture(0, 2, 2), budget=1e6)  # type: ignore[misc]
+    nodes, _ = quadrature_grid(random_mixture(0, 2, 2), budget=1e6)
     assert quadrature_grid(random_mixture(0, 2, 2), budget=2 * len(nodes) * 0.9) is None
     # Too fine a grid falls back on Monte Carlo.
     p = GaussianMixture(far.weights, far.means, np.asarray([1e-12, 1.0]))
@@ -209,20 +208,20 @@ def test_quadrature_grid_knows_when_it_is_too_fine() -> None:
     assert estimate.error > 0
 
 
-def test_floor_on_every_backend(backend: object) -> None:
+def test_floor_on_every_backend(backend):
     p = random_mixture(11, 2, 3)
-    moved = GaussianMixture(*(backend.asarray(a) for a in (p.weights, p.means, p.covariances)))  # type: ignore[attr-defined]
-    objective: Denoising = Denoising(times=UniformTime(0.1))
+    moved = GaussianMixture(*(backend.asarray(a) for a in (p.weights, p.means, p.covariances)))
+    objective = Denoising(times=UniformTime(0.1))
     expected = denoising_floor(objective, p, VP(), levels=6)
     assert denoising_floor(objective, moved, VP(), levels=6).value == pytest.approx(expected.value, rel=1e-12)
 
 
-def weight_of_one(sde: SDE, t: Time) -> Time:
+def weight_of_one(sde, t):
     """A weight that forgets to follow t: a float, not an array."""
     return 1.0
 
 
-def test_a_constant_weight_may_be_a_float() -> None:
+def test_a_constant_weight_may_be_a_float():
     p = random_mixture(12, 1, 2)
     mine, theirs = (denoising_floor(Denoising(weight=w, times=UniformTime(0.1)), p, VP(), levels=6).value
                     for w in (weight_of_one, unweighted))  # fmt: skip

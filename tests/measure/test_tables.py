@@ -1,8 +1,6 @@
 """Tables are code, too: fed with a score that is wrong in a known way, each number has a closed form."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +27,7 @@ TILTED, T_MIN = mixture("tilted"), 1e-3
 DOUBLE, SINGLE = np.dtype("float64"), np.dtype("float32")
 
 
-def noise_off_by(c: float, sde: Any, p: GaussianMixture = TILTED) -> Callable[[Any, Any], Any]:
+def noise_off_by(c, sde, p=TILTED):
     """A score whose predicted noise is off by c in the first coordinate, everywhere."""
     exact = ExactScore(p, sde)
     return lambda x, t: exact(x, t) + c / per_sample(sde.sigma(t), x) * np.eye(p.dim, dtype=x.dtype)[0]
@@ -39,7 +37,7 @@ def noise_off_by(c: float, sde: Any, p: GaussianMixture = TILTED) -> Callable[[A
 
 
 @each_sde
-def test_excess_of_a_biased_noise_is_its_square_in_log_snr(sde: Any) -> None:
+def test_excess_of_a_biased_noise_is_its_square_in_log_snr(sde):
     """λ = g², noise off by c: ∫ g² c²/2σ² dt = c² (ℓ(1) - ℓ(t_min)) over 1 - t_min, whichever law draws the times.
 
     By `UniformLogSNR` every draw is that number; by `UniformTime` their mean.
@@ -57,7 +55,7 @@ def test_excess_of_a_biased_noise_is_its_square_in_log_snr(sde: Any) -> None:
     assert abs(uniform.value - wanted) <= 8 * uniform.error <= 0.6 * wanted
 
 
-def test_excess_weighted_with_sigma_squared_is_the_half_square_whatever_the_times() -> None:
+def test_excess_weighted_with_sigma_squared_is_the_half_square_whatever_the_times():
     """λ = σ²: ½ c², exactly, at one time and over uniform ones; in float32 to its rounding."""
     sde, c = VP(), 0.3
     for times in (FixedTime(0.4), UniformTime(T_MIN)):
@@ -67,7 +65,7 @@ def test_excess_weighted_with_sigma_squared_is_the_half_square_whatever_the_time
             assert found.value == pytest.approx(0.5 * c * c, rel=rel)
 
 
-def test_excess_of_a_linear_field_is_its_second_moment() -> None:
+def test_excess_of_a_linear_field_is_its_second_moment():
     """s + A x at one time: ½ tr(A Aᵀ E x xᵀ), E x xᵀ of α x₀ + σ z; the constant is not in the exact score."""
     sde, t, A = VP(), 0.3, np.array([[0.2, -0.1], [0.4, 0.3]])
     exact, alpha, sigma = ExactScore(TILTED, sde), sde.alpha(0.3), sde.sigma(0.3)
@@ -82,7 +80,7 @@ def test_excess_of_a_linear_field_is_its_second_moment() -> None:
     assert found.error < 0.02 * wanted
 
 
-def test_a_score_without_error_has_no_excess() -> None:
+def test_a_score_without_error_has_no_excess():
     sde = VE()
     objective = Denoising(weight=g_squared, times=UniformLogSNR(T_MIN))
     found = excess_loss(ExactScore(TILTED, sde), TILTED, sde, objective, np.random.default_rng(0), DOUBLE, n=100)
@@ -96,11 +94,11 @@ LINE = random_mixture(1, 3, 2, "isotropic", low=0.5)
 VE_10 = VE(0.01, 10.0)
 
 
-def wrong(x: Any, t: Any) -> Any:
+def wrong(x, t):
     return 1.2 * ExactScore(LINE, VE_10)(x, t)
 
 
-ESTIMATES: dict[str, Callable[[Any], Any]] = {
+ESTIMATES = {
     "excess loss": lambda rng: excess_loss(wrong, LINE, VE_10, Denoising(times=UniformTime(0.1)), rng, DOUBLE, n=200),
     "score table": lambda rng: (
         score_table(
@@ -118,7 +116,7 @@ ESTIMATES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATES)
-def test_the_error_of_an_estimate_is_the_spread_of_its_value(estimate: Callable[[Any], Any]) -> None:
+def test_the_error_of_an_estimate_is_the_spread_of_its_value(estimate):
     """Over 200 seeds the variance of the values is the mean of the squared errors, up to χ² with 199 degrees."""
     found = [estimate(np.random.default_rng([7, seed])) for seed in range(200)]
     ratio = np.var([f.value for f in found], ddof=1) / np.mean([f.error**2 for f in found])
@@ -126,7 +124,7 @@ def test_the_error_of_an_estimate_is_the_spread_of_its_value(estimate: Callable[
     assert low <= ratio <= high, ratio
 
 
-def test_the_error_of_the_evidence_bound_is_the_spread_of_its_value() -> None:
+def test_the_error_of_the_evidence_bound_is_the_spread_of_its_value():
     x0, score = np.tile(LINE.means[:1, :], (200, 1)), ExactScore(LINE, VE_10)
     found = elbo(score, VE_10, x0, np.random.default_rng(3), samples=100, t_min=0.1)  # 200 rows for 200 seeds
     ratio = np.var(found.value, ddof=1) / np.mean(found.error**2)
@@ -138,12 +136,12 @@ def test_the_error_of_the_evidence_bound_is_the_spread_of_its_value() -> None:
 
 
 @each_sde
-def test_a_score_wrong_on_one_side_of_the_mean_is_half_wrong_at_every_level(sde: Any) -> None:
+def test_a_score_wrong_on_one_side_of_the_mean_is_half_wrong_at_every_level(sde):
     """s + c e₁ where x₁ > α m₁: E‖s - s*‖² = ½ c², and E‖s*‖² = tr S⁻¹, S = α² C + σ² I. The points must be of p_t."""
     p = GaussianMixture(np.ones(1), np.array([[3.0, -1.0]]), np.array([[0.5, 0.2]]))
     exact, c = ExactScore(p, sde), 0.7
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         right = x[:, :1] > 3.0 * per_sample(sde.alpha(t), x)
         return exact(x, t) + c * right * np.array([1.0, 0.0])
 
@@ -157,10 +155,10 @@ def test_a_score_wrong_on_one_side_of_the_mean_is_half_wrong_at_every_level(sde:
         assert abs(row.error.value - wanted) <= QUANTILE * row.error.error <= 0.2 * wanted
 
 
-def test_a_network_is_asked_in_its_own_dtype_and_the_truth_in_double() -> None:
+def test_a_network_is_asked_in_its_own_dtype_and_the_truth_in_double():
     asked = set()
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         asked.update((x.dtype, t.dtype))
         return -x
 
@@ -173,7 +171,7 @@ def test_a_network_is_asked_in_its_own_dtype_and_the_truth_in_double() -> None:
 # ------------------------------------------------------------------ the table of samples
 
 
-def test_each_column_of_the_sample_table_speaks_of_its_own_samples() -> None:
+def test_each_column_of_the_sample_table_speaks_of_its_own_samples():
     """Learned samples moved by v and with their weights exchanged: both are seen, and in that column alone."""
     p = mixture("two-modes")
     rng, v = np.random.default_rng(0), np.array([0.3, 1.1])
@@ -186,7 +184,7 @@ def test_each_column_of_the_sample_table_speaks_of_its_own_samples() -> None:
     assert table.learned > 1  # modes 14 apart whose weights differ by .6
 
 
-def test_the_exact_column_lies_at_the_floor_and_a_shift_at_its_length_over_root_two() -> None:
+def test_the_exact_column_lies_at_the_floor_and_a_shift_at_its_length_over_root_two():
     n, v = 1000, np.array([6.0, 8.0])
     rng = np.random.default_rng(1)
     exact = TILTED.sample(rng, n)
@@ -197,7 +195,7 @@ def test_the_exact_column_lies_at_the_floor_and_a_shift_at_its_length_over_root_
     assert table.learned == pytest.approx(10 / math.sqrt(2), rel=QUANTILE * 0.5 / math.sqrt(256))
 
 
-def test_the_sample_table_takes_float32_samples() -> None:
+def test_the_sample_table_takes_float32_samples():
     rng = np.random.default_rng(1)
     x, y = TILTED.sample(rng, 300), TILTED.sample(rng, 300)
     one, other = (sample_table(*(a.astype(d) for a in (x, y)), TILTED, np.random.default_rng(2))
@@ -207,7 +205,7 @@ def test_the_sample_table_takes_float32_samples() -> None:
 
 
 @each_sde
-def test_flow_samples_have_the_law_of_the_data(sde: Any) -> None:
+def test_flow_samples_have_the_law_of_the_data(sde):
     """Without a sample: on one Gaussian the flow is affine in what the prior draws, and unit vectors tell the map."""
     p = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8, 0.3], [0.3, 0.4]]]))
     units = np.concatenate([np.zeros((1, 2)), np.eye(2)])

@@ -1,7 +1,5 @@
 """What a wrong prior, a wrong score and a large variance cost a sampler, exactly; and what a budget counts."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,7 @@ from refscore.sampling.transitions import SAMPLERS
 
 
 @pytest.mark.parametrize("name", ["vp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("subvp", "cosine"))])
-def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name: str) -> None:
+def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name):
     """Eq. (10.16): a wrong mean at t = 1 reaches the data times √(λ/S) by the flow, times α λ/S by the SDE."""
     sde = SDES[name]
     alpha, sigma = sde.alpha(1.0), sde.sigma(1.0)
@@ -31,13 +29,13 @@ def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name: str) 
     assert np.all(np.diag(sde_) < 0.02 * np.diag(flow))
 
 
-def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde() -> None:
+def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde():
     """Eq. (10.17): the predicted noise off by δ in every coordinate: √λ asinh(ς/√λ) δ, and 2 √λ atan(ς/√λ) δ."""
     sde, lam, delta = SDES["vp"], np.array([0.5, 2.0]), 0.02
     target = GaussianMixture(np.ones(1), np.zeros((1, 2)), lam[None, :])
     exact, top = ExactScore(target, sde), sde.sigma(1.0) / sde.alpha(1.0)
 
-    def biased(x: Any, t: Any) -> Any:
+    def biased(x, t):
         return exact(x, t) - delta / sde.sigma(t)[..., None]
 
     for name, wanted in (
@@ -49,7 +47,7 @@ def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde() -> None:
 
 
 @pytest.mark.parametrize(("variance", "small", "large"), [(1.0, 0.0659, 2.8e-6), (0.01, 0.0090, 0.0081)])
-def test_the_large_variance_gains_on_wide_data_and_little_on_thin(variance: float, small: float, large: float) -> None:
+def test_the_large_variance_gains_on_wide_data_and_little_on_thin(variance, small, large):
     """The text at Eq. (10.4), 128 evaluations; of the large one on N(0, I) only the end is left."""
     sde, cov = SDES["vp"], variance * np.eye(2)
     score = ExactScore(GaussianMixture(np.ones(1), np.zeros((1, 2)), cov[None, ...]), sde)
@@ -63,10 +61,10 @@ def test_the_large_variance_gains_on_wide_data_and_little_on_thin(variance: floa
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_budget_counts_every_evaluation_of_the_run(name: str) -> None:
+def test_a_budget_counts_every_evaluation_of_the_run(name):
     asked = []
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         asked.append(t)
         return -x
 

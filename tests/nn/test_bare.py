@@ -2,7 +2,6 @@
 
 import doctest
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ sdes = pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def parts(model: Any, seed: int = 0, B: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def parts(model, seed=0, B=5):
     rng = np.random.default_rng(seed)
     theta = model.init(rng, "float64")
     return theta + 0.3 * rng.standard_normal(theta.shape), 3 * rng.standard_normal((B, 2)), rng.uniform(0.2, 1.0, B)
@@ -34,7 +33,7 @@ def parts(model: Any, seed: int = 0, B: int = 5) -> tuple[np.ndarray, np.ndarray
 
 @sdes
 @pytest.mark.parametrize("embed", [0, 4])
-def test_the_field_is_the_networks_own_answer_bit_by_bit(sde: Any, embed: int) -> None:
+def test_the_field_is_the_networks_own_answer_bit_by_bit(sde, embed):
     net = MLP((2, 6, 2), embed)
     model = ScoreModel(net, sde, data_std=None, predict="score")
     theta, x, t = parts(model)
@@ -43,7 +42,7 @@ def test_the_field_is_the_networks_own_answer_bit_by_bit(sde: Any, embed: int) -
 
 
 @sdes
-def test_a_bare_energy_is_the_networks_own_number_and_its_score_the_gradient(sde: Any) -> None:
+def test_a_bare_energy_is_the_networks_own_number_and_its_score_the_gradient(sde):
     net = MLP((2, 6, 1), 4)
     model = EnergyModel(net, sde, data_std=None, predict="score")
     theta, x, t = parts(model)
@@ -56,7 +55,7 @@ def test_a_bare_energy_is_the_networks_own_number_and_its_score_the_gradient(sde
 
 @sdes
 @pytest.mark.parametrize("predict", BARE)
-def test_what_a_bare_network_says_is_what_it_predicts(sde: Any, predict: str) -> None:
+def test_what_a_bare_network_says_is_what_it_predicts(sde, predict):
     """Its answer, converted to a score by the table of parametrisations, is the model's score."""
     net = MLP((2, 6, 2), 4)
     model = ScoreModel(net, sde, data_std=None, predict=predict)
@@ -71,7 +70,7 @@ def test_what_a_bare_network_says_is_what_it_predicts(sde: Any, predict: str) ->
     ("kind", "predict"), [*((ScoreModel, p) for p in BARE), (EnergyModel, "noise"), (EnergyModel, "score")]
 )
 @pytest.mark.parametrize("hidden", [(), (4,)])
-def test_every_pass_of_a_bare_model_is_right(host: Any, kind: Any, predict: str, hidden: tuple[int, ...]) -> None:
+def test_every_pass_of_a_bare_model_is_right(host, kind, predict, hidden):
     body = MLP((2, *hidden, 1 if kind is EnergyModel else 2), 4 if hidden else 0)
     model = kind(body, VP(), data_std=None, predict=predict)
     x, t = np.random.default_rng(1).standard_normal((3, 2)), np.array([0.3, 0.6, 0.9])
@@ -79,14 +78,14 @@ def test_every_pass_of_a_bare_model_is_right(host: Any, kind: Any, predict: str,
 
 
 @given(seed=seeds)
-def test_at_t_0_a_bare_score_is_the_network_too(seed: int) -> None:
+def test_at_t_0_a_bare_score_is_the_network_too(seed):
     net = MLP((2, 3, 2))
     model = ScoreModel(net, VE(), data_std=None, predict="score")
     theta, x, _ = parts(model, seed)
     np.testing.assert_array_equal(model.bind(theta)(x, 0.0), net.forward(views(theta, net.shapes), x)[0])
 
 
-def test_a_bare_energy_that_never_reads_x_has_no_force() -> None:
+def test_a_bare_energy_that_never_reads_x_has_no_force():
     net = Net((("embed", Fourier(4), ("level",)), ("one", Dense(4, 1), ("embed",))))
     model = EnergyModel(Net((("zero", Dense(2, 2), ("x",)), *net.rows)), VP(), data_std=None)
     theta, x, t = parts(model)
@@ -94,12 +93,12 @@ def test_a_bare_energy_that_never_reads_x_has_no_force() -> None:
 
 
 @pytest.mark.parametrize("kind", [ScoreModel, EnergyModel])
-def test_the_f_of_edm_is_made_of_data_std(kind: Any) -> None:
+def test_the_f_of_edm_is_made_of_data_std(kind):
     with pytest.raises(ValueError, match='predict="F" is scaled by data_std: give one'):
         kind(MLP((2, 1)), VP(), data_std=None, predict="F")
 
 
-def test_a_bare_model_trains_on_data_of_any_width_without_a_word() -> None:
+def test_a_bare_model_trains_on_data_of_any_width_without_a_word():
     x0 = 100 + np.random.default_rng(0).standard_normal((20, 2)).astype("float32")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -112,5 +111,5 @@ def test_a_bare_model_trains_on_data_of_any_width_without_a_word() -> None:
             assert state.theta.dtype == np.float32
 
 
-def test_the_examples_run() -> None:
+def test_the_examples_run():
     assert doctest.testmod(score_model).failed == 0

@@ -1,7 +1,6 @@
 """Every hand-written derivative is the derivative: layers, networks, score models, at random sizes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from refscore.nn import LAYERS, Add, Dense, SiLU, Softplus, Tanh
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.backends import NARROW_BACKENDS
 from tests.oracles.close import assert_close
-from tests.oracles.derivatives import Subject, check_all, check_dtype, check_jvp_backward, subject
+from tests.oracles.derivatives import check_all, check_dtype, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import inputs, tangle
 from tests.oracles.strategies import seeds
@@ -30,9 +29,7 @@ activations = st.sampled_from([SiLU(), Tanh(), Softplus()])
 @on_every_backend
 @pytest.mark.parametrize("name", LAYERS)
 @given(seed=seeds, n=small, B=st.integers(1, 6), K=counts, shared=st.booleans())
-def test_every_layer_is_differentiated_rightly(
-    host: Any, name: str, seed: int, n: int, B: int, K: int, shared: bool
-) -> None:
+def test_every_layer_is_differentiated_rightly(host, name, seed, n, B, K, shared):
     layer = LAYERS[name](n)
     xs = inputs(layer, n, B, seed, shared)
     # What a dense layer is conditioned on is a constant of the sample.
@@ -42,9 +39,7 @@ def test_every_layer_is_differentiated_rightly(
 @given(
     seed=seeds, n=small, B=small, K=counts, shared=st.booleans(), live=st.sampled_from([(True, False), (False, True)])
 )
-def test_a_missing_tangent_is_a_zero_tangent(
-    seed: int, n: int, B: int, K: int, shared: bool, live: tuple[bool, bool]
-) -> None:
+def test_a_missing_tangent_is_a_zero_tangent(seed, n, B, K, shared, live):
     layer = Add()
     xs = inputs(layer, n, B, seed, shared)
     s = subject(layer, NUMPY, xs, seed, K, live=live)
@@ -54,7 +49,7 @@ def test_a_missing_tangent_is_a_zero_tangent(
 
 
 @given(seed=seeds, n=small, B=counts, middle=st.integers(1, 4), K=counts)
-def test_every_axis_but_the_last_is_a_batch_axis(seed: int, n: int, B: int, middle: int, K: int) -> None:
+def test_every_axis_but_the_last_is_a_batch_axis(seed, n, B, middle, K):
     for layer in (Dense(n, 3), SiLU()):
         x = np.random.default_rng(seed).standard_normal((B, middle, n))
         check_all(subject(layer, NUMPY, [x], seed, K), seed)
@@ -63,7 +58,7 @@ def test_every_axis_but_the_last_is_a_batch_axis(seed: int, n: int, B: int, midd
 @pytest.mark.parametrize(("layer", "phi"), [
     (SiLU(), lambda x: x / (1 + np.exp(-x))), (Tanh(), np.tanh), (Softplus(), lambda x: np.log(1 + np.exp(x))),
 ])  # fmt: skip
-def test_activations_are_what_they_are_called(layer: Any, phi: Any) -> None:
+def test_activations_are_what_they_are_called(layer, phi):
     x = np.linspace(-20, 20, 401)[:, None]
     y, _ = layer.forward({}, x)
     assert_close(y, phi(x), 1e-14 * 20, "rounding at |y| = 20")
@@ -71,7 +66,7 @@ def test_activations_are_what_they_are_called(layer: Any, phi: Any) -> None:
 
 @on_every_backend
 @pytest.mark.parametrize("layer", [SiLU(), Tanh(), Softplus()])
-def test_activations_do_not_overflow(host: Any, layer: Any) -> None:
+def test_activations_do_not_overflow(host, layer):
     x = host.asarray(np.array([[-1e4, -750.0, -40.0, 0.0, 40.0, 750.0, 1e4]]))
     y, cache = layer.forward({}, x)
     (dx,), _ = layer.backward({}, cache, 1 + 0 * x)
@@ -83,7 +78,7 @@ def test_activations_do_not_overflow(host: Any, layer: Any) -> None:
     assert_close(flat_ends, 0, 1e-12)
 
 
-def test_softplus_keeps_its_tail() -> None:
+def test_softplus_keeps_its_tail():
     y, _ = Softplus().forward({}, np.array([[-300.0, -40.0, -1.0]]))
     assert_close(y / np.log1p(np.exp([-300.0, -40.0, -1.0])), 1, 1e-14)
 
@@ -98,9 +93,7 @@ widths = st.lists(st.integers(1, 6), min_size=0, max_size=2)
     seed=seeds, n_in=small, hidden=widths, n_out=small, embed=st.sampled_from([0, 2, 4]), phi=activations,
     B=st.integers(1, 5), K=counts, shared=st.booleans(),
 )  # fmt: skip
-def test_every_mlp_is_differentiated_rightly(
-    host: Any, seed: int, n_in: int, hidden: list[int], n_out: int, embed: int, phi: Any, B: int, K: int, shared: bool
-) -> None:
+def test_every_mlp_is_differentiated_rightly(host, seed, n_in, hidden, n_out, embed, phi, B, K, shared):
     net = MLP((n_in, *hidden, n_out), embed, phi)
     xs = inputs(net, n_in, B, seed)
     if "level" in net.inputs:
@@ -110,9 +103,7 @@ def test_every_mlp_is_differentiated_rightly(
 
 @on_every_backend
 @given(seed=seeds, n=small, B=st.integers(1, 5), K=counts, shared=st.booleans())
-def test_a_graph_with_skips_and_dead_ends_is_differentiated_rightly(
-    host: Any, seed: int, n: int, B: int, K: int, shared: bool
-) -> None:
+def test_a_graph_with_skips_and_dead_ends_is_differentiated_rightly(host, seed, n, B, K, shared):
     net = tangle(n)
     level = np.random.default_rng([seed, 8]).uniform(-4, 3, 1 if shared else B)
     s = subject(net, host, [*inputs(net, n, B, seed), level], seed, K, fixed=[1])
@@ -124,7 +115,7 @@ def test_a_graph_with_skips_and_dead_ends_is_differentiated_rightly(
 
 
 @given(seed=seeds, B=st.integers(2, 5), K=counts)
-def test_a_shared_level_is_the_level_repeated(seed: int, B: int, K: int) -> None:
+def test_a_shared_level_is_the_level_repeated(seed, B, K):
     net = MLP((2, 4, 3, 2), embed=4)
     x, level = np.random.default_rng(seed).standard_normal((B, 2)), np.array([0.7])
     one, each = (subject(net, NUMPY, [x, l], seed, K, fixed=[1]) for l in (level, np.repeat(level, B)))
@@ -148,9 +139,9 @@ def test_a_shared_level_is_the_level_repeated(seed: int, B: int, K: int) -> None
     t=st.floats(0.2, 1.0),
 )  # fmt: skip
 def test_every_score_model_is_differentiated_rightly(
-    host: Any, seed: int, dim: int, hidden: list[int], embed: int, phi: Any, B: int, K: int, shared: bool, sde: Any,
-    t: float,
-) -> None:  # fmt: skip
+    host, seed, dim, hidden, embed, phi, B, K, shared, sde,
+    t,
+):  # fmt: skip
     model = ScoreModel(MLP((dim, *hidden, dim), embed, phi), sde, data_std=1.7)
     rng = np.random.default_rng([seed, 9])
     times = np.full(1, t) if shared else rng.uniform(0.2, 1.0, B)
@@ -160,7 +151,7 @@ def test_every_score_model_is_differentiated_rightly(
 
 
 @given(seed=seeds, dim=st.integers(1, 4), B=st.integers(1, 4))
-def test_a_stack_of_unit_tangents_gives_the_whole_jacobian(seed: int, dim: int, B: int) -> None:
+def test_a_stack_of_unit_tangents_gives_the_whole_jacobian(seed, dim, B):
     model = ScoreModel(MLP((dim, 5, dim), embed=4), VP())
     rng = np.random.default_rng(seed)
     x, t = rng.standard_normal((B, dim)), rng.uniform(0.2, 1.0, B)
@@ -179,10 +170,10 @@ def test_a_stack_of_unit_tangents_gives_the_whole_jacobian(seed: int, dim: int, 
 
 @on_every_device
 @pytest.mark.parametrize("name", [*LAYERS, "mlp", "mlp with level", "graph", "score model"])
-def test_float32_stays_float32_in_every_pass(host: Any, name: str) -> None:
+def test_float32_stays_float32_in_every_pass(host, name):
     rng = np.random.default_rng(0)
     x, level = rng.standard_normal((5, 2)), np.array([0.3, 0.5, 0.7, 0.9, 1.0])
-    cases: dict[str, tuple[Any, list[Any], Any]] = {
+    cases = {
         "mlp": (MLP((2, 4, 2)), [x], None),
         "mlp with level": (MLP((2, 4, 2), embed=4), [x, level], None),
         "graph": (tangle(2), [x, level], None),
@@ -199,7 +190,7 @@ def test_float32_stays_float32_in_every_pass(host: Any, name: str) -> None:
         check_dtype(s, "float64")
 
 
-def test_float32_gives_the_numbers_of_float64() -> None:
+def test_float32_gives_the_numbers_of_float64():
     model = ScoreModel(MLP((2, 16, 16, 2), embed=8), VP())
     theta = model.init(np.random.default_rng(0), "float64")
     x, t = np.random.default_rng(1).standard_normal((500, 2)), np.array([0.4])
@@ -214,26 +205,26 @@ def test_float32_gives_the_numbers_of_float64() -> None:
 
 @dataclass(frozen=True)
 class NoCurvature(Tanh):
-    def curvature(self, cache: Any) -> Any:
+    def curvature(self, cache):
         return 0 * cache
 
 
 @dataclass(frozen=True)
 class WrongSlope(Tanh):
-    def slope(self, cache: Any) -> Any:
+    def slope(self, cache):
         return 1 - cache
 
 
 @dataclass(frozen=True)
 class BiasInTangent(Dense):
-    def jvp(self, params: Any, cache: Any, *xdots: Any) -> Any:
+    def jvp(self, params, cache, *xdots):
         ydot, tape = super().jvp(params, cache, *xdots)
         return ydot + params["b"], tape
 
 
 @dataclass(frozen=True)
 class NoSecondGradient(Dense):
-    def jvp_backward(self, params: Any, cache: Any, tape: Any, dy: Any, dydot: Any) -> Any:
+    def jvp_backward(self, params, cache, tape, dy, dydot):
         dxs, dxdots, _ = super().jvp_backward(params, cache, tape, dy, dydot)
         grads = super().backward(params, cache, dy)[1] if dy is not None else {k: 0 * v for k, v in params.items()}
         return dxs, dxdots, grads
@@ -241,14 +232,14 @@ class NoSecondGradient(Dense):
 
 @dataclass(frozen=True)
 class BiasGradientTwice(Dense):
-    def backward(self, params: Any, cache: Any, dy: Any) -> Any:
+    def backward(self, params, cache, dy):
         dxs, grads = super().backward(params, cache, dy)
         return dxs, {**grads, "b": 2 * grads["b"]}
 
 
 @dataclass(frozen=True)
 class ForgetsTheSum(Tanh):
-    def jvp_backward(self, params: Any, cache: Any, tape: Any, dy: Any, dydot: Any) -> Any:
+    def jvp_backward(self, params, cache, tape, dy, dydot):
         u, xdot = tape
         dxs, _, grads = super().jvp_backward(params, cache, (u, xdot), dy, dydot)
         (dx,) = dxs
@@ -264,13 +255,13 @@ class ForgetsTheSum(Tanh):
     ],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
-def test_the_checker_refuses_wrong_derivatives(layer: Any) -> None:
-    s: Subject = subject(layer, NUMPY, [np.random.default_rng(0).standard_normal((4, 3))], 0, K=2)
+def test_the_checker_refuses_wrong_derivatives(layer):
+    s = subject(layer, NUMPY, [np.random.default_rng(0).standard_normal((4, 3))], 0, K=2)
     with pytest.raises(AssertionError, match=r"jvp|backward"):
         check_all(s, 0)
 
 
-def test_second_order_by_differences_of_the_jacobian_product() -> None:
+def test_second_order_by_differences_of_the_jacobian_product():
     """Beside the complex step: nothing but real numbers and subtraction."""
     net = MLP((2, 6, 6, 2), embed=4)
     rng = np.random.default_rng(3)

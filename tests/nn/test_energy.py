@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +34,9 @@ NUMPY = NumpyBackend()
     predict=st.sampled_from(["noise", "score"]),
 )  # fmt: skip
 def test_every_energy_is_differentiated_rightly_to_third_order(
-    host: Any, seed: int, dim: int, hidden: list[int], embed: int, phi: Any, B: int, K: int, shared: bool, sde: Any,
-    t: float, predict: str,
-) -> None:  # fmt: skip
+    host, seed, dim, hidden, embed, phi, B, K, shared, sde,
+    t, predict,
+):  # fmt: skip
     """Eqs. (4.4), (4.5): every pass against the complex step."""
     model = energy(dim, hidden, embed, phi, sde, predict)
     rng = np.random.default_rng([seed, 9])
@@ -46,7 +45,7 @@ def test_every_energy_is_differentiated_rightly_to_third_order(
 
 
 @given(seed=seeds, dim=st.integers(1, 4), B=st.integers(1, 4), predict=st.sampled_from(["noise", "score"]))
-def test_the_score_is_minus_the_gradient_of_the_energy(seed: int, dim: int, B: int, predict: str) -> None:
+def test_the_score_is_minus_the_gradient_of_the_energy(seed, dim, B, predict):
     """Eq. (4.2)."""
     model = energy(dim, [5, 4], 4, SiLU(), VP(), predict)
     rng = np.random.default_rng(seed)
@@ -59,7 +58,7 @@ def test_the_score_is_minus_the_gradient_of_the_energy(seed: int, dim: int, B: i
 
 
 @given(seed=seeds, B=st.integers(1, 4))
-def test_the_jacobian_of_an_energys_score_is_symmetric(seed: int, B: int) -> None:
+def test_the_jacobian_of_an_energys_score_is_symmetric(seed, B):
     """Eq. (4.11): what sets it apart from a free vector field. It is a gradient."""
     model = energy(3, [5], 0, Tanh(), VE(), "score")
     rng = np.random.default_rng(seed)
@@ -70,7 +69,7 @@ def test_the_jacobian_of_an_energys_score_is_symmetric(seed: int, B: int) -> Non
     assert_close(J, np.swapaxes(J, 1, 2), 1e-13 * np.max(np.abs(J)))
 
 
-def test_any_graph_can_be_an_energy() -> None:
+def test_any_graph_can_be_an_energy():
     """Skips, a value read thrice, dead ends, a branch that only knows the level."""
     rows = tangle(2).rows
     net = Net((*rows, ("one", Dense(2, 1), ("last",))))
@@ -81,7 +80,7 @@ def test_any_graph_can_be_an_energy() -> None:
     )
 
 
-def test_third_order_by_differences() -> None:
+def test_third_order_by_differences():
     """Beside the complex step: nothing but real numbers and subtraction."""
     model = energy(2, [6, 6], 4, SiLU(), VP(), "noise")
     rng = np.random.default_rng(3)
@@ -93,11 +92,11 @@ def test_third_order_by_differences() -> None:
 
 @dataclass(frozen=True)
 class FlatThird(Tanh):
-    def third(self, cache: Any) -> Any:
+    def third(self, cache):
         return 0 * cache
 
 
-def test_the_checker_sees_a_wrong_third_derivative() -> None:
+def test_the_checker_sees_a_wrong_third_derivative():
     model = energy(2, [4], 0, FlatThird(), VP(), "score")
     rng = np.random.default_rng(0)
     s = subject(model, NUMPY, [rng.standard_normal((3, 2)), np.full(1, 0.5)], 0, live=[True], fixed=[1])
@@ -113,7 +112,7 @@ class NoJets:
     jvp, jvp_backward = Tanh().jvp, Tanh().jvp_backward
 
 
-def test_bodies_without_jets_are_refused_by_name_where_third_derivatives_are_needed() -> None:
+def test_bodies_without_jets_are_refused_by_name_where_third_derivatives_are_needed():
     net = Net((("a", Dense(2, 4), ("x",)), ("bend", NoJets(), ("a",)), ("b", Dense(4, 1), ("bend",))))
     model = EnergyModel(net, VP())
     rng = np.random.default_rng(0)
@@ -129,7 +128,7 @@ def test_bodies_without_jets_are_refused_by_name_where_third_derivatives_are_nee
             objective(model, theta, x0, rng)
 
 
-def test_the_body_of_an_energy_answers_with_one_number() -> None:
+def test_the_body_of_an_energy_answers_with_one_number():
     model = EnergyModel(MLP((2, 4, 2)), VP())
     theta = np.zeros(2 * 4 + 4 + 4 * 2 + 2)
     with pytest.raises(ValueError, match=r"one number a sample, \(B, 1\); got \(3, 2\)"):
@@ -147,9 +146,7 @@ predictions = st.sampled_from(["noise", "score"])
 
 
 @given(seed=seeds, dim=st.integers(1, 4), B=st.integers(1, 4), embed=st.sampled_from([0, 4]), predict=predictions)
-def test_the_energy_is_a_gaussian_less_the_scaled_network(
-    seed: int, dim: int, B: int, embed: int, predict: str
-) -> None:
+def test_the_energy_is_a_gaussian_less_the_scaled_network(seed, dim, B, embed, predict):
     """Eq. (4.1), written out."""
     sde = VP()
     model = energy(dim, [5], embed, SiLU(), sde, predict)
@@ -166,7 +163,7 @@ def test_the_energy_is_a_gaussian_less_the_scaled_network(
 
 @phis
 @given(seed=seeds, dim=st.integers(1, 3), predict=predictions)
-def test_the_energy_of_a_body_of_bounded_slope_grows_as_a_square(name: str, seed: int, dim: int, predict: str) -> None:
+def test_the_energy_of_a_body_of_bounded_slope_grows_as_a_square(name, seed, dim, predict):
     """Eq. (4.3): E >= ½ c² r² - |κ| (L r + |F(0)|/c), with L the product of the slopes; so e^-E can be normalised."""
     model = energy(dim, [6, 5], 0, PHIS[name], VE(0.01, 10.0), predict)
     theta, rng = random_theta(model, seed), np.random.default_rng(seed)
@@ -186,7 +183,7 @@ def test_the_energy_of_a_body_of_bounded_slope_grows_as_a_square(name: str, seed
 
 
 @phis
-def test_activations_have_the_slopes_that_the_bound_takes(name: str) -> None:
+def test_activations_have_the_slopes_that_the_bound_takes(name):
     x = np.linspace(-30, 30, 60_001)[:, None]
     slope = PHIS[name].slope(PHIS[name].forward({}, x)[1])
     assert abs(np.max(np.abs(slope)) - LIPSCHITZ[name]) <= 1e-7  # grid of 1e-3: ½ φ''' (1e-3)² at the top
@@ -194,7 +191,7 @@ def test_activations_have_the_slopes_that_the_bound_takes(name: str) -> None:
         assert abs(x[np.argmax(slope), 0] - 2.3994) <= 1e-3  # exercise 1
 
 
-def test_a_body_that_ignores_x_leaves_the_gaussian() -> None:
+def test_a_body_that_ignores_x_leaves_the_gaussian():
     model = EnergyModel(Net((*tangle(2).rows[:1], ("one", Dense(4, 1), ("embed",)))), VP(), data_std=1.3)
     theta, t = np.ones(5), np.full(3, 0.4)
     x = np.random.default_rng(0).standard_normal((3, 2))
@@ -212,7 +209,7 @@ def test_a_body_that_ignores_x_leaves_the_gaussian() -> None:
 
 
 @given(seed=seeds, B=st.integers(2, 6), predict=predictions)
-def test_samples_do_not_see_each_other(seed: int, B: int, predict: str) -> None:
+def test_samples_do_not_see_each_other(seed, B, predict):
     """Alone, in a batch, in another order: the same energy, score and Hessian products."""
     model = energy(2, [8, 8], 4, SiLU(), VP(), predict)
     theta, rng = random_theta(model, seed), np.random.default_rng(seed)
@@ -229,7 +226,7 @@ def test_samples_do_not_see_each_other(seed: int, B: int, predict: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 @pytest.mark.parametrize("predict", ["noise", "score"])
-def test_every_backend_has_the_same_energy_and_score(dtype: str, tolerance: float, predict: str) -> None:
+def test_every_backend_has_the_same_energy_and_score(dtype, tolerance, predict):
     model = energy(2, [8, 8], 4, SiLU(), VP(), predict)
     rng = np.random.default_rng(0)
     theta, x, t = random_theta(model, 0), rng.standard_normal((6, 2)), rng.uniform(0.2, 1.0, 6)
@@ -244,7 +241,7 @@ def test_every_backend_has_the_same_energy_and_score(dtype: str, tolerance: floa
 
 @on_every_device
 @pytest.mark.parametrize("predict", ["noise", "score"])
-def test_float32_stays_float32_in_every_pass_of_an_energy(host: Any, predict: str) -> None:
+def test_float32_stays_float32_in_every_pass_of_an_energy(host, predict):
     model = energy(2, [4, 3], 4, SiLU(), VP(), predict)
     xs = [np.random.default_rng(0).standard_normal((5, 2)), np.array([0.3, 0.5, 0.7, 0.9, 1.0])]
     s = subject(model, host, xs, 0, live=[True], fixed=[1])
@@ -259,9 +256,9 @@ def test_float32_stays_float32_in_every_pass_of_an_energy(host: Any, predict: st
 
 @on_every_device
 @pytest.mark.parametrize("name", [*LAYERS, "graph"])
-def test_float32_stays_float32_in_every_jet(host: Any, name: str) -> None:
+def test_float32_stays_float32_in_every_jet(host, name):
     if name == "graph":
-        layer: Any = tangle(2)
+        layer = tangle(2)
         xs, fixed = [*inputs(layer, 2, 5, 0), np.linspace(-2, 1, 5)], [1]
     else:
         layer = LAYERS[name](2)
@@ -284,7 +281,7 @@ def test_float32_stays_float32_in_every_jet(host: Any, name: str) -> None:
 
 
 @phis
-def test_each_derivative_of_an_activation_is_that_of_the_one_before(name: str) -> None:
+def test_each_derivative_of_an_activation_is_that_of_the_one_before(name):
     """Eq. (4.8): φ', φ'', φ''' each by complex step of the last."""
     phi, x = PHIS[name], np.linspace(-20, 20, 4001)[:, None]
     h = 1e-30
@@ -298,7 +295,7 @@ def test_each_derivative_of_an_activation_is_that_of_the_one_before(name: str) -
 
 @on_every_backend
 @phis
-def test_third_derivatives_do_not_overflow(host: Any, name: str) -> None:
+def test_third_derivatives_do_not_overflow(host, name):
     x = host.asarray(np.array([[-1e4, -750.0, 0.0, 750.0, 1e4]]))
     third = host.to_numpy(PHIS[name].third(PHIS[name].forward({}, x)[1]))
     assert np.isfinite(third).all()
@@ -307,7 +304,7 @@ def test_third_derivatives_do_not_overflow(host: Any, name: str) -> None:
 
 @phis
 @given(seed=seeds, n=st.integers(1, 4), K=st.integers(1, 3))
-def test_the_six_passes_of_an_activation(name: str, seed: int, n: int, K: int) -> None:
+def test_the_six_passes_of_an_activation(name, seed, n, K):
     """Eq. (4.7): jet and jet_backward, against the complex step and against the formula written out."""
     phi, rng = PHIS[name], np.random.default_rng(seed)
     x = 2 * rng.standard_normal((3, n))
@@ -326,7 +323,7 @@ def test_the_six_passes_of_an_activation(name: str, seed: int, n: int, K: int) -
         assert_close(found, wanted, 1e-14 * (1 + np.max(np.abs(wanted))))
 
 
-def test_an_input_without_tangents_gets_no_adjoints_of_them() -> None:
+def test_an_input_without_tangents_gets_no_adjoints_of_them():
     x = np.ones((3, 2))
     layer, dots = LAYERS["add"](2), np.ones((2, 3, 2))
     y, kept = layer.forward({}, x, x)
@@ -338,14 +335,14 @@ def test_an_input_without_tangents_gets_no_adjoints_of_them() -> None:
 
 
 @given(seed=seeds, n=st.integers(1, 4), embed=st.sampled_from([0, 4]))
-def test_a_jet_is_the_second_derivative_along_a_bent_path(seed: int, n: int, embed: int) -> None:
+def test_a_jet_is_the_second_derivative_along_a_bent_path(seed, n, embed):
     """Eq. (4.6): along x + h u + k v + h k w, the jet is ∂/∂h, ∂/∂k and ∂²/∂h∂k at 0."""
     net, rng = MLP((n, 5, 4, 2), embed), np.random.default_rng(seed)
     params = {name: 0.6 * rng.standard_normal(shape) for name, shape in net.shapes.items()}
     x, u, v, w = rng.standard_normal((4, 3, n))
     level, none = ([rng.uniform(-3, 2, 3)], (None,)) if embed else ([], ())
 
-    def y(h: Any, k: Any) -> Any:
+    def y(h, k):
         return net.forward(params, x + h * u + k * v + h * k * w, *level)[0]
 
     _, kept = net.forward(params, x, *level)
@@ -358,20 +355,18 @@ def test_a_jet_is_the_second_derivative_along_a_bent_path(seed: int, n: int, emb
 
 
 @given(seed=seeds, dim=st.integers(1, 3), predict=predictions)
-def test_the_gradient_of_the_score_along_a_is_that_of_a_directional_derivative(
-    seed: int, dim: int, predict: str
-) -> None:
+def test_the_gradient_of_the_score_along_a_is_that_of_a_directional_derivative(seed, dim, predict):
     """Eqs. (4.4), (4.5): ⟨a, s⟩ = -∂_a E and ⟨b, ∇s a⟩ = -∂_a ∂_b E, in x and in θ."""
     model = energy(dim, [5, 4], 4, SiLU(), VP(), predict)
     theta, rng = random_theta(model, seed), np.random.default_rng(seed)
     x, a, b = rng.standard_normal((3, 3, dim))
     t, v = np.full(1, 0.6), rng.standard_normal(theta.shape)
 
-    def along(theta: Any, x: Any) -> Any:  # -∂_a E, of nothing but energies
+    def along(theta, x):  # -∂_a E, of nothing but energies
         near, far = (E(theta, x + h * a) - E(theta, x - h * a) for h in (H, 2 * H))
         return -(8 * near - far) / (12 * H)
 
-    def E(theta: Any, x: Any) -> Any:
+    def E(theta, x):
         return model.bind_energy(theta)(x, t)
 
     H = 1e-3  # Richardson: h⁴ φ⁗ of truncation, u E/h of rounding
@@ -395,7 +390,7 @@ def test_the_gradient_of_the_score_along_a_is_that_of_a_directional_derivative(
 @pytest.mark.parametrize(("kind", "costs"), [
     (ScoreModel, lambda K: (1, 2, K, 2 + 2 * K)), (EnergyModel, lambda K: (3, 5, 5 * K, 7 + 9 * K)),
 ])  # fmt: skip
-def test_passes_cost_what_the_table_says(kind: Any, costs: Any, K: int) -> None:
+def test_passes_cost_what_the_table_says(kind, costs, K):
     """In products with one hidden layer of a forward pass; input and output layers are negligible at this width."""
     width, B, t, rng = 400, 3, np.full(1, 0.5), np.random.default_rng(0)
     model = kind(MLP((2, width, width, 1 if kind is EnergyModel else 2)), VE(), predict="score")
@@ -403,7 +398,7 @@ def test_passes_cost_what_the_table_says(kind: Any, costs: Any, K: int) -> None:
     x, xdot = (rng.standard_normal(shape).view(Counted) for shape in ((B, 2), (K, B, 2)))
     counts = []
 
-    def counted(f: Any, *args: Any) -> Any:
+    def counted(f, *args):
         Counted.made = 0
         result = f(params, *args)
         counts.append(Counted.made / (B * width**2))
@@ -420,7 +415,7 @@ def test_passes_cost_what_the_table_says(kind: Any, costs: Any, K: int) -> None:
 # ------------------------------------------------------------------ what follows from having one
 
 
-def test_energy_differences_are_line_integrals_of_the_score() -> None:
+def test_energy_differences_are_line_integrals_of_the_score():
     """Eq. (4.11): E(b) - E(a) = -∫ s·dx along any path; by Gauss-Legendre along two."""
     model = energy(2, [8, 8], 0, SiLU(), VE(0.01, 10.0), "score")
     theta = random_theta(model, 0)
@@ -435,7 +430,7 @@ def test_energy_differences_are_line_integrals_of_the_score() -> None:
     assert abs(difference + curved) <= 1e-12 * 10
 
 
-def test_the_bound_on_every_pass_holds_for_float32() -> None:
+def test_the_bound_on_every_pass_holds_for_float32():
     """Score and energy in float32 are those of float64 to a dozen roundings."""
     model = energy(2, [16, 16], 8, SiLU(), VP(), "noise")
     theta = random_theta(model, 0, spread=0.0)

@@ -1,7 +1,6 @@
 """Networks beyond their derivatives: embedding, initial parameters, layout, refusals."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +12,13 @@ from refscore.arrays import flat, views
 from refscore.nn import Add, Dense, Fourier, Net, SiLU, Softplus, Tanh
 from refscore.nn.layer import plus, rows, sum_to
 from refscore.noise.sde import log_ratio
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.statistics import QUANTILE
 
 # ------------------------------------------------------------------ the embedding
 
 
-def test_fourier_is_sines_and_cosines_of_geometric_frequencies() -> None:
+def test_fourier_is_sines_and_cosines_of_geometric_frequencies():
     level = np.array([-3.0, 0.0, 0.5, 2.0])
     e, _ = Fourier(6, low=0.1, high=4.0).forward({}, level)
     omega = np.array([0.1, math.sqrt(0.1 * 4.0), 4.0])
@@ -29,12 +27,12 @@ def test_fourier_is_sines_and_cosines_of_geometric_frequencies() -> None:
 
 
 @given(level=st.floats(-12, 12), n=st.integers(1, 20))
-def test_fourier_features_have_unit_mean_square_at_every_level(level: float, n: int) -> None:
+def test_fourier_features_have_unit_mean_square_at_every_level(level, n):
     e, _ = Fourier(2 * n).forward({}, np.array([level]))
     assert abs(np.mean(e**2) - 1) <= 1e-13  # sin² + cos² = 1 in every pair
 
 
-def test_fourier_lives_beside_the_level(any_backend: TestBackend) -> None:
+def test_fourier_lives_beside_the_level(any_backend):
     level = any_backend.asarray(np.array([0.5, -1.0]), dtype="float32")
     e, _ = Fourier(4).forward({}, level)
     assert e.shape == (2, 4)
@@ -43,13 +41,13 @@ def test_fourier_lives_beside_the_level(any_backend: TestBackend) -> None:
 
 
 @pytest.mark.parametrize("n", [0, -2, 1, 7])
-def test_fourier_refuses_odd_numbers_of_features(n: int) -> None:
+def test_fourier_refuses_odd_numbers_of_features(n):
     with pytest.raises(ValueError, match=f"(at least 2|even), got {n}"):
         Fourier(n)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (math.nan, 1.0)])
-def test_fourier_refuses_frequencies_out_of_order(low: float, high: float) -> None:
+def test_fourier_refuses_frequencies_out_of_order(low, high):
     with pytest.raises(ValueError, match="0 < low < high"):
         Fourier(4, low, high)
 
@@ -58,12 +56,12 @@ def test_fourier_refuses_frequencies_out_of_order(low: float, high: float) -> No
 
 
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (-1, 2), (1, 1, -1)])
-def test_dense_refuses_sizes_that_cannot_be(sizes: tuple[int, ...]) -> None:
+def test_dense_refuses_sizes_that_cannot_be(sizes):
     with pytest.raises(ValueError, match=r"n_(in|out|cond) must be an integer of at least"):
         Dense(*sizes)
 
 
-def test_dense_is_affine() -> None:
+def test_dense_is_affine():
     rng = np.random.default_rng(0)
     W, T, b = rng.standard_normal((3, 2)), rng.standard_normal((4, 2)), rng.standard_normal(2)
     x, e = rng.standard_normal((5, 3)), rng.standard_normal((5, 4))
@@ -73,7 +71,7 @@ def test_dense_is_affine() -> None:
     assert_close(y, x @ W + b, 1e-14)
 
 
-def test_dense_starts_with_outputs_of_unit_variance() -> None:
+def test_dense_starts_with_outputs_of_unit_variance():
     layer = Dense(400, 300, n_cond=200)
     params = layer.init(np.random.default_rng(0), "float64")
     assert list(params) == ["W", "T", "b"]
@@ -88,7 +86,7 @@ def test_dense_starts_with_outputs_of_unit_variance() -> None:
 # ------------------------------------------------------------------ nets
 
 
-def test_parameters_are_laid_out_row_by_row() -> None:
+def test_parameters_are_laid_out_row_by_row():
     net = MLP((2, 5, 4, 3), embed=6)
     assert dict(net.shapes) == {
         "dense1.W": (2, 5), "dense1.T": (6, 5), "dense1.b": (5,),
@@ -106,7 +104,7 @@ def test_parameters_are_laid_out_row_by_row() -> None:
 
 
 @pytest.mark.parametrize("embed", [0, 4])
-def test_flat_and_views_are_inverse(any_backend: TestBackend, embed: int) -> None:
+def test_flat_and_views_are_inverse(any_backend, embed):
     net = MLP((2, 3, 2), embed)
     size = sum(math.prod(s) for s in net.shapes.values())
     theta = any_backend.asarray(np.arange(size), dtype="float32")
@@ -120,7 +118,7 @@ def test_flat_and_views_are_inverse(any_backend: TestBackend, embed: int) -> Non
 
 
 @pytest.mark.parametrize("activation", [None, Tanh(), Softplus()])
-def test_an_mlp_is_what_its_docstring_says(activation: Any) -> None:
+def test_an_mlp_is_what_its_docstring_says(activation):
     net = MLP((2, 4, 3, 1), embed=6, activation=activation)
     rng = np.random.default_rng(0)
     params = {k: rng.standard_normal(s) for k, s in net.shapes.items()}
@@ -134,12 +132,12 @@ def test_an_mlp_is_what_its_docstring_says(activation: Any) -> None:
     assert_close(y, h @ params["head.W"] + params["head.b"], 1e-13)
 
 
-def test_a_net_reads_the_level_only_if_a_row_does() -> None:
+def test_a_net_reads_the_level_only_if_a_row_does():
     assert MLP((2, 3, 2)).inputs == ("x",)
     assert MLP((2, 3, 2), embed=2).inputs == ("x", "level")
 
 
-def test_a_net_refuses_rows_that_do_not_fit() -> None:
+def test_a_net_refuses_rows_that_do_not_fit():
     with pytest.raises(ValueError, match=r"row 'b' reads \['c'\]"):
         Net((("a", SiLU(), ("x",)), ("b", SiLU(), ("c",)), ("c", SiLU(), ("x",))))
     with pytest.raises(ValueError, match="two rows are called 'a'"):
@@ -149,12 +147,12 @@ def test_a_net_refuses_rows_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize("widths", [(), (2,), (2, 0), (0, 2), (2, 3, 0, 2)])
-def test_an_mlp_refuses_widths_that_cannot_be(widths: tuple[int, ...]) -> None:
+def test_an_mlp_refuses_widths_that_cannot_be(widths):
     with pytest.raises(ValueError, match=r"widths|n_(in|out)"):
         MLP(widths)
 
 
-def test_an_mlp_refuses_an_odd_embedding() -> None:
+def test_an_mlp_refuses_an_odd_embedding():
     with pytest.raises(ValueError, match="must be even"):
         MLP((2, 3, 2), embed=3)
 
@@ -164,7 +162,7 @@ def test_an_mlp_refuses_an_odd_embedding() -> None:
 
 @pytest.mark.parametrize("sde", [VP(), VE(0.01, 10.0)])
 @pytest.mark.parametrize("embed", [0, 4])
-def test_a_score_model_is_a_noise_predictor_over_minus_sigma(sde: Any, embed: int) -> None:
+def test_a_score_model_is_a_noise_predictor_over_minus_sigma(sde, embed):
     net = MLP((2, 4, 2), embed)
     model = ScoreModel(net, sde, data_std=1.7)
     theta = model.init(np.random.default_rng(0), "float64")
@@ -176,7 +174,7 @@ def test_a_score_model_is_a_noise_predictor_over_minus_sigma(sde: Any, embed: in
     assert_close(model.bind(theta)(x, t), wanted, 1e-13 * np.max(np.abs(wanted)))
 
 
-def test_one_time_for_all_may_be_a_float_an_array_or_repeated(backend: TestBackend) -> None:
+def test_one_time_for_all_may_be_a_float_an_array_or_repeated(backend):
     model = ScoreModel(MLP((2, 4, 2), embed=4), VP())
     theta = model.init(backend.rng(0), "float64")
     x = backend.asarray(np.random.default_rng(1).standard_normal((3, 2)))
@@ -189,7 +187,7 @@ def test_one_time_for_all_may_be_a_float_an_array_or_repeated(backend: TestBacke
 
 
 @pytest.mark.parametrize("data_std", [0.0, -1.0, math.nan, math.inf])
-def test_a_score_model_refuses_data_without_width(data_std: float) -> None:
+def test_a_score_model_refuses_data_without_width(data_std):
     with pytest.raises(ValueError, match="data_std must be positive and finite"):
         ScoreModel(MLP((2, 2)), VP(), data_std)
 
@@ -197,7 +195,7 @@ def test_a_score_model_refuses_data_without_width(data_std: float) -> None:
 # ------------------------------------------------------------------ helpers
 
 
-def test_sum_to_undoes_broadcasting() -> None:
+def test_sum_to_undoes_broadcasting():
     dy = np.arange(24.0).reshape(2, 3, 4)
     assert np.array_equal(sum_to(dy, (2, 3, 4)), dy)
     assert np.array_equal(sum_to(dy, (3, 4)), dy.sum(axis=0))
@@ -206,7 +204,7 @@ def test_sum_to_undoes_broadcasting() -> None:
     assert np.array_equal(sum_to(np.ones((1, 4)), (1, 4)), np.ones((1, 4)))
 
 
-def test_plus_takes_none_for_zero() -> None:
+def test_plus_takes_none_for_zero():
     a = np.ones(2)
     assert plus(a, None) is a
     assert plus(None, a) is a
@@ -214,11 +212,11 @@ def test_plus_takes_none_for_zero() -> None:
     assert np.array_equal(plus(a, a), [2.0, 2.0])
 
 
-def test_rows_keep_the_last_axis() -> None:
+def test_rows_keep_the_last_axis():
     assert rows(np.zeros((2, 3, 4))).shape == (6, 4)
 
 
-def test_a_row_that_nobody_reads_has_gradient_zero_from_the_first_parameters_on() -> None:
+def test_a_row_that_nobody_reads_has_gradient_zero_from_the_first_parameters_on():
     """b = 0 at the start: the gradient is zero, not zero over zero, in each of the backward passes."""
     rows = (
         ("a", Dense(2, 3), ("x",)),

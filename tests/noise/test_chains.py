@@ -7,11 +7,8 @@ mean and variance of what it makes. Nothing here is sampled.
 import ast
 import math
 import re
-from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +24,6 @@ from refscore.noise.grids import geometric_levels, level_times
 from refscore.noise.prior import prior_kl
 from refscore.noise.sde import SDES, SubVP, log_ratio
 from refscore.sampling.transitions import DDIM, Ancestral, ReverseDiffusion
-from tests.oracles.backends import TestBackend
 from tests.oracles.book import ROOT
 from tests.oracles.close import assert_close
 from tests.oracles.line import Scaled, maps, marginal, moments, score_of
@@ -46,7 +42,7 @@ SEVERAL = (1.0, 0.25, 4.0)  # variances of data
 
 
 @chains
-def test_a_chain_solves_the_moment_equations_between_its_times(chain: Chain) -> None:
+def test_a_chain_solves_the_moment_equations_between_its_times(chain):
     """Eq. (9.8): d log α/dt = f and dσ²/dt = 2 f σ² + g², integrated over each step by Gauss-Legendre."""
     nodes, weights = np.polynomial.legendre.leggauss(20)
     for i in range(chain.n):
@@ -62,7 +58,7 @@ def test_a_chain_solves_the_moment_equations_between_its_times(chain: Chain) -> 
 
 
 @chains
-def test_the_rates_of_a_chain_are_the_derivatives_of_its_moments(chain: Chain) -> None:
+def test_the_rates_of_a_chain_are_the_derivatives_of_its_moments(chain):
     """Eq. (9.8), exactly: within a step log α and (σ/α)² are straight, so two points give f and g²."""
     for t in np.linspace(0.01, 0.99, 31) + 1e-4:
         i = int(t * chain.n)
@@ -74,7 +70,7 @@ def test_the_rates_of_a_chain_are_the_derivatives_of_its_moments(chain: Chain) -
 
 
 @chains
-def test_on_its_grid_a_chain_has_its_own_numbers(chain: Chain) -> None:
+def test_on_its_grid_a_chain_has_its_own_numbers(chain):
     """Eq. (9.2): α_i and σ_i at i/N; in an array, too, and to float32 in float32."""
     n = chain.n
     for i in range(n + 1):
@@ -89,7 +85,7 @@ def test_on_its_grid_a_chain_has_its_own_numbers(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("n", [1000, 4000])
-def test_a_float32_time_on_the_grid_has_the_rates_of_the_step_that_leads_there(n: int) -> None:
+def test_a_float32_time_on_the_grid_has_the_rates_of_the_step_that_leads_there(n):
     """i/N in float32 lies a little above or below i/N: the rates must not jump to the next step's."""
     chain = ddpm(n)
     t = (np.arange(1, n + 1) / n).astype("float32")
@@ -101,7 +97,7 @@ def test_a_float32_time_on_the_grid_has_the_rates_of_the_step_that_leads_there(n
 
 @chains
 @given(ts=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5))
-def test_floats_and_arrays_agree(chain: Chain, ts: list[float]) -> None:
+def test_floats_and_arrays_agree(chain, ts):
     for name in ("f", "g", "alpha", "sigma"):
         method = getattr(chain, name)
         np.testing.assert_allclose(method(np.asarray(ts)), [method(t) for t in ts], rtol=1e-13, atol=1e-300)
@@ -109,14 +105,14 @@ def test_floats_and_arrays_agree(chain: Chain, ts: list[float]) -> None:
 
 @chains
 @given(t=st.floats(1e-6, 1.0))
-def test_a_chain_finds_the_time_of_a_noise_level(chain: Chain, t: float) -> None:
+def test_a_chain_finds_the_time_of_a_noise_level(chain, t):
     ratio = math.log(chain.sigma(t) / chain.alpha(t))
     assert chain.time_at_log_ratio(ratio) == pytest.approx(t, rel=1e-12)
     assert chain.time_at_log_ratio(np.array([ratio, -1e2, 1e2])) == pytest.approx([t, 0.0, 1.0], rel=1e-12, abs=1e-12)
 
 
 @chains
-def test_a_chain_runs_on_every_backend_and_keeps_float32(chain: Chain, any_backend: TestBackend) -> None:
+def test_a_chain_runs_on_every_backend_and_keeps_float32(chain, any_backend):
     ts = np.array([0.0, 0.03, 0.25, 0.5, 1.0])
     t = any_backend.asarray(ts, dtype="float32")
     for name in ("f", "g", "alpha", "sigma"):
@@ -138,7 +134,7 @@ WALKED = {
 
 @pytest.mark.parametrize("dtype", ["float", "float64", "float32"])
 @pytest.mark.parametrize("sde", WALKED.values(), ids=WALKED)
-def test_noise_levels_come_back_from_their_times_over_the_whole_range(sde: Any, dtype: str) -> None:
+def test_noise_levels_come_back_from_their_times_over_the_whole_range(sde, dtype):
     """σ(time(σ)) = σ and ℓ(time_at_log_ratio(ℓ)) = ℓ, ℓ = log σ/α, from t = 1e-30 to 1; of every SDE and chain.
 
     A rounding of t moves log σ by u t σ'/σ; a rounding of ℓ moves σ/α by u |ℓ|.
@@ -151,14 +147,14 @@ def test_noise_levels_come_back_from_their_times_over_the_whole_range(sde: Any, 
     if dtype == "float":
         ts = ts[:: 1 + len(ts) // 300]
 
-    def each(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
+    def each(f, x):
         if dtype == "float":
             return np.array([f(float(v)) for v in x])
         y = f(x)
         assert y.dtype == x.dtype
         return y
 
-    def slack(t: np.ndarray, size: Any) -> Any:
+    def slack(t, size):
         t = t.astype("float64")
         f, g, s = sde.f(t), sde.g(t), sde.sigma(t)
         return 8 * float(np.finfo(kind).eps) * (1 + size + t * g**2 / (2 * s**2) + np.abs(t * f))
@@ -173,7 +169,7 @@ def test_noise_levels_come_back_from_their_times_over_the_whole_range(sde: Any, 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_close_to_zero_no_time_is_zero(dtype: str) -> None:
+def test_close_to_zero_no_time_is_zero(dtype):
     """Within 1e-9 of a step of t = 0 (in float32 4e-4 of one) σ is √t's, not 0."""
     chain = Chain((1.0, 1.0), (0.0, 100.0), 100.0)
     assert chain.sigma(chain.time_at_log_ratio(math.log(1e-3))) == pytest.approx(1e-3, rel=1e-12)
@@ -183,7 +179,7 @@ def test_close_to_zero_no_time_is_zero(dtype: str) -> None:
 
 
 @chains
-def test_beyond_its_end_a_chain_has_no_times(chain: Chain) -> None:
+def test_beyond_its_end_a_chain_has_no_times(chain):
     """Of a level above all σ an array gets the time of the largest: in ddpm(40) that is not the last one."""
     largest = float(np.max(chain.sigma(np.linspace(0, 1, 40 * 12 * 50 + 1))))
     for t in (chain.time(np.array([2 * largest, 1e300])), np.array([chain.time(largest)])):
@@ -192,7 +188,7 @@ def test_beyond_its_end_a_chain_has_no_times(chain: Chain) -> None:
     assert chain.time_at_log_ratio(1e3) == chain.time_at_log_ratio(math.inf) == 1.0
 
 
-def test_where_a_chain_has_a_level_twice_its_first_time_counts() -> None:
+def test_where_a_chain_has_a_level_twice_its_first_time_counts():
     """σ falls where α falls faster than σ/α rises."""
     chain = Chain((1.0, 0.9, 0.01, 0.01), (0.0, 0.5, 0.02, 1.0), 1.0)
     for sigma in (0.1, 0.3, 0.5):
@@ -203,13 +199,13 @@ def test_where_a_chain_has_a_level_twice_its_first_time_counts() -> None:
     assert chain.time(0.9) > 2 / 3
 
 
-def test_a_ladder_of_levels_runs_on_a_chain() -> None:
+def test_a_ladder_of_levels_runs_on_a_chain():
     levels = geometric_levels(40.0, 0.02, 30)
     times = level_times(CHAINS["smld"], levels)
     np.testing.assert_allclose([CHAINS["smld"].sigma(t) for t in times], [*levels, 0.0], rtol=1e-13)
 
 
-def test_what_is_no_chain_is_refused() -> None:
+def test_what_is_no_chain_is_refused():
     for alphas, sigmas, words in (
         ((1.0, 0.5), (0.0,), "as many alphas as sigmas"),
         ((1.0,), (0.0,), "two or more"),
@@ -235,7 +231,7 @@ def test_what_is_no_chain_is_refused() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 10, 20])
-def test_a_ddpm_chain_needs_more_steps_than_beta_max(n: int) -> None:
+def test_a_ddpm_chain_needs_more_steps_than_beta_max(n):
     """β_N = β_max/N >= 1 would take the root of nothing or less: published code divides by zero here."""
     with pytest.raises(ValueError, match=r"needs more steps than beta_max|n must be an integer of at least 2"):
         ddpm(n)
@@ -246,7 +242,7 @@ def test_a_ddpm_chain_needs_more_steps_than_beta_max(n: int) -> None:
 
 
 @given(betas=st.lists(st.floats(1e-5, 0.9), min_size=1, max_size=30))
-def test_the_marginals_of_ddpm_are_products(betas: list[float]) -> None:
+def test_the_marginals_of_ddpm_are_products(betas):
     """Eqs. (9.1), (9.2): the moments of x_i = √(1-β) x + √β z, step by step, are α_i and σ_i."""
     chain, a, v = from_betas(betas), 1.0, 0.0
     for i, beta in enumerate(betas, start=1):
@@ -256,7 +252,7 @@ def test_the_marginals_of_ddpm_are_products(betas: list[float]) -> None:
         assert chain.alphas[i] ** 2 + chain.sigmas[i] ** 2 == pytest.approx(1.0, abs=1e-14)
 
 
-def test_ddpm_has_the_published_numbers() -> None:
+def test_ddpm_has_the_published_numbers():
     """Eq. (9.4): linear β from 1e-4 to 2e-2 in 1000 steps, of Ho et al. 2020; and the SDE that it nearly is."""
     chain = ddpm(1000)
     betas = [1 - (b / a) ** 2 for a, b in pairwise(chain.alphas)]
@@ -269,7 +265,7 @@ def test_ddpm_has_the_published_numbers() -> None:
     assert chain.prior_std == 1.0
 
 
-def test_ddpm_tends_to_the_vp_sde_with_an_error_of_one_over_n() -> None:
+def test_ddpm_tends_to_the_vp_sde_with_an_error_of_one_over_n():
     """Eqs. (9.4), (9.5), (9.6): the largest |α_i - e^{-B/2}| falls as 1/N, and its constant is c(t); exercise 1."""
     errors = []
     for n in LADDER:
@@ -289,13 +285,13 @@ def test_ddpm_tends_to_the_vp_sde_with_an_error_of_one_over_n() -> None:
                 assert c == pytest.approx(-33.5 if made is ddpm else -38.5, abs=0.03)
 
 
-def with_beta_at_the_end_of_a_step(n: int) -> Chain:
+def with_beta_at_the_end_of_a_step(n):
     """β_i = β(i/N)/N, which is not DDPM's chain."""
     return from_betas([(0.1 + 19.9 * i / n) / n for i in range(1, n + 1)])
 
 
 @pytest.mark.parametrize("n", [25, 1000])
-def test_betas_of_ddpm_lie_below_the_function_that_they_tend_to(n: int) -> None:
+def test_betas_of_ddpm_lie_below_the_function_that_they_tend_to(n):
     """Eq. (9.4): N β_i = β(t) - (β_max - β_min)(1 - t)/(N - 1) at t = i/N, so only the last is β(t)."""
     betas = n * np.array([1 - (b / a) ** 2 for a, b in pairwise(ddpm(n).alphas)])
     t = np.arange(1, n + 1) / n
@@ -303,14 +299,14 @@ def test_betas_of_ddpm_lie_below_the_function_that_they_tend_to(n: int) -> None:
     assert np.sum(betas) / n == pytest.approx(10.05, rel=1e-12)  # B(1): exercise 1
 
 
-def test_the_steps_of_ddpm_are_euler_maruyama_steps_up_to_beta_squared() -> None:
+def test_the_steps_of_ddpm_are_euler_maruyama_steps_up_to_beta_squared():
     """Eq. (9.5): √(1-β) = 1 - ½β + O(β²), and √β is the noise itself: the real forward Euler-Maruyama step."""
 
     class Forward:
-        def drift(self, x: Any, t: float) -> Any:
+        def drift(self, x, t):
             return VP().f(t) * x
 
-        def noise(self, x: Any, t: float) -> Any:
+        def noise(self, x, t):
             return VP().g(t)
 
     gaps = []
@@ -323,7 +319,7 @@ def test_the_steps_of_ddpm_are_euler_maruyama_steps_up_to_beta_squared() -> None
 
 
 @given(st.integers(1, 60), st.floats(1e-3, 0.1), st.floats(10.0, 5000.0))
-def test_smld_is_the_ve_sde_at_every_n(n: int, low: float, ratio: float) -> None:
+def test_smld_is_the_ve_sde_at_every_n(n, low, ratio):
     """Eqs. (9.3), (9.7): adding variances is exact: no limit is needed at the times of the chain."""
     chain, sde, v = smld(n, low, low * ratio), VE(low, low * ratio), 0.0
     for i in range(n + 1):
@@ -335,7 +331,7 @@ def test_smld_is_the_ve_sde_at_every_n(n: int, low: float, ratio: float) -> None
     assert chain.prior_std == pytest.approx(sde.prior_std, rel=1e-13)
 
 
-def test_between_its_times_smld_is_not_the_ve_sde() -> None:
+def test_between_its_times_smld_is_not_the_ve_sde():
     """Half way up a step the chord of an exponential is above it, by cosh of the step, less one: 26 % at N = 12."""
     chain, sde, log_r = CHAINS["smld"], VE(), math.log(5000.0)
     t = (np.arange(1, 12) + 0.5) / 12
@@ -344,7 +340,7 @@ def test_between_its_times_smld_is_not_the_ve_sde() -> None:
     np.testing.assert_allclose(gap, math.cosh(log_r / 12) - 1, rtol=1e-9)
 
 
-def test_one_step_of_smld_is_g_squared_dt_up_to_the_square() -> None:
+def test_one_step_of_smld_is_g_squared_dt_up_to_the_square():
     """Eq. (9.7): |σ_i² - σ_{i-1}² - g² Δt| = O(1/N²) for each step."""
     sde, gaps = VE(), []
     for n in LADDER:
@@ -358,7 +354,7 @@ def test_one_step_of_smld_is_g_squared_dt_up_to_the_square() -> None:
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_ancestral_is_the_update_of_the_textbooks(variance: str) -> None:
+def test_ancestral_is_the_update_of_the_textbooks(variance):
     """Eqs. (9.9), (9.10), (9.11): (x - β/√(1-ᾱ) ẑ)/√(1-β) + c z with β, ᾱ and β̃ multiplied by hand."""
     betas = np.linspace(1e-4, 2e-2, 1000)
     chain, abar = ddpm(1000), np.cumprod(1 - betas)
@@ -374,7 +370,7 @@ def test_ancestral_is_the_update_of_the_textbooks(variance: str) -> None:
 
 
 @pytest.mark.parametrize(("m0", "v0", "variance"), [(1.5, 0.0, "small"), (0.0, 1.0, "large")])
-def test_ddpm_is_exact_at_every_step_for_a_point_and_for_a_unit_gaussian(m0: float, v0: float, variance: str) -> None:
+def test_ddpm_is_exact_at_every_step_for_a_point_and_for_a_unit_gaussian(m0, v0, variance):
     """Eq. (9.11): β̃ for x₀ = c, β for x₀ ~ N(0, I): a thousand steps, at each the marginal to 1e-11.
 
     The last step ends at the posterior mean, without noise: its variance is v₀ less the mean posterior variance.
@@ -388,7 +384,7 @@ def test_ddpm_is_exact_at_every_step_for_a_point_and_for_a_unit_gaussian(m0: flo
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_each_variance_is_wrong_for_the_other_data(variance: str) -> None:
+def test_each_variance_is_wrong_for_the_other_data(variance):
     """The power of the test above: with the variances exchanged the law is off by far more than 1e-11."""
     m0, v0 = (0.0, 1.0) if variance == "small" else (1.5, 0.0)
     chain = ddpm(1000)
@@ -397,7 +393,7 @@ def test_each_variance_is_wrong_for_the_other_data(variance: str) -> None:
     assert np.max(np.abs(np.array(found[:-1]) - wanted[:-1])) > 1e-4
 
 
-def test_three_reverse_steps_differ_by_the_square_of_beta() -> None:
+def test_three_reverse_steps_differ_by_the_square_of_beta():
     """Eq. (9.12): ancestral (β), reverse diffusion and Euler-Maruyama of the reverse SDE, at one time, Δt halved."""
     sde = VP()
     score = score_of(1.5, 0.3, sde)
@@ -416,7 +412,7 @@ def test_three_reverse_steps_differ_by_the_square_of_beta() -> None:
         assert np.all(square == 0) if other == "reverse-diffusion" else np.all(np.abs(slopes(square) - 2) <= 0.05)
 
 
-def test_ancestral_and_reverse_diffusion_are_one_for_smld() -> None:
+def test_ancestral_and_reverse_diffusion_are_one_for_smld():
     """Eq. (9.13): where α = 1 the means are the same, and "large" has the same noise."""
     chain = smld(20)
     score = score_of(1.5, 0.3, chain)
@@ -429,7 +425,7 @@ def test_ancestral_and_reverse_diffusion_are_one_for_smld() -> None:
         np.testing.assert_allclose(one, (1 - G2 / v, math.sqrt(G2), 1.5 * G2 / v), rtol=1e-11, atol=1e-13)
 
 
-SAMPLERS: dict[str, Callable[[Any, Any], Any]] = {
+SAMPLERS = {
     "small": Ancestral,
     "large": lambda sde, score: Ancestral(sde, score, "large"),
     "reverse-diffusion": ReverseDiffusion,
@@ -439,7 +435,7 @@ SAMPLERS: dict[str, Callable[[Any, Any], Any]] = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("kind", [ddpm, lambda n: smld(n, 0.1, 10.0)], ids=["ddpm", "smld"])
-def test_the_law_of_a_chain_tends_to_that_of_the_sde(kind: Callable[[int], Chain], name: str) -> None:
+def test_the_law_of_a_chain_tends_to_that_of_the_sde(kind, name):
     """Eqs. (9.12), (9.13): run from the exact law at 1, the error of the variance at t = ½ falls as 1/N."""
     errors = []
     for n in (200, 400, 800):
@@ -454,7 +450,7 @@ def test_the_law_of_a_chain_tends_to_that_of_the_sde(kind: Callable[[int], Chain
 
 
 @given(mixtures(max_dim=3, max_components=3), st.floats(0.0, 1.0))
-def test_vp_preserves_only_the_unit_covariance(p: GaussianMixture, t: float) -> None:
+def test_vp_preserves_only_the_unit_covariance(p, t):
     """Eq. (9.14): Σ_t - I = e^{-B} (Σ_0 - I), for data of any law; DDPM's chain has the same with ᾱ."""
     before, eye = covariance(p), np.eye(p.dim)
     for sde in (VP(), CHAINS["ddpm"]):
@@ -469,7 +465,7 @@ def test_vp_preserves_only_the_unit_covariance(p: GaussianMixture, t: float) -> 
 
 
 @given(mixtures(max_dim=3, max_components=3), st.floats(1e-3, 1.0))
-def test_ve_adds_the_same_variance_to_any_data(p: GaussianMixture, t: float) -> None:
+def test_ve_adds_the_same_variance_to_any_data(p, t):
     """Eq. (9.15): Σ_t = Σ_0 + σ² I, and the mean stays."""
     sigma = VE().sigma(t)
     q = p.diffuse(1.0, sigma)
@@ -478,7 +474,7 @@ def test_ve_adds_the_same_variance_to_any_data(p: GaussianMixture, t: float) -> 
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.01, 100.0))
-def test_sub_vp_stays_below_vp_by_the_same_for_all_data(t: float, v0: float) -> None:
+def test_sub_vp_stays_below_vp_by_the_same_for_all_data(t, v0):
     """Eq. (9.16): the variances differ by e^{-B} (1 - e^{-B}), whatever v₀: never more than ¼."""
     (_, vp), (_, sub) = (marginal(sde, t, 0.0, v0) for sde in (VP(), SubVP()))
     e = VP().alpha(t) ** 2
@@ -486,7 +482,7 @@ def test_sub_vp_stays_below_vp_by_the_same_for_all_data(t: float, v0: float) -> 
     assert vp - sub <= 0.25 + 1e-12 * (1 + v0)
 
 
-def test_variances_of_the_chapter() -> None:
+def test_variances_of_the_chapter():
     """What the figure shows, in numbers: at t = ½ and 1, data of variance 1, ¼ and 4."""
     vp = [[marginal(VP(), t, 0.0, v)[1] for v in SEVERAL] for t in (0.5, 1.0)]
     assert vp[0] == pytest.approx([1.0, 0.940, 1.237], abs=2e-3)
@@ -500,7 +496,7 @@ def test_variances_of_the_chapter() -> None:
 
 
 @chains
-def test_the_simple_loss_is_denoising_score_matching_weighed_by_sigma_squared(chain: Chain) -> None:
+def test_the_simple_loss_is_denoising_score_matching_weighed_by_sigma_squared(chain):
     """½ mean ‖z - ẑ‖², ẑ = -σ s: what DDPM and SMLD train on is one objective, over the times of the chain."""
     rng = np.random.default_rng(0)
     x0, z = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
@@ -511,7 +507,7 @@ def test_the_simple_loss_is_denoising_score_matching_weighed_by_sigma_squared(ch
     assert loss == pytest.approx(0.5 * np.sum((z - guess) ** 2) / 6, rel=1e-12)
 
 
-def test_the_levels_of_smld_are_times_of_the_ve_sde() -> None:
+def test_the_levels_of_smld_are_times_of_the_ve_sde():
     chain, sde = smld(10), VE()
     levels = tuple(chain.sigmas[:0:-1])
     t, factor = Levels(levels).at(sde, (np.arange(10) + 0.5) / 10)
@@ -522,7 +518,7 @@ def test_the_levels_of_smld_are_times_of_the_ve_sde() -> None:
 @pytest.mark.parametrize(
     ("n", "gap"), [(200, 1.1053), (800, 0.5486), pytest.param(3200, 0.3725, marks=pytest.mark.slow)]
 )
-def test_the_bound_of_a_chain_is_below_the_likelihood_and_rises_with_more_steps(n: int, gap: float) -> None:
+def test_the_bound_of_a_chain_is_below_the_likelihood_and_rises_with_more_steps(n, gap):
     """E over z by quadrature. It does not become tight: for N -> ∞ half of Euler's constant remains, a dimension.
 
     Near the data σ_i² ~ i β_min/N at every N, so ½(e^{2h} - 1) - h = ½/i - ½ log(1 + 1/i) in each of the steps i.
@@ -540,7 +536,7 @@ def test_the_bound_of_a_chain_is_below_the_likelihood_and_rises_with_more_steps(
     assert found > 0.5 * np.euler_gamma
 
 
-def test_the_flow_of_both_sdes_knows_the_density() -> None:
+def test_the_flow_of_both_sdes_knows_the_density():
     p = GaussianMixture(np.array([0.8, 0.2]), np.array([[1.0], [-1.0]]), np.array([0.1, 0.2]))
     x = np.array([[-1.0], [0.3], [1.2]])
     for sde in (VP(), VE(0.01, 50.0)):
@@ -554,7 +550,7 @@ def test_the_flow_of_both_sdes_knows_the_density() -> None:
 # ------------------------------------------------------------------ the table of the chapter
 
 
-def cells() -> list[tuple[str, int, str]]:
+def cells():
     """(row, column, text) of the table diffusion <-> SDE."""
     text = (ROOT / "docs" / "chapters" / "09-ddpm-and-smld-as-sdes.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| **")]
@@ -567,7 +563,7 @@ def cells() -> list[tuple[str, int, str]]:
 
 
 @cache
-def names(path: Path) -> set[str]:
+def names(path):
     """Functions, classes and Class.method defined in a file."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -578,7 +574,7 @@ def names(path: Path) -> set[str]:
     return found
 
 
-def test_every_cell_of_the_table_leads_to_a_function_and_to_a_test() -> None:
+def test_every_cell_of_the_table_leads_to_a_function_and_to_a_test():
     found = cells()
     assert len(found) == 7 * 4, "seven rows of four: DDPM, VP SDE, SMLD, VE SDE"
     for row, column, cell in found:

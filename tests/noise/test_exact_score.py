@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 
 from refscore import VP, ExactScore, GaussianMixture
 from refscore.noise.exact_score import FastExactScore
-from refscore.protocols import SDE
-from tests.oracles.backends import TestBackend
 from tests.oracles.strategies import points, random_mixture, sdes, seeds, times
 
 
 @given(seed=seeds, dim=st.integers(1, 4), components=st.integers(1, 6), sde=sdes, t=times)
-def test_two_matrix_products_give_the_score(seed: int, dim: int, components: int, sde: SDE, t: float) -> None:
+def test_two_matrix_products_give_the_score(seed, dim, components, sde, t):
     p = random_mixture(seed, dim, components, kind="isotropic")
     x = points(p, sde.alpha(t), sde.sigma(t), seed)
     slow, fast = ExactScore(p, sde)(x, t), FastExactScore(p, sde)(x, t)
@@ -23,7 +21,7 @@ def test_two_matrix_products_give_the_score(seed: int, dim: int, components: int
     np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-14 * (1 + reach**2) * (1 + reach / sd))
 
 
-def test_fast_form_in_float32_near_the_modes(any_backend: TestBackend) -> None:
+def test_fast_form_in_float32_near_the_modes(any_backend):
     sde = VP()
     double = random_mixture(3, 2, 8, kind="isotropic", low=0.01, high=0.1, box=2.0)
     single = GaussianMixture(
@@ -39,7 +37,7 @@ def test_fast_form_in_float32_near_the_modes(any_backend: TestBackend) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("deviations", [100.0, 250.0])
-def test_fast_form_is_right_where_every_density_underflows(deviations: float, dtype: str) -> None:
+def test_fast_form_is_right_where_every_density_underflows(deviations, dtype):
     """e^{-½ 100²} is 0 even in float64: densities are taken relative to the largest."""
     sde, t = VP(), 0.3
     p = GaussianMixture(
@@ -55,7 +53,7 @@ def test_fast_form_is_right_where_every_density_underflows(deviations: float, dt
     assert np.abs(fast - slow).max() <= 10 * np.finfo(dtype).eps * deviations / sd
 
 
-def test_fast_form_says_what_it_does_not_know() -> None:
+def test_fast_form_says_what_it_does_not_know():
     sde = VP()
     with pytest.raises(ValueError, match="isotropic mixtures only"):
         FastExactScore(random_mixture(0, 2, 2, kind="diagonal"), sde)

@@ -2,7 +2,6 @@
 
 import doctest
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from refscore.noise.grids import karras_times, level_times
 from refscore.noise.sde import LinearVE
 from refscore.sampling.loop import last
 from refscore_backends.numpy import NumpyBackend
-from tests.oracles.backends import LAW_BACKENDS, TestBackend
+from tests.oracles.backends import LAW_BACKENDS
 
 LINEAR = LinearVE(80.0)
 TIMES = [1.0, *karras_times(LINEAR, 12)[1:]]  # the first may be one rounding below 1, which churn then fills
@@ -28,14 +27,14 @@ STEPS = {
 }  # fmt: skip
 
 
-def walk(build: Any, sde: Any, times: list[float]) -> np.ndarray:
+def walk(build, sde, times):
     rng = np.random.default_rng(3)
     x = prior(sde, (6, 2), rng, "float64")
     return last(simulate(build(sde, ExactScore(mixture("tilted"), sde)), x, times, rng))
 
 
 @pytest.mark.parametrize("build", STEPS.values(), ids=STEPS)
-def test_a_chain_of_somebody_s_list_is_the_linear_sde_at_these_levels(build: Any) -> None:
+def test_a_chain_of_somebody_s_list_is_the_linear_sde_at_these_levels(build):
     sde = from_sigmas(KARRAS)
     a, b = walk(build, sde, sde.times), walk(build, LINEAR, TIMES)
     assert np.max(np.abs(a - b)) <= 1e-12
@@ -45,7 +44,7 @@ ladders = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12, unique_by=lamb
 
 
 @given(levels=ladders)
-def test_the_grid_of_the_chain_walks_exactly_these_levels(levels: list[float]) -> None:
+def test_the_grid_of_the_chain_walks_exactly_these_levels(levels):
     down = sorted(levels, reverse=True)
     sde = from_sigmas(down)
     assert [sde.sigma(t) for t in sde.times] == [*down, 0.0]
@@ -55,7 +54,7 @@ def test_the_grid_of_the_chain_walks_exactly_these_levels(levels: list[float]) -
 
 
 @given(levels=ladders)
-def test_the_levels_are_found_again_by_who_asks_for_their_times(levels: list[float]) -> None:
+def test_the_levels_are_found_again_by_who_asks_for_their_times(levels):
     """Levels in training and annealed Langevin ask the SDE for the time of a σ: there σ is the level, to rounding."""
     down = sorted(levels, reverse=True)
     sde = from_sigmas(down)
@@ -65,19 +64,19 @@ def test_the_levels_are_found_again_by_who_asks_for_their_times(levels: list[flo
 
 
 @given(levels=ladders)
-def test_rising_or_falling_with_or_without_zero_it_is_one_chain(levels: list[float]) -> None:
+def test_rising_or_falling_with_or_without_zero_it_is_one_chain(levels):
     up = sorted(levels)
     chain = from_sigmas(up)
     for same in (up[::-1], [*up[::-1], 0.0], [0.0, *up], tuple(up), np.array(up)):
         assert from_sigmas(same) == chain
 
 
-def test_smld_is_the_chain_of_its_own_levels() -> None:
+def test_smld_is_the_chain_of_its_own_levels():
     assert from_sigmas(smld(20).sigmas) == smld(20)
 
 
 @given(betas=st.lists(st.floats(1e-5, 0.5), min_size=1, max_size=50))
-def test_from_betas_and_from_their_products_are_one_chain(betas: list[float]) -> None:
+def test_from_betas_and_from_their_products_are_one_chain(betas):
     a, b = from_betas(betas), from_alphas_bar(np.cumprod(1 - np.array(betas)))
     n = len(betas)
     np.testing.assert_allclose(a.alphas, b.alphas, rtol=1e-15 * n)
@@ -86,7 +85,7 @@ def test_from_betas_and_from_their_products_are_one_chain(betas: list[float]) ->
     assert from_alphas_bar([1.0, *np.cumprod(1 - np.array(betas))]) == b
 
 
-def test_the_chain_of_alphas_bar_keeps_the_variance() -> None:
+def test_the_chain_of_alphas_bar_keeps_the_variance():
     sde = from_alphas_bar([0.99, 0.75, 0.36])
     for t, bar in zip(sde.times, [0.36, 0.75, 0.99, 1.0], strict=True):
         assert sde.alpha(t) ** 2 == pytest.approx(bar, rel=1e-15)
@@ -95,7 +94,7 @@ def test_the_chain_of_alphas_bar_keeps_the_variance() -> None:
 
 @pytest.mark.parametrize("backend", LAW_BACKENDS, ids=lambda b: b.name)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_lists_of_any_kind_are_lists(backend: TestBackend, dtype: str) -> None:
+def test_lists_of_any_kind_are_lists(backend, dtype):
     for make, numbers in ((from_sigmas, [8.0, 3.3, 0.1]), (from_alphas_bar, [0.9, 0.3]), (from_betas, [0.1, 0.3])):
         array = np.array(numbers, dtype=dtype)
         wanted = make(array.tolist())  # the same numbers, exactly
@@ -105,7 +104,7 @@ def test_lists_of_any_kind_are_lists(backend: TestBackend, dtype: str) -> None:
         assert {type(v) for chain in (wanted, make(array)) for v in (*chain.alphas, *chain.sigmas)} == {float}
 
 
-BAD: list[tuple[Any, Any, type[Exception], str]] = [
+BAD = [
     (from_sigmas, [1.0, 3.0, 2.0], ValueError, r"all rise or all fall; got sigmas\[1\] = 3.0 and then 2.0"),
     (from_sigmas, [3.0, 1.0, 1.0, 0.0], ValueError, r"sigmas\[1\] = 1.0 and then 1.0"),
     (from_sigmas, [3.0, 0.0, 0.0], ValueError, r"sigmas\[1\] = 0.0 and then 0.0"),
@@ -135,20 +134,18 @@ BAD: list[tuple[Any, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "levels", "kind", "message"), BAD, ids=[f"{m.__name__} {b}"[:40] for m, b, *_ in BAD])
-def test_what_is_no_ladder_is_refused_by_name_and_place(
-    make: Any, levels: Any, kind: type[Exception], message: str
-) -> None:
+def test_what_is_no_ladder_is_refused_by_name_and_place(make, levels, kind, message):
     with pytest.raises(kind, match=message):
         make(levels)
 
 
-def test_a_chain_in_float32_samples_in_float32() -> None:
+def test_a_chain_in_float32_samples_in_float32():
     sde = from_sigmas(np.array(KARRAS, dtype="float32"))
     x = prior(sde, (4, 2), NumpyBackend().rng(0))
     score = ExactScore(mixture("tilted", dtype="float32"), sde)
     assert last(simulate(DDIM(sde, score), x, sde.times, NumpyBackend().rng(1))).dtype == np.float32
 
 
-def test_the_examples_run() -> None:
+def test_the_examples_run():
     assert doctest.testmod(chains).failed == 0
     assert isinstance(ddpm(100), Chain)

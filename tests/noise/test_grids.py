@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from refscore.matching.weights import SigmaPower, sigma_squared, unweighted
 from refscore.noise.chains import ddpm, smld
 from refscore.noise.grids import check_levels, geometric_levels, level_times, log_snr_times, uniform_times
 from refscore.noise.sde import SDES as ALL_SDES
-from refscore.protocols import SDE
-from tests.oracles.backends import TestBackend
 from tests.oracles.strategies import sdes
 
 SDES = {"vp": VP(), "ve": VE(0.01, 50.0)}
@@ -32,7 +29,7 @@ ladders = st.builds(  # (high, low, n): log low, log high/low
 
 
 @given(ladders)
-def test_geometric_levels_end_where_they_are_told_and_keep_one_ratio(ladder: tuple[float, float, int]) -> None:
+def test_geometric_levels_end_where_they_are_told_and_keep_one_ratio(ladder):
     high, low, n = ladder
     levels = geometric_levels(high, low, n)
     assert (levels[0], levels[-1], len(levels)) == (high, low, n)  # to the last bit
@@ -46,7 +43,7 @@ def test_geometric_levels_end_where_they_are_told_and_keep_one_ratio(ladder: tup
     ("high", "low", "n"),
     [(1, 1, 5), (1, 2, 5), (1, 0, 5), (1, -1, 5), (math.inf, 1, 5), (math.nan, 1, 5), (2, math.nan, 5), (2, 1, 1)],
 )
-def test_geometric_levels_refuse_levels_that_do_not_fall(high: float, low: float, n: int) -> None:
+def test_geometric_levels_refuse_levels_that_do_not_fall(high, low, n):
     with pytest.raises(ValueError, match=r"need high > low > 0, got|n must be an integer of at least 2, got 1"):
         geometric_levels(high, low, n)
 
@@ -55,7 +52,7 @@ def test_geometric_levels_refuse_levels_that_do_not_fall(high: float, low: float
 
 
 @given(sdes, st.floats(0.02, 0.9), st.floats(1.5, 50), st.integers(2, 40))
-def test_the_noise_at_level_times_is_the_levels(sde: SDE, share: float, span: float, n: int) -> None:
+def test_the_noise_at_level_times_is_the_levels(sde, share, span, n):
     levels = geometric_levels(share * sde.sigma(1.0), share * sde.sigma(1.0) / span, n)
     times = level_times(sde, levels)
     assert len(times) == n + 1
@@ -70,7 +67,7 @@ def test_the_noise_at_level_times_is_the_levels(sde: SDE, share: float, span: fl
 
 
 @each_sde
-def test_the_noise_the_sde_ends_with_is_a_level_and_no_more_is(sde: SDE) -> None:
+def test_the_noise_the_sde_ends_with_is_a_level_and_no_more_is(sde):
     top = float(sde.sigma(1.0))
     times = level_times(sde, [top, 0.3])
     assert times[0] == pytest.approx(1, abs=1e-11)  # VP: as ill-conditioned as 1 - σ = 2e-5
@@ -81,7 +78,7 @@ def test_the_noise_the_sde_ends_with_is_a_level_and_no_more_is(sde: SDE) -> None
             level_times(sde, [level, 0.3])
 
 
-def test_the_time_of_the_largest_level_is_never_above_one() -> None:
+def test_the_time_of_the_largest_level_is_never_above_one():
     """Though the inverse of σ rounds, in about a fifth of these cases upwards."""
     many = [VE(0.01, m) for m in np.linspace(1, 90, 200).tolist()] + [
         VP(0.1, b) for b in np.linspace(1, 20, 200).tolist()
@@ -91,10 +88,10 @@ def test_the_time_of_the_largest_level_is_never_above_one() -> None:
     assert all(level_times(sde, [top])[0] <= 1 for sde, top in zip(many, tops, strict=True))
 
 
-def test_level_times_take_any_sequence_of_numbers() -> None:
+def test_level_times_take_any_sequence_of_numbers():
     want = level_times(SDES["ve"], [8.0, 4.0, 0.5])
     for ladder in ((8.0, 4.0, 0.5), np.array([8.0, 4.0, 0.5]), np.array([8, 4, 0.5], dtype="float32"), [8, 4, 0.5]):
-        assert level_times(SDES["ve"], ladder) == want  # type: ignore[arg-type]
+        assert level_times(SDES["ve"], ladder) == want
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,7 @@ def test_level_times_take_any_sequence_of_numbers() -> None:
         (np.array([0.1, 0.5]), "fall strictly"),
     ],
 )
-def test_ladders_that_are_none_are_refused_everywhere(levels: Any, words: str) -> None:
+def test_ladders_that_are_none_are_refused_everywhere(levels, words):
     for door in (check_levels, Levels, lambda ladder: level_times(VE(), ladder)):
         with pytest.raises(ValueError, match=words):
             door(levels)
@@ -122,7 +119,7 @@ def test_ladders_that_are_none_are_refused_everywhere(levels: Any, words: str) -
 
 
 @each_sde
-def test_each_level_is_drawn_as_often_as_the_others(any_backend: TestBackend, sde: SDE) -> None:
+def test_each_level_is_drawn_as_often_as_the_others(any_backend, sde):
     """u runs once through [0, 1): level 1 + floor(u L)."""
     levels, per = (0.9, 0.5, 0.2, 0.05, 0.01), 7
     law = Levels(levels)
@@ -139,14 +136,14 @@ def test_each_level_is_drawn_as_often_as_the_others(any_backend: TestBackend, sd
 
 
 @each_sde
-def test_levels_beyond_the_noise_of_the_sde_are_refused_in_training(sde: SDE) -> None:
+def test_levels_beyond_the_noise_of_the_sde_are_refused_in_training(sde):
     with pytest.raises(ValueError, match="is beyond the noise that"):
         Levels((60.0, 1.0)).at(sde, np.zeros(3))
 
 
 @each_sde
 @given(power=st.floats(-2, 4), t=st.floats(0.01, 1.0))
-def test_sigma_power_is_a_power_of_sigma(sde: SDE, power: float, t: float) -> None:
+def test_sigma_power_is_a_power_of_sigma(sde, power, t):
     lam = SigmaPower(power)
     assert lam(sde, t) == pytest.approx(sde.sigma(t) ** power, rel=1e-14)
     np.testing.assert_allclose(lam(sde, np.array([t, t])), lam(sde, t), rtol=1e-13)  # in kind
@@ -155,7 +152,7 @@ def test_sigma_power_is_a_power_of_sigma(sde: SDE, power: float, t: float) -> No
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_no_uniform_number_leads_to_a_time_outside_the_unit_interval(dtype: str) -> None:
+def test_no_uniform_number_leads_to_a_time_outside_the_unit_interval(dtype):
     """Not the least, nor the largest below 1, nor 1 itself, which CuPy may draw in float32."""
     u = np.asarray([0.0, np.finfo(dtype).epsneg, 1 - np.finfo(dtype).epsneg, 1.0], dtype)
     for sde in (*ALL_SDES.values(), ddpm(40), smld(12)):
@@ -174,14 +171,14 @@ def test_no_uniform_number_leads_to_a_time_outside_the_unit_interval(dtype: str)
 
 
 @given(st.integers(1, 400), st.floats(0, 0.9))
-def test_uniform_times_are_equal_steps(n: int, t_min: float) -> None:
+def test_uniform_times_are_equal_steps(n, t_min):
     times = uniform_times(n, t_min)
     assert (times[0], times[-1], len(times)) == (1.0, t_min, n + 1)
     np.testing.assert_allclose(-np.diff(times), (1 - t_min) / n, rtol=0, atol=4e-16)
 
 
 @given(sdes, st.integers(1, 100), st.floats(1e-4, 0.5))
-def test_log_snr_times_are_equal_steps_of_log_snr(sde: SDE, n: int, t_min: float) -> None:
+def test_log_snr_times_are_equal_steps_of_log_snr(sde, n, t_min):
     times = log_snr_times(sde, n, t_min)
     assert (times[0], times[-1], len(times)) == (1.0, t_min, n + 1)
     level = np.array([math.log(sde.sigma(t) / sde.alpha(t)) for t in times])
@@ -190,7 +187,7 @@ def test_log_snr_times_are_equal_steps_of_log_snr(sde: SDE, n: int, t_min: float
 
 
 @pytest.mark.parametrize(("n", "t_min"), [(0, 0.1), (-1, 0.1), (3, 1.0), (3, -0.1), (3, math.nan)])
-def test_grids_that_are_none_are_refused(n: int, t_min: float) -> None:
+def test_grids_that_are_none_are_refused(n, t_min):
     for door in (lambda: uniform_times(n, t_min), lambda: log_snr_times(VP(), n, t_min)):
         with pytest.raises(ValueError, match=r"n must be an integer of at least 1|t_min must lie in"):
             door()

@@ -1,7 +1,6 @@
 """Chapter 12: score, noise, posterior mean, v, EDM's F and the flow's velocity are one thing in six dialects."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from refscore.laws.examples import mixture
 from refscore.matching.weights import sigma_squared
 from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, affine, convert, size
 from refscore.noise.sde import SDES, LinearVE
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.derivatives import check_all, check_dtype, subject
 from tests.oracles.marks import each_sde
@@ -29,7 +27,7 @@ times = st.floats(1e-4, 1.0)
 
 
 @given(seed=seeds, t=times, name=st.sampled_from(sorted(SDES)), dim=st.integers(1, 3))
-def test_each_is_what_its_name_says(seed: int, t: float, name: str, dim: int) -> None:
+def test_each_is_what_its_name_says(seed, t, name, dim):
     """Eqs. (12.1), (12.2), (12.3): from the mixture's posterior mean, which knows of no score, and from `Reverse`."""
     p, sde = random_mixture(seed, dim, 3), SDES[name]
     alpha, sigma, rng = sde.alpha(t), sde.sigma(t), np.random.default_rng(seed)
@@ -56,7 +54,7 @@ def test_each_is_what_its_name_says(seed: int, t: float, name: str, dim: int) ->
 
 
 @given(t=times, x=st.floats(-5, 5))
-def test_v_has_nothing_to_say_of_a_standard_normal(t: float, x: float) -> None:
+def test_v_has_nothing_to_say_of_a_standard_normal(t, x):
     """Eq. (12.2): where α² + σ² = 1 and s = -x, v = -(σ/α)(x + s) = 0; exercise 1."""
     sde, there = VP(), np.array([[x]])
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
@@ -65,13 +63,13 @@ def test_v_has_nothing_to_say_of_a_standard_normal(t: float, x: float) -> None:
 
 
 @given(seed=seeds, t=times, name=st.sampled_from(sorted(SDES)), array=st.booleans())
-def test_from_any_to_any_and_back(seed: int, t: float, name: str, array: bool) -> None:
+def test_from_any_to_any_and_back(seed, t, name, array):
     """Eq. (12.4): all 36 pairs, relative to what the noise resolves, 1 + |x|/σ in units of 1/σ of score."""
     sde, rng = SDES[name], np.random.default_rng(seed)
     sigma = sde.sigma(t)
     x = 10 ** rng.uniform(-2, 2) * rng.standard_normal((4, 3))
     s = rng.standard_normal((4, 3)) / sigma
-    time: Any = np.full(4, t) if array else t
+    time = np.full(4, t) if array else t
     unit = (1 + np.abs(x) / sigma) / sigma + np.abs(s)
     if sde.g(t) ** 2 < 1e-6 * abs(sde.f(t)):
         return  # the velocity hardly tells the score there
@@ -87,7 +85,7 @@ def test_from_any_to_any_and_back(seed: int, t: float, name: str, array: bool) -
 
 
 @each_sde
-def test_on_the_data_side_the_round_trip_is_relative_to_the_data(sde: Any) -> None:
+def test_on_the_data_side_the_round_trip_is_relative_to_the_data(sde):
     """Eq. (12.4): x̂₀ -> q -> x̂₀ loses no more than rounding of x/α."""
     rng, t = np.random.default_rng(0), 0.2
     x, x0 = rng.standard_normal((2, 50, 3))
@@ -98,7 +96,7 @@ def test_on_the_data_side_the_round_trip_is_relative_to_the_data(sde: Any) -> No
 
 
 @names
-def test_without_noise_only_the_score_tells_the_score(name: str) -> None:
+def test_without_noise_only_the_score_tells_the_score(name):
     sde, x = VP(), np.ones((2, 2))
     if name == "score":
         np.testing.assert_array_equal(convert(x, x, 0.0, sde, "score", "noise"), 0 * x)
@@ -113,14 +111,14 @@ def test_without_noise_only_the_score_tells_the_score(name: str) -> None:
         convert(x, x, 0.0, sde, name, "score")
 
 
-def test_unknown_names_are_refused() -> None:
+def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="no parametrisation called 'eps'; there are score, noise"):
         convert(np.ones((1, 1)), np.ones((1, 1)), 0.5, VP(), "eps", "score")
     with pytest.raises(ValueError, match="predict must be one of"):
         ScoreModel(MLP((1, 4, 1)), VP(), predict="eps")
 
 
-def test_conversions_keep_kind_dtype_and_shape_on_every_back_end(any_backend: TestBackend) -> None:
+def test_conversions_keep_kind_dtype_and_shape_on_every_back_end(any_backend):
     x, t = (any_backend.asarray(a, dtype="float32") for a in (np.ones((3, 2, 2)), np.array([0.2, 0.5, 1.0])))
     for target in NAMES:
         for time in (0.3, t):
@@ -135,7 +133,7 @@ def test_conversions_keep_kind_dtype_and_shape_on_every_back_end(any_backend: Te
 
 @names
 @each_sde
-def test_a_network_s_targets_have_the_size_that_is_said(name: str, sde: Any) -> None:
+def test_a_network_s_targets_have_the_size_that_is_said(name, sde):
     """Eq. (12.5): E q² / size² = 1 for Gaussian data of deviation σ_d; q of x₀ and z is a line in both."""
     for data_std in (0.3, 1.0, 5.0):
         for t in (1e-4, 0.1, 0.5, 1.0):
@@ -159,10 +157,10 @@ class Truth:
 
     inputs = ("x", "level")
 
-    def __init__(self, p: GaussianMixture, sde: Any, data_std: float, name: str, t: np.ndarray) -> None:
+    def __init__(self, p, sde, data_std, name, t):
         self.p, self.sde, self.data_std, self.name, self.t = p, sde, data_std, name, t
 
-    def apply(self, params: Any, x: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def apply(self, params, x, level):
         sde, t, d = self.sde, self.t, self.data_std
         alpha, sigma = sde.alpha(t), sde.sigma(t)
         np.testing.assert_allclose(level, np.log(sigma / alpha), rtol=1e-12, atol=1e-12)
@@ -175,7 +173,7 @@ class Truth:
 
 @names
 @each_sde
-def test_a_network_that_predicts_right_is_the_score(name: str, sde: Any) -> None:
+def test_a_network_that_predicts_right_is_the_score(name, sde):
     """Eqs. (12.4), (12.5): what the model makes of q is s."""
     p, t = mixture("tilted"), np.array([1e-3, 0.05, 0.4, 1.0])
     x = per_sample(sde.alpha(t), np.ones((4, 2))) * p.sample(np.random.default_rng(0), 4)
@@ -186,7 +184,7 @@ def test_a_network_that_predicts_right_is_the_score(name: str, sde: Any) -> None
 
 
 @names
-def test_derivatives_of_a_model_of_every_prediction(name: str, backend: TestBackend) -> None:
+def test_derivatives_of_a_model_of_every_prediction(name, backend):
     model = ScoreModel(MLP((2, 5, 2), embed=4), VP(), 0.7, name)
     rng = np.random.default_rng(8)
     xs = [rng.standard_normal((3, 2)), rng.uniform(0.1, 0.9, 3)]
@@ -197,7 +195,7 @@ def test_derivatives_of_a_model_of_every_prediction(name: str, backend: TestBack
 
 @names
 @each_sde
-def test_loss_of_is_the_plain_squared_error(name: str, sde: Any) -> None:
+def test_loss_of_is_the_plain_squared_error(name, sde):
     """Eq. (12.6): λ ½ ‖s + z/σ‖² = ½ ‖q - q*‖², q* the same line in x and -z/σ."""
     d = 0.6
     model = ScoreModel(MLP((2, 8, 2), embed=4), sde, d)
@@ -221,7 +219,7 @@ def test_loss_of_is_the_plain_squared_error(name: str, sde: Any) -> None:
 
 
 @given(t=times, name=st.sampled_from(sorted(SDES)))
-def test_the_weight_of_the_noise_is_the_one_of_song_and_ermon(t: float, name: str) -> None:
+def test_the_weight_of_the_noise_is_the_one_of_song_and_ermon(t, name):
     """Eq. (12.6): λ = σ² for the noise, σ⁴/α² for the data: SNR times one another."""
     sde = SDES[name]
     noise, data = (LossOf(n)(sde, t) for n in ("noise", "data"))
@@ -230,7 +228,7 @@ def test_the_weight_of_the_noise_is_the_one_of_song_and_ermon(t: float, name: st
 
 
 @given(sigma=st.floats(0.002, 79.0), data_std=st.floats(0.1, 3.0))
-def test_edm_s_coefficients_are_ours_for_f(sigma: float, data_std: float) -> None:
+def test_edm_s_coefficients_are_ours_for_f(sigma, data_std):
     """Eqs. (12.2), (12.6): c_skip, c_out, c_in and λ of Karras et al. 2022, from D = x + σ² s on σ = t."""
     sde = LinearVE(80.0)
     t, x = sde.time(sigma), np.ones((1, 1))

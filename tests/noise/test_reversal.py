@@ -6,7 +6,6 @@ Residuals of partial differential equations are exact: derivatives in t and x ar
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from refscore.likelihood.adaptive import solve
 from refscore.likelihood.flow import FixedSteps, Flow, decode, encode
 from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES, log_ratio
-from refscore.protocols import SDE
 from tests.oracles.affine import C, M, probe
 from tests.oracles.close import assert_close
 from tests.oracles.equations import H, check_score_equation, divergence_of, dt, terms
@@ -38,7 +36,7 @@ each_flow = pytest.mark.parametrize(
 lams = st.floats(0.0, 3.0)
 
 
-def nothing(x: Any, t: Any) -> Any:
+def nothing(x, t):
     """The score of nobody: `Reverse` of it is the forward process, told to run backwards by a change of sign."""
     return 0 * x
 
@@ -47,7 +45,7 @@ def nothing(x: Any, t: Any) -> Any:
 
 
 @given(mixtures(), other_sdes, times, seeds)
-def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_marginals_solve_the_fokker_planck_equation(p, sde, t, seed):
     """Eqs. (8.2), (8.3): ∂_t log p + D f + f x·s - ½ g² (div s + |s|²) = 0."""
     x, change, s, div = terms(p, sde, t, seed)
     f, g = sde.f(t), sde.g(t)
@@ -57,12 +55,12 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
 
 
 @given(mixtures(max_dim=3), other_sdes, times, seeds)
-def test_scores_solve_the_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_scores_solve_the_score_equation(p, sde, t, seed):
     """Eq. (8.3): its gradient, ∂_t s = ∇[½ g² (div s + |s|²) - f x·s]: no density, only scores."""
     check_score_equation(p, sde, t, seed)
 
 
-def residual(p: GaussianMixture, process: Any, sde: SDE, t: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def residual(p, process, sde, t, seed):
     """Of the Fokker-Planck equation of a process run backwards, divided by p; and the size of its terms."""
     x, change, s, div_s = terms(p, sde, t, seed)
     b, div_b = process.drift(x, t), divergence_of(lambda x: process.drift(x, t), x)
@@ -73,14 +71,14 @@ def residual(p: GaussianMixture, process: Any, sde: SDE, t: float, seed: int) ->
 
 
 @given(mixtures(), other_sdes, times, lams, seeds)
-def test_every_reversal_keeps_the_marginals(p: GaussianMixture, sde: SDE, t: float, lam: float, seed: int) -> None:
+def test_every_reversal_keeps_the_marginals(p, sde, t, lam, seed):
     """Eqs. (8.4), (8.5): ∂_t log p + div b + b·s + ½ c² (div s + |s|²) = 0 for the coded b and c of any λ."""
     off, scale = residual(p, Reverse(sde, ExactScore(p, sde), lam), sde, t, seed)
     assert np.all(off <= 1e-10 * scale)
 
 
 @given(mixtures(), other_sdes, times, seeds)
-def test_probability_flow_carries_the_mass(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_probability_flow_carries_the_mass(p, sde, t, seed):
     """Eq. (8.6): continuity, ∂_t log p + div v + v·s = 0, without noise."""
     process = Reverse(sde, ExactScore(p, sde), lam=0.0)
     off, scale = residual(p, process, sde, t, seed)
@@ -88,7 +86,7 @@ def test_probability_flow_carries_the_mass(p: GaussianMixture, sde: SDE, t: floa
     assert process.noise(np.ones((1, p.dim)), t) == 0.0
 
 
-def test_the_residuals_see_half_a_score_and_a_wrong_sign() -> None:
+def test_the_residuals_see_half_a_score_and_a_wrong_sign():
     """The power of the tests above."""
     p, sde = random_mixture(1, 2, 3), VP()
     score = ExactScore(p, sde)
@@ -100,14 +98,14 @@ def test_the_residuals_see_half_a_score_and_a_wrong_sign() -> None:
 # ------------------------------------------------------------------ a change of sign reverses no SDE
 
 
-def sign_changed_variance(sde: SDE, v0: float, t: float) -> float:
+def sign_changed_variance(sde, v0, t):
     """α_t² (v₀ + 2 ς₁² - ς_t²), ς = σ/α."""
     tau = lambda t: (sde.sigma(t) / sde.alpha(t)) ** 2  # noqa: E731
     return sde.alpha(t) ** 2 * (v0 + 2 * tau(1.0) - tau(t))
 
 
 @given(every_sde, times, st.floats(0.1, 5.0))
-def test_the_variance_of_a_sign_change_solves_its_ode(sde: SDE, t: float, v0: float) -> None:
+def test_the_variance_of_a_sign_change_solves_its_ode(sde, t, v0):
     """Eq. (8.1): backwards, dv/dt = 2 f v - g², from the true variance at t = 1; the truth has + g²."""
     v = sign_changed_variance(sde, v0, t)
     f, g, a1, s1 = sde.f(t), sde.g(t), sde.alpha(1.0), sde.sigma(1.0)
@@ -116,7 +114,7 @@ def test_the_variance_of_a_sign_change_solves_its_ode(sde: SDE, t: float, v0: fl
     assert change == pytest.approx(2 * f * v - g**2, rel=1e-10, abs=1e-10 * (abs(2 * f * v) + g**2))
 
 
-def end_variance(process: Any, sde: SDE, v: float, N: int) -> float:
+def end_variance(process, sde, v, N):
     """Of Euler-Maruyama from variance v at t = 1 down to 0, each step probed."""
     step = EulerMaruyama(process)
     for t, s in pairwise(up(N)[::-1]):
@@ -128,7 +126,7 @@ def end_variance(process: Any, sde: SDE, v: float, N: int) -> float:
 @pytest.mark.parametrize(
     ("sde", "end"), [(VP(), 46_310), (VP(1.0, 1.0), 2 * math.e - 1), (OU(1.0, 1.0), 7.39)], ids=str
 )
-def test_an_sde_is_not_reversed_by_a_sign_change(sde: SDE, end: float) -> None:
+def test_an_sde_is_not_reversed_by_a_sign_change(sde, end):
     """Eq. (8.1): data N(0, 1) under VP come back with variance 2 e^B - 1; with the score they come back with 1."""
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
     v1 = sde.alpha(1.0) ** 2 + sde.sigma(1.0) ** 2
@@ -145,13 +143,13 @@ def test_an_sde_is_not_reversed_by_a_sign_change(sde: SDE, end: float) -> None:
 # ------------------------------------------------------------------ same marginals, different paths
 
 
-def two_times(sde: SDE, v0: float, lam: float, t: float, s: float) -> tuple[float, float]:
+def two_times(sde, v0, lam, t, s):
     """Slope and variance of x(s) given x(t), s < t, for data N(0, v₀): the moment equations of the coded process."""
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.full(1, v0))
     process = Reverse(sde, ExactScore(p, sde), lam)
     rate = lambda t: float(process.drift(np.ones((1, 1)), t)[0, 0])  # noqa: E731
 
-    def rhs(t: float, y: np.ndarray) -> list[float]:
+    def rhs(t, y):
         return [rate(t), 2 * rate(t) * y[1] - float(process.noise(np.ones((1, 1)), t)) ** 2]
 
     log_slope, variance = solve_ivp(rhs, (t, s), [0.0, 0.0], "DOP853", rtol=1e-11, atol=1e-14).y[:, -1]
@@ -160,11 +158,11 @@ def two_times(sde: SDE, v0: float, lam: float, t: float, s: float) -> tuple[floa
 
 @each_sde
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 2.0])
-def test_lambda_sets_how_much_a_path_remembers(sde: SDE, lam: float) -> None:
+def test_lambda_sets_how_much_a_path_remembers(sde, lam):
     """Eq. (8.7): corr(x_s, x_t) = [ς_s² + v₀ / ς_t² + v₀]^{λ²/2}: 1 for λ = 0, that of the forward paths for λ = 1."""
     v0, t, s = 0.7, 0.8, 0.5
 
-    def v(t: float) -> float:
+    def v(t):
         return sde.alpha(t) ** 2 * v0 + sde.sigma(t) ** 2
 
     slope, variance = two_times(sde, v0, lam, t, s)
@@ -178,7 +176,7 @@ def test_lambda_sets_how_much_a_path_remembers(sde: SDE, lam: float) -> None:
 
 
 @each_sde
-def test_anderson_has_the_transitions_of_bayes(sde: SDE) -> None:
+def test_anderson_has_the_transitions_of_bayes(sde):
     """λ = 1 and no other: x(s) given x(t) has the conditional law of the forward process, hence so have whole paths."""
     v0, t, s = 0.7, 0.8, 0.5
     a = sde.alpha(t) / sde.alpha(s)
@@ -188,7 +186,7 @@ def test_anderson_has_the_transitions_of_bayes(sde: SDE) -> None:
     assert abs(two_times(sde, v0, 2.0, t, s)[0] / gain - 1) > 0.01
 
 
-def test_stationary_paths_forget_at_the_rate_lambda_squared() -> None:
+def test_stationary_paths_forget_at_the_rate_lambda_squared():
     """Eq. (8.7) for VP and data N(0, I): corr = e^{-½λ²(B(t) - B(s))}."""
     sde = VP(1.0, 3.0)
     for lam in (0.0, 1.0, 2.0):
@@ -200,7 +198,7 @@ def test_stationary_paths_forget_at_the_rate_lambda_squared() -> None:
 
 
 @given(mixtures(max_dim=3), every_sde, times, seeds)
-def test_denoise_is_the_posterior_mean(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_denoise_is_the_posterior_mean(p, sde, t, seed):
     """Eq. (1.13) under every SDE: `denoise` of the exact score, against the posterior means of the components."""
     a, s = sde.alpha(t), sde.sigma(t)
     x = points(p, a, s, seed)
@@ -208,9 +206,7 @@ def test_denoise_is_the_posterior_mean(p: GaussianMixture, sde: SDE, t: float, s
     assert_close(denoise(ExactScore(p, sde), sde, x, t), exact, 1e-11 * (1 + size) / a)
 
 
-def generator_of_denoiser(
-    p: GaussianMixture, sde: SDE, lam: float, t: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def generator_of_denoiser(p, sde, lam, t, seed):
     """∂_t D + b·∇D - ½ c² ∆D, D = E[x₀|x_t], for the coded b and c; ∆D = (σ²/α) ∇ div s. And the size of its terms."""
     a, s = sde.alpha(t), sde.sigma(t)
     x, score = points(p, a, s, seed), ExactScore(p, sde)
@@ -228,22 +224,20 @@ def generator_of_denoiser(
 
 
 @given(mixtures(max_dim=3), every_sde, times, seeds)
-def test_the_posterior_mean_is_a_martingale_of_the_reverse_sde(
-    p: GaussianMixture, sde: SDE, t: float, seed: int
-) -> None:
+def test_the_posterior_mean_is_a_martingale_of_the_reverse_sde(p, sde, t, seed):
     """Eq. (8.8): ∂_t D + b·∇D - ½ g² ∆D = 0 at every point, for λ = 1."""
     off, scale = generator_of_denoiser(p, sde, 1.0, t, seed)
     assert np.all(off <= 1e-11 * scale)
 
 
-def test_of_no_other_reversal_is_it_a_martingale() -> None:
+def test_of_no_other_reversal_is_it_a_martingale():
     p, sde = random_mixture(1, 2, 3), VP()
     for lam in (0.0, 0.9, 2.0):
         off, scale = generator_of_denoiser(p, sde, lam, 0.2, 0)
         assert np.max(off / scale) > 1e-3
 
 
-def denoised_mean(N: int, end: float = 0.1) -> np.ndarray:
+def denoised_mean(N, end=0.1):
     """E D(x_end) under Euler-Maruyama of the reverse SDE, from the true law of one Gaussian at t = 1: exact."""
     sde = VP()
     p = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8, 0.3], [0.3, 0.4]]]))
@@ -256,7 +250,7 @@ def denoised_mean(N: int, end: float = 0.1) -> np.ndarray:
     return denoise(score, sde, mean[None, :], end)[0] - p.means[0]  # D is affine: E D(x) = D(E x)
 
 
-def test_euler_maruyama_keeps_the_mean_of_the_denoiser_to_order_one() -> None:
+def test_euler_maruyama_keeps_the_mean_of_the_denoiser_to_order_one():
     """Eq. (8.8): a diagnostic of any run, E D(x_t, t) = E x₀, with an error O(1/N)."""
     errors = np.stack([denoised_mean(N) for N in (100, 200, 400)])
     assert np.max(np.abs(errors)) < 0.1
@@ -266,14 +260,14 @@ def test_euler_maruyama_keeps_the_mean_of_the_denoiser_to_order_one() -> None:
 # ------------------------------------------------------------------ the flow
 
 
-def cdf(p: GaussianMixture, x: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
+def cdf(p, x, alpha, sigma):
     """Distribution function of α x₀ + σ z in one dimension."""
     sd = np.sqrt(alpha**2 * p.variances[:, 0] + sigma**2)
     return ndtr((x[:, :1] - alpha * p.means[:, 0]) / sd) @ p.weights
 
 
 @each_flow
-def test_the_flow_in_one_dimension_is_quantile_transport(sde: SDE) -> None:
+def test_the_flow_in_one_dimension_is_quantile_transport(sde):
     """Eq. (8.9): F_t(x(t)) is constant, so the end is F_ε⁻¹(F_1(x(1))): an exact answer for any mixture."""
     p, low = random_mixture(5, 1, 3, low=0.05, high=0.5), float(sde.time_at_log_ratio(math.log(0.05)))
     a, s, a1, s1 = sde.alpha(low), sde.sigma(low), sde.alpha(1.0), sde.sigma(1.0)
@@ -287,7 +281,7 @@ def test_the_flow_in_one_dimension_is_quantile_transport(sde: SDE) -> None:
 
 
 @pytest.mark.parametrize("name", ["subvp", "cosine"])
-def test_adaptive_steps_find_the_same_quantiles(name: str) -> None:
+def test_adaptive_steps_find_the_same_quantiles(name):
     """Eq. (8.9), by SciPy's solver."""
     sde, p, low = SDES[name], random_mixture(5, 1, 3, low=0.05, high=0.5), 0.05
     x1 = np.linspace(-1.5, 1.5, 3)[:, None]
@@ -297,13 +291,13 @@ def test_adaptive_steps_find_the_same_quantiles(name: str) -> None:
 
 
 @each_flow
-def test_the_flow_of_a_gaussian_is_closed(sde: SDE) -> None:
+def test_the_flow_of_a_gaussian_is_closed(sde):
     """Eq. (8.10): x(s) = α_s m + S_s^½ S_t^{-½} (x(t) - α_t m), S_t = α_t² C + σ_t² I."""
     p, low = GaussianMixture(np.ones(1), M[None, :], C[None, ...]), float(sde.time_at_log_ratio(math.log(0.02)))
     lam, U = np.linalg.eigh(C)
     x1 = sde.prior_std * np.random.default_rng(0).standard_normal((5, 2))
 
-    def spread(t: float) -> np.ndarray:
+    def spread(t):
         return np.sqrt(sde.alpha(t) ** 2 * lam + sde.sigma(t) ** 2)
 
     exact = sde.alpha(low) * M + ((x1 - sde.alpha(1.0) * M) @ U * spread(low) / spread(1.0)) @ U.T
@@ -312,13 +306,13 @@ def test_the_flow_of_a_gaussian_is_closed(sde: SDE) -> None:
 
 
 @each_sde
-def test_flows_of_all_sdes_are_one_flow(sde: SDE) -> None:
+def test_flows_of_all_sdes_are_one_flow(sde):
     """Eq. (7.12): x/α at equal σ/α. The flow of any SDE is that of linear VE, read through the lens."""
     p, ve = mixture("tilted"), SDES["linear-ve"]
     high, low = math.log(5.0), math.log(0.05)
     high = min(high, float(log_ratio(sde, 1.0)))
 
-    def run(sde: SDE) -> np.ndarray:
+    def run(sde):
         t, s = (min(1.0, float(sde.time_at_log_ratio(r))) for r in (high, low))
         x = sde.alpha(t) * start
         return solve(Reverse(sde, ExactScore(p, sde), lam=0.0).drift, x, t, s, 1e-11, 1e-12) / sde.alpha(s)
@@ -328,7 +322,7 @@ def test_flows_of_all_sdes_are_one_flow(sde: SDE) -> None:
 
 
 @each_flow
-def test_the_flow_run_backwards_undoes_itself(sde: SDE) -> None:
+def test_the_flow_run_backwards_undoes_itself(sde):
     """Eq. (8.6): an ODE is reversed by running it backwards; 1e-7 over all of time."""
     p, low = mixture("tilted"), float(sde.time_at_log_ratio(math.log(0.05)))
     x = p.sample(np.random.default_rng(0), 20)
@@ -338,7 +332,7 @@ def test_the_flow_run_backwards_undoes_itself(sde: SDE) -> None:
 
 
 @each_flow
-def test_volumes_change_by_the_integral_of_the_divergence(sde: SDE) -> None:
+def test_volumes_change_by_the_integral_of_the_divergence(sde):
     """Eqs. (8.6), (8.11): log|det ∂x(1)/∂x(t)| = ∫ div v along the path, det by differences of the flow itself."""
     p, low = mixture("tilted"), float(sde.time_at_log_ratio(math.log(0.1)))
     score, steps, h = ExactScore(p, sde), FixedSteps(sde, 140), 1e-4
@@ -353,7 +347,7 @@ def test_volumes_change_by_the_integral_of_the_divergence(sde: SDE) -> None:
     assert change == pytest.approx(-y[:, 2], abs=1e-6)  # of RK4 with 140 steps; chapter 11 takes more
 
 
-def test_sub_vp_and_vp_share_their_drift_and_not_their_flow() -> None:
+def test_sub_vp_and_vp_share_their_drift_and_not_their_flow():
     x = np.ones((1, 1))
     p = random_mixture(0, 1, 2)
     vp, sub = VP(), SubVP()

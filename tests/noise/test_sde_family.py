@@ -17,11 +17,9 @@ from refscore.laws.expectation import gauss_legendre
 from refscore.noise.prior import prior_mismatch, prior_mismatch_bound
 from refscore.noise.sde import SDES, CosineVP, LinearVE, log_ratio
 from refscore.noise.suggest import suggest_beta_max, suggest_sigma_max
-from refscore.protocols import SDE
 from refscore.sampling.loop import NO_NOISE, last
 from refscore.sampling.solvers import TABLEAUX
 from tests.oracles.affine import probe
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.equations import dt
 from tests.oracles.mixtures import covariance, full, size_of_jacobian
@@ -33,7 +31,7 @@ from tests.oracles.strategies import every_sde, mixtures, other_sdes, points, ra
 # ------------------------------------------------------------------ ordinary differential equations
 
 
-def velocity(x: np.ndarray, t: float) -> np.ndarray:
+def velocity(x, t):
     """dx/dt = -2 (1 + t) x², solved by x(t) = x₀/(1 + (2t + t²) x₀): neither linear nor autonomous."""
     return -2 * (1 + t) * x**2
 
@@ -42,7 +40,7 @@ X0 = np.array([[0.5], [1.0], [2.0]])
 
 
 @pytest.mark.parametrize("name", TABLEAUX)
-def test_runge_kutta_methods_have_their_orders(name: str) -> None:
+def test_runge_kutta_methods_have_their_orders(name):
     """Eqs. (7.1), (7.2): Euler 1, midpoint 2, Heun 2, RK4 4, on a plain ODE with a closed solution."""
     tableau = TABLEAUX[name]
     assert tableau.order == {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}[name]
@@ -54,7 +52,7 @@ def test_runge_kutta_methods_have_their_orders(name: str) -> None:
     assert_close(slopes(errors), tableau.order, 0.05, errors)
 
 
-def test_an_ode_is_reversed_by_a_sign_change() -> None:
+def test_an_ode_is_reversed_by_a_sign_change():
     """Eq. (7.1): dx/dt = v up, then the same v down, or -v in the time 1 - t: back at the start, to its order."""
     errors = []
     for N in (50, 100):
@@ -71,7 +69,7 @@ def test_an_ode_is_reversed_by_a_sign_change() -> None:
 
 
 @pytest.mark.parametrize("grid", [up(1), up(7), (np.linspace(0, 1, 12) ** 2).tolist()], ids=len)
-def test_only_the_square_root_of_the_step_adds_up(grid: list[float]) -> None:
+def test_only_the_square_root_of_the_step_adds_up(grid):
     """Eq. (7.3): the variance of w(1) is 1 on every grid; with h in place of √h it would be Σ h², gone as N grows."""
 
     class Noise:
@@ -87,7 +85,7 @@ def test_only_the_square_root_of_the_step_adds_up(grid: list[float]) -> None:
     assert np.sum(np.diff(grid) ** 2) <= max(np.diff(grid))
 
 
-def geometric_brownian_errors(mu: float, c: float, N: int) -> tuple[float, float]:
+def geometric_brownian_errors(mu, c, N):
     """Weak |E x_N - E x(1)| and strong √E|x_N - x(1)|² of dx = µ x dt + c x dw from 1, both exact.
 
     One step multiplies by m(z), the true solution by e^{(µ - c²/2) h + c√h z}: so the three second moments are N-th
@@ -107,7 +105,7 @@ def geometric_brownian_errors(mu: float, c: float, N: int) -> tuple[float, float
     return weak, math.sqrt(strong)
 
 
-def test_euler_maruyama_has_strong_order_one_half_and_weak_order_1_with_multiplicative_noise() -> None:
+def test_euler_maruyama_has_strong_order_one_half_and_weak_order_1_with_multiplicative_noise():
     """Eqs. (7.4), (7.5), (7.6): geometric Brownian motion, without a sample."""
     weak, strong = np.array([geometric_brownian_errors(0.5, 0.8, N) for N in (128, 256, 512)]).T
     assert_close(slopes(list(weak)), 1, 0.02, weak)
@@ -115,7 +113,7 @@ def test_euler_maruyama_has_strong_order_one_half_and_weak_order_1_with_multipli
     assert strong[-1] > 10 * weak[-1]
 
 
-def strong_error(sde: SDE, N: int) -> float:
+def strong_error(sde, N):
     """√E|x_N - x(1)|² from x₀ = 0, exact: both are linear in the same Brownian path.
 
     x(1) = α₁ ∫ g/α dw; x_N = Σ b_n z_n, z_n = Δw_n/√h, b_n by probing the code: a step adds the integral of
@@ -131,7 +129,7 @@ def strong_error(sde: SDE, N: int) -> float:
 
 
 @pytest.mark.parametrize("sde", [OU(), VP(0.1, 5.0), SubVP(0.1, 5.0), VE(0.1, 5.0)], ids=str)
-def test_euler_maruyama_has_strong_order_1_with_additive_noise(sde: SDE) -> None:
+def test_euler_maruyama_has_strong_order_1_with_additive_noise(sde):
     """Eqs. (7.4), (7.5): the noise does not look at x, and the order is one, not one half."""
     errors = [strong_error(sde, N) for N in (200, 400)]
     assert abs(slopes(errors)[0] - 1) <= 0.03, errors  # the next term, h², is still 1 %
@@ -141,7 +139,7 @@ def test_euler_maruyama_has_strong_order_1_with_additive_noise(sde: SDE) -> None
 
 
 @given(st.floats(0.1, 20.0), st.floats(0.1, 20.0), unit)
-def test_ornstein_uhlenbeck_is_solved(theta: float, c: float, t: float) -> None:
+def test_ornstein_uhlenbeck_is_solved(theta, c, t):
     """Eq. (7.7): mean e^{-θt} x₀, variance c²/2θ (1 - e^{-2θt}); the variance is ∫ (c e^{-θ(t-u)})² du."""
     sde = OU(theta, c)
     node, weight = gauss_legendre(np.zeros(1), 60)
@@ -150,7 +148,7 @@ def test_ornstein_uhlenbeck_is_solved(theta: float, c: float, t: float) -> None:
 
 
 @given(mixtures(max_dim=3), st.floats(0.1, 5.0))
-def test_ornstein_uhlenbeck_forgets_its_start(p: GaussianMixture, c: float) -> None:
+def test_ornstein_uhlenbeck_forgets_its_start(p, c):
     """Eq. (7.7): with θ = 300 its law at t = 1 is N(0, c²/2θ I) from any start, score and all."""
     sde = OU(300.0, c * math.sqrt(600.0))
     assert sde.prior_std == pytest.approx(c, rel=1e-15)
@@ -162,12 +160,12 @@ def test_ornstein_uhlenbeck_forgets_its_start(p: GaussianMixture, c: float) -> N
 
 
 @given(other_sdes)
-def test_the_kernel_of_every_sde_solves_the_moment_equations(sde: SDE) -> None:
+def test_the_kernel_of_every_sde_solves_the_moment_equations(sde):
     """Eq. (7.8): dα/dt = f α, dσ²/dt = 2 f σ² + g² from α = 1, σ = 0, by DOP853."""
     assert sde.alpha(0.0) == 1.0
     assert sde.sigma(0.0) == 0.0
 
-    def rhs(t: float, y: np.ndarray) -> list[float]:
+    def rhs(t, y):
         f, g = sde.f(t), sde.g(t)
         return [f, 2 * f * y[1] + g**2]
 
@@ -180,7 +178,7 @@ def test_the_kernel_of_every_sde_solves_the_moment_equations(sde: SDE) -> None:
 
 
 @given(other_sdes, times)
-def test_closed_forms_solve_the_moment_equations_at_every_time(sde: SDE, t: float) -> None:
+def test_closed_forms_solve_the_moment_equations_at_every_time(sde, t):
     """Eq. (7.8), by complex step in t."""
     f, g, a, s = sde.f(t), sde.g(t), sde.alpha(t), sde.sigma(t)
     assert dt(sde.alpha, t)[0] == pytest.approx(f * a, rel=1e-12, abs=1e-300)
@@ -188,7 +186,7 @@ def test_closed_forms_solve_the_moment_equations_at_every_time(sde: SDE, t: floa
 
 
 @given(every_sde, times)
-def test_noise_is_collected_in_units_of_the_signal(sde: SDE, t: float) -> None:
+def test_noise_is_collected_in_units_of_the_signal(sde, t):
     """Eq. (7.9): σ²/α² = ∫₀ᵗ g²/α², so that x/α is Brownian motion on the clock σ²/α²."""
     assert dt(lambda t: (sde.sigma(t) / sde.alpha(t)) ** 2, t)[0] == pytest.approx(
         (sde.g(t) / sde.alpha(t)) ** 2, rel=1e-10
@@ -197,7 +195,7 @@ def test_noise_is_collected_in_units_of_the_signal(sde: SDE, t: float) -> None:
     assert dt(lambda t: log_ratio(sde, t), t)[0] == pytest.approx(rate, rel=1e-10)
 
 
-def test_a_kernel_from_sigma_min_solves_the_same_odes_but_not_from_the_data() -> None:
+def test_a_kernel_from_sigma_min_solves_the_same_odes_but_not_from_the_data():
     """Why σ(0) = 0 is half of Eq. (7.8): σ_min rᵗ solves dσ²/dt = g² as well; it starts with noise already there."""
     sde = VE(0.1, 10.0)
     stated = lambda t: 0.1 * 100**t  # noqa: E731
@@ -210,7 +208,7 @@ def test_a_kernel_from_sigma_min_solves_the_same_odes_but_not_from_the_data() ->
 
 
 @given(other_sdes, st.floats(1e-6, 1.0))
-def test_time_inverts_sigma_and_the_log_ratio(sde: SDE, t: float) -> None:
+def test_time_inverts_sigma_and_the_log_ratio(sde, t):
     """Back to t, within the rounding of what is inverted: u (σ/α² + σ)/(dσ/dt), and u |ratio|/(d ratio/dt)."""
     s, ratio = sde.sigma(t), log_ratio(sde, t)
     rate = sde.g(t) ** 2 / (2 * s**2)  # of the log ratio
@@ -221,14 +219,14 @@ def test_time_inverts_sigma_and_the_log_ratio(sde: SDE, t: float) -> None:
 
 
 @pytest.mark.parametrize("sde", [sde for n, sde in SDES.items() if n not in ("vp", "ve")] + [CosineVP(0.1)], ids=str)
-def test_small_times_keep_their_precision_in_float32(sde: SDE) -> None:
+def test_small_times_keep_their_precision_in_float32(sde):
     t = np.logspace(-8, 0, 200).astype("float32")
     exact = sde.sigma(t.astype("float64"))
     assert sde.sigma(t).dtype == np.float32
     assert sde.sigma(t) == pytest.approx(exact, rel=1e-6)
 
 
-def test_the_naive_formula_of_sub_vp_has_no_precision_at_small_times() -> None:
+def test_the_naive_formula_of_sub_vp_has_no_precision_at_small_times():
     t = np.asarray([1e-5], dtype="float32")
     naive = 1 - SubVP().alpha(t) ** 2
     assert naive.dtype == np.float32
@@ -236,7 +234,7 @@ def test_the_naive_formula_of_sub_vp_has_no_precision_at_small_times() -> None:
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, 1.0])
-def test_levels_that_an_sde_does_not_reach_are_refused(bad: float) -> None:
+def test_levels_that_an_sde_does_not_reach_are_refused(bad):
     for sde in (SubVP(), CosineVP(), OU(5.0, math.sqrt(10.0))):  # all tend to σ = 1
         with pytest.raises(ValueError, match="sigma must lie in"):
             sde.time(bad)
@@ -246,7 +244,7 @@ def test_levels_that_an_sde_does_not_reach_are_refused(bad: float) -> None:
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
-def test_parameters_out_of_range_are_refused(bad: float) -> None:
+def test_parameters_out_of_range_are_refused(bad):
     for make in (LinearVE, OU, lambda v: OU(1.0, v), CosineVP, lambda v: CosineVP(0.008, v), SubVP):
         with pytest.raises(ValueError, match=r"must be positive and finite|must lie in \(0, 1\)"):
             make(bad)
@@ -258,7 +256,7 @@ def test_parameters_out_of_range_are_refused(bad: float) -> None:
 
 
 @given(mixtures(max_dim=3), every_sde, unit)
-def test_covariances_under_every_sde(p: GaussianMixture, sde: SDE, t: float) -> None:
+def test_covariances_under_every_sde(p, sde, t):
     """Eq. (7.10): Cov x(t) = α² Cov x₀ + σ² I: exploding without bound for α = 1, kept for α² + σ² = 1 and Cov = I."""
     a, s = sde.alpha(t), sde.sigma(t)
     q = p.diffuse(a, s)
@@ -274,12 +272,12 @@ def test_covariances_under_every_sde(p: GaussianMixture, sde: SDE, t: float) -> 
 
 
 @pytest.mark.parametrize(("sde", "growth"), [(VE(0.01, 50.0), 2500.0), (VE(0.01, 500.0), 250_000.0)], ids=str)
-def test_the_variance_of_ve_grows_as_was_recorded(sde: VE, growth: float) -> None:
+def test_the_variance_of_ve_grows_as_was_recorded(sde, growth):
     assert sde.sigma(1.0) ** 2 == pytest.approx(growth, rel=1e-7)
 
 
 @pytest.mark.parametrize("beta", [1.0, 5.0, 20.0])
-def test_euler_maruyama_keeps_a_little_more_than_unit_variance(beta: float) -> None:
+def test_euler_maruyama_keeps_a_little_more_than_unit_variance(beta):
     """Eq. (7.11): N(0, I) is fixed by VP; steps of length h with constant β have 1/(1 - βh/4) instead."""
     step, h = EulerMaruyama(Forward(VP(beta, beta))), 1 / 16
     (A,), (B,), _ = (m.ravel() for m in probe(lambda x, rng: step(x, 0.25, 0.25 + h, rng)[0], 1, 1))
@@ -292,7 +290,7 @@ def test_euler_maruyama_keeps_a_little_more_than_unit_variance(beta: float) -> N
 
 
 @given(mixtures(), other_sdes, times, seeds)
-def test_every_sde_is_ve_seen_through_a_lens(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_every_sde_is_ve_seen_through_a_lens(p, sde, t, seed):
     """Eq. (7.12): s(x; α, σ) = s(x/α; 1, σ/α)/α."""
     a, s = sde.alpha(t), sde.sigma(t)
     x = points(p, a, s, seed)
@@ -302,7 +300,7 @@ def test_every_sde_is_ve_seen_through_a_lens(p: GaussianMixture, sde: SDE, t: fl
 
 
 @given(st.floats(0.05, 2.0), st.floats(1.0, 50.0), times)
-def test_vp_is_ornstein_uhlenbeck_run_at_the_time_half_B(beta_min: float, ratio: float, t: float) -> None:
+def test_vp_is_ornstein_uhlenbeck_run_at_the_time_half_B(beta_min, ratio, t):
     """Eq. (7.12) in time: with θ = ½B(1) and c² = 2θ, VP at t is OU at B(t)/B(1); rates change with the clock."""
     vp = VP(beta_min, beta_min * ratio)
     B = lambda t: beta_min * t + 0.5 * t**2 * (vp.beta_max - beta_min)  # noqa: E731
@@ -315,7 +313,7 @@ def test_vp_is_ornstein_uhlenbeck_run_at_the_time_half_B(beta_min: float, ratio:
 
 
 @given(st.floats(1e-3, 0.1), st.floats(1e-3, 0.1), times)
-def test_the_cosine_is_ornstein_uhlenbeck_run_at_the_time_minus_log_alpha(offset: float, end: float, t: float) -> None:
+def test_the_cosine_is_ornstein_uhlenbeck_run_at_the_time_minus_log_alpha(offset, end, t):
     """Eq. (7.12) in time: any SDE with α² + σ² = 1 is OU with c² = 2θ at u = -log α/θ."""
     sde, theta = CosineVP(offset, end), -math.log(end)
     ou, u = OU(theta, math.sqrt(2 * theta)), min(-math.log(sde.alpha(t)) / theta, 1.0)
@@ -326,18 +324,18 @@ def test_the_cosine_is_ornstein_uhlenbeck_run_at_the_time_minus_log_alpha(offset
 # ------------------------------------------------------------------ how much noise the data need
 
 
-def second_moment_row(p: GaussianMixture) -> np.ndarray:
+def second_moment_row(p):
     """A data set (1, D) with the E‖x‖² of the mixture."""
     square = float(np.trace(covariance(p)) + np.sum((p.weights @ p.means) ** 2))
     return np.full((1, p.dim), math.sqrt(square / p.dim))
 
 
-def finals(sde: SDE) -> bool:
+def finals(sde):
     return sde.sigma(1.0) > 0.3 * sde.prior_std
 
 
 @given(mixtures(max_dim=1, max_components=3), every_sde.filter(finals))
-def test_the_prior_mismatch_is_below_its_bound(p: GaussianMixture, sde: SDE) -> None:
+def test_the_prior_mismatch_is_below_its_bound(p, sde):
     """Eq. (7.13): 0 <= KL(p₁ ‖ prior) <= E KL(p₁(·|x₀) ‖ prior), by quadrature in one dimension."""
     found = prior_mismatch(p, sde)
     slack = 1e-10 + found.error
@@ -345,7 +343,7 @@ def test_the_prior_mismatch_is_below_its_bound(p: GaussianMixture, sde: SDE) -> 
 
 
 @given(mixtures(max_dim=4, max_components=1, low=0.3), every_sde.filter(finals))
-def test_the_bound_exceeds_the_mismatch_by_the_information_that_is_left(p: GaussianMixture, sde: SDE) -> None:
+def test_the_bound_exceeds_the_mismatch_by_the_information_that_is_left(p, sde):
     """Eq. (7.13) is off by the mutual information of x₀ and x₁, ½ log det S/σ² for a Gaussian."""
     a, s = sde.alpha(1.0), sde.sigma(1.0)
     information = 0.5 * np.linalg.slogdet(np.eye(p.dim) + (a / s) ** 2 * full(p)[0])[1]
@@ -355,7 +353,7 @@ def test_the_bound_exceeds_the_mismatch_by_the_information_that_is_left(p: Gauss
     assert bound - exact.value == pytest.approx(information, abs=1e-12 * (1 + bound))
 
 
-def kl_by_hand(p: GaussianMixture, sde: SDE) -> float:
+def kl_by_hand(p, sde):
     """∫ p₁ log(p₁/prior) in one dimension, on a grid of its own."""
     a, s, c = sde.alpha(1.0), sde.sigma(1.0), sde.prior_std
     x = np.linspace(-40 * c, 40 * c, 40_001)[:, None]
@@ -365,7 +363,7 @@ def kl_by_hand(p: GaussianMixture, sde: SDE) -> float:
 
 
 @pytest.mark.parametrize("sde", [VP(0.1, 3.0), VE(0.01, 3.0), OU(1.0, 2.0), CosineVP(alpha_end=0.3)], ids=str)
-def test_prior_mismatch_is_the_divergence(sde: SDE) -> None:
+def test_prior_mismatch_is_the_divergence(sde):
     """Eq. (7.13): against plain quadrature, and Monte Carlo in three dimensions against three independent ones."""
     p = random_mixture(3, 1, 3)
     exact = prior_mismatch(p, sde)
@@ -381,7 +379,7 @@ def test_prior_mismatch_is_the_divergence(sde: SDE) -> None:
 
 
 @given(seeds, st.integers(1, 6), st.floats(1e-6, 1.0))
-def test_suggested_ends_have_the_mismatch_that_was_asked_for(seed: int, dim: int, nats: float) -> None:
+def test_suggested_ends_have_the_mismatch_that_was_asked_for(seed, dim, nats):
     """Eq. (7.14): the bound at the suggestion is `nats`."""
     data = np.random.default_rng(seed).uniform(-3, 3, (20, dim))
     high = suggest_sigma_max(data, nats)
@@ -395,7 +393,7 @@ def test_suggested_ends_have_the_mismatch_that_was_asked_for(seed: int, dim: int
     assert exact_B >= math.log(0.5 * square / nats) - 1e-12  # the formula without the second term
 
 
-def test_suggestions_for_data_that_need_no_noise() -> None:
+def test_suggestions_for_data_that_need_no_noise():
     data = np.full((3, 2), 1e-9)
     assert suggest_beta_max(data, beta_min=9.0) == 9.0
     assert 1 < suggest_beta_max(np.zeros((3, 2))) < 4  # N(0, 1 - e⁻ᴮ) is not N(0, 1) until B is of order 1
@@ -406,7 +404,7 @@ def test_suggestions_for_data_that_need_no_noise() -> None:
             call(np.ones((3, 2)), 0.0)
 
 
-def test_the_default_ends_in_nats() -> None:
+def test_the_default_ends_in_nats():
     """Eq. (7.14): what the defaults leave, at most, for 3072 coordinates of mean square 1/4."""
     data = np.full((1, 3072), 0.5)
     assert prior_mismatch_bound(VP(), data) == pytest.approx(0.0166, abs=5e-5)
@@ -415,7 +413,7 @@ def test_the_default_ends_in_nats() -> None:
 
 
 @pytest.mark.parametrize("kind", ["full", "diagonal", "isotropic"])
-def test_the_mismatch_is_the_same_on_every_backend(backend: TestBackend, kind: str) -> None:
+def test_the_mismatch_is_the_same_on_every_backend(backend, kind):
     p = random_mixture(0, 2, 3, kind)
     q = GaussianMixture(*(backend.asarray(a) for a in (p.weights, p.means, p.covariances)))
     sde = VP(0.1, 3.0)

@@ -13,7 +13,6 @@ from scipy.integrate import solve_ivp
 
 from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
 from refscore.noise.sde import SDES, log_ratio
-from refscore.protocols import SDE
 from tests.oracles.close import assert_close
 from tests.oracles.equations import check_score_equation, divergence_of, dt, terms
 from tests.oracles.mixtures import size_of_jacobian
@@ -23,7 +22,7 @@ from tests.oracles.strategies import mixtures, points, sdes, seeds, times, unit
 
 
 @given(sdes)
-def test_every_sde_starts_at_the_data(sde: SDE) -> None:
+def test_every_sde_starts_at_the_data(sde):
     assert sde.alpha(0.0) == 1.0
     assert sde.sigma(0.0) == 0.0
     zero = np.zeros(1)
@@ -32,10 +31,10 @@ def test_every_sde_starts_at_the_data(sde: SDE) -> None:
 
 
 @given(sdes)
-def test_mean_and_variance_solve_their_odes(sde: SDE) -> None:
+def test_mean_and_variance_solve_their_odes(sde):
     """Lyapunov: dα/dt = f α, dσ²/dt = 2 f σ² + g², integrated from α = 1, σ = 0."""
 
-    def rhs(t: float, y: np.ndarray) -> list[float]:
+    def rhs(t, y):
         f, g = sde.f(t), sde.g(t)
         return [f, 2 * f * y[1] + g**2]  # log α, so that its error is relative
 
@@ -49,14 +48,14 @@ def test_mean_and_variance_solve_their_odes(sde: SDE) -> None:
 
 
 @given(sdes, times)
-def test_closed_forms_satisfy_the_odes_at_every_time(sde: SDE, t: float) -> None:
+def test_closed_forms_satisfy_the_odes_at_every_time(sde, t):
     f, g, a, s = sde.f(t), sde.g(t), sde.alpha(t), sde.sigma(t)
     assert dt(sde.alpha, t)[0] == pytest.approx(f * a, rel=1e-12, abs=1e-300)
     assert dt(lambda t: sde.sigma(t) ** 2, t)[0] == pytest.approx(2 * f * s**2 + g**2, rel=1e-11, abs=1e-13 * g**2)
 
 
 @given(sdes, times)
-def test_log_ratio_grows_at_half_the_relative_noise_rate(sde: SDE, t: float) -> None:
+def test_log_ratio_grows_at_half_the_relative_noise_rate(sde, t):
     """d(log σ/α)/dt = g²/(2σ²), for every linear SDE."""
     rate = sde.g(t) ** 2 / (2 * sde.sigma(t) ** 2)
     assert dt(lambda t: log_ratio(sde, t), t)[0] == pytest.approx(rate, rel=1e-12)
@@ -64,7 +63,7 @@ def test_log_ratio_grows_at_half_the_relative_noise_rate(sde: SDE, t: float) -> 
 
 
 @given(st.floats(0.05, 2.0), st.floats(1.0, 200.0), unit)
-def test_vp_preserves_unit_variance(beta_min: float, ratio: float, t: float) -> None:
+def test_vp_preserves_unit_variance(beta_min, ratio, t):
     sde = VP(beta_min, beta_min * ratio)
     assert sde.alpha(t) ** 2 + sde.sigma(t) ** 2 == pytest.approx(1.0, abs=1e-15)
     assert sde.g(t) ** 2 == pytest.approx(beta_min + t * (sde.beta_max - beta_min), rel=1e-14)
@@ -72,7 +71,7 @@ def test_vp_preserves_unit_variance(beta_min: float, ratio: float, t: float) -> 
 
 
 @given(st.floats(1e-3, 0.1), st.floats(10.0, 5000.0), unit)
-def test_ve_variance_is_the_growth_of_the_published_level(sigma_min: float, ratio: float, t: float) -> None:
+def test_ve_variance_is_the_growth_of_the_published_level(sigma_min, ratio, t):
     """σ_min rᵗ is what published code states; integrated from 0 the variance is less by σ_min²."""
     sde = VE(sigma_min, sigma_min * ratio)
     stated = sigma_min * ratio**t
@@ -84,18 +83,18 @@ def test_ve_variance_is_the_growth_of_the_published_level(sigma_min: float, rati
 
 
 @given(sdes, st.floats(1e-9, 1.0))
-def test_sigma_is_strictly_increasing_and_bounded(sde: SDE, t: float) -> None:
+def test_sigma_is_strictly_increasing_and_bounded(sde, t):
     assert 0 < sde.sigma(t / 2) <= sde.sigma(t) <= sde.prior_std * (1 + 1e-15)
     if sde.sigma(t) < 0.999 * sde.prior_std:
         assert sde.sigma(t / 2) < sde.sigma(t)
 
 
 @given(mixtures(max_dim=3), st.floats(0.05, 2.0), st.floats(1.0, 200.0), unit)
-def test_vp_covariance_relaxes_to_the_identity(p: GaussianMixture, beta_min: float, ratio: float, t: float) -> None:
+def test_vp_covariance_relaxes_to_the_identity(p, beta_min, ratio, t):
     """Cov x(t) = I + e⁻ᴮ (Cov x(0) - I): why "variance preserving"."""
     sde = VP(beta_min, beta_min * ratio)
 
-    def covariance(q: GaussianMixture) -> np.ndarray:
+    def covariance(q):
         C = q.covariances
         C = C if C.ndim == 3 else C.reshape(q.n_components, -1)[..., None] * np.eye(q.dim)
         y = q.means - q.weights @ q.means
@@ -112,7 +111,7 @@ def test_vp_covariance_relaxes_to_the_identity(p: GaussianMixture, beta_min: flo
 
 
 @given(sdes, st.floats(1e-8, 1.0))
-def test_time_inverts_sigma(sde: SDE, t: float) -> None:
+def test_time_inverts_sigma(sde, t):
     s = sde.sigma(t)
     if s == 1.0 and isinstance(sde, VP):
         return  # 1 - σ is below rounding: no inverse
@@ -125,7 +124,7 @@ def test_time_inverts_sigma(sde: SDE, t: float) -> None:
 
 
 @given(sdes, st.floats(1e-8, 1.0))
-def test_time_at_log_ratio_inverts_log_ratio(sde: SDE, t: float) -> None:
+def test_time_at_log_ratio_inverts_log_ratio(sde, t):
     ratio = log_ratio(sde, t)
     # d ratio / dt = g²/2σ²; the ratio itself carries a rounding
     slack = (1 + abs(ratio)) * 2 * (sde.sigma(t) / sde.g(t)) ** 2
@@ -133,13 +132,13 @@ def test_time_at_log_ratio_inverts_log_ratio(sde: SDE, t: float) -> None:
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-def test_noiseless_time_is_zero(sde: SDE) -> None:
+def test_noiseless_time_is_zero(sde):
     assert sde.time(0.0) == 0.0
     assert sde.time(1e-12) > 0.0
 
 
 @given(sdes, st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=5))
-def test_floats_and_arrays_agree(sde: SDE, ts: list[float]) -> None:
+def test_floats_and_arrays_agree(sde, ts):
     array = np.asarray(ts)
     for name in ("f", "g", "alpha", "sigma"):
         method = getattr(sde, name)
@@ -160,14 +159,14 @@ def test_floats_and_arrays_agree(sde: SDE, ts: list[float]) -> None:
 
 
 @pytest.mark.parametrize("sde", [VP(), VE(), VP(1e-3, 5.0), VE(1e-3, 1.0)], ids=str)
-def test_small_times_keep_their_precision_in_float32(sde: SDE) -> None:
+def test_small_times_keep_their_precision_in_float32(sde):
     t = np.logspace(-8, 0, 200).astype("float32")
     exact = sde.sigma(t.astype("float64"))
     assert sde.sigma(t).dtype == np.float32
     assert sde.sigma(t) == pytest.approx(exact, rel=1e-6)  # t itself is rounded to 6e-8, ln r t likewise
 
 
-def test_the_naive_formula_has_no_precision_at_small_times() -> None:
+def test_the_naive_formula_has_no_precision_at_small_times():
     """Why expm1: √(1 - e⁻ᴮ) in float32 is wrong by more than half a percent at t = 1e-5."""
     t = np.asarray([1e-5], dtype="float32")
     alpha = VP().alpha(t)
@@ -176,7 +175,7 @@ def test_the_naive_formula_has_no_precision_at_small_times() -> None:
     assert abs(naive[0] / VP().sigma(1e-5) - 1) > 0.005
 
 
-def test_vp_has_the_published_numbers() -> None:
+def test_vp_has_the_published_numbers():
     """β from 0.1 to 20: the SDE of Song et al. 2021."""
     sde = VP()
     assert sde.alpha(1.0) ** 2 == pytest.approx(4.3186e-5, rel=1e-4)
@@ -186,7 +185,7 @@ def test_vp_has_the_published_numbers() -> None:
     assert sde.sigma(1e-5) == pytest.approx(0.0010005, rel=1e-4)
 
 
-def test_ve_has_the_published_numbers() -> None:
+def test_ve_has_the_published_numbers():
     """σ from 0.01 to 50: prior variance 2500 - 1e-4, and at t = ½ the geometric mean, less σ_min²."""
     sde = VE()
     assert sde.prior_std == pytest.approx(49.999999, abs=1e-9)
@@ -199,7 +198,7 @@ def test_ve_has_the_published_numbers() -> None:
 
 
 @given(mixtures(), sdes, times, seeds)
-def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_marginals_solve_the_fokker_planck_equation(p, sde, t, seed):
     """∂_t log p + D f + f x·s - ½ g² (div s + |s|²) = 0."""
     x, change, s, div = terms(p, sde, t, seed)
     f, g = sde.f(t), sde.g(t)
@@ -217,12 +216,12 @@ def test_marginals_solve_the_fokker_planck_equation(p: GaussianMixture, sde: SDE
 
 
 @given(mixtures(max_dim=3), sdes, times, seeds)
-def test_scores_solve_the_score_equation(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_scores_solve_the_score_equation(p, sde, t, seed):
     check_score_equation(p, sde, t, seed)
 
 
 @given(mixtures(), sdes, times, seeds)
-def test_probability_flow_carries_the_marginals(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_probability_flow_carries_the_marginals(p, sde, t, seed):
     """Continuity of the coded drift v of `Reverse(lam=0)`: ∂_t log p + div v + v·s = 0."""
     x, change, s, _ = terms(p, sde, t, seed)
     flow = Reverse(sde, ExactScore(p, sde), lam=0.0)
@@ -234,7 +233,7 @@ def test_probability_flow_carries_the_marginals(p: GaussianMixture, sde: SDE, t:
 
 
 @given(mixtures(), sdes, times, st.floats(0.0, 3.0), seeds)
-def test_every_reversal_keeps_the_marginals(p: GaussianMixture, sde: SDE, t: float, lam: float, seed: int) -> None:
+def test_every_reversal_keeps_the_marginals(p, sde, t, lam, seed):
     """∂_t log p + div b + b·s + ½ c² (div s + |s|²) = 0 for drift b and noise c of any λ >= 0."""
     x, change, s, div_s = terms(p, sde, t, seed)
     process = Reverse(sde, ExactScore(p, sde), lam)
@@ -247,7 +246,7 @@ def test_every_reversal_keeps_the_marginals(p: GaussianMixture, sde: SDE, t: flo
 
 
 @given(sdes, st.floats(0.01, 1.0), st.floats(0.0, 3.0), seeds)
-def test_reverse_is_the_formula_for_any_score(sde: SDE, t: float, lam: float, seed: int) -> None:
+def test_reverse_is_the_formula_for_any_score(sde, t, lam, seed):
     x = np.random.default_rng(seed).standard_normal((4, 2, 3))  # (B, ...), not only (B, D)
     process = Reverse(sde, lambda x, t: np.sin(x) * np.reshape(t, (-1, 1, 1)), lam)
     f, g = sde.f(t), sde.g(t)
@@ -258,12 +257,12 @@ def test_reverse_is_the_formula_for_any_score(sde: SDE, t: float, lam: float, se
     assert np.broadcast_to(process.noise(x, each), x.shape) == pytest.approx(lam * g, rel=1e-12)
 
 
-def test_anderson_is_the_default_reversal() -> None:
+def test_anderson_is_the_default_reversal():
     assert Reverse(VP(), lambda x, t: -x).lam == 1.0
 
 
 @given(mixtures(), sdes, times, seeds)
-def test_exact_score_is_the_score_of_the_marginal(p: GaussianMixture, sde: SDE, t: float, seed: int) -> None:
+def test_exact_score_is_the_score_of_the_marginal(p, sde, t, seed):
     x = points(p, sde.alpha(t), sde.sigma(t), seed)
     exact, score = p.score(x, sde.alpha(t), sde.sigma(t)), ExactScore(p, sde)
     scale = 1 + size_of_jacobian(p, x, sde.alpha(t), sde.sigma(t))[:, None] * (1 + np.abs(x).max())
@@ -272,7 +271,7 @@ def test_exact_score_is_the_score_of_the_marginal(p: GaussianMixture, sde: SDE, 
 
 
 @given(mixtures(), st.floats(0.05, 2.0), st.floats(1.0, 50.0), times, seeds)
-def test_vp_is_ve_seen_through_a_lens(p: GaussianMixture, beta_min: float, ratio: float, t: float, seed: int) -> None:
+def test_vp_is_ve_seen_through_a_lens(p, beta_min, ratio, t, seed):
     """s_VP(x; α, σ) = s_VE(x/α; σ/α)/α, and log p_VP = log p_VE - D log α."""
     sde = VP(beta_min, beta_min * ratio)
     a, s = sde.alpha(t), sde.sigma(t)
@@ -286,7 +285,7 @@ def test_vp_is_ve_seen_through_a_lens(p: GaussianMixture, beta_min: float, ratio
 
 
 @given(mixtures(max_dim=1, max_components=3, low=0.3, high=2.0, box=2.0), sdes, st.floats(0.02, 0.98))
-def test_marginals_of_one_law_approach_each_other(p: GaussianMixture, sde: SDE, t: float) -> None:
+def test_marginals_of_one_law_approach_each_other(p, sde, t):
     """d KL(p_t‖q_t)/dt = -½ g² E_p|∇log p_t - ∇log q_t|²: what ties score errors to Kullback-Leibler."""
     q = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
     a, s = sde.alpha(t), sde.sigma(t)
@@ -294,7 +293,7 @@ def test_marginals_of_one_law_approach_each_other(p: GaussianMixture, sde: SDE, 
     x = np.arange(-2 * a - 12 * sd, 2 * a + 12 * sd, 0.02 * math.sqrt(a**2 * 0.3 + s**2))[:, None]
     cell = float(x[1, 0] - x[0, 0])
 
-    def kl(t: np.ndarray) -> np.ndarray:
+    def kl(t):
         log_p, log_q = (m.log_prob(x, sde.alpha(t), sde.sigma(t)) for m in (p, q))
         return np.asarray([cell * np.sum(np.exp(log_p) * (log_p - log_q))])
 

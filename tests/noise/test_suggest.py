@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from refscore.noise.grids import geometric_levels, level_times
 from refscore.noise.prior import prior_mismatch_bound
 from refscore.noise.suggest import (
     RATIO_CAP,
-    Suggestion,
     best_step,
     ladder_excess,
     level_excess,
@@ -32,7 +30,6 @@ from refscore.noise.suggest import (
 )
 from refscore.sampling.loop import last
 from tests.oracles.affine import law, probe
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.strategies import seeds
 
@@ -46,7 +43,7 @@ VES = VE(0.01, 500.0)
 
 
 @pytest.mark.parametrize(("dim", "ratio"), [(5, 19.5), (8, 4.0), (16, 2.13), (784, 1.082)])
-def test_the_ratio_with_overlap_one_half(dim: int, ratio: float) -> None:
+def test_the_ratio_with_overlap_one_half(dim, ratio):
     """Eq. (6.12): recorded values, and that they solve the equation."""
     found = overlap_ratio(dim)
     assert found == pytest.approx(ratio, rel=3e-3)  # the digits that were recorded
@@ -54,19 +51,19 @@ def test_the_ratio_with_overlap_one_half(dim: int, ratio: float) -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
-def test_in_four_dimensions_and_fewer_every_level_overlaps_with_every_other(dim: int) -> None:
+def test_in_four_dimensions_and_fewer_every_level_overlaps_with_every_other(dim):
     """Eq. (6.12): as √(2D) < 3 both limits of the overlap move outwards with γ, so it never falls below its start."""
     assert overlap_ratio(dim) == math.inf
     assert min(overlap(float(r), dim) for r in np.geomspace(1, 1e6, 200)) == overlap(1, dim) > 0.997
 
 
-def test_the_published_ladder_for_cifar_has_overlap_point_567() -> None:
+def test_the_published_ladder_for_cifar_has_overlap_point_567():
     ratio = (50 / 0.01) ** (1 / 231)
     assert ratio == pytest.approx(1.03756, abs=5e-6)
     assert overlap(ratio, 3072) == pytest.approx(0.56697, abs=5e-6)
 
 
-def test_the_overlap_is_a_mass_of_a_normal_law() -> None:
+def test_the_overlap_is_a_mass_of_a_normal_law():
     """Eq. (6.12): the normal density integrated from √(2D)(γ - 1) - 3γ to √(2D)(γ - 1) + 3γ."""
     for dim, ratio in ((5, 2.0), (100, 1.1), (3072, 1.0376)):
         middle = math.sqrt(2 * dim) * (ratio - 1)
@@ -75,14 +72,14 @@ def test_the_overlap_is_a_mass_of_a_normal_law() -> None:
 
 
 @pytest.mark.parametrize(("dim", "ratio"), [(784, 1.082), (3072, 1.03756), (3072, 1.02), (12288, 1.02)])
-def test_the_overlap_is_the_share_of_the_smaller_noise_in_the_shell_of_the_larger(dim: int, ratio: float) -> None:
+def test_the_overlap_is_the_share_of_the_smaller_noise_in_the_shell_of_the_larger(dim, ratio):
     """Eq. (6.12): the radius of N(0, σ² I) is σ chi; how much of it is within 3 γ/√2 of γ√D?"""
     shell = ratio * (math.sqrt(dim) + 3 / math.sqrt(2) * np.array([-1, 1]))
     share = float(np.diff(chi.cdf(shell, dim))[0])
     assert overlap(ratio, dim) == pytest.approx(share, abs=0.01)  # chi is normal but for 1/(4√D) in its mean
 
 
-def test_the_ratio_solves_its_equation_in_every_dimension() -> None:
+def test_the_ratio_solves_its_equation_in_every_dimension():
     """Eq. (6.12), from 5 dimensions on; it falls with D, as 1 + 3/√(2D)."""
     dims = [*range(5, 3073, 7), 12_288, 196_608, 10**9]
     found = [overlap_ratio(dim) for dim in dims]
@@ -91,7 +88,7 @@ def test_the_ratio_solves_its_equation_in_every_dimension() -> None:
     assert found[-1] - 1 == pytest.approx(3 / math.sqrt(2e9), rel=1e-3)
 
 
-def test_dimensions_below_one_are_refused() -> None:
+def test_dimensions_below_one_are_refused():
     with pytest.raises(ValueError, match="dim must be an integer of at least 1, got 0"):
         overlap_ratio(0)
 
@@ -99,7 +96,7 @@ def test_dimensions_below_one_are_refused() -> None:
 # ------------------------------------------------------------------ technique 4: the step
 
 
-def test_the_published_step_of_cifar_is_the_best_and_that_of_ncsn_is_far_from_it() -> None:
+def test_the_published_step_of_cifar_is_the_best_and_that_of_ncsn_is_far_from_it():
     """Eq. (6.13): CIFAR's ε is the least excess; NCSN's is far from it."""
     fraction, excess = best_step((50 / 0.01) ** (1 / 231), 5)
     assert fraction == pytest.approx(0.0618, abs=5e-5)
@@ -118,9 +115,7 @@ def test_the_published_step_of_cifar_is_the_best_and_that_of_ncsn_is_far_from_it
         (348, 2311, 3, 9e-7, 1.0089, 1.200),
     ],
 )
-def test_what_published_ladders_leave_level_by_level_and_in_all(
-    high: float, L: int, T: int, step: float, one: float, many: float
-) -> None:
+def test_what_published_ladders_leave_level_by_level_and_in_all(high, L, T, step, one, many):
     """Eqs. (6.13), (6.14): from the exact law of the level before, and along the whole ladder from N(0, σ₁²)."""
     e, ratio = step / 0.01**2, (high / 0.01) ** (1 / (L - 1))
     assert level_excess(e, ratio, T) == pytest.approx(one, abs=1e-4)
@@ -132,7 +127,7 @@ def test_what_published_ladders_leave_level_by_level_and_in_all(
 
 
 @given(fractions, ratios, some_moves)
-def test_level_excess_is_the_law_of_one_level_of_annealed_langevin(e: float, ratio: float, moves: int) -> None:
+def test_level_excess_is_the_law_of_one_level_of_annealed_langevin(e, ratio, moves):
     """Eq. (6.13), from the code: noise of variance γ²σ² around a point, then the moves of one level."""
     step = AnnealedLangevin(ExactScore(POINT, VES), VES, e * SIGMA**2, SIGMA, moves)
     A, B, c = probe(lambda x, rng: step(x, VES.time(SIGMA), 0.0, rng)[0], 1, moves)
@@ -142,7 +137,7 @@ def test_level_excess_is_the_law_of_one_level_of_annealed_langevin(e: float, rat
 
 
 @given(fractions, ratios, st.integers(1, 4), st.integers(2, 7))
-def test_the_law_of_a_ladder_is_the_recursion_of_level_excesses(e: float, ratio: float, moves: int, L: int) -> None:
+def test_the_law_of_a_ladder_is_the_recursion_of_level_excesses(e, ratio, moves, L):
     """Eqs. (6.13), (6.14), from the code: each level begins with what the one before has left."""
     levels = [SIGMA * ratio**i for i in range(L - 1, -1, -1)]
     step = AnnealedLangevin(ExactScore(POINT, VES), VES, e * SIGMA**2, SIGMA, moves)
@@ -163,7 +158,7 @@ def test_the_law_of_a_ladder_is_the_recursion_of_level_excesses(e: float, ratio:
 
 
 @given(ratios, st.integers(1, 300))
-def test_the_best_step_is_the_best_of_many(ratio: float, moves: int) -> None:
+def test_the_best_step_is_the_best_of_many(ratio, moves):
     for excess in (level_excess, ladder_excess):
         e, least = best_step(ratio, moves, excess)
         tried = np.concatenate([np.geomspace(1e-7, 1, 2000, endpoint=False), np.linspace(0.01, 1.99, 1000)])
@@ -174,7 +169,7 @@ def test_the_best_step_is_the_best_of_many(ratio: float, moves: int) -> None:
 
 
 @pytest.mark.parametrize(("ratio", "moves"), [(1.0, 5), (0.5, 5), (math.inf, 5), (math.nan, 5), (1.5, 0)])
-def test_best_step_refuses_levels_that_do_not_fall_and_no_moves(ratio: float, moves: int) -> None:
+def test_best_step_refuses_levels_that_do_not_fall_and_no_moves(ratio, moves):
     with pytest.raises(ValueError, match="need ratio > 1 and moves >= 1"):
         best_step(ratio, moves)
 
@@ -183,7 +178,7 @@ def test_best_step_refuses_levels_that_do_not_fall_and_no_moves(ratio: float, mo
 
 
 @given(fractions, ratios, st.integers(1, 3), st.integers(2, 5), seeds)
-def test_what_a_walk_leaves_is_the_law_of_the_sampler(e: float, ratio: float, moves: int, L: int, seed: int) -> None:
+def test_what_a_walk_leaves_is_the_law_of_the_sampler(e, ratio, moves, L, seed):
     """Eq. (6.8), from the code by probing, in a thin direction and two wide ones."""
     levels = [SIGMA * ratio**i for i in range(L - 1, -1, -1)]
     d = np.array([0.0, *np.exp(np.random.default_rng(seed).uniform(-5, 1, 2))])
@@ -196,7 +191,7 @@ def test_what_a_walk_leaves_is_the_law_of_the_sampler(e: float, ratio: float, mo
 
 
 @given(fractions, ratios, some_moves)
-def test_on_thin_data_the_walk_settles_at_the_excess_of_the_ladder(e: float, ratio: float, moves: int) -> None:
+def test_on_thin_data_the_walk_settles_at_the_excess_of_the_ladder(e, ratio, moves):
     """Eqs. (6.8), (6.14): λ = 0, and as many levels as it takes."""
     settled, forgets = ladder_excess(e, ratio, moves), (ratio * (1 - e) ** moves) ** 2
     if forgets < 0.99:
@@ -205,7 +200,7 @@ def test_on_thin_data_the_walk_settles_at_the_excess_of_the_ladder(e: float, rat
 
 
 @pytest.mark.parametrize(("L", "moves"), [(2, 1), (2, 50), (12, 1), (12, 80), (80, 12), (175, 5), (300, 1)])
-def test_the_step_of_a_walk_is_the_best_of_many(L: int, moves: int) -> None:
+def test_the_step_of_a_walk_is_the_best_of_many(L, moves):
     """The worst direction ends nearest to its variance: against 100 steps and 50 directions."""
     levels = geometric_levels(40.0, 0.1 if L > 2 else 20.0, L)
     e, worst = walk_step(levels, moves)
@@ -217,7 +212,7 @@ def test_the_step_of_a_walk_is_the_best_of_many(L: int, moves: int) -> None:
 
 
 @pytest.mark.parametrize("M", [250, 1000])
-def test_what_is_left_falls_with_the_root_of_the_budget(M: int) -> None:
+def test_what_is_left_falls_with_the_root_of_the_budget(M):
     """At dense levels the least excess is about √(2 ln(σ₁/σ_L)/M), for M moves in all."""
     _, worst = walk_step(geometric_levels(40.0, 0.1, M), 1)
     assert worst - 1 == pytest.approx(math.sqrt(2 * math.log(400) / M), rel=0.2)  # terms of the next order, 1/√M
@@ -226,15 +221,13 @@ def test_what_is_left_falls_with_the_root_of_the_budget(M: int) -> None:
 # ------------------------------------------------------------------ technique 1: the ends
 
 
-def all_distances(x: np.ndarray) -> np.ndarray:
+def all_distances(x):
     x = x.reshape(len(x), -1)
     return np.sqrt(((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=2))
 
 
 @given(seeds, st.integers(2, 40), st.sampled_from([(1,), (2,), (7,), (3, 2), (2, 2, 2)]), st.floats(-6, 6))
-def test_the_ends_are_told_by_the_largest_distance_and_the_median_neighbour(
-    seed: int, n: int, shape: tuple[int, ...], log_scale: float
-) -> None:
+def test_the_ends_are_told_by_the_largest_distance_and_the_median_neighbour(seed, n, shape, log_scale):
     x = math.exp(log_scale) * np.random.default_rng(seed).standard_normal((n, *shape))
     d = all_distances(x)
     s = suggest_schedule(x, smallest=1e-3 * d.max())
@@ -245,7 +238,7 @@ def test_the_ends_are_told_by_the_largest_distance_and_the_median_neighbour(
     assert suggest_schedule(x).levels[-1] == pytest.approx(smallest_level(nearest, n, math.prod(shape)), rel=1e-14)
 
 
-def test_of_many_rows_some_are_held_against_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_rows_some_are_held_against_all(monkeypatch):
     """Then the largest distance is found up to a factor of two, by the triangle inequality; the rest by luck."""
     x = np.random.default_rng(0).standard_normal((500, 3))
     d = all_distances(x)
@@ -262,7 +255,7 @@ def test_of_many_rows_some_are_held_against_all(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 8, 32, 128, 784, 3072])
-def test_neighbours_tell_the_deviation_of_a_cloud_in_any_dimension(dim: int) -> None:
+def test_neighbours_tell_the_deviation_of_a_cloud_in_any_dimension(dim):
     """d N^{1/D}/√(2D) is s to 30 % on N(0, s² I), from 100 points and from 1000."""
     for n, seed in ((100, 0), (100, 1), (100, 2), (1000, 0))[: 4 if dim <= 32 else 1]:
         x = 7.0 * np.random.default_rng(seed).standard_normal((n, dim)).astype("float32")
@@ -274,7 +267,7 @@ def test_neighbours_tell_the_deviation_of_a_cloud_in_any_dimension(dim: int) -> 
 # ------------------------------------------------------------------ the suggestion, by its exact law
 
 
-def end(s: Suggestion, lam: Any) -> np.ndarray:
+def end(s, lam):
     """Eq. (6.8): the variance that the exact score leaves where data have variance λ; from N(0, σ₁²)."""
     lam = np.asarray(lam, dtype=float)
     v, eta = np.full(lam.shape, s.levels[0] ** 2), s.step / s.levels[-1] ** 2
@@ -287,7 +280,7 @@ def end(s: Suggestion, lam: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 8, 32, 128, 784, 3072])
 @pytest.mark.parametrize("budget", [1000, 10_000])
-def test_a_suggested_walk_ends_with_the_variance_of_the_data(dim: int, budget: int) -> None:
+def test_a_suggested_walk_ends_with_the_variance_of_the_data(dim, budget):
     """N(0, I): the last noise adds one per cent at most, and the walk what it says, which four times the budget halves.
 
     (With a distance in D dimensions taken for the noise of one coordinate it ended at 1.2, 1.7, 3.3, 31, 183, 1409,
@@ -305,7 +298,7 @@ def test_a_suggested_walk_ends_with_the_variance_of_the_data(dim: int, budget: i
 
 
 @pytest.mark.parametrize("dim", [1, 3, 32, 784])
-def test_a_suggested_walk_forgets_where_it_began(dim: int) -> None:
+def test_a_suggested_walk_forgets_where_it_began(dim):
     """Eq. (6.8), the mean: begun σ₁ off in any direction it ends within 1e-5 of the deviation that there is."""
     s = suggest_schedule(np.random.default_rng(dim).standard_normal((100, dim)))
     lam = np.array([0.0, 1.0, (s.levels[0] / 2) ** 2])
@@ -315,7 +308,7 @@ def test_a_suggested_walk_forgets_where_it_began(dim: int) -> None:
     assert_close(off, 0, 1e-5 * np.sqrt(lam + s.levels[-1] ** 2))
 
 
-def test_what_the_refusal_of_a_budget_advises_helps() -> None:
+def test_what_the_refusal_of_a_budget_advises_helps():
     """Pictures of 256 x 256 x 3 want more levels than the default has evaluations; with so many it can be walked."""
     x = np.random.default_rng(0).standard_normal((4, 196_608)).astype("float32")
     with pytest.raises(
@@ -329,7 +322,7 @@ def test_what_the_refusal_of_a_budget_advises_helps() -> None:
 
 
 @pytest.mark.parametrize("rank", [1, 2, 10, 100, 784])
-def test_on_a_plane_in_many_dimensions_both_the_plane_and_the_rest_end_right(rank: int) -> None:
+def test_on_a_plane_in_many_dimensions_both_the_plane_and_the_rest_end_right(rank):
     """Data of variance 1 in so many of 784 directions: 12 % too wide along, and across no more than that in all."""
     x = np.zeros((200, 784), dtype="float32")
     x[:, :rank] = np.random.default_rng(rank).standard_normal((200, rank))
@@ -340,7 +333,7 @@ def test_on_a_plane_in_many_dimensions_both_the_plane_and_the_rest_end_right(ran
     assert along <= s.worst * (1 + s.levels[-1] ** 2)
 
 
-def test_on_a_spectrum_as_pictures_have_it_little_is_lost() -> None:
+def test_on_a_spectrum_as_pictures_have_it_little_is_lost():
     """28 x 28 pictures with spectrum 1/k²: the whole variance ends 12 % too large, and so does every wide direction.
 
     σ_L is 4 % of the root mean square; for CIFAR-10, whose pixels deviate by .25 in [0, 1], .01 was published.
@@ -358,7 +351,7 @@ def test_on_a_spectrum_as_pictures_have_it_little_is_lost() -> None:
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 8, 128, 784])
 @pytest.mark.parametrize("narrow", [0.1, 1e-3])
-def test_modes_narrower_than_the_whole_keep_their_width(dim: int, narrow: float) -> None:
+def test_modes_narrower_than_the_whole_keep_their_width(dim, narrow):
     """Two modes N(±1, w² I), each with half of the points: across the line between them the law is Gaussian, (6.8)."""
     rng = np.random.default_rng(dim)
     x = narrow * rng.standard_normal((200, dim))
@@ -368,7 +361,7 @@ def test_modes_narrower_than_the_whole_keep_their_width(dim: int, narrow: float)
     assert 1 <= float(end(s, narrow**2)) / narrow**2 <= 1.14
 
 
-def test_a_suggestion_moves_and_scales_with_the_data() -> None:
+def test_a_suggestion_moves_and_scales_with_the_data():
     """Moved, the same; scaled by c, c times the levels and c² the step: exactly for powers of two, in both dtypes."""
     x = np.round(256 * np.random.default_rng(0).standard_normal((60, 5))) / 256  # so that sums are exact
     want = suggest_schedule(x)
@@ -387,7 +380,7 @@ def test_a_suggestion_moves_and_scales_with_the_data() -> None:
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 32, 784, 3072])
 @pytest.mark.parametrize("scale", [1e-25, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e18])
-def test_suggested_ends_of_an_sde_have_their_mismatch_at_every_scale(dim: int, scale: float) -> None:
+def test_suggested_ends_of_an_sde_have_their_mismatch_at_every_scale(dim, scale):
     """Eq. (7.14): the bound at the suggestion is what was asked for; float32, whose squares leave its range."""
     data = (scale * np.random.default_rng(0).standard_normal((30, dim))).astype("float32")
     high, beta = suggest_sigma_max(data, 0.01), suggest_beta_max(data, 0.01)
@@ -404,7 +397,7 @@ def test_suggested_ends_of_an_sde_have_their_mismatch_at_every_scale(dim: int, s
 
 
 @given(seeds, st.integers(3, 30), st.integers(1, 40), st.integers(60, 3000))
-def test_a_suggestion_keeps_its_promises(seed: int, n: int, dim: int, budget: int) -> None:
+def test_a_suggestion_keeps_its_promises(seed, n, dim, budget):
     x = np.random.default_rng(seed).standard_normal((n, dim))
     high = all_distances(x).max()
     s = suggest_schedule(x, budget, smallest=0.01 * high)
@@ -434,7 +427,7 @@ def test_a_suggestion_keeps_its_promises(seed: int, n: int, dim: int, budget: in
         assert "as given" not in text
 
 
-def test_a_suggestion_can_be_walked() -> None:
+def test_a_suggestion_can_be_walked():
     """Twelve points in the plane, from all noise to the points: where each is thin, noise of the promised variance."""
     x = np.random.default_rng(3).standard_normal((12, 2))
     s = suggest_schedule(x, 400)
@@ -449,7 +442,7 @@ def test_a_suggestion_can_be_walked() -> None:
     assert mean_log > float(np.mean(cloud.log_prob(fresh, 1.0, s.levels[-1]))) - 0.3  # not a law, a walk that arrives
 
 
-def test_every_backend_and_precision_suggests_the_same(any_backend: TestBackend) -> None:
+def test_every_backend_and_precision_suggests_the_same(any_backend):
     x = np.random.default_rng(0).standard_normal((50, 3, 2)).astype("float32")
     want = suggest_schedule(x.astype("float64"))
     got = suggest_schedule(any_backend.asarray(x, dtype="float32"))
@@ -485,7 +478,7 @@ RAMP = np.arange(8.0).reshape(4, 2)
         (RAMP, {"budget": 100.0}, ValueError, "budget must be an integer of at least 1, got 100.0"),
     ],
 )
-def test_what_cannot_be_helped_is_refused(data: Any, kwargs: Any, error: type[Exception], words: str) -> None:
+def test_what_cannot_be_helped_is_refused(data, kwargs, error, words):
     with pytest.raises(error, match=words):
         suggest_schedule(data, **kwargs)
     if words.startswith("most rows"):

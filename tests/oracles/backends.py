@@ -12,7 +12,7 @@ from refscore_backends.strict import StrictBackend
 
 
 class TestBackend(Backend, Protocol):
-    __test__ = False
+    __test__: bool = False
 
 
 class ReadOnlyNumpy(NumpyBackend):

@@ -21,6 +21,7 @@ import numpy as np
 
 COMPLEX = 1e-12  # complex step: rounding only, u times the length of the sums; observed 1e-15
 DIFFERENCE = 1e-8  # Richardson, h = 2e-4: truncation h⁴ ~ 2e-15, rounding u/h ~ 1e-12, times third derivatives
+FLAT = 1e-3  # of y: where tanh is flat its slope 1 - y² keeps the digits of y, not its own
 STEP = 1e-30  # of the complex step: its square is lost beside anything
 H = 2e-4  # of the differences
 
@@ -150,14 +151,14 @@ def _direction(s: Subject, seed: int) -> Point:
 
 def check_jvp(s: Subject, method: str = "complex step") -> float:
     """Each tangent's ẏ is the derivative of forward along it."""
-    _, ydot = s.both(s.xs, s.tangents, s.params)
+    y, ydot = s.both(s.xs, s.tangents, s.params)
     worst = 0.0
     for k in range(ydot.shape[0]):
         along: Point = ([None] * len(s.xs), [], {})
         for i, tangent in enumerate(s.tangents):
             along[0][i] = None if tangent is None else tangent[k]
         (exact,) = _run(s, (list(s.xs), [], s.params), along, method, jvp=False)
-        scale = np.max(np.abs(exact)) + np.max(np.abs(ydot))
+        scale = np.max(np.abs(exact)) + np.max(np.abs(ydot)) + FLAT * np.max(np.abs(y))
         worst = max(worst, float(np.max(np.abs(ydot[k] - exact))) / (float(scale) + 1e-300))
     return _within(worst, method, "jvp is not the directional derivative of forward")
 
@@ -200,10 +201,10 @@ def check_jet(s: Subject, seed: int) -> float:
     for k in range(jet[1].shape[0]):
         # (x, u_k) moved along (v_k, w_k): forward gives y_v, jvp gives y_w
         each = [[None if t is None else t[k : k + 1] for t in ts] for ts in (u, v, w)]
-        along = ([None if t is None else t[0] for t in each[1]], each[2], {})
+        along: Point = ([None if t is None else t[0] for t in each[1]], each[2], {})
         y_v, y_w = _run(s, (list(s.xs), each[0], s.params), along, "complex step", jvp=True)
         for found, exact in ((jet[2][k], y_v), (jet[3][k], y_w[0])):
-            scale = np.max(np.abs(exact)) + np.max(np.abs(found)) + 1e-300
+            scale = np.max(np.abs(exact)) + np.max(np.abs(found)) + FLAT * np.max(np.abs(jet[0])) + 1e-300
             worst = max(worst, float(np.max(np.abs(found - exact)) / scale))
     _within(worst, "complex step", "jet is not the second derivative")
     none_w = _jet(s, s.xs, (u, v, [None] * len(w)), s.params)
@@ -219,7 +220,7 @@ def check_jet(s: Subject, seed: int) -> float:
         dxs, below, grads = s.layer.jet_backward(params, cache, tape, s.move(given[0]), tuple(map(s.move, given[1:])))
         direction = _direction(s, seed)
         jets = (u, v, w)
-        moves = [[None if t is None else rng.standard_normal(t.shape) for t in like] for _ in range(3)]
+        moves: list[list[Any]] = [[None if t is None else rng.standard_normal(t.shape) for t in like] for _ in range(3)]
         h = 1j * STEP
         moved = _jet(
             s,

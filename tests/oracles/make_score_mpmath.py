@@ -48,7 +48,7 @@ def normalised(logs: list[Any]) -> list[Any]:
     return [a / mp.fsum(r) for a in r]
 
 
-def exact(p: GaussianMixture, x: np.ndarray) -> dict[str, Any]:
+def exact(p: Any, x: np.ndarray) -> dict[str, Any]:
     """∇ log p, log p, J v and div ∇ log p at x (D,)."""
     D, logs, pulls, precisions = p.dim, [], [], []
     for w, m, C in zip(p.weights, p.means, p.covariances, strict=True):
@@ -67,7 +67,7 @@ def exact(p: GaussianMixture, x: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def posterior(p: GaussianMixture, alpha: float, sigma: float, x: np.ndarray) -> dict[str, Any]:
+def posterior(p: Any, alpha: float, sigma: float, x: np.ndarray) -> dict[str, Any]:
     """Mean (D,) and covariance (the upper triangle, row by row) of x₀ given α x₀ + σ z = x."""
     D, a, logs, means, within = p.dim, mpf(alpha), [], [], []
     for w, m, C in zip(p.weights, p.means, p.covariances, strict=True):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from refscore import OU, VE, VP, GaussianMixture, SubVP
 from refscore.noise.sde import CosineVP, LinearVE
+from refscore.protocols import Time
 
 KINDS = ("full", "diagonal", "isotropic")
 
@@ -51,7 +52,7 @@ sdes = st.one_of(
 )
 
 
-def points(mixture: GaussianMixture, alpha: float, sigma: float, seed: int, n: int = 7) -> np.ndarray:
+def points(mixture: GaussianMixture, alpha: Time, sigma: Time, seed: int, n: int = 7) -> np.ndarray:
     """Samples of α x₀ + σ z, and some from far around: typical points and untypical ones."""
     rng = np.random.default_rng(seed)
     x = alpha * mixture.sample(rng, n) + sigma * rng.standard_normal((n, mixture.dim))

@@ -11,7 +11,7 @@ from refscore.laws.expectation import quadrature_grid
 from refscore.matching.times import FixedTime
 
 CLEAN, SDE, SIGMA, DATA_STD = mixture("tilted"), VE(0.01, 10.0), 0.5, 1.55
-T = SDE.time(SIGMA)
+T = float(SDE.time(SIGMA))
 LAW = CLEAN.diffuse(1.0, SIGMA)
 FIXED = FixedTime(T)
 
@@ -19,13 +19,15 @@ FIXED = FixedTime(T)
 class Narrow:
     """float32 samples."""
 
-    def sample(self, rng: Any, n: int) -> np.ndarray:
-        return CLEAN.sample(rng, n).astype("float32")
+    def sample(self, rng: Any, n: int) -> Any:
+        return np.asarray(CLEAN.sample(rng, n), "float32")
 
 
 @cache
-def truth() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def truth() -> tuple[Any, Any, Any, Any]:
     """Nodes of a trapezoid rule, their weights under p, and p's log density and score there."""
-    nodes, cell = quadrature_grid(LAW)
+    grid = quadrature_grid(LAW)
+    assert grid is not None  # in two dimensions there is one
+    nodes, cell = grid
     log_p = LAW.log_prob(nodes)
     return nodes, cell * np.exp(log_p), log_p, LAW.score(nodes)

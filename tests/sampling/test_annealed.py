@@ -6,10 +6,8 @@ much of its law ends on which side is a matter of matrix products. Across, it is
 """
 
 import math
-from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,13 +42,11 @@ from refscore.noise.exact_score import FastExactScore
 from refscore.noise.grids import geometric_levels, level_times
 from refscore.noise.reverse import denoise
 from refscore.noise.suggest import suggest_schedule
-from refscore.protocols import SDE
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.training.optim import WarmupCosine
 from tests.oracles.affine import law, probe
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import QUANTILE
@@ -61,12 +57,12 @@ REACH = math.sqrt(50)  # where the modes are, along the diagonal
 SIGMAS = st.floats(0.05, 20.0)
 
 
-def line(variance: float) -> GaussianMixture:
+def line(variance):
     """The two modes along the diagonal."""
     return GaussianMixture(np.array([0.8, 0.2]), np.array([[REACH], [-REACH]]), np.full(2, variance))
 
 
-def plane(variance: float) -> GaussianMixture:
+def plane(variance):
     """The two modes."""
     return GaussianMixture(np.array([0.8, 0.2]), np.array([[5.0, 5.0], [-5.0, -5.0]]), np.full(2, variance))
 
@@ -75,7 +71,7 @@ def plane(variance: float) -> GaussianMixture:
 
 
 @given(seeds, st.integers(1, 3), SIGMAS)
-def test_noise_is_a_convolution(seed: int, components: int, sigma: float) -> None:
+def test_noise_is_a_convolution(seed, components, sigma):
     """Eq. (6.1): p_σ(x) = ∫ p(x - σz) N(z) dz, the right side by the trapezoid rule in z."""
     p = random_mixture(seed, 1, components, low=0.2)
     z = np.linspace(-9, 9, 4001 if sigma < 2 else 30_001)
@@ -86,12 +82,10 @@ def test_noise_is_a_convolution(seed: int, components: int, sigma: float) -> Non
 
 
 @given(seeds, st.integers(1, 2), st.integers(1, 4), st.floats(0.1, 4.0))
-def test_noise_keeps_mean_and_weights_and_widens_by_its_variance(
-    seed: int, dim: int, components: int, sigma: float
-) -> None:
+def test_noise_keeps_mean_and_weights_and_widens_by_its_variance(seed, dim, components, sigma):
     """Eq. (6.2): moments of p_σ by quadrature; the weights as E r_k, what a sample of p_σ would say of them."""
     p = random_mixture(seed, dim, components, low=0.2, high=1.0, box=2.0)
-    x, cell = quadrature_grid(p.diffuse(1.0, sigma))  # type: ignore[misc]
+    x, cell = quadrature_grid(p.diffuse(1.0, sigma))
     mass = cell * np.exp(p.log_prob(x, 1.0, sigma))
     full = np.asarray(p.covariances)
     mean = p.weights @ p.means
@@ -104,9 +98,9 @@ def test_noise_keeps_mean_and_weights_and_widens_by_its_variance(
 
 
 @given(mixtures(max_dim=2, low=0.2, high=1.0, box=2.0), st.floats(0.1, 10.0))
-def test_weighted_by_the_noise_every_level_counts_at_most_the_dimension(p: GaussianMixture, sigma: float) -> None:
+def test_weighted_by_the_noise_every_level_counts_at_most_the_dimension(p, sigma):
     """Eq. (6.5): σ² E‖∇log p_σ‖² = D - E tr Cov[x₀ | x]/σ², between 0 and D. Left side by quadrature of the score."""
-    x, cell = quadrature_grid(p.diffuse(1.0, sigma))  # type: ignore[misc]
+    x, cell = quadrature_grid(p.diffuse(1.0, sigma))
     mass = cell * np.exp(p.log_prob(x, 1.0, sigma))
     size = sigma**2 * float(mass @ np.sum(p.score(x, 1.0, sigma) ** 2, axis=1))
     rest = mean_posterior_variance(p, 1.0, sigma).value / sigma**2
@@ -114,7 +108,7 @@ def test_weighted_by_the_noise_every_level_counts_at_most_the_dimension(p: Gauss
     assert 0 < size < p.dim
 
 
-def test_sigma_squared_lets_every_level_count_and_one_only_the_smallest() -> None:
+def test_sigma_squared_lets_every_level_count_and_one_only_the_smallest():
     """Eqs. (6.3), (6.5): shares of L(0) = Σ λ ½E‖∇log p_σ‖²/L on the ladder of the chapter."""
     levels, p = geometric_levels(20.0, 0.5, 10), plane(1.0)
     sizes = np.array([2 / s**2 - mean_posterior_variance(p, 1.0, s).value / s**4 for s in levels])
@@ -125,7 +119,7 @@ def test_sigma_squared_lets_every_level_count_and_one_only_the_smallest() -> Non
     assert plain[0] / plain.sum() == pytest.approx(0.001, abs=1e-4)
 
 
-def test_a_law_on_a_line_has_no_score_until_it_has_noise() -> None:
+def test_a_law_on_a_line_has_no_score_until_it_has_noise():
     """The manifold cured: at σ > 0 the score is there, bounded by D/σ² in the mean."""
     C = np.array([[[1.0, 1.0], [1.0, 1.0]]])
     p = GaussianMixture(np.ones(1), np.zeros((1, 2)), C)
@@ -147,20 +141,20 @@ class Linear:
     sde = VES
     shapes = {"a": (), "b": ()}  # noqa: RUF012
 
-    def forward(self, params: Any, x: Any, t: Any) -> tuple[Any, Any]:
+    def forward(self, params, x, t):
         unit = x / (1 + self.sde.sigma(t).reshape(-1, 1) ** 2)
         return params["a"] * unit + params["b"], unit
 
-    def backward(self, params: Any, cache: Any, dy: Any) -> tuple[Any, Any]:
+    def backward(self, params, cache, dy):
         return (None,), {"a": np.sum(dy * cache), "b": np.sum(dy)}
 
 
-def expected_losses(power: float, levels: Sequence[float], theta: np.ndarray) -> tuple[float, float]:
+def expected_losses(power, levels, theta):
     """(1/L) Σ λ F and (1/L) Σ λ ½E‖s_θ + z/σ‖² on ⅘/⅕ in 1-D, by quadrature, with no help from the objectives."""
     p = line(1.0)
     explicit = denoising = 0.0
     for s in levels:
-        x, cell = quadrature_grid(p.diffuse(1.0, s))  # type: ignore[misc]
+        x, cell = quadrature_grid(p.diffuse(1.0, s))
         mass = cell * np.exp(p.log_prob(x, 1.0, s))
         off = theta[0] * x / (1 + s**2) + theta[1] - p.score(x, 1.0, s)
         explicit += s**power * 0.5 * float(mass @ np.sum(off**2, axis=1)) / len(levels)
@@ -173,9 +167,7 @@ def expected_losses(power: float, levels: Sequence[float], theta: np.ndarray) ->
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("theta", [(-1.0, 0.0), (-0.4, 0.3), (0.0, 0.0)])
-def test_denoising_over_levels_is_the_weighted_sum_of_fisher_divergences_and_the_floor(
-    power: float, theta: tuple[float, float]
-) -> None:
+def test_denoising_over_levels_is_the_weighted_sum_of_fisher_divergences_and_the_floor(power, theta):
     """Eqs. (6.3), (6.4): loss = Σ λ F/L + floor; the objectives average to both sides over noise replayed per level."""
     levels, p = (8.0, 2.0, 0.5), line(1.0)
     explicit, denoising = expected_losses(power, levels, np.array(theta))
@@ -198,7 +190,7 @@ def test_denoising_over_levels_is_the_weighted_sum_of_fisher_divergences_and_the
 
 
 @pytest.mark.parametrize("power", [0.0, 2.0])
-def test_the_explicit_objective_over_levels_is_the_weighted_sum(power: float) -> None:
+def test_the_explicit_objective_over_levels_is_the_weighted_sum(power):
     """Eq. (6.3), the code at quadrature nodes instead of samples."""
     levels, p, theta = (8.0, 2.0, 0.5), line(1.0), np.array([-0.4, 0.3])
     exact = ExactScore(p, VES)
@@ -206,7 +198,7 @@ def test_the_explicit_objective_over_levels_is_the_weighted_sum(power: float) ->
     objective = Explicit(score=exact, times=Levels(levels), weight=SigmaPower(power))
     for u in (np.arange(3) + 0.5) / 3:
         t, factor = objective.times.at(VES, np.array([u]))
-        x, cell = quadrature_grid(p.diffuse(1.0, float(VES.sigma(t[0]))))  # type: ignore[misc]
+        x, cell = quadrature_grid(p.diffuse(1.0, float(VES.sigma(t[0]))))
         mass = cell * np.exp(p.log_prob(x, 1.0, float(VES.sigma(t[0]))))
         # a mean over rows: multiply each row by its mass through the factor
         loss, _ = objective.at(Linear(), theta, x, t, mass * len(x) * factor)
@@ -214,13 +206,13 @@ def test_the_explicit_objective_over_levels_is_the_weighted_sum(power: float) ->
     assert abs(total - expected_losses(power, levels, theta)[0]) <= 1e-12 * (1 + total)
 
 
-def test_levels_weighed_by_sigma_squared_add_up_to_the_kullback_leibler_divergence() -> None:
+def test_levels_weighed_by_sigma_squared_add_up_to_the_kullback_leibler_divergence():
     """Eq. (6.6): KL(p_σL‖q_σL) - KL(p_σ1‖q_σ1) = 2 ∫ σ² F(p_σ‖q_σ) d log σ; ladders are rules for this integral."""
     p = line(1.0)
     q = GaussianMixture(np.array([0.5, 0.5]), np.array([[REACH], [1 - REACH]]), np.array([1.0, 1.5]))
 
-    def divergences(s: float) -> tuple[float, float]:
-        x, cell = quadrature_grid(p.diffuse(1.0, s), spacing=0.1)  # type: ignore[misc]
+    def divergences(s):
+        x, cell = quadrature_grid(p.diffuse(1.0, s), spacing=0.1)
         mass = cell * np.exp(p.log_prob(x, 1.0, s))
         off = p.score(x, 1.0, s) - q.score(x, 1.0, s)
         return (
@@ -246,13 +238,13 @@ def test_levels_weighed_by_sigma_squared_add_up_to_the_kullback_leibler_divergen
     assert 0.1 < fall < 1.0
 
 
-def test_weights_are_seen_in_the_middle_of_the_ladder() -> None:
+def test_weights_are_seen_in_the_middle_of_the_ladder():
     """Eq. (6.6) on .8/.2 against .5/.5: 1e-9 at σ = .5, but 0.1723 nats over the ladder, from levels above 2.5."""
     p, levels = line(1.0), geometric_levels(20.0, 0.5, 10)
     q = GaussianMixture(np.array([0.5, 0.5]), p.means, p.covariances)
     terms, kl = [], []
     for s in (*levels, 2.5):
-        x, cell = quadrature_grid(p.diffuse(1.0, s), spacing=0.1)  # type: ignore[misc]
+        x, cell = quadrature_grid(p.diffuse(1.0, s), spacing=0.1)
         mass = cell * np.exp(p.log_prob(x, 1.0, s))
         off = p.score(x, 1.0, s) - q.score(x, 1.0, s)
         terms.append(s**2 * 0.5 * float(mass @ np.sum(off**2, axis=1)))
@@ -275,7 +267,7 @@ LADDER, MOVES = (3.0, 1.0, 0.4), 4
 
 
 @pytest.mark.parametrize("sde", [VP(), VES], ids=["vp", "ve"])
-def test_annealed_langevin_is_its_algorithm_to_the_last_bit(sde: SDE) -> None:
+def test_annealed_langevin_is_its_algorithm_to_the_last_bit(sde):
     """Eq. (6.7): three ways to write one chain, with the same noise."""
     levels = LADDER if isinstance(sde, VE) else (0.9, 0.5, 0.1)
     score, times, rng = ExactScore(plane(1.0), sde), level_times(sde, levels), np.random.default_rng(0)
@@ -295,7 +287,7 @@ def test_annealed_langevin_is_its_algorithm_to_the_last_bit(sde: SDE) -> None:
 
 
 @given(sdes, st.floats(1e-6, 1.0), st.floats(0.01, 0.9))
-def test_the_step_is_the_same_share_of_the_noise_at_every_level(sde: SDE, step: float, share: float) -> None:
+def test_the_step_is_the_same_share_of_the_noise_at_every_level(sde, step, share):
     """Eq. (6.7): ε(t)/σ(t)² = ε/σ_L², and ε at σ_L."""
     low = share * sde.sigma(1.0)
     rule = LevelStep(sde, step, low)
@@ -304,11 +296,11 @@ def test_the_step_is_the_same_share_of_the_noise_at_every_level(sde: SDE, step: 
     assert rule(float(sde.time(low))) == pytest.approx(step, rel=1e-11)
 
 
-def test_levels_are_walked_downwards_and_the_last_is_kept() -> None:
+def test_levels_are_walked_downwards_and_the_last_is_kept():
     """σ = 3, 1, .4 are visited MOVES times each; at t = 0, where there is no noise, nothing moves."""
-    seen: list[float] = []
+    seen = []
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         seen.append(float(VES.sigma(float(t[0]))))
         return -x
 
@@ -329,12 +321,12 @@ def test_levels_are_walked_downwards_and_the_last_is_kept() -> None:
         (0.1, 1.0, 0, "moves must be an integer of at least 1, got 0"),
     ],
 )
-def test_walks_that_are_none_are_refused(step: float, low: float, moves: int, words: str) -> None:
+def test_walks_that_are_none_are_refused(step, low, moves, words):
     with pytest.raises(ValueError, match=words):
         AnnealedLangevin(ExactScore(plane(1.0), VES), VES, step, low, moves)
 
 
-def test_annealed_langevin_is_the_same_on_every_backend_and_keeps_float32(any_backend: TestBackend) -> None:
+def test_annealed_langevin_is_the_same_on_every_backend_and_keeps_float32(any_backend):
     rng = np.random.default_rng(0)
     x, z = rng.standard_normal((5, 2)), rng.standard_normal((3 * MOVES, 5, 2))
     found = []
@@ -353,9 +345,7 @@ def test_annealed_langevin_is_the_same_on_every_backend_and_keeps_float32(any_ba
 
 @pytest.mark.parametrize("sde", [VP(), VES], ids=["vp", "ve"])
 @given(seed=seeds, e=st.floats(0.01, 0.5), moves=st.integers(1, 5), L=st.integers(1, 5), flat=st.booleans())
-def test_a_ladder_has_the_law_of_its_moment_recursion(
-    sde: SDE, seed: int, e: float, moves: int, L: int, flat: bool
-) -> None:
+def test_a_ladder_has_the_law_of_its_moment_recursion(sde, seed, e, moves, L, flat):
     """Eq. (6.8): along each axis of the data, of variance λ, S = α²λ + σ² and q = 1 - ε/S,
 
     m <- α m₀ + qⁿ (m - α m₀),  v <- v∞ + q²ⁿ (v - v∞),  v∞ = S/(1 - ε/2S), level after level; from the code by probing.
@@ -382,11 +372,11 @@ def test_a_ladder_has_the_law_of_its_moment_recursion(
     assert_close(found[1], (U * v) @ U.T, 1e-12 * 10, "of the largest number on the way, 9 + σ²")
 
 
-def test_the_width_of_a_wide_direction_is_decided_where_the_noise_is_as_wide() -> None:
+def test_the_width_of_a_wide_direction_is_decided_where_the_noise_is_as_wide():
     """Eq. (6.8): at levels of σ² << λ a direction of variance λ stands still, and what it lacks there it keeps."""
     levels, e = geometric_levels(20.0, 0.1, 20), 0.1
 
-    def widths(lam: float, moves: int) -> list[float]:
+    def widths(lam, moves):
         """Variance over λ + σ², less 1, after each level; from N(0, σ₁² I)."""
         v, found = levels[0] ** 2, []
         for s in levels:
@@ -407,25 +397,21 @@ def test_the_width_of_a_wide_direction_is_decided_where_the_noise_is_as_wide() -
 
 # ------------------------------------------------------------------ weights: the grid law of the chain
 
-CDF = Callable[[np.ndarray], np.ndarray]
 
-
-def triangle(x: np.ndarray) -> np.ndarray:
+def triangle(x):
     """Distribution function of (x₁ + x₂)/√2 for x uniform on [-8, 8]²."""
     y = np.clip(x / (8 * math.sqrt(2)), -1, 1)
     return np.where(y < 0, 0.5 * (1 + y) ** 2, 1 - 0.5 * (1 - y) ** 2)
 
 
-STARTS: dict[str, tuple[CDF, Callable[[Any, int], np.ndarray]]] = {
+STARTS = {
     "uniform": (triangle, lambda rng, n: rng.uniform(-8, 8, (n, 2))),
     "minor": (lambda x: ndtr(x + REACH), lambda rng, n: rng.standard_normal((n, 2)) - 5),
     "major": (lambda x: ndtr(x - REACH), lambda rng, n: rng.standard_normal((n, 2)) + 5),
 }
 
 
-def transitions(
-    variance: float, levels: Sequence[float], e: float, moves: int = 1000, least: int = 500
-) -> list[tuple[GridLaw, np.ndarray]]:
+def transitions(variance, levels, e, moves=1000, least=500):
     """For each level a grid, and the matrix of one move with ε = e σ².
 
     The chain is pulled to a point between the modes, so it is never further out than the mode and the chain of one
@@ -448,9 +434,7 @@ def transitions(
     return made
 
 
-def right_sides(
-    variance: float, levels: Sequence[float], e: float, moves: Sequence[int]
-) -> dict[tuple[str, int], float]:
+def right_sides(variance, levels, e, moves):
     """P(u > 0 at the end) of annealed Langevin dynamics, by start and moves a level; no sampling.
 
     Backwards: f(u) = P(the chain ends on the right | it is at u), pulled through the matrices from the last level to
@@ -485,12 +469,12 @@ SCHEDULES = {
 
 
 @cache
-def predicted(name: str, moves: tuple[int, ...]) -> dict[tuple[str, int], float]:
+def predicted(name, moves):
     variance, high, low, L, e = SCHEDULES[name]
     return right_sides(variance, geometric_levels(high, low, L), e, moves)
 
 
-def test_the_recorded_weights_of_the_papers_experiment() -> None:
+def test_the_recorded_weights_of_the_papers_experiment():
     """From the uniform box, and from N(∓(5, 5), I): the minor and the major mode."""
     found = predicted("paper", (10, 30, 100, 300))
     recorded = {
@@ -502,7 +486,7 @@ def test_the_recorded_weights_of_the_papers_experiment() -> None:
             assert found[start, n] == pytest.approx(w, abs=6e-4), (start, n)  # the digits that were recorded
 
 
-def test_forwards_and_backwards_are_one_law() -> None:
+def test_forwards_and_backwards_are_one_law():
     """`langevin_law` pushes the start forwards on one grid; here a question is pulled backwards, from grid to grid."""
     levels = geometric_levels(20.0, 2.0, 7)
     start, times = grid_law(-150, 150, 700, STARTS["minor"][0]), level_times(VES, levels)[:-1]
@@ -515,7 +499,7 @@ def test_forwards_and_backwards_are_one_law() -> None:
     assert 0.5 < forwards < 0.7
 
 
-def test_plain_langevin_hardly_moves_a_weight() -> None:
+def test_plain_langevin_hardly_moves_a_weight():
     """1000 moves at σ = 1: from .5 to .509; from the minor mode 2e-9 come over."""
     score = ExactScore(line(0.0), VES)
     t = float(VES.time(1.0))
@@ -524,7 +508,7 @@ def test_plain_langevin_hardly_moves_a_weight() -> None:
         assert law.mean(lambda u: (u > 0) * 1.0) == pytest.approx(right, abs=slack)
 
 
-def walked(name: str, moves: int, n: int, seed: int, learned: Any = None) -> dict[str, float]:
+def walked(name, moves, n, seed, learned=None):
     """Share on the right of n chains from each start, walked by the real sampler in the plane."""
     variance, high, low, L, e = SCHEDULES[name]
     rng = np.random.default_rng(seed)
@@ -537,7 +521,7 @@ def walked(name: str, moves: int, n: int, seed: int, learned: Any = None) -> dic
     return dict(zip(STARTS, shares.tolist(), strict=True))
 
 
-def assert_weights(name: str, moves: int, n: int, seed: int) -> None:
+def assert_weights(name, moves, n, seed):
     """z = QUANTILE is a false alarm in 1e9; 1e-3 for the grid."""
     want = predicted(name, (moves,))
     for start, share in walked(name, moves, n, seed).items():
@@ -550,7 +534,7 @@ def assert_weights(name: str, moves: int, n: int, seed: int) -> None:
     ("name", "moves"),
     [("paper", 3), ("paper", 10), ("wide modes", 10), ("few levels", 20), ("starts too low", 10), ("large step", 5)],
 )
-def test_chains_end_with_the_weights_of_the_grid_law(name: str, moves: int) -> None:
+def test_chains_end_with_the_weights_of_the_grid_law(name, moves):
     """From three starts each, against the law of the same chain and not against .8."""
     assert_weights(name, moves, 10_000, moves)
 
@@ -563,12 +547,12 @@ def test_chains_end_with_the_weights_of_the_grid_law(name: str, moves: int) -> N
         ("few levels", 20), ("many levels", 10), ("starts too low", 30), ("large step", 10),
     ],
 )  # fmt: skip
-def test_many_chains_end_with_the_weights_of_the_grid_law(name: str, moves: int) -> None:
+def test_many_chains_end_with_the_weights_of_the_grid_law(name, moves):
     """Thirty schedules: ten ladders, three starts each, n = 40,000; half a minute."""
     assert_weights(name, moves, 40_000, 1000 + moves)
 
 
-def test_the_test_of_weights_sees_a_step_twice_too_long() -> None:
+def test_the_test_of_weights_sees_a_step_twice_too_long():
     """Its power: the factor of two between the conventions, n = 10,000."""
     variance, high, low, L, e = SCHEDULES["paper"]
     other = right_sides(variance, geometric_levels(high, low, L), 2 * e, (10,))["uniform", 10]
@@ -579,18 +563,18 @@ def test_the_test_of_weights_sees_a_step_twice_too_long() -> None:
 # ------------------------------------------------------------------ where the weights are decided
 
 
-def side(variance: float, sigma: float) -> float:
+def side(variance, sigma):
     """P(u > 0) under p_σ."""
     s = REACH / math.sqrt(variance + sigma**2)
     return float(0.8 * ndtr(s) + 0.2 * ndtr(-s))
 
 
-def relaxation(matrix: np.ndarray) -> float:
+def relaxation(matrix):
     """-1/log μ₂, in moves."""
     return -1 / math.log1p(-gap(matrix))
 
 
-def test_the_mass_on_a_side_is_not_the_weight_until_the_modes_part() -> None:
+def test_the_mass_on_a_side_is_not_the_weight_until_the_modes_part():
     """Eq. (6.9), by quadrature of p_σ: from .58 at σ = 20 to .8."""
     for sigma, right in ((20.0, 0.5828), (5.0, 0.7503), (2.0, 0.7995), (0.5, 0.8)):
         x = np.linspace(0, REACH + 12 * math.sqrt(1 + sigma**2), 40_001)
@@ -600,14 +584,14 @@ def test_the_mass_on_a_side_is_not_the_weight_until_the_modes_part() -> None:
 
 
 @cache
-def levels_in_numbers() -> list[tuple[float, float, float]]:
+def levels_in_numbers():
     """σ, P(u > 0), τ down the ladder of the chapter, to where τ is a million."""
     levels = geometric_levels(20.0, 0.5, 10)[:8]
     made = transitions(1.0, levels, 0.05, least=200)  # enough for eigenvalues: sums converge fast
     return [(s, side(1.0, s), relaxation(matrix)) for s, (_, matrix) in zip(levels, made, strict=True)]
 
 
-def test_crossing_takes_twenty_moves_at_large_noise_and_a_million_at_small() -> None:
+def test_crossing_takes_twenty_moves_at_large_noise_and_a_million_at_small():
     """Eq. (6.10): relaxation times level by level, as the chapter tells them."""
     taus = [tau for _, _, tau in levels_in_numbers()]
     assert all(a < b for a, b in pairwise(taus))
@@ -616,7 +600,7 @@ def test_crossing_takes_twenty_moves_at_large_noise_and_a_million_at_small() -> 
     np.testing.assert_allclose(taus, wanted, rtol=5e-3)
 
 
-def test_the_second_eigenvalue_is_the_rate_at_which_a_start_is_forgotten() -> None:
+def test_the_second_eigenvalue_is_the_rate_at_which_a_start_is_forgotten():
     """Eq. (6.10): between two starts the difference of the right sides shrinks by μ₂ a move, in the long run."""
     s = 5.85
     ((grid, matrix),) = transitions(1.0, [s], 0.05)
@@ -629,7 +613,7 @@ def test_the_second_eigenvalue_is_the_rate_at_which_a_start_is_forgotten() -> No
 
 
 @pytest.mark.parametrize("moves", [30, 100, 300])
-def test_weights_freeze_where_crossing_takes_as_long_as_a_level_lasts(moves: int) -> None:
+def test_weights_freeze_where_crossing_takes_as_long_as_a_level_lasts(moves):
     """Eqs. (6.9), (6.10): the weight at the end is P_σ(u > 0) of a level with τ within a factor of two of the moves."""
     end = predicted("wide modes", (30, 100, 300))["uniform", moves]
     log_tau = np.log([tau for _, _, tau in levels_in_numbers()])
@@ -638,7 +622,7 @@ def test_weights_freeze_where_crossing_takes_as_long_as_a_level_lasts(moves: int
     assert moves / 2 <= frozen <= 2 * moves, frozen
 
 
-def test_the_bias_of_the_step_is_in_the_weights_too() -> None:
+def test_the_bias_of_the_step_is_in_the_weights_too():
     """Where the step is finite the limit of the chain has another side mass: .7266 at σ = 5.85, p_σ has .7300."""
     ((grid, matrix),) = transitions(1.0, [5.848], 0.05)
     limit = grid_law(grid.low, grid.high, len(grid.mass), STARTS["uniform"][0]).push(matrix, 3000)
@@ -647,9 +631,7 @@ def test_the_bias_of_the_step_is_in_the_weights_too() -> None:
 
 
 @given(seeds, st.floats(0.0, 2.0), st.integers(1, 6), st.floats(0.01, 0.9))
-def test_a_chain_is_never_further_out_than_a_mode_and_one_gaussian(
-    seed: int, variance: float, L: int, e: float
-) -> None:
+def test_a_chain_is_never_further_out_than_a_mode_and_one_gaussian(seed, variance, L, e):
     """Why the grids are wide enough: with the same noise, |u - y| <= the distance of a mode, y the chain of N(0, S)."""
     rng = np.random.default_rng(seed)
     levels = geometric_levels(20.0, 1.0, L) if L > 1 else (3.0,)
@@ -666,7 +648,7 @@ def test_a_chain_is_never_further_out_than_a_mode_and_one_gaussian(
     assert_close(ends[0], ends[1], REACH * (1 + 1e-12))
 
 
-def test_from_too_small_a_first_level_the_start_decides() -> None:
+def test_from_too_small_a_first_level_the_start_decides():
     """Technique 1, the reason: with σ₁ = 20, 7, 3, 1 the start is forgotten, half, hardly, not at all."""
     gap = {}
     for high in (20.0, 7.0, 3.0, 1.0):
@@ -679,7 +661,7 @@ def test_from_too_small_a_first_level_the_start_decides() -> None:
 
 
 @pytest.mark.parametrize("variance", [1.0, pytest.param(0.1, marks=pytest.mark.slow)])
-def test_a_suggested_walk_ends_in_two_modes_of_the_right_width(variance: float) -> None:
+def test_a_suggested_walk_ends_in_two_modes_of_the_right_width(variance):
     """The modes in eight dimensions, 14 and 45 deviations apart, and the chain along them: E(|u| - r)², and weights.
 
     Pulled back through the moves, as above. Across the modes it is (6.8), of which test_suggest has the tests.
@@ -704,7 +686,7 @@ def test_a_suggested_walk_ends_in_two_modes_of_the_right_width(variance: float) 
     assert 0.76 <= right <= 0.8  # weights freeze, (6.10)
 
 
-def test_a_budget_is_better_spent_on_levels_than_on_moves() -> None:
+def test_a_budget_is_better_spent_on_levels_than_on_moves():
     """300 evaluations as 5 x 60, 10 x 30, 30 x 10, 100 x 3: from the uniform box, on the ladder 20 to .5."""
     found = [
         right_sides(1.0, geometric_levels(20.0, 0.5, L), 0.05, (300 // L,))["uniform", 300 // L]
@@ -717,7 +699,7 @@ def test_a_budget_is_better_spent_on_levels_than_on_moves() -> None:
 
 
 @given(seeds, st.integers(1, 3), sdes, st.floats(0.05, 0.95))
-def test_denoising_is_the_posterior_mean(seed: int, dim: int, sde: SDE, t: float) -> None:
+def test_denoising_is_the_posterior_mean(seed, dim, sde, t):
     """Eq. (6.11): (x + σ² s)/α, against the mean of the components' posteriors."""
     p = random_mixture(seed, dim, 3)
     x = sde.alpha(t) * p.sample(np.random.default_rng(seed), 5) + sde.sigma(t)
@@ -726,7 +708,7 @@ def test_denoising_is_the_posterior_mean(seed: int, dim: int, sde: SDE, t: float
     assert_close(found, p.posterior_mean(x, sde.alpha(t), sde.sigma(t)), 1e-11 * scale)
 
 
-def test_denoising_removes_the_noise_where_data_are_thin_and_as_much_again_where_they_are_wide() -> None:
+def test_denoising_removes_the_noise_where_data_are_thin_and_as_much_again_where_they_are_wide():
     """Eq. (6.11) on N(m, C): Cov = C (C + σ²I)⁻¹ C, from the code by probing: 0 across, λ - σ² + σ⁴/(λ + σ²) along."""
     sigma, lam = 0.1, np.array([0.0, 2.0])
     p = GaussianMixture(np.ones(1), np.array([[1.0, -1.0]]), lam[None])
@@ -741,7 +723,7 @@ def test_denoising_removes_the_noise_where_data_are_thin_and_as_much_again_where
 # ------------------------------------------------------------------ a trained network
 
 
-def trained(times: Any, weight: Any, steps: int) -> tuple[Any, Denoising]:
+def trained(times, weight, steps):
     p = GaussianMixture(*(np.asarray(a, dtype="float32") for a in ([0.8, 0.2], [[5.0, 5], [-5, -5]], [1.0, 1])))
     model = ScoreModel(MLP((2, 64, 64, 2), embed=16), VES, data_std=math.sqrt(26))
     objective, ema = Denoising(times=times, weight=weight, antithetic=True), EMA(0.995)
@@ -750,7 +732,7 @@ def trained(times: Any, weight: Any, steps: int) -> tuple[Any, Denoising]:
     return model.bind(ema.mean(state.average)), objective
 
 
-def errors_by_level(score: Any, levels: Sequence[float]) -> list[float]:
+def errors_by_level(score, levels):
     """E‖s - s*‖²/E‖s*‖² on 20,000 points of each p_σ."""
     rng, exact, found = np.random.default_rng(9), ExactScore(plane(1.0), VES), []
     for s in levels:
@@ -763,7 +745,7 @@ def errors_by_level(score: Any, levels: Sequence[float]) -> list[float]:
     return found
 
 
-def test_one_network_learns_every_level() -> None:
+def test_one_network_learns_every_level():
     """1000 steps over ten levels: within 4 % of the score at each, and the excess over the exact floor is small."""
     levels = geometric_levels(20.0, 0.5, 10)
     score, objective = trained(Levels(levels), sigma_squared, 1000)
@@ -779,7 +761,7 @@ def test_one_network_learns_every_level() -> None:
         assert abs(share - want[start, 10]) <= QUANTILE * math.sqrt(0.25 / 4000) + 0.02
 
 
-def test_a_network_of_one_level_knows_no_other() -> None:
+def test_a_network_of_one_level_knows_no_other():
     levels = (20.0, 3.0, 0.5)
     score, _ = trained(FixedTime(float(VES.time(3.0))), sigma_squared, 500)
     errors = errors_by_level(score, levels)
@@ -791,7 +773,7 @@ def test_a_network_of_one_level_knows_no_other() -> None:
     ([0.9, 0.3, 0.1, 0.0], r"is the level σ = .*, below the last one"),  # another grid
     ([0.5, 0.9], "annealing goes from the largest noise to the least"),
 ])  # fmt: skip
-def test_a_grid_that_is_not_of_the_levels_is_refused(times: list[float], words: str) -> None:
+def test_a_grid_that_is_not_of_the_levels_is_refused(times, words):
     sde = VE(0.01, 25.0)
     step = AnnealedLangevin(lambda x, t: -x, sde, step=0.1, last=1.0, moves=1)
     with pytest.raises(ValueError, match=words):

@@ -1,9 +1,7 @@
 """Chapter 13: conditional scores, guidance, inpainting, each against its exact answer."""
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +20,8 @@ from refscore.laws.grid_chain import grid_law
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.grids import log_snr_times, uniform_times
 from refscore.noise.reverse import denoise
-from refscore.protocols import Step
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.loop import last
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.mixtures import PAIR, log_normal, observation
 from tests.oracles.statistics import assert_law
@@ -37,10 +33,10 @@ ONE = np.ones(1)
 # ------------------------------------------------------------------ the conditional score
 
 
-def log_likelihood_of_noisy(p: GaussianMixture, H: np.ndarray, y: np.ndarray, R: np.ndarray) -> Callable[..., float]:
+def log_likelihood_of_noisy(p, H, y, R):
     """log p_t(y | x): observe the posterior of x₀ given x."""
 
-    def value(x: np.ndarray, alpha: float, sigma: float) -> float:
+    def value(x, alpha, sigma):
         eye = np.eye(p.dim)
         posterior = linear_posterior(p, alpha * eye, x, sigma**2 * eye)
         return float(observe(posterior, H, R).log_prob(y[None, :])[0])
@@ -49,9 +45,7 @@ def log_likelihood_of_noisy(p: GaussianMixture, H: np.ndarray, y: np.ndarray, R:
 
 
 @given(p=mixtures(max_dim=3, low=0.2), alpha=st.floats(0.2, 1.0), sigma=st.floats(0.3, 2.0), seed=seeds)
-def test_conditional_score_is_score_plus_gradient_of_the_noisy_likelihood(
-    p: GaussianMixture, alpha: float, sigma: float, seed: int
-) -> None:
+def test_conditional_score_is_score_plus_gradient_of_the_noisy_likelihood(p, alpha, sigma, seed):
     """Eqs. (13.1), (13.2), (13.5): the likelihood of the posterior of x₀, and its gradient by differences."""
     H, y, R = observation(seed, 1 + seed % 2, p.dim)
     post, value = linear_posterior(p, H, y, R), log_likelihood_of_noisy(p, H, y, R)
@@ -69,7 +63,7 @@ def test_conditional_score_is_score_plus_gradient_of_the_noisy_likelihood(
             assert abs((4 * one - two) / 3 - wanted[d]) <= 1e-6 * (1 + np.max(np.abs(wanted)) ** 2)
 
 
-def test_noisy_likelihood_is_the_average_over_the_posterior_by_quadrature() -> None:
+def test_noisy_likelihood_is_the_average_over_the_posterior_by_quadrature():
     """Eq. (13.2), in one dimension, for a likelihood that is not linear too: Bayes' rule knows no difference."""
     p, alpha, sigma = random_mixture(3, 1, 3, low=0.3, box=1.5), 0.7, 0.6
     x0, cell = quadrature_grid(p)
@@ -78,7 +72,7 @@ def test_noisy_likelihood_is_the_average_over_the_posterior_by_quadrature() -> N
     conditional = prior_density * likelihood / (cell * prior_density @ likelihood)
     for x in (-1.0, 0.4, 1.7):
 
-        def average(x: float) -> float:
+        def average(x):
             kernel = prior_density * norm.pdf(x, alpha * x0[:, 0], sigma)
             return float(kernel @ likelihood / kernel.sum())
 
@@ -91,7 +85,7 @@ def test_noisy_likelihood_is_the_average_over_the_posterior_by_quadrature() -> N
 
 
 @given(p=mixtures(), seed=seeds, t=st.floats(0.05, 1.0))
-def test_the_mixture_is_its_own_classifier(p: GaussianMixture, seed: int, t: float) -> None:
+def test_the_mixture_is_its_own_classifier(p, seed, t):
     """Eqs. (13.1), (13.6): ∇ log r_k = g_k - s, by the complex step."""
     sde = VP()
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -107,7 +101,7 @@ def test_the_mixture_is_its_own_classifier(p: GaussianMixture, seed: int, t: flo
         np.testing.assert_allclose(found, wanted[usual, d], rtol=0, atol=1e-11 * scale)
 
 
-def test_a_classifier_that_never_saw_noise_pulls_too_hard() -> None:
+def test_a_classifier_that_never_saw_noise_pulls_too_hard():
     """Eqs. (13.2), (13.6): between two modes, at σ = 1, ∇ log p(1 | x) is 2, and of the noisy x it is 2/3."""
     zero = np.zeros((1, 1))
     for sigma, wanted in ((0.0, 2.0), (1.0, 2 / 3)):
@@ -116,7 +110,7 @@ def test_a_classifier_that_never_saw_noise_pulls_too_hard() -> None:
 
 
 @given(p=mixtures(max_components=4), seed=seeds, t=st.floats(0.05, 1.0), w=st.floats(-1.0, 10.0))
-def test_guided_score_is_of_the_product_at_each_time(p: GaussianMixture, seed: int, t: float, w: float) -> None:
+def test_guided_score_is_of_the_product_at_each_time(p, seed, t, w):
     """Eq. (13.7): w = 0 is unconditional, w = 1 conditional, any w the score of p_t(x) p_t(y|x)^w."""
     sde = VP()
     H, y, R = observation(seed, 1, p.dim)
@@ -130,9 +124,7 @@ def test_guided_score_is_of_the_product_at_each_time(p: GaussianMixture, seed: i
 
 
 @given(p=mixtures(max_dim=2, low=0.3, high=1.5), seed=seeds, w=st.floats(0.2, 8.0))
-def test_a_tempered_gaussian_likelihood_is_an_observation_with_less_noise(
-    p: GaussianMixture, seed: int, w: float
-) -> None:
+def test_a_tempered_gaussian_likelihood_is_an_observation_with_less_noise(p, seed, w):
     """Eqs. (13.8), (13.9): p(x) p(y | x)^w is the posterior with R/w, but for a constant."""
     H, y, R = observation(seed, 1, p.dim)
     post = linear_posterior(p, H, y, R / w)
@@ -151,14 +143,14 @@ EDGES = np.linspace(-6.0, 8.0, 701)
 CENTRES = 0.5 * (EDGES[1:] + EDGES[:-1])
 
 
-def tilted(w: float) -> np.ndarray:
+def tilted(w):
     """Masses of p(x) p(1 | x)^w, normalised, on the cells."""
     log_q = TWO.log_prob(CENTRES[:, None]) + w * np.log(TWO.responsibilities(CENTRES[:, None])[:, 0])
     q = np.exp(log_q - log_q.max())
     return q / q.sum()
 
 
-def flow_law(w: float) -> np.ndarray:
+def flow_law(w):
     """Masses where the probability flow of the guided score takes N(0, 1): in 1-D it moves quantiles."""
     velocity, z = Reverse(SDE, Guided(S, S1, w), 0.0), np.linspace(-8, 8, 401)
     x = solve_ivp(
@@ -168,7 +160,7 @@ def flow_law(w: float) -> np.ndarray:
     return np.diff(PchipInterpolator(x, norm.cdf(z))(inside))
 
 
-def reverse_sde_law(w: float, N: int) -> np.ndarray:
+def reverse_sde_law(w, N):
     """Masses after N Euler-Maruyama steps of the reverse SDE with the guided score: the law itself, no samples."""
     process = Reverse(SDE, Guided(S, S1, w))
     out = grid_law(EDGES[0], EDGES[-1], len(CENTRES), norm.cdf)
@@ -179,16 +171,16 @@ def reverse_sde_law(w: float, N: int) -> np.ndarray:
     return out.mass
 
 
-def mean_sd(q: np.ndarray) -> tuple[float, float]:
+def mean_sd(q):
     m = float(q @ CENTRES)
     return m, math.sqrt(q @ (CENTRES - m) ** 2)
 
 
-def tv(p: np.ndarray, q: np.ndarray) -> float:
+def tv(p, q):
     return 0.5 * float(np.sum(np.abs(p - q)))
 
 
-def test_guided_score_is_not_the_score_of_the_diffused_tilted_law() -> None:
+def test_guided_score_is_not_the_score_of_the_diffused_tilted_law():
     """Eqs. (13.7), (13.8): at w = 3, σ = 1, x = 0 the truth is .88, and guidance says 2.00; at w = 1 they agree."""
     q, x0 = tilted(3.0), CENTRES
     kernel = q * norm.pdf(x0)
@@ -202,7 +194,7 @@ def test_guided_score_is_not_the_score_of_the_diffused_tilted_law() -> None:
     assert abs(kernel @ x0 / kernel.sum() - guided[0]) <= 1e-10
 
 
-def test_the_flow_of_the_guided_score_overshoots_the_tilted_law() -> None:
+def test_the_flow_of_the_guided_score_overshoots_the_tilted_law():
     """Eqs. (13.7), (13.8): mean 1.73 for 1.19, TV .43 at w = 3. The measure itself is good to .003 at w = 1."""
     assert tv(flow_law(0.0), tilted(0.0)) <= 1e-4
     assert tv(flow_law(1.0), tilted(1.0)) <= 3e-3  # N(0, 1) for the law at t = 1, whose mean is .0066
@@ -213,7 +205,7 @@ def test_the_flow_of_the_guided_score_overshoots_the_tilted_law() -> None:
 
 
 @pytest.mark.slow
-def test_the_reverse_sde_of_the_guided_score_overshoots_less() -> None:
+def test_the_reverse_sde_of_the_guided_score_overshoots_less():
     """Eqs. (13.7), (13.8): mean 1.45 for 1.19, TV .18 at w = 3, by the law on a grid; its own bias is .002."""
     assert tv(reverse_sde_law(1.0, 300), tilted(1.0)) <= 2e-3
     found, wanted = reverse_sde_law(3.0, 300), tilted(3.0)
@@ -221,7 +213,7 @@ def test_the_reverse_sde_of_the_guided_score_overshoots_less() -> None:
     assert abs(tv(found, wanted) - 0.181) <= 2e-3
 
 
-def guided_moments(C: float, R: float, y: float, w: float, lam: float) -> np.ndarray:
+def guided_moments(C, R, y, w, lam):
     """Mean and variance at the end of the guided process on N(0, C), y = x + e: the score is affine, so probe it."""
     ve = VE(0.01, 1e6)
     one = GaussianMixture(ONE, np.zeros((1, 1)), np.array([C]))
@@ -244,7 +236,7 @@ def guided_moments(C: float, R: float, y: float, w: float, lam: float) -> np.nda
 
 
 @pytest.mark.parametrize(("C", "R", "y", "w"), [(1.0, 1.0, 1.0, 3.0), (0.5, 2.0, -1.5, 2.0), (2.0, 1.0, 1.0, 7.5)])
-def test_guidance_on_a_gaussian_in_closed_form(C: float, R: float, y: float, w: float) -> None:
+def test_guidance_on_a_gaussian_in_closed_form(C, R, y, w):
     """Eqs. (13.10), (13.11), and that a stronger noise λ brings the tilted law."""
     gamma = C / R
     flow, sde = guided_moments(C, R, y, w, 0.0), guided_moments(C, R, y, w, 1.0)
@@ -267,7 +259,7 @@ def test_guidance_on_a_gaussian_in_closed_form(C: float, R: float, y: float, w: 
 # ------------------------------------------------------------------ sampling with the conditional score
 
 
-def test_a_sampler_with_the_conditional_score_has_the_conditional_law() -> None:
+def test_a_sampler_with_the_conditional_score_has_the_conditional_law():
     """Eq. (13.1): the characteristic function, alpha 1e-9; Heun's own bias at 60 steps is below .005."""
     p, sde = mixture("tilted"), VP()
     post = linear_posterior(p, np.array([[1.0, 1.0]]), np.array([0.5]), np.array([[0.5]]))
@@ -281,7 +273,7 @@ def test_a_sampler_with_the_conditional_score_has_the_conditional_law() -> None:
         assert_law(x, p, frequencies, bias=0.005)
 
 
-def test_the_conditional_flow_is_exact_on_a_gaussian_to_second_order() -> None:
+def test_the_conditional_flow_is_exact_on_a_gaussian_to_second_order():
     """Eq. (13.1), by affine probing: no samples. Heun from the true law at t = 1."""
     p, sde = random_mixture(2, 2, 1, low=0.3), VP()
     post = linear_posterior(p, np.array([[1.0, -1.0]]), np.array([1.0]), np.array([[0.2]]))
@@ -305,24 +297,24 @@ PAIR_SCORE = ExactScore(PAIR, SDE)
 EULER = EulerMaruyama(Reverse(SDE, PAIR_SCORE))
 
 
-def exact_law(step: Step, times: list[float], prior_std: float = 1.0) -> Gaussian:
+def exact_law(step, times, prior_std=1.0):
     """Mean and covariance of a chain, step by step: each is affine in x and its noise, so the code tells them."""
     return law_of(step, times, Gaussian(np.zeros(2), prior_std**2 * np.eye(2)))
 
 
-def inpainted(step: Step, times: list[float], moves: int = 1) -> Gaussian:
+def inpainted(step, times, moves=1):
     """The exact law of inpainting by replacement."""
     return exact_law(Replace(step, SDE, KNOWN, MASK, moves), times)
 
 
-def replacement_limit(n: int, rho: float = RHO, y: float = Y) -> tuple[float, float]:
+def replacement_limit(n, rho=RHO, y=Y):
     """Eq. (13.14): what it tends to with infinitely many steps of n moves each."""
     m = quad(lambda a: a**n * (1 - (rho * a) ** 2) ** (-1 - n / 2), 0, 1, epsabs=1e-13)[0]
     v = quad(lambda a: a ** (2 * n - 2) * (1 - (rho * a) ** 2) ** -n, 0, 1, epsabs=1e-13)[0]
     return n * rho * y * (1 - rho**2) ** (n / 2) * m, (2 * n - 1) * (1 - rho**2) ** n * v
 
 
-def test_the_limit_of_replacement_is_that_of_every_linear_sde() -> None:
+def test_the_limit_of_replacement_is_that_of_every_linear_sde():
     """Eq. (13.14), for VE: in x/α, with the noise level as the time, all linear SDEs are one."""
     ve = VE(0.01, 200.0)
     step = Replace(EulerMaruyama(Reverse(ve, ExactScore(PAIR, ve))), ve, KNOWN, MASK)
@@ -331,7 +323,7 @@ def test_the_limit_of_replacement_is_that_of_every_linear_sde() -> None:
     assert_close(2 * ends[1] - ends[0], replacement_limit(1), 3e-3, "what 1/N leaves")
 
 
-def test_known_coordinates_end_as_they_are() -> None:
+def test_known_coordinates_end_as_they_are():
     """Eq. (13.12): at t = 0 exactly, before it with noise of their own level, not seen by the others."""
     mean, cov = inpainted(EULER, uniform_times(20))
     assert mean[1] == Y
@@ -343,7 +335,7 @@ def test_known_coordinates_end_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("moves", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
-def test_replacement_does_not_tend_to_the_conditional_law(moves: int) -> None:
+def test_replacement_does_not_tend_to_the_conditional_law(moves):
     """Eqs. (13.12), (13.13), (13.14): as N grows its law tends to another one, with an error in 1/N."""
     limit = np.array(replacement_limit(moves))
     errors = []
@@ -358,7 +350,7 @@ def test_replacement_does_not_tend_to_the_conditional_law(moves: int) -> None:
     assert abs(gap[0]) > 5 * abs(errors[2][0])  # the gap is no error of discretisation
 
 
-def test_what_replacement_makes_of_two_correlated_coordinates() -> None:
+def test_what_replacement_makes_of_two_correlated_coordinates():
     """Eq. (13.14): with one move it is elementary, with many it tends to the truth as 1/n; at small ρ n/(n + 1)."""
     m, v = replacement_limit(1)
     assert abs(m - Y / RHO * (1 - math.sqrt(1 - RHO**2))) <= 1e-12
@@ -370,7 +362,7 @@ def test_what_replacement_makes_of_two_correlated_coordinates() -> None:
         assert abs(replacement_limit(n, rho=1e-3, y=1.0)[0] / 1e-3 - n / (n + 1)) <= 1e-5
 
 
-def test_the_averaged_score_is_what_moves_the_unknown_coordinate() -> None:
+def test_the_averaged_score_is_what_moves_the_unknown_coordinate():
     """Eq. (13.13): noise drawn afresh at every step averages out of a step of size h, as √h against h."""
     t, n = 0.4, 400_000
     z = np.random.default_rng(1).standard_normal(n)
@@ -387,7 +379,7 @@ def test_the_averaged_score_is_what_moves_the_unknown_coordinate() -> None:
     assert abs(exact - averaged) > 0.3
 
 
-def test_the_exact_conditional_score_inpaints_exactly() -> None:
+def test_the_exact_conditional_score_inpaints_exactly():
     """Eq. (13.4) at R = 0, for the same task: mean and variance with an error in 1/N only."""
     post = linear_posterior(PAIR, np.array([[0.0, 1.0]]), np.array([Y]), np.zeros((1, 1)))
     errors = []
@@ -398,17 +390,17 @@ def test_the_exact_conditional_score_inpaints_exactly() -> None:
     assert errors[1] <= 0.6 * errors[0]
 
 
-def test_a_final_denoising_that_keeps_the_noisy_unknown_part_does_nothing() -> None:
+def test_a_final_denoising_that_keeps_the_noisy_unknown_part_does_nothing():
     """The published inpainting loop returns x where it means x's mean: the last step's noise, g² h, stays."""
     t, s = 2e-3, 1e-3  # the last of a thousand steps
 
     class Silent:
         drift = staticmethod(EULER.process.drift)
 
-        def noise(self, x: Any, t: float) -> float:
+        def noise(self, x, t):
             return 0.0
 
-    def variance(step: Step) -> float:
+    def variance(step):
         return float(probe(lambda x, rng: Replace(step, SDE, KNOWN, MASK)(x, t, s, rng)[0], np.zeros(2)).noise[0, 0])
 
     excess = variance(EULER) - variance(EulerMaruyama(Silent()))
@@ -421,7 +413,7 @@ def test_a_final_denoising_that_keeps_the_noisy_unknown_part_does_nothing() -> N
     assert abs(ended[0, 0] - PAIR.posterior_mean(x, SDE.alpha(s), SDE.sigma(s))[0, 0]) <= 1e-12
 
 
-def test_replace_works_on_every_backend_and_keeps_dtypes(backend: TestBackend) -> None:
+def test_replace_works_on_every_backend_and_keeps_dtypes(backend):
     p = [backend.asarray(v, "float32") for v in (PAIR.weights, PAIR.means, PAIR.covariances, KNOWN, MASK)]
     score = ExactScore(GaussianMixture(*p[:3]), SDE)
     step = Replace(Ancestral(SDE, score), SDE, p[3], p[4], moves=2)
@@ -436,7 +428,7 @@ def test_replace_works_on_every_backend_and_keeps_dtypes(backend: TestBackend) -
 UNKNOWN, SEEN = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
 
 
-def replaced(start: Gaussian, t: float, s: float, moves: int) -> Gaussian:
+def replaced(start, t, s, moves):
     """Eq. (13.12) on paper: move, put the known coordinate back; noise up from s to t, move and put back again."""
     one = probe(lambda x, rng: EULER(x, t, s, rng)[0], np.zeros(2))
     alpha, sigma = SDE.alpha(s), SDE.sigma(s)
@@ -453,7 +445,7 @@ def replaced(start: Gaussian, t: float, s: float, moves: int) -> Gaussian:
 
 
 @pytest.mark.parametrize("moves", [1, 2, 5])
-def test_replacement_is_the_chain_of_its_moves_each_with_noise_of_its_own(moves: int) -> None:
+def test_replacement_is_the_chain_of_its_moves_each_with_noise_of_its_own(moves):
     step = Replace(EULER, SDE, KNOWN, MASK, moves)
     law = wanted = Gaussian(np.zeros(2), np.eye(2))
     for t, s in pairwise(uniform_times(20, 0.01)):
@@ -463,6 +455,6 @@ def test_replacement_is_the_chain_of_its_moves_each_with_noise_of_its_own(moves:
             assert_close(found, right, 1e-12)
 
 
-def test_replacement_moves_at_least_once() -> None:
+def test_replacement_moves_at_least_once():
     with pytest.raises(ValueError, match="moves"):
         Replace(EULER, SDE, KNOWN, MASK, moves=0)

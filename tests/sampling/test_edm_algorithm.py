@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +17,7 @@ LINEAR = LinearVE(80.0)
 LEVELS = [80.0, *(LINEAR.sigma(t) for t in karras_times(LINEAR, 9)[1:])]
 
 
-def algorithm_2(
-    D: Any, x: Any, levels: list[float], gamma: float, low: float, high: float, S_noise: float, rng: Any
-) -> Any:
+def algorithm_2(D, x, levels, gamma, low, high, S_noise, rng):
     """x_i at t_i -> x_N at t_N, as printed."""
     for t, t_next in pairwise(levels):
         gamma_i = gamma if low <= t <= high else 0.0
@@ -40,9 +37,9 @@ def algorithm_2(
 @pytest.mark.parametrize(
     ("gamma", "low", "high", "S_noise"), [(0.0, 0.0, math.inf, 1.0), (0.4, 0.05, 50.0, 1.003), (0.2, 0.0, 10.0, 0.9)]
 )
-def test_edm_is_the_printed_algorithm(kind: str, gamma: float, low: float, high: float, S_noise: float) -> None:
+def test_edm_is_the_printed_algorithm(kind, gamma, low, high, S_noise):
     p = mixture("tilted")
-    sde: Any = LINEAR if kind == "linear-ve" else from_sigmas(LEVELS)
+    sde = LINEAR if kind == "linear-ve" else from_sigmas(LEVELS)
     times = [s / 80.0 for s in LEVELS] if kind == "linear-ve" else sde.times
     x = 80 * np.random.default_rng(0).standard_normal((7, 2))
     found = last(simulate(EDM(sde, ExactScore(p, sde), gamma, low, high, S_noise), x, times, np.random.default_rng(1)))

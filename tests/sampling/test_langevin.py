@@ -6,7 +6,6 @@ tests/laws/test_grid_chain.py). The affine law on a Gaussian, by probing the cod
 
 import math
 import warnings
-from typing import Any
 
 import array_api_strict
 import numpy as np
@@ -25,7 +24,6 @@ from refscore.noise.reverse import denoise
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.langevin import LevelStep, SNRLangevin, StepSizeWarning
 from refscore.sampling.loop import NotFiniteError, RunawayError, last
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.mixtures import TWO
 from tests.oracles.replay import ReplayRng
@@ -34,33 +32,33 @@ from tests.oracles.strategies import mixtures, points, random_mixture, sdes, see
 from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
 
-def line(w: float, m: float, variance: float = 1.0) -> GaussianMixture:
+def line(w, m, variance=1.0):
     """w N(m, v) + (1 - w) N(-m, v)."""
     return GaussianMixture(np.array([w, 1 - w]), np.array([[m], [-m]]), np.array([variance, variance]))
 
 
-def score_of(p: GaussianMixture) -> Any:
+def score_of(p):
     return lambda x, t: p.score(x)
 
 
-def transition(law: GridLaw, p: GaussianMixture, eps: float) -> np.ndarray:
+def transition(law, p, eps):
     """The matrix of one Langevin step."""
     return law.transition(lambda x: x + eps * p.score(x[:, None])[:, 0], math.sqrt(2 * eps))
 
 
-def on_grid(q: GaussianMixture, half: float, h: float) -> GridLaw:
+def on_grid(q, half, h):
     """The density of q at the centres, times h: no cells, so no h²/12."""
     n = math.ceil(2 * half / h)
     x = -half + 2 * half / n * (np.arange(n) + 0.5)
     return GridLaw(-half, half, 2 * half / n * np.exp(q.log_prob(x[:, None])))
 
 
-def stationary(step: np.ndarray) -> np.ndarray:
+def stationary(step):
     """The mass that a transition matrix leaves alone."""
     n = len(step)
     A, b = np.vstack([step.T - np.eye(n), np.ones(n)]), np.zeros(n + 1)
     b[-1] = 1
-    mass: np.ndarray = np.linalg.lstsq(A, b, rcond=None)[0]
+    mass = np.linalg.lstsq(A, b, rcond=None)[0]
     return mass
 
 
@@ -68,7 +66,7 @@ def stationary(step: np.ndarray) -> np.ndarray:
 
 
 @given(p=mixtures(max_dim=3), seed=seeds)
-def test_a_density_is_stationary_under_the_flow_along_its_own_score(p: GaussianMixture, seed: int) -> None:
+def test_a_density_is_stationary_under_the_flow_along_its_own_score(p, seed):
     """Eqs. (2.1), (2.2): div(p s) = ∆p, the right side from the components' own second derivatives."""
     x = points(p, 1.0, 0.0, seed)
     C = p.covariances if p.covariances.ndim == 3 else np.stack([c * np.eye(p.dim) for c in p.covariances])
@@ -84,7 +82,7 @@ def test_a_density_is_stationary_under_the_flow_along_its_own_score(p: GaussianM
 
 
 @given(seed=seeds)
-def test_one_small_step_moves_a_density_as_fokker_planck_says(seed: int) -> None:
+def test_one_small_step_moves_a_density_as_fokker_planck_says(seed):
     """Eq. (2.2): (q₁ - q)/ε tends to -div(q s) + ∆q, here from the grid, extrapolated in ε twice."""
     p, q = (random_mixture(seed + i, dim=1, components=2, low=0.3, high=1.0, box=1.5) for i in range(2))
     rates = []
@@ -100,15 +98,13 @@ def test_one_small_step_moves_a_density_as_fokker_planck_says(seed: int) -> None
 
 
 @given(mean=st.floats(-2.0, 2.0), start=st.floats(0.1, 4.0), variance=st.floats(0.3, 2.0), t=st.floats(0.0, 3.0))
-def test_kl_falls_by_twice_the_fisher_divergence_on_gaussians(
-    mean: float, start: float, variance: float, t: float
-) -> None:
+def test_kl_falls_by_twice_the_fisher_divergence_on_gaussians(mean, start, variance, t):
     """Eq. (2.3) for q_t = N(e^{-t/σ²} m, σ² + e^{-2t/σ²}(v₀ - σ²)) and p = N(0, σ²), by complex step in t."""
 
-    def moments(t: Any) -> tuple[Any, Any]:
+    def moments(t):
         return mean * np.exp(-t / variance), variance + np.exp(-2 * t / variance) * (start - variance)
 
-    def kl(t: Any) -> Any:
+    def kl(t):
         m, v = moments(t)
         return 0.5 * (v / variance + m * m / variance - 1 - np.log(v / variance))
 
@@ -119,14 +115,14 @@ def test_kl_falls_by_twice_the_fisher_divergence_on_gaussians(
 
 
 @given(seed=seeds)
-def test_kl_falls_by_twice_the_fisher_divergence_on_mixtures(seed: int) -> None:
+def test_kl_falls_by_twice_the_fisher_divergence_on_mixtures(seed):
     """Eq. (2.3): the loss of KL(q ‖ p) in one small step of the grid law, extrapolated to ε = 0."""
     p, q = (random_mixture(seed + i, dim=1, components=2, low=0.3, high=1.0, box=1.5) for i in range(2))
     law = on_grid(q, 9.0, 0.03)
     x = law.centres[:, None]
     log_p = np.log(law.width) + p.log_prob(x)
 
-    def kl(mass: np.ndarray) -> float:
+    def kl(mass):
         held = mass > 1e-200
         return float(np.sum(mass[held] * (np.log(mass[held]) - log_p[held])))
 
@@ -136,7 +132,7 @@ def test_kl_falls_by_twice_the_fisher_divergence_on_mixtures(seed: int) -> None:
     assert abs(slope + 2 * fisher) <= 3e-4 * fisher + 1e-9  # ε³ and more: 8e-5 at worst of 200 pairs, 3e-3 at ε = 5e-4
 
 
-def test_without_noise_it_climbs_to_a_mode_and_with_noise_it_does_not_stay_there() -> None:
+def test_without_noise_it_climbs_to_a_mode_and_with_noise_it_does_not_stay_there():
     """Eq. (2.4): drift alone ends where s = 0; the law of the chain keeps E log p at minus the entropy, up to ε."""
     p = mixture("tilted")
     x = np.random.default_rng(0).uniform(-4, 4, (50, 2))
@@ -161,7 +157,7 @@ def test_without_noise_it_climbs_to_a_mode_and_with_noise_it_does_not_stay_there
 
 
 @pytest.mark.parametrize("overshoot", [0.3, 1.0, 1.7])
-def test_the_law_on_a_gaussian_after_n_steps(overshoot: float) -> None:
+def test_the_law_on_a_gaussian_after_n_steps(overshoot):
     """Eqs. (2.4), (2.5), by iterating the two moments; ε/σ² = 1 forgets its start in one step."""
     variance, mean, m, v = 0.7, 0.4, -2.0, 3.0
     eps = overshoot * variance
@@ -176,13 +172,13 @@ def test_the_law_on_a_gaussian_after_n_steps(overshoot: float) -> None:
     np.testing.assert_allclose(y, x + eps * (mean - x) / variance + math.sqrt(2 * eps) * z, rtol=1e-14)
 
 
-def hyvarinen(p: GaussianMixture, x: np.ndarray) -> np.ndarray:
+def hyvarinen(p, x):
     """h = ½|s|² + div s, what implicit score matching averages."""
     return 0.5 * np.sum(p.score(x) ** 2, axis=1) + p.divergence(x)
 
 
 @given(seed=seeds)
-def test_the_mean_of_hyvarinens_score(seed: int) -> None:
+def test_the_mean_of_hyvarinens_score(seed):
     """E_p H = -½ E_p|s|² (chapter 3's identity); exercise 1."""
     p = random_mixture(seed, dim=1, components=3, low=0.2, high=1.0, box=1.5)
     law = on_grid(p, 12.0, 0.05)
@@ -191,7 +187,7 @@ def test_the_mean_of_hyvarinens_score(seed: int) -> None:
     assert abs(law.mass @ hyvarinen(p, x) + 0.5 * fisher) <= 1e-9 * (1 + fisher)
 
 
-def test_the_bias_on_a_gaussian_is_the_first_order_of_its_closed_law() -> None:
+def test_the_bias_on_a_gaussian_is_the_first_order_of_its_closed_law():
     """Eqs. (2.5), (2.7): variance σ² + ½ε Cov(H, x²) = σ² + ½ε, as σ²/(1 - ε/2σ²) to first order; exercise 1."""
     for variance in (0.3, 2.0):
         p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.array([variance]))
@@ -200,7 +196,7 @@ def test_the_bias_on_a_gaussian_is_the_first_order_of_its_closed_law() -> None:
         assert abs(law.mass @ ((H - law.mass @ H) * x**2) - 1) <= 1e-12
 
 
-def test_half_the_score_with_the_whole_noise_doubles_the_variance() -> None:
+def test_half_the_score_with_the_whole_noise_doubles_the_variance():
     """Exercise 3: x + ½ε s + √(2ε) z is the chain of √p, on N(0, σ²) that of N(0, 2σ²): v = (1 - ε/2σ²)² v + 2ε."""
     variance, eps = 0.7, 0.1
     kernel = Langevin(lambda x, t: -0.5 * x / variance, eps)
@@ -209,14 +205,14 @@ def test_half_the_score_with_the_whole_noise_doubles_the_variance() -> None:
     assert abs(push**2 / (1 - pull**2) - 2 * variance / (1 - eps / (4 * variance))) <= 1e-12
 
 
-def test_published_constants_inflate_the_last_noise_level() -> None:
+def test_published_constants_inflate_the_last_noise_level():
     """2e-5 at σ = 0.01 is ε/σ² = 0.2: 11 % in the convention of the code, 5 % in that of the paper."""
     for ratio, percent in ((0.2, 11.1), (0.1, 5.3)):
         assert abs(100 * (1 / (1 - ratio / 2) - 1) - percent) <= 0.05
 
 
 @pytest.mark.parametrize("p", [line(0.5, 0.0, 0.25), line(0.8, 1.0, 0.25), TWO], ids=["one", "near", "far"])
-def test_the_bias_of_a_small_step_is_half_of_it_times_hyvarinens_score(p: GaussianMixture) -> None:
+def test_the_bias_of_a_small_step_is_half_of_it_times_hyvarinens_score(p):
     """Eq. (2.7): the stationary law of the chain, in total variation against p: order 1; against (2.7): order 2."""
     bias, rest, ladder = [], [], (0.02, 0.01, 0.005, 0.0025)
     for eps in ladder:
@@ -235,7 +231,7 @@ def test_the_bias_of_a_small_step_is_half_of_it_times_hyvarinens_score(p: Gaussi
 
 
 @given(seed=seeds)
-def test_the_bias_in_the_plane(seed: int) -> None:
+def test_the_bias_in_the_plane(seed):
     """Eq. (2.7) is a theorem in any dimension: ½ε h p solves the equation that the second order of a step asks for.
 
     With A f = ½ sᵀ∇²f s + s·∇∆f + ½∆²f, that order, and L f = s·∇f + ∆f: E_p[½ h L f + A f] = 0 for every f; here
@@ -256,7 +252,7 @@ def test_the_bias_in_the_plane(seed: int) -> None:
 
 
 @given(p=mixtures(max_dim=3), sde=sdes, t=times, seed=seeds)
-def test_below_the_bound_no_step_overshoots_by_the_whole_way(p: GaussianMixture, sde: Any, t: float, seed: int) -> None:
+def test_below_the_bound_no_step_overshoots_by_the_whole_way(p, sde, t, seed):
     """Eq. (2.6): J has no eigenvalue below -1/(least variance of p_t), and inside one component it has that one."""
     score = ExactScore(p, sde)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
@@ -273,7 +269,7 @@ def test_below_the_bound_no_step_overshoots_by_the_whole_way(p: GaussianMixture,
     assert abs(reach + 1) <= 1e-12
 
 
-def test_beyond_the_bound_a_mixture_with_a_wide_component_stays_finite() -> None:
+def test_beyond_the_bound_a_mixture_with_a_wide_component_stays_finite():
     """½ N(0, 0.01) + ½ N(0, 1) at five times its bound: no mass leaves [-8, 8], and the narrow half is lost."""
     p = GaussianMixture(np.array([0.5, 0.5]), np.zeros((2, 1)), np.array([0.01, 1.0]))
     eps = 5 * 0.02
@@ -286,7 +282,7 @@ def test_beyond_the_bound_a_mixture_with_a_wide_component_stays_finite() -> None
 
 
 @given(p=mixtures(max_dim=2), sde=sdes, t=times)
-def test_the_warning_comes_at_the_bound_and_not_before(p: GaussianMixture, sde: Any, t: float) -> None:
+def test_the_warning_comes_at_the_bound_and_not_before(p, sde, t):
     score = ExactScore(p, sde)
     bound, x = score.stable_step(t), np.zeros((1, p.dim))
     with warnings.catch_warnings():
@@ -303,7 +299,7 @@ def test_the_warning_comes_at_the_bound_and_not_before(p: GaussianMixture, sde: 
         assert caught[0].filename == __file__  # points at the caller
 
 
-def test_the_step_that_is_judged_is_that_of_the_time() -> None:
+def test_the_step_that_is_judged_is_that_of_the_time():
     """LevelStep on data without spread: every level is the same fraction of its bound, beyond it or not."""
     sde = VE(0.01, 10.0)
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.zeros(1))
@@ -317,7 +313,7 @@ def test_the_step_that_is_judged_is_that_of_the_time() -> None:
             Langevin(ExactScore(p, sde), LevelStep(sde, 2.01 * 0.1**2, 0.1))(x, t, ReplayRng(x))
 
 
-def diverging(factor: float, backend: Any, dtype: str = "float64") -> Any:
+def diverging(factor, backend, dtype="float64"):
     """Rows 1 and 2 of 4 start off the mode of N(0, I), the others at it; no noise: x -> (1 - factor) x."""
     x = np.zeros((4, 2))
     x[1, 0], x[2, 1] = 1.0, -1.0
@@ -326,7 +322,7 @@ def diverging(factor: float, backend: Any, dtype: str = "float64") -> Any:
     return simulate(step, backend.asarray(x, dtype=dtype), uniform_times(400), rng)
 
 
-def test_a_chain_that_diverges_is_stopped_by_name(backend: TestBackend) -> None:
+def test_a_chain_that_diverges_is_stopped_by_name(backend):
     """|x| = 1.5ⁿ > 10⁶ first at n = 35: ln 10⁶/ln 1.5 = 34.07."""
     grid = uniform_times(400)
     with pytest.raises(RunawayError, match=r"step 35 \(t = 0.9125\): 2 of 4 rows are beyond 1e\+06 .*: \[1, 2\]"):
@@ -338,20 +334,20 @@ def test_a_chain_that_diverges_is_stopped_by_name(backend: TestBackend) -> None:
     assert list(watch([edge], [1.0, 0.0], largest=1.0)) == [edge]  # 1.0 itself is allowed
 
 
-def test_without_a_largest_value_it_runs_until_it_is_not_finite(any_backend: TestBackend) -> None:
+def test_without_a_largest_value_it_runs_until_it_is_not_finite(any_backend):
     """In float32 ε s = 2.5 · 1.5ⁿ⁻¹ overflows first at n = 218: 1 + ln(3.4e38/2.5)/ln 1.5 = 217.6."""
     with np.errstate(all="ignore"), pytest.raises(NotFiniteError, match=r"step 218 .* 2 of 4 rows are not finite"):
         last(watch(diverging(2.5, any_backend, "float32"), uniform_times(400)))
 
 
 @pytest.mark.parametrize("largest", [0.0, -1.0, math.nan])
-def test_a_largest_value_that_is_none_is_refused_at_the_call(largest: float) -> None:
+def test_a_largest_value_that_is_none_is_refused_at_the_call(largest):
     with pytest.raises(ValueError, match="largest must be positive"):
         watch(iter(()), [1.0, 0.0], largest=largest)
 
 
-def test_the_bound_and_the_watchman_make_no_device_wait_between_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait(x: Any) -> Any:  # its shape depends on values
+def test_the_bound_and_the_watchman_make_no_device_wait_between_looks(monkeypatch):
+    def wait(x):  # its shape depends on values
         raise Waited("nonzero makes the device wait")
 
     monkeypatch.setattr(array_api_strict, "nonzero", wait)
@@ -372,7 +368,7 @@ def test_the_bound_and_the_watchman_make_no_device_wait_between_looks(monkeypatc
 # ------------------------------------------------------------------ the rule that looks at x and z
 
 
-def polar(D: int, nodes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def polar(D, nodes):
     """|z|², the cosine of the angle of z with the first axis, and weights: Gauss rules for z ~ N(0, I_D)."""
     u, uw = roots_genlaguerre(nodes[0], D / 2 - 1)
     c, cw = roots_gegenbauer(nodes[1], (D - 2) / 2)
@@ -380,7 +376,7 @@ def polar(D: int, nodes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.nd
     return U.ravel(), C.ravel(), np.outer(uw / uw.sum(), cw / cw.sum()).ravel()
 
 
-def moved(D: int, r: float, w: np.ndarray, u: np.ndarray, c: np.ndarray) -> np.ndarray:
+def moved(D, r, w, u, c):
     """|x'|² of one step of the code on N(0, I_D), for |x|² = w and z with |z|² = u at cosine c to x."""
     x, z = np.zeros((len(w), D)), np.zeros((len(w), D))
     x[:, 0], z[:, 0], z[:, 1] = np.sqrt(w), np.sqrt(u) * c, np.sqrt(u * (1 - c * c))
@@ -388,7 +384,7 @@ def moved(D: int, r: float, w: np.ndarray, u: np.ndarray, c: np.ndarray) -> np.n
     return np.sum(y * y, axis=1)
 
 
-def test_the_published_step_is_its_formula() -> None:
+def test_the_published_step_is_its_formula():
     """Eq. (2.12), a sample at a time; a sample does not know of its batch."""
     rng = np.random.default_rng(0)
     x, z = rng.standard_normal((5, 3)), rng.standard_normal((5, 3))
@@ -401,7 +397,7 @@ def test_the_published_step_is_its_formula() -> None:
 
 
 @given(D=st.integers(2, 12), r=st.floats(0.01, 0.5), w=st.floats(0.01, 50.0))
-def test_the_published_step_moves_the_square_by_a_known_mean(D: int, r: float, w: float) -> None:
+def test_the_published_step_moves_the_square_by_a_known_mean(D, r, w):
     """Eq. (2.14): E|x'|² - |x|² = 4r²D[(1 + r²)(D + 2)/|x|² - 1]; Gauss rules are exact for these polynomials."""
     u, c, weight = polar(D, (4, 4))
     change = weight @ (moved(D, r, np.full(len(u), w), u, c) - w)
@@ -409,7 +405,7 @@ def test_the_published_step_moves_the_square_by_a_known_mean(D: int, r: float, w
     assert abs(change - exact) <= 1e-12 * (w + 4 * r**2 * D * (1 + (D + 2) / w))
 
 
-def test_small_published_steps_leave_the_predicted_law_alone_and_not_the_target() -> None:
+def test_small_published_steps_leave_the_predicted_law_alone_and_not_the_target():
     """Eq. (2.13) in D = 10, by quadrature through the code, for f = exp(-½|x|²).
 
     E[f(x') - f(x)] is O(r⁴) from p ∝ |x|² exp(-|x|²/2v), where |x|²/v is χ² with D + 2 degrees of freedom; from N(0, I)
@@ -419,7 +415,7 @@ def test_small_published_steps_leave_the_predicted_law_alone_and_not_the_target(
     v = (D + 2) / D
     u, c, inner = polar(D, (30, 16))
 
-    def residual(r: float, degrees: int, scale: float) -> float:
+    def residual(r, degrees, scale):
         g, weight = roots_genlaguerre(120, degrees / 2 - 1)  # many nodes: |x| of the order of r counts
         w = 2 * g * scale
         all_w, all_u, all_c = np.repeat(w, len(u)), np.tile(u, len(w)), np.tile(c, len(w))
@@ -436,7 +432,7 @@ def test_small_published_steps_leave_the_predicted_law_alone_and_not_the_target(
     assert 2 ** (1 - D / 2) * (2 * D + 2 - 2 * D * (D + 2) / (D - 2)) == -0.5
 
 
-def run_published(D: int, r: float, chains: int, steps: int, seed: int) -> np.ndarray:
+def run_published(D, r, chains, steps, seed):
     """|x|² of independent chains that start from the target N(0, I), where a good rule would leave them."""
     rng = np.random.default_rng(seed)
     kernel = Repeat(SNRLangevin(lambda x, t: -x, r), steps)
@@ -444,7 +440,7 @@ def run_published(D: int, r: float, chains: int, steps: int, seed: int) -> np.nd
     return np.sum(x * x, axis=1)
 
 
-def test_the_published_rule_has_the_predicted_variance_in_ten_dimensions() -> None:
+def test_the_published_rule_has_the_predicted_variance_in_ten_dimensions():
     """Eqs. (2.13), (2.14): variance 1.44, and 1.457 at r = 0.1; E 1/|x|² = 1/((1 + r²)(D + 2)) at any r.
 
     The moments of one step, for f = |x|⁴ (with U_k = E|z|²ᵏ, and E 1/|x|⁴ from the limit), give the next order:
@@ -463,7 +459,7 @@ def test_the_published_rule_has_the_predicted_variance_in_ten_dimensions() -> No
     assert abs(np.mean(w / D) - 1) > 0.3  # the target's
 
 
-def test_the_published_rule_has_the_predicted_law_in_three_dimensions() -> None:
+def test_the_published_rule_has_the_predicted_law_in_three_dimensions():
     """Eq. (2.13): |x|²/v is χ²₅, v = 5/3, up to O(r) here (0.055 at r = 0.1); it is not χ²₃ of |x|²."""
     r, chains = 0.1, 8000
     w = np.sort(run_published(3, r, chains, 500, seed=1))
@@ -475,7 +471,7 @@ def test_the_published_rule_has_the_predicted_law_in_three_dimensions() -> None:
     assert_mean(limit, (5 / 3) ** 2)  # the limit's variance, 2.78
 
 
-def test_in_three_dimensions_the_variance_of_the_published_rule_is_infinite() -> None:
+def test_in_three_dimensions_the_variance_of_the_published_rule_is_infinite():
     """P(|x| > R) falls as R^{-(D-2)}: by less than 4, here about 2.2, when R doubles, so E|x|² does not exist.
 
     A law of finite variance falls by more than 4 eventually; the limit r -> 0 has 1e-31 beyond R = 16.
@@ -489,7 +485,7 @@ def test_in_three_dimensions_the_variance_of_the_published_rule_is_infinite() ->
     assert chi2.sf(16**2 / (5 / 3), 5) < 1e-30
 
 
-def test_a_step_that_looks_at_the_score_alone_goes_half_the_way() -> None:
+def test_a_step_that_looks_at_the_score_alone_goes_half_the_way():
     """Exercise 7: ε = 2r²D/|s|² leaves |x|² exp(-½|x|²) alone, of variance (D + 2)/D; by quadrature, as above."""
     D = 10
     u, c, inner = polar(D, (30, 16))
@@ -507,10 +503,10 @@ def test_a_step_that_looks_at_the_score_alone_goes_half_the_way() -> None:
     assert_close(residuals, 0, np.array([0.05, 0.025, 0.0125]) ** 4)
 
 
-def test_taking_means_over_the_batch_couples_the_samples() -> None:
+def test_taking_means_over_the_batch_couples_the_samples():
     """The published form, ε = 2 (r · mean|z| / mean|s|)²: a sample moves otherwise in other company."""
 
-    def batch_mean_step(x: np.ndarray, z: np.ndarray, r: float = 0.16) -> np.ndarray:
+    def batch_mean_step(x, z, r=0.16):
         s = -x
         eps = 2 * (r * np.mean(np.linalg.norm(z, axis=1)) / np.mean(np.linalg.norm(s, axis=1))) ** 2
         return x + eps * s + math.sqrt(2 * eps) * z
@@ -524,13 +520,13 @@ def test_taking_means_over_the_batch_couples_the_samples() -> None:
         assert np.array_equal(kernel(x, 0.5, ReplayRng(z))[0], kernel(others, 0.5, ReplayRng(z))[0])
 
 
-def test_the_exhibit_refuses_what_is_no_ratio_and_takes_any_shape(any_backend: TestBackend) -> None:
+def test_the_exhibit_refuses_what_is_no_ratio_and_takes_any_shape(any_backend):
     for snr in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="snr must be positive"):
             SNRLangevin(lambda x, t: -x, snr)
     x, z = np.random.default_rng(0).standard_normal((2, 3, 4))
 
-    def run(shape: tuple[int, ...]) -> Any:
+    def run(shape):
         given, noise = (any_backend.asarray(a.reshape(shape), dtype="float32") for a in (x, z))
         return SNRLangevin(lambda x, t: -x, 0.16)(given, 0.5, ReplayRng(noise))
 
@@ -542,7 +538,7 @@ def test_the_exhibit_refuses_what_is_no_ratio_and_takes_any_shape(any_backend: T
 # ------------------------------------------------------------------ between modes
 
 
-def rate(p: GaussianMixture, half: float, eps: float) -> float:
+def rate(p, half, eps):
     """The relaxation rate per unit of time nε, extrapolated to ε = 0 from ε and ε/2."""
     found = []
     for e in (eps, eps / 2):
@@ -551,13 +547,13 @@ def rate(p: GaussianMixture, half: float, eps: float) -> float:
     return 2 * found[1] - found[0]
 
 
-def turning_points(p: GaussianMixture, m: float) -> tuple[float, float, float]:
+def turning_points(p, m):
     """The modes near -m and m, and the minimum between them."""
     s = lambda x: float(p.score(np.array([[x]]))[0, 0])  # noqa: E731
     return brentq(s, -m - 1, -0.6 * m), brentq(s, -0.6 * m, 0.6 * m), brentq(s, 0.6 * m, m + 1)
 
 
-def harmonic(p: GaussianMixture, m: float) -> float:
+def harmonic(p, m):
     """Kramers' rate, both ways."""
     left, top, right = turning_points(p, m)
     at = np.array([[left], [top], [right]])
@@ -566,7 +562,7 @@ def harmonic(p: GaussianMixture, m: float) -> float:
     return sum(out)
 
 
-def integral(p: GaussianMixture, m: float) -> float:
+def integral(p, m):
     """The same before anything is called a parabola."""
     left, top, right = turning_points(p, m)
     x = np.linspace(left, right, 4001)
@@ -577,7 +573,7 @@ def integral(p: GaussianMixture, m: float) -> float:
     return 1 / (w * (1 - w) * barrier)
 
 
-def test_kramers_rate_is_that_of_a_smooth_double_well() -> None:
+def test_kramers_rate_is_that_of_a_smooth_double_well():
     """Eq. (2.9) for U = B (x² - 1)²: measured/predicted = 1 - 3/(8B) + O(1/B²), which tends to 1 with the barrier.
 
     3/8: twice 3/16, from the Gaussian integrals over well and top to the next order.
@@ -593,7 +589,7 @@ def test_kramers_rate_is_that_of_a_smooth_double_well() -> None:
         assert abs(measured / kramers - (1 - 3 / (8 * B))) <= 0.6 / B**2
 
 
-def test_between_the_modes_of_a_mixture_the_top_is_no_parabola() -> None:
+def test_between_the_modes_of_a_mixture_the_top_is_no_parabola():
     """Eqs. (2.9), (2.10) for 0.8 N(m, 1) + 0.2 N(-m, 1): measured against the integral the ratio tends to 1, against
     the parabolas to √(2/π) = 0.798, since ∫ sech(m x) dx = π/m is not √(2π)/m.
     """
@@ -611,7 +607,7 @@ def test_between_the_modes_of_a_mixture_the_top_is_no_parabola() -> None:
     assert all(0.70 < ratio < 0.76 for ratio in against_parabola)
 
 
-def test_the_numbers_of_the_table() -> None:
+def test_the_numbers_of_the_table():
     """Barrier seen from the minor mode, relaxation time, and its two predictions, as the chapter prints them."""
     for m, barrier, tau, exact, parabolas in (
         (2.0, 0.69, 7.02, 7.99, 6.09), (3.0, 3.14, 57.8, 60.1, 41.4), (4.0, 6.63, 1314, 1317, 984),
@@ -624,7 +620,7 @@ def test_the_numbers_of_the_table() -> None:
             assert abs(number / printed - 1) <= 0.01
 
 
-def test_the_barrier_of_the_published_example() -> None:
+def test_the_barrier_of_the_published_example():
     """Modes 2√50 apart: 23.6 nats, a relaxation time of 1.7e10."""
     m = math.sqrt(50)
     p = line(0.8, m)
@@ -633,7 +629,7 @@ def test_the_barrier_of_the_published_example() -> None:
     assert abs(1 / integral(p, m) / 1.65e10 - 1) <= 0.01
 
 
-def test_the_weight_of_a_mode_forgets_its_start_at_the_relaxation_rate() -> None:
+def test_the_weight_of_a_mode_forgets_its_start_at_the_relaxation_rate():
     """Eq. (2.11): from either mode, W_n - w = (W_k - w) μ₂ⁿ⁻ᵏ once the wells have settled; μ₂ = 1 - gap."""
     p, eps = line(0.8, 3.0), 0.02
     law = on_grid(p, 10.0, 0.9 * math.sqrt(2 * eps))
@@ -649,18 +645,18 @@ def test_the_weight_of_a_mode_forgets_its_start_at_the_relaxation_rate() -> None
         assert abs(gone[0]) > 0.1
 
 
-def diagonal(cells: int, half: float = 18.0) -> GridLaw:
+def diagonal(cells, half=18.0):
     """(x₁ + x₂)/√2 for x uniform on [-8, 8]²: a triangle."""
     edge = 8 * math.sqrt(2)
 
-    def cdf(u: np.ndarray) -> np.ndarray:
+    def cdf(u):
         v = np.clip(u / edge, -1, 1)
         return 0.5 + v - 0.5 * v * np.abs(v)
 
     return grid_law(-half, half, cells, cdf)
 
 
-def test_plain_langevin_does_not_find_the_weights() -> None:
+def test_plain_langevin_does_not_find_the_weights():
     """.8 N((5, 5), I) + .2 N((-5, -5), I), 1000 steps of ε = .05: weight .509 from the box, 2.3e-9 from the minor mode.
 
     The components are round, so u = (x₁ + x₂)/√2 is a chain of its own, with modes at ±√50. Its boundary is at
@@ -680,7 +676,7 @@ def test_plain_langevin_does_not_find_the_weights() -> None:
 
 
 @given(seed=seeds)
-def test_along_the_diagonal_the_chain_is_one_of_its_own(seed: int) -> None:
+def test_along_the_diagonal_the_chain_is_one_of_its_own(seed):
     """What the test above rests on: the diagonal part of the score of round components looks at u alone."""
     p, along = mixture("two-modes"), line(0.8, math.sqrt(50))
     x = np.random.default_rng(seed).uniform(-8, 8, (20, 2))
@@ -695,20 +691,20 @@ def test_along_the_diagonal_the_chain_is_one_of_its_own(seed: int) -> None:
 
 
 @given(seed=seeds, last_level=st.floats(0.01, 0.5), step=st.floats(1e-6, 1e-3))
-def test_the_level_step_is_the_same_fraction_of_every_level(seed: int, last_level: float, step: float) -> None:
+def test_the_level_step_is_the_same_fraction_of_every_level(seed, last_level, step):
     sde = VE(0.005, 20.0)
     for t in level_times(sde, geometric_levels(10.0, last_level, 5))[:-1]:
         assert abs(LevelStep(sde, step, last_level)(t) / sde.sigma(t) ** 2 / (step / last_level**2) - 1) <= 1e-12
 
 
 @pytest.mark.parametrize("bad", [{"step": 0.0}, {"step": math.nan}, {"last": -1.0}, {"last": math.inf}])
-def test_level_steps_refuse_what_is_not_positive(bad: dict[str, float]) -> None:
+def test_level_steps_refuse_what_is_not_positive(bad):
     with pytest.raises(ValueError, match="must be positive and finite"):
         LevelStep(VE(), **{"step": 1e-5, "last": 0.01, **bad})
 
 
 @given(p=mixtures(max_dim=3), sde=sdes, t=times, seed=seeds)
-def test_denoising_is_the_posterior_mean(p: GaussianMixture, sde: Any, t: float, seed: int) -> None:
+def test_denoising_is_the_posterior_mean(p, sde, t, seed):
     """Eq. (1.13) through `denoise`; its error is judged by the size of what cancels, |x|/α + σ²|s|/α."""
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     x = points(p, alpha, sigma, seed)
@@ -717,7 +713,7 @@ def test_denoising_is_the_posterior_mean(p: GaussianMixture, sde: Any, t: float,
     assert np.abs(denoise(ExactScore(p, sde), sde, x, t) - exact).max() <= 1e-11 * (1 + scale)
 
 
-def test_denoising_a_gaussian_takes_too_much() -> None:
+def test_denoising_a_gaussian_takes_too_much():
     """N(0, v) at noise σ has variance v + σ²; after `denoise` v²/(v + σ²), less than v by σ² v/(v + σ²)."""
     sde, v = VE(0.01, 10.0), 0.7
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.array([v]))
@@ -727,7 +723,7 @@ def test_denoising_a_gaussian_takes_too_much() -> None:
     np.testing.assert_allclose(y / x, v / (v + 0.25), rtol=1e-12)  # so the variance is (v + σ²)(v/(v + σ²))²
 
 
-def test_denoising_a_point_finds_it(any_backend: TestBackend) -> None:
+def test_denoising_a_point_finds_it(any_backend):
     """Data of one point: whatever the noise, the answer is the point; any shape, any library."""
     sde = VP()
     t = float(sde.time(0.6))

@@ -7,7 +7,6 @@ law on a Gaussian.
 import math
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ SDE, END = VE(0.01, 10.0), 0.05
 
 
 @cache
-def exact_flow(points: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def exact_flow(points=64):
     """Points at σ(1), and where the probability flow takes them at σ = 0.05."""
     score = ExactScore(mixture("tilted"), SDE)
     x = SDE.prior_std * np.random.default_rng(0).standard_normal((points, 2))
@@ -43,7 +42,7 @@ def exact_flow(points: int = 64) -> tuple[np.ndarray, np.ndarray]:
     return x, solved.y[:, -1].reshape(points, 2)
 
 
-def flow_error(name: str, n: int) -> float:
+def flow_error(name, n):
     """Root mean square over the points, after n steps equal in log σ."""
     x, wanted = exact_flow()
     step = SAMPLERS[name](SDE, ExactScore(mixture("tilted"), SDE))
@@ -66,7 +65,7 @@ ORDERS = {  # sampler: order, constant c = N^p error at the larger N, and the tw
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("euler", "midpoint") else n for n in ORDERS]
 )
-def test_deterministic_samplers_have_their_order_and_their_constant(name: str) -> None:
+def test_deterministic_samplers_have_their_order_and_their_constant(name):
     """Eq. (10.14), on a mixture, with the constants of the chapter's table."""
     order, constant, few, many = ORDERS[name]
     errors = [flow_error(name, n) for n in (few, many)]
@@ -75,7 +74,7 @@ def test_deterministic_samplers_have_their_order_and_their_constant(name: str) -
     assert errors[1] * many**order == pytest.approx(constant, rel=0.1)
 
 
-def weak_error(step: Any, n: int, end: float = 1e-2) -> float:
+def weak_error(step, n, end=1e-2):
     """Of mean and covariance on a Gaussian, of the code itself, n steps equal in log SNR from the true law at 1."""
     sde, target = SDES["vp"], TARGETS["gaussian"]
     found = law_of(step, log_snr_times(sde, n, end), start(sde, target))
@@ -95,7 +94,7 @@ WEAK_ORDERS = {  # sampler: order, and c = N^p error at N = 128
 
 
 @pytest.mark.parametrize("name", WEAK_ORDERS)
-def test_samplers_have_their_weak_order_on_a_gaussian(name: str) -> None:
+def test_samplers_have_their_weak_order_on_a_gaussian(name):
     """Eq. (10.14), by the exact law: SDE-DPM-Solver++(2M) has order 2."""
     order, constant = WEAK_ORDERS[name]
     step = SAMPLERS[name](SDES["vp"], ExactScore(TARGETS["gaussian"], SDES["vp"]))
@@ -105,7 +104,7 @@ def test_samplers_have_their_weak_order_on_a_gaussian(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_churn_has_order_2_when_its_sum_is_kept_and_none_when_each_is() -> None:
+def test_churn_has_order_2_when_its_sum_is_kept_and_none_when_each_is():
     """EDM with γ = S/N; with the same γ at every N the noise of one step, not h, is what Heun's method errs by."""
     score = ExactScore(TARGETS["gaussian"], SDES["vp"])
     few, many = (weak_error(EDM(SDES["vp"], score, churn=5 / n), n) for n in (64, 128))
@@ -121,7 +120,7 @@ PUBLISHED = (
 )
 
 
-def test_karras_levels_are_the_published_ones() -> None:
+def test_karras_levels_are_the_published_ones():
     """Eq. (10.15): the 18 levels of Karras et al. 2022, and then 0."""
     for sde in (SDES["linear-ve"], SDES["vp"], VE(0.002, 81.0)):
         times = karras_times(sde, 18, 80.0)
@@ -135,9 +134,7 @@ def test_karras_levels_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 @given(n=st.integers(2, 60), rho=st.floats(1, 10), share=st.floats(0.01, 1.0), span=st.floats(10, 1e4))
-def test_karras_times_fall_from_their_highest_level_to_0(
-    sde: Any, n: int, rho: float, share: float, span: float
-) -> None:
+def test_karras_times_fall_from_their_highest_level_to_0(sde, n, rho, share, span):
     """Eq. (10.15)."""
     high = share * sde.sigma(1.0) / sde.alpha(1.0)
     times = karras_times(sde, n, high, high / span, rho)
@@ -150,7 +147,7 @@ def test_karras_times_fall_from_their_highest_level_to_0(
     np.testing.assert_allclose(np.diff(roots), (roots[-1] - roots[0]) / (n - 1), rtol=0, atol=1e-9 * roots[0])
 
 
-def test_karras_times_take_the_highest_level_there_is_and_no_more() -> None:
+def test_karras_times_take_the_highest_level_there_is_and_no_more():
     for sde in SDES.values():
         top = sde.sigma(1.0) / sde.alpha(1.0)
         assert karras_times(sde, 5, top)[0] == pytest.approx(1, abs=1e-9)
@@ -165,13 +162,13 @@ def test_karras_times_take_the_highest_level_there_is_and_no_more() -> None:
      (5, math.nan, 0.1, 7), (5, 80, math.nan, 7), (5, 80, 0.1, math.nan), (5, math.inf, 0.1, 7),
      (5, 80, 0.1, math.inf)],
 )  # fmt: skip
-def test_karras_times_refuse_levels_that_do_not_fall(n: int, high: float, low: float, rho: float) -> None:
+def test_karras_times_refuse_levels_that_do_not_fall(n, high, low, rho):
     with pytest.raises(ValueError, match=r"need high > low > 0 and finite rho > 0|n must be an integer of at least 2"):
         karras_times(VP(), n, high, low, rho)
 
 
 @given(st.integers(1, 200), st.floats(0, 0.9))
-def test_quadratic_times_are_equal_steps_of_the_root(n: int, t_min: float) -> None:
+def test_quadratic_times_are_equal_steps_of_the_root(n, t_min):
     times = quadratic_times(n, t_min)
     assert (times[0], times[-1], len(times)) == (1.0, t_min, n + 1)
     np.testing.assert_allclose(-np.diff(np.sqrt(times)), (1 - math.sqrt(t_min)) / n, rtol=0, atol=1e-14)
@@ -191,7 +188,7 @@ WORTH = {  # Gaussian, VP, 15 steps to σ/α = 0.002 and a denoising one: 2-Wass
 
 
 @pytest.mark.parametrize("name", WORTH)
-def test_no_grid_is_the_best_for_every_sampler(name: str) -> None:
+def test_no_grid_is_the_best_for_every_sampler(name):
     """The chapter's table: equal in log SNR, Karras, equal in t, equal in √t."""
     sde, n = SDES["vp"], 15
     score = ExactScore(GAUSSIAN, sde)
@@ -202,7 +199,7 @@ def test_no_grid_is_the_best_for_every_sampler(name: str) -> None:
         (log_snr_times(sde, n, end), karras, uniform_times(n, end), quadratic_times(n, end)), WORTH[name], strict=True
     ):
 
-        def run(x: np.ndarray, rng: Any, times: list[float] = times) -> np.ndarray:
+        def run(x, rng, times=times):
             y = last(simulate(SAMPLERS[name](sde, score), x, times, rng))
             return denoise(score, sde, y, times[-1])
 

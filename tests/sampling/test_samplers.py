@@ -6,7 +6,6 @@ code itself, fed with unit vectors, tells the mean and covariance of what it mak
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from refscore import (
     EulerMaruyama,
     ExactScore,
     Forward,
-    GaussianMixture,
     Heun,
     Langevin,
     Reverse,
@@ -33,7 +31,6 @@ from refscore.laws.examples import mixture
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.sampling.loop import NotFiniteWarning, last
 from tests.oracles.affine import TARGETS, M, law, marginal, probe, start
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.orders import slopes
 from tests.oracles.replay import ReplayRng
@@ -50,9 +47,7 @@ targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 # ------------------------------------------------------------------ probing
 
 
-def moments_of_euler_maruyama(
-    sde: Any, target: GaussianMixture, lam: float, times: list[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def moments_of_euler_maruyama(sde, target, lam, times):
     """m' = m + h (f m - ½(1+λ²) g² S⁻¹ (α m₀ - m)), and so on: the recursion on paper."""
     mean, cov = start(sde, target)
     for t, s in pairwise(times):
@@ -69,7 +64,7 @@ GRID = (np.linspace(1, 0.05, 31) ** 1.5).tolist()
 @sdes
 @targets
 @pytest.mark.parametrize("lam", [1.0, 0.5, 0.0])
-def test_euler_maruyama_has_the_law_of_its_moment_recursion(sde: Any, target: GaussianMixture, lam: float) -> None:
+def test_euler_maruyama_has_the_law_of_its_moment_recursion(sde, target, lam):
     step = EulerMaruyama(Reverse(sde, ExactScore(target, sde), lam))
     found = law(probe(lambda x, rng: last(simulate(step, x, GRID, rng)), 2, len(GRID) - 1), *start(sde, target))
     wanted = moments_of_euler_maruyama(sde, target, lam, GRID)
@@ -78,7 +73,7 @@ def test_euler_maruyama_has_the_law_of_its_moment_recursion(sde: Any, target: Ga
         assert_close(a, b, 1e-12 * scale)
 
 
-def weak_errors(sde: Any, target: GaussianMixture, N: int, end: float) -> np.ndarray:
+def weak_errors(sde, target, N, end):
     """Errors of mean and covariance at `end` after N uniform steps from the true law, each step probed on its own."""
     step = EulerMaruyama(Reverse(sde, ExactScore(target, sde)))
     mean, cov = start(sde, target)
@@ -88,7 +83,7 @@ def weak_errors(sde: Any, target: GaussianMixture, N: int, end: float) -> np.nda
     return np.array([np.linalg.norm(mean - m), np.linalg.norm(cov - S)])
 
 
-def test_euler_maruyama_has_weak_order_1() -> None:
+def test_euler_maruyama_has_weak_order_1():
     errors = np.stack([weak_errors(VP(), TARGETS["gaussian"], N, 0.05) for N in (200, 400, 800)])
     assert_close(-np.diff(np.log2(errors), axis=0), 1, 0.02, errors)
     # VE: at the ends of its short steps the covariance errors of early and late steps nearly cancel (at t = 0.05
@@ -98,7 +93,7 @@ def test_euler_maruyama_has_weak_order_1() -> None:
     assert abs(math.log2(errors[0, 1] / errors[1, 1]) - 1) <= 0.02, errors
 
 
-def test_probing_sees_five_percent_of_the_noise() -> None:
+def test_probing_sees_five_percent_of_the_noise():
     """The power of the tests above: a sampler with 1.05 times the noise has another law."""
     sde, target = VP(), TARGETS["gaussian"]
     right = Reverse(sde, ExactScore(target, sde))
@@ -106,7 +101,7 @@ def test_probing_sees_five_percent_of_the_noise() -> None:
     class Louder:
         drift = staticmethod(right.drift)
 
-        def noise(self, x: Any, t: float) -> Any:
+        def noise(self, x, t):
             return 1.05 * right.noise(x, t)
 
     run = lambda x, rng: last(simulate(EulerMaruyama(Louder()), x, GRID, rng))  # noqa: E731
@@ -114,14 +109,14 @@ def test_probing_sees_five_percent_of_the_noise() -> None:
     assert np.max(np.abs(found - moments_of_euler_maruyama(sde, target, 1.0, GRID)[1])) > 1e-3
 
 
-def test_euler_maruyama_runs_any_process_in_either_direction() -> None:
+def test_euler_maruyama_runs_any_process_in_either_direction():
     """dx = -x dt + c dw forwards: x(s) = (1 - h) x + c √h z, a step at a time."""
 
     class Process:
-        def drift(self, x: Any, t: float) -> Any:
+        def drift(self, x, t):
             return -x
 
-        def noise(self, x: Any, t: float) -> float:
+        def noise(self, x, t):
             return 3.0
 
     z = np.random.default_rng(0).standard_normal((2, 4, 2))
@@ -137,7 +132,7 @@ def test_euler_maruyama_runs_any_process_in_either_direction() -> None:
 # ------------------------------------------------------------------ Heun
 
 
-def test_heun_is_its_formula() -> None:
+def test_heun_is_its_formula():
     x = np.array([[1.0, -2.0]])
     h = -0.3
     linear, _ = Heun(lambda x, t: x)(x, 0.8, 0.5, None)
@@ -147,7 +142,7 @@ def test_heun_is_its_formula() -> None:
 
 
 @given(seed=seeds, n=st.integers(1, 6))
-def test_heun_is_exact_on_a_point_mass_in_the_time_sigma(seed: int, n: int) -> None:
+def test_heun_is_exact_on_a_point_mass_in_the_time_sigma(seed, n):
     """dx/dσ = (x - c)/σ has straight paths: any grid will do."""
     rng = np.random.default_rng(seed)
     c, x = rng.standard_normal(2), rng.standard_normal((3, 2))
@@ -157,24 +152,24 @@ def test_heun_is_exact_on_a_point_mass_in_the_time_sigma(seed: int, n: int) -> N
     assert_close(y, wanted, 1e-13 * (1 + np.max(np.abs(x))))
 
 
-def run_heun(sde: Any, score: Any, x: np.ndarray, times: np.ndarray) -> np.ndarray:
+def run_heun(sde, score, x, times):
     return last(simulate(Heun(Reverse(sde, score, lam=0.0).drift), x, times.tolist(), ReplayRng()))
 
 
-def grid_between(sde: Any, high: float, low: float, N: int) -> np.ndarray:
+def grid_between(sde, high, low, N):
     return np.linspace(sde.time(high), sde.time(low), N + 1)
 
 
 @sdes
 @targets
-def test_heun_has_order_2_on_the_closed_flow_of_a_gaussian(sde: Any, target: GaussianMixture) -> None:
+def test_heun_has_order_2_on_the_closed_flow_of_a_gaussian(sde, target):
     """x(s) = α_s m + U diag√((α_s² λ + σ_s²)/(α_t² λ + σ_t²)) Uᵀ (x(t) - α_t m)."""
     high, low = (0.99, 0.1) if sde is not VES else (9.0, 0.1)
     lam, U = np.linalg.eigh(target.covariances[0])
     (t, s) = grid_between(sde, high, low, 1)
     x = np.random.default_rng(0).standard_normal((16, 2)) * high
 
-    def spread(t: float) -> np.ndarray:
+    def spread(t):
         return np.sqrt(sde.alpha(t) ** 2 * np.maximum(lam, 0) + sde.sigma(t) ** 2)
 
     exact = sde.alpha(s) * M + ((x - sde.alpha(t) * M) @ U * spread(s) / spread(t)) @ U.T
@@ -187,7 +182,7 @@ def test_heun_has_order_2_on_the_closed_flow_of_a_gaussian(sde: Any, target: Gau
     assert_close(slopes(errors), 2, 0.02, errors)
 
 
-def test_heun_has_order_2_on_a_mixture() -> None:
+def test_heun_has_order_2_on_a_mixture():
     """Against DOP853; on a grid that stops above σ = 0, where the flow is not smooth in t."""
     p, sde, n = mixture("tilted"), VES, 64
     score = ExactScore(p, sde)
@@ -210,7 +205,7 @@ def test_heun_has_order_2_on_a_mixture() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 30, 400])
 @pytest.mark.parametrize("eps", [0.05, 0.15, 0.3])
-def test_langevin_has_its_closed_law_after_n_steps(n: int, eps: float) -> None:
+def test_langevin_has_its_closed_law_after_n_steps(n, eps):
     """v_n = v_∞ + (1 - ε/s)²ⁿ (v₀ - v_∞), v_∞ = s/(1 - ε/(2s)), along each axis of S; from N(0, 4 I)."""
     m, S = marginal(VP(), TARGETS["gaussian"], 0.3)
     s, U = np.linalg.eigh(S)
@@ -221,7 +216,7 @@ def test_langevin_has_its_closed_law_after_n_steps(n: int, eps: float) -> None:
     assert_close(cov, (U * (limit + decay**2 * (4 - limit))) @ U.T, 4e-12, "it starts at 4")
 
 
-def test_the_stationary_variance_of_langevin_is_inflated_by_its_step() -> None:
+def test_the_stationary_variance_of_langevin_is_inflated_by_its_step():
     sigma2, eps = 0.7, 0.2
     (A,), (B,), _ = (
         a.ravel() for a in probe(lambda x, rng: Langevin(lambda x, t: -x / sigma2, eps)(x, 0.5, rng), 1, 1)
@@ -232,7 +227,7 @@ def test_the_stationary_variance_of_langevin_is_inflated_by_its_step() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "stable"), [(1.99, True), (2.01, False)])
-def test_langevin_diverges_beyond_twice_the_variance(ratio: float, stable: bool) -> None:
+def test_langevin_diverges_beyond_twice_the_variance(ratio, stable):
     kernel = Repeat(Langevin(lambda x, t: -x / 0.7, ratio * 0.7), 1000)
     A, _, _ = probe(lambda x, rng: kernel(x, 0.5, rng), 1, 1000)
     assert (abs(A[0, 0]) < 1) == stable
@@ -240,7 +235,7 @@ def test_langevin_diverges_beyond_twice_the_variance(ratio: float, stable: bool)
 
 
 @given(seed=seeds, eps=st.floats(1e-3, 0.5))
-def test_one_langevin_step_from_the_true_law_adds_eps_squared_of_the_precision(seed: int, eps: float) -> None:
+def test_one_langevin_step_from_the_true_law_adds_eps_squared_of_the_precision(seed, eps):
     m, S = marginal(VP(), TARGETS["gaussian"], 0.4)
     kernel = Langevin(ExactScore(TARGETS["gaussian"], VP()), eps)
     mean, cov = law(probe(lambda x, rng: kernel(x, 0.4, rng), 2, 1), m, S)
@@ -248,10 +243,10 @@ def test_one_langevin_step_from_the_true_law_adds_eps_squared_of_the_precision(s
     assert_close(cov, S + eps**2 * np.linalg.inv(S), 1e-12)
 
 
-def test_the_step_may_depend_on_the_time() -> None:
-    seen: list[Any] = []
+def test_the_step_may_depend_on_the_time():
+    seen = []
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         seen.append(t)
         return -x
 
@@ -263,7 +258,7 @@ def test_the_step_may_depend_on_the_time() -> None:
 
 
 @pytest.mark.parametrize("step", [0.0, -0.1, math.nan, math.inf])
-def test_langevin_refuses_steps_that_are_not_positive(step: float) -> None:
+def test_langevin_refuses_steps_that_are_not_positive(step):
     with pytest.raises(ValueError, match="step must be positive and finite"):
         Langevin(lambda x, t: -x, step)
 
@@ -271,18 +266,18 @@ def test_langevin_refuses_steps_that_are_not_positive(step: float) -> None:
 # ------------------------------------------------------------------ composition
 
 
-def test_stay_goes_nowhere_and_asks_for_nothing() -> None:
+def test_stay_goes_nowhere_and_asks_for_nothing():
     x = np.ones((2, 2))
-    y, memory = Stay()(x, 1.0, 0.5, None, "kept")  # type: ignore[arg-type]
+    y, memory = Stay()(x, 1.0, 0.5, None, "kept")
     assert y is x
     assert memory is None
     assert all(state is x for state in simulate(Stay(), x, [1.0, 0.5, 0.0], None))
 
 
-def test_repeat_applies_its_kernel_n_times_at_one_time() -> None:
-    times: list[float] = []
+def test_repeat_applies_its_kernel_n_times_at_one_time():
+    times = []
 
-    def kernel(x: Any, t: float, rng: Any) -> Any:
+    def kernel(x, t, rng):
         times.append(t)
         return 2 * x
 
@@ -293,21 +288,21 @@ def test_repeat_applies_its_kernel_n_times_at_one_time() -> None:
             Repeat(kernel, n)
 
 
-def test_first_corrects_at_t_and_then_steps_to_s_with_the_memory() -> None:
-    def kernel(x: Any, t: float, rng: Any) -> Any:
+def test_first_corrects_at_t_and_then_steps_to_s_with_the_memory():
+    def kernel(x, t, rng):
         assert rng == "rng"
         return x + t
 
-    def step(x: Any, t: float, s: float, rng: Any, memory: Any) -> Any:
+    def step(x, t, s, rng, memory):
         assert rng == "rng"
         return 10 * x + s, (memory, t, s)
 
-    y, memory = First(kernel, step)(np.zeros((1, 1)), 0.8, 0.5, "rng", "memory")  # type: ignore[arg-type]
+    y, memory = First(kernel, step)(np.zeros((1, 1)), 0.8, 0.5, "rng", "memory")
     assert y[0, 0] == 8.5
     assert memory == ("memory", 0.8, 0.5)
 
 
-def test_annealed_langevin_is_a_composition() -> None:
+def test_annealed_langevin_is_a_composition():
     """Levels 1, .5, 0: two moves at 1, two at .5, none at 0."""
     z = np.random.default_rng(0).standard_normal((4, 3, 2))
     step = First(Repeat(Langevin(lambda x, t: -x / t, lambda t: 0.1 * t), 2), Stay())
@@ -321,7 +316,7 @@ def test_annealed_langevin_is_a_composition() -> None:
 # ------------------------------------------------------------------ samples never meet
 
 
-def steps(sde: Any, score: Any) -> dict[str, tuple[Any, int]]:
+def steps(sde, score):
     """Every sampler, and how many draws a step takes."""
     return {
         "Euler-Maruyama": (EulerMaruyama(Reverse(sde, score)), 1),
@@ -338,16 +333,16 @@ TIMES = [1.0, 0.8, 0.5, 0.2, 0.05]
 @sdes
 @pytest.mark.parametrize("learned", [False, True], ids=["exact score", "network"])
 @pytest.mark.parametrize("name", steps(None, None))
-def test_a_sample_does_not_know_of_its_batch(backend: TestBackend, sde: Any, learned: bool, name: str) -> None:
+def test_a_sample_does_not_know_of_its_batch(backend, sde, learned, name):
     model = ScoreModel(MLP((2, 8, 2), embed=4), sde, data_std=1.6)
-    score: Any = ExactScore(mixture("tilted", backend.asarray), sde)
+    score = ExactScore(mixture("tilted", backend.asarray), sde)
     if learned:
         score = model.bind(model.init(backend.rng(0), "float64"))
     step, draws = steps(sde, score)[name]
     rng = np.random.default_rng(1)
     x, z = sde.prior_std * rng.standard_normal((7, 2)), rng.standard_normal((draws * 4, 7, 2))
 
-    def run(rows: Any) -> np.ndarray:
+    def run(rows):
         replay = ReplayRng(*(backend.asarray(zn[rows]) for zn in z))
         return backend.to_numpy(last(simulate(step, backend.asarray(x[rows]), TIMES, replay)))
 
@@ -360,10 +355,10 @@ def test_a_sample_does_not_know_of_its_batch(backend: TestBackend, sde: Any, lea
 
 
 @pytest.mark.parametrize("name", steps(None, None))
-def test_a_nan_stays_in_its_row(name: str) -> None:
+def test_a_nan_stays_in_its_row(name):
     exact = ExactScore(mixture("tilted"), VP())
 
-    def score(x: Any, t: Any) -> Any:
+    def score(x, t):
         s = exact(x, t)
         s[3] = math.nan if t[0] == 0.5 else s[3]
         return s
@@ -380,13 +375,13 @@ def test_a_nan_stays_in_its_row(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", steps(None, None))
-def test_samples_may_have_any_shape(any_backend: TestBackend, name: str) -> None:
+def test_samples_may_have_any_shape(any_backend, name):
     """(B, 4, 3) moves as (B, 12) does when the score treats every coordinate alike."""
     step, draws = steps(VP(), lambda x, t: -x)[name]
     rng = np.random.default_rng(0)
     x, z = rng.standard_normal((5, 4, 3)), rng.standard_normal((draws * 4, 5, 4, 3))
 
-    def run(shape: tuple[int, ...]) -> Any:
+    def run(shape):
         replay = ReplayRng(*(any_backend.asarray(zn.reshape(shape), dtype="float32") for zn in z))
         return last(simulate(step, any_backend.asarray(x.reshape(shape), dtype="float32"), TIMES, replay))
 
@@ -397,7 +392,7 @@ def test_samples_may_have_any_shape(any_backend: TestBackend, name: str) -> None
 
 @sdes
 @pytest.mark.parametrize("name", steps(None, None))
-def test_every_backend_makes_the_same_samples(backend: TestBackend, sde: Any, name: str) -> None:
+def test_every_backend_makes_the_same_samples(backend, sde, name):
     x = np.random.default_rng(0).standard_normal((5, 2))
     found = []
     for asarray, to_numpy in ((np.asarray, np.asarray), (backend.asarray, backend.to_numpy)):
@@ -411,7 +406,7 @@ def test_every_backend_makes_the_same_samples(backend: TestBackend, sde: Any, na
 
 
 @sdes
-def test_the_prior_is_the_noise_at_1_times_a_standard_normal(any_backend: TestBackend, sde: Any) -> None:
+def test_the_prior_is_the_noise_at_1_times_a_standard_normal(any_backend, sde):
     dtype = any_backend.asarray(0.0, dtype="float32").dtype
     x = prior(sde, (3, 4, 2), any_backend.rng(0), dtype)
     z = any_backend.to_numpy(any_backend.rng(0).standard_normal((3, 4, 2), dtype=dtype))
@@ -422,12 +417,12 @@ def test_the_prior_is_the_noise_at_1_times_a_standard_normal(any_backend: TestBa
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 2), (2, 0)])
-def test_the_prior_refuses_shapes_without_samples(shape: tuple[int, ...]) -> None:
+def test_the_prior_refuses_shapes_without_samples(shape):
     with pytest.raises(ValueError, match="without zeros"):
         prior(VP(), shape, np.random.default_rng(0))
 
 
-def test_noise_is_added_in_one_direction_only() -> None:
+def test_noise_is_added_in_one_direction_only():
     score, x, rng = (lambda x, t: -x), np.ones((2, 2)), np.random.default_rng(0)
     for process, wrong in ((Reverse(VP(), score), (0.3, 0.5)), (Forward(VP()), (0.5, 0.3))):
         right = (wrong[1], wrong[0])

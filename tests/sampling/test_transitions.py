@@ -6,9 +6,7 @@ formulas than those of the code: posteriors in the form of Bayes, flows in σ/α
 """
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +32,7 @@ from refscore.noise.sde import SDES, LinearVE, SubVP
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS, transition
-from tests.oracles.affine import TARGETS, C, Gaussian, M, gaussian, law, law_of, marginal, probe, start
+from tests.oracles.affine import TARGETS, C, M, gaussian, law, law_of, marginal, probe, start
 from tests.oracles.close import assert_close
 from tests.oracles.marks import PROCESSES, each_process, each_sampler
 from tests.oracles.mixtures import PAIR
@@ -55,56 +53,53 @@ I2 = np.eye(2)
 # ------------------------------------------------------------------ the laws on paper
 
 
-def score(sde: Any, t: float) -> Gaussian:
+def score(sde, t):
     """P, q of s(x) = q - P x, P = S⁻¹, q = S⁻¹ m."""
     m, S = marginal(sde, TARGETS["gaussian"], t)
     P = np.linalg.inv(S)
     return P, P @ m
 
 
-def guess(level: float) -> Gaussian:
+def guess(level):
     """G, b of x̂₀ = G y + b for y = x₀ + ς z: C (C + ς² I)⁻¹ (y - m₀) + m₀."""
     G = C @ np.linalg.inv(C + level**2 * I2)
     return G, M - G @ M
 
 
-def posterior(sde: Any, t: float, s: float) -> tuple[float, float, float, float]:
+def posterior(sde, t, s):
     """Of x_t, of x₀, and variances: of x_s given both ("small"), and of x_t given x_s ("large")."""
     at, as_, vt, vs = sde.alpha(t), sde.alpha(s), sde.sigma(t) ** 2, sde.sigma(s) ** 2
     new = vt - (at / as_) ** 2 * vs
     return at * vs / (as_ * vt), as_ * new / vt, new * vs / vt, new
 
 
-Map = tuple[np.ndarray, np.ndarray, float]  # A, c and the variance of the noise
-
-
-def by_posterior(sde: Any, t: float, s: float, large: bool) -> Map:
+def by_posterior(sde, t, s, large):
     of_x, of_data, small, new = posterior(sde, t, s)
     G, b = guess(sde.sigma(t) / sde.alpha(t))
     return of_x * I2 + of_data * G / sde.alpha(t), of_data * b, (new if s > 0 else 0.0) if large else small
 
 
-def by_reverse_diffusion(sde: Any, t: float, s: float) -> Map:
+def by_reverse_diffusion(sde, t, s):
     P, q = score(sde, t)
     new = posterior(sde, t, s)[3]
     return (2 - sde.alpha(t) / sde.alpha(s)) * I2 - new * P, new * q, new if s > 0 else 0.0
 
 
-def velocity(sde: Any, t: float, lam: float = 0.0) -> Gaussian:
+def velocity(sde, t, lam=0.0):
     P, q = score(sde, t)
     half = 0.5 * (1 + lam**2) * sde.g(t) ** 2
     return sde.f(t) * I2 + half * P, -half * q
 
 
-def by_euler_maruyama(sde: Any, t: float, s: float) -> Map:
+def by_euler_maruyama(sde, t, s):
     (A, c), h = velocity(sde, t, 1.0), s - t
     return I2 + h * A, h * c, abs(h) * sde.g(t) ** 2
 
 
-def by_runge_kutta(nodes: list[float], a: list[float], b: list[float]) -> Callable[[Any, float, float], Map]:
+def by_runge_kutta(nodes, a, b):
     """Stage i starts from stage i - 1 alone: true of all four tableaux."""
 
-    def paper(sde: Any, t: float, s: float) -> Map:
+    def paper(sde, t, s):
         h, K, k = s - t, 0 * I2, 0 * M
         A, c = I2.copy(), 0 * M
         for node, before, weight in zip(nodes, a, b, strict=True):
@@ -116,15 +111,15 @@ def by_runge_kutta(nodes: list[float], a: list[float], b: list[float]) -> Callab
     return paper
 
 
-def by_ddim(sde: Any, t: float, s: float) -> Map:
+def by_ddim(sde, t, s):
     """α_s x̂₀ + σ_s (x - α_t x̂₀)/σ_t."""
     (G, b), ratio = guess(sde.sigma(t) / sde.alpha(t)), sde.sigma(s) / sde.sigma(t)
     keep = sde.alpha(s) - ratio * sde.alpha(t)
     return ratio * I2 + keep * G / sde.alpha(t), keep * b, 0.0
 
 
-def by_edm(churn: float) -> Callable[[Any, float, float], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    def paper(sde: Any, t: float, s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_edm(churn):
+    def paper(sde, t, s):
         low, high = sde.sigma(s) / sde.alpha(s), sde.sigma(t) / sde.alpha(t)
         raised = min((1 + churn) * high, sde.sigma(1.0) / sde.alpha(1.0))
         (G, b), h = guess(raised), low - raised
@@ -140,7 +135,7 @@ def by_edm(churn: float) -> Callable[[Any, float, float], tuple[np.ndarray, np.n
     return paper
 
 
-PAPER: dict[str, Callable[[Any, float, float], Any]] = {
+PAPER = {
     "euler-maruyama": by_euler_maruyama,
     "reverse-diffusion": by_reverse_diffusion,
     "ancestral": lambda sde, t, s: by_posterior(sde, t, s, large=False),
@@ -157,7 +152,7 @@ PAPER: dict[str, Callable[[Any, float, float], Any]] = {
 }
 
 
-def one_step_recursion(paper: Any, sde: Any, times: list[float], mean: np.ndarray, cov: np.ndarray) -> Gaussian:
+def one_step_recursion(paper, sde, times, mean, cov):
     """m' = A m + c, V' = A V Aᵀ + noise                                                     Eq. (10.11)."""
     for t, s in pairwise(times):
         A, c, noise = paper(sde, t, s)
@@ -165,7 +160,7 @@ def one_step_recursion(paper: Any, sde: Any, times: list[float], mean: np.ndarra
     return mean, cov
 
 
-def two_step_recursion(stochastic: bool, sde: Any, times: list[float], mean: np.ndarray, cov: np.ndarray) -> Gaussian:
+def two_step_recursion(stochastic, sde, times, mean, cov):
     """2M: the state is (x, the guess before), a Gaussian of four numbers; the guess is a line in log α/σ."""
     m, V = np.concatenate([mean, 0 * mean]), np.zeros((4, 4))
     V[:2, :2] = cov
@@ -189,19 +184,19 @@ def two_step_recursion(stochastic: bool, sde: Any, times: list[float], mean: np.
     return m[:2], V[:2, :2]
 
 
-def on_paper(name: str, sde: Any, times: list[float], mean: np.ndarray, cov: np.ndarray) -> Gaussian:
+def on_paper(name, sde, times, mean, cov):
     if "2m" in name:
         return two_step_recursion(name.startswith("sde"), sde, times, mean, cov)
     return one_step_recursion(PAPER[name], sde, times, mean, cov)
 
 
-def worst(found: Gaussian, wanted: Gaussian) -> float:
+def worst(found, wanted):
     return max(float(np.max(np.abs(a - b))) for a, b in zip(found, wanted, strict=True))
 
 
 @each_process
 @each_sampler
-def test_every_sampler_has_on_a_gaussian_the_law_of_its_recursion(name: str, sde: Any) -> None:
+def test_every_sampler_has_on_a_gaussian_the_law_of_its_recursion(name, sde):
     """Eqs. (10.4), (10.6), (10.8), (10.9), (10.10), (10.11), and the others of the table."""
     target = TARGETS["gaussian"]
     times = sde.times if name in ("ancestral", "ddim") and hasattr(sde, "times") else GRID
@@ -211,7 +206,7 @@ def test_every_sampler_has_on_a_gaussian_the_law_of_its_recursion(name: str, sde
     assert worst(found, on_paper(name, sde, times, *begin)) <= 1e-11 * (1 + np.max(np.abs(begin[1])) / 100)
 
 
-def test_the_recursions_are_a_dozen_different_laws() -> None:
+def test_the_recursions_are_a_dozen_different_laws():
     """The power of the law above: no two entries share a law but those which are one step."""
     sde, begin = SDES["vp"], start(SDES["vp"], TARGETS["gaussian"])
     laws = {name: on_paper(name, sde, GRID, *begin)[1] for name in SAMPLERS}
@@ -223,7 +218,7 @@ def test_the_recursions_are_a_dozen_different_laws() -> None:
 
 
 @given(seed=seeds, sde=any_process)
-def test_a_transition_and_its_posterior_compose_to_the_joint_law(seed: int, sde: Any) -> None:
+def test_a_transition_and_its_posterior_compose_to_the_joint_law(seed, sde):
     """Eqs. (10.1), (10.2): x_s then x_t, and x_t then x_s, are one Gaussian given x₀."""
     rng = np.random.default_rng(seed)
     t = rng.uniform(0.05, 1)
@@ -239,7 +234,7 @@ def test_a_transition_and_its_posterior_compose_to_the_joint_law(seed: int, sde:
 
 
 @given(seed=seeds, sde=random_sdes)
-def test_the_transition_is_that_of_the_sde(seed: int, sde: Any) -> None:
+def test_the_transition_is_that_of_the_sde(seed, sde):
     """Eq. (10.1): d/ds of a and of the new variance are those that f and g say."""
     t = np.random.default_rng(seed).uniform(0.1, 0.9)
     d = 1e-6
@@ -250,7 +245,7 @@ def test_the_transition_is_that_of_the_sde(seed: int, sde: Any) -> None:
 
 
 @given(law=mixtures(max_dim=3, low=0.05), seed=seeds, sde=random_sdes)
-def test_score_and_guesses_are_one_thing(law: Any, seed: int, sde: Any) -> None:
+def test_score_and_guesses_are_one_thing(law, seed, sde):
     """Eq. (10.3): x = α x̂₀ + σ ẑ, and x̂₀ is the mixture's posterior mean."""
     rng = np.random.default_rng(seed)
     t = rng.uniform(0.05, 1)
@@ -269,10 +264,10 @@ def test_score_and_guesses_are_one_thing(law: Any, seed: int, sde: Any) -> None:
 class Vdm:
     """Kingma et al. 2021: z_s = (α_s/α_t) (z_t - σ_t c ẑ) + √(σ_s² c) z, c = -expm1(γ_s - γ_t), γ = 2 log σ/α."""
 
-    def __init__(self, sde: Any, score: Any) -> None:
+    def __init__(self, sde, score):
         self.sde, self.score = sde, score
 
-    def __call__(self, x: Any, t: float, s: float, rng: Any, memory: Any = None) -> Any:
+    def __call__(self, x, t, s, rng, memory=None):
         sde = self.sde
         gamma_t, gamma_s = (2 * math.log(sde.sigma(r) / sde.alpha(r)) for r in (t, s))
         c = -math.expm1(gamma_s - gamma_t)
@@ -285,10 +280,10 @@ class Vdm:
 class EulerAncestral:
     """In y = x/α, ς = σ/α: Euler down to ς_down, then noise ς_up, ς_up² + ς_down² = ς_s²."""
 
-    def __init__(self, sde: Any, score: Any) -> None:
+    def __init__(self, sde, score):
         self.sde, self.score = sde, score
 
-    def __call__(self, x: Any, t: float, s: float, rng: Any, memory: Any = None) -> Any:
+    def __call__(self, x, t, s, rng, memory=None):
         high, low = (self.sde.sigma(r) / self.sde.alpha(r) for r in (t, s))
         up = min(low, math.sqrt(low**2 * (high**2 - low**2) / high**2))
         down = math.sqrt(low**2 - up**2)
@@ -303,15 +298,15 @@ class EulerInLevel:
 
     order = 1
 
-    def __init__(self, sde: Any, score: Any) -> None:
+    def __init__(self, sde, score):
         self.sde, self.score = sde, score
 
-    def slope(self, y: Any, t: float, level: float) -> Any:
+    def slope(self, y, t, level):
         alpha = self.sde.alpha(t)
         data = y + level**2 * alpha * self.score(alpha * y, np.array([t]))
         return (y - data) / level
 
-    def __call__(self, x: Any, t: float, s: float, rng: Any, memory: Any = None) -> Any:
+    def __call__(self, x, t, s, rng, memory=None):
         high, low = (self.sde.sigma(r) / self.sde.alpha(r) for r in (t, s))
         y = x / self.sde.alpha(t)
         k = self.slope(y, t, high)
@@ -327,13 +322,13 @@ class HeunInLevel(EulerInLevel):
     order = 2
 
 
-ONE_STEP: dict[str, Any] = {
+ONE_STEP = {
     "DDIM(1)": lambda sde, score: DDIM(sde, score, 1.0),
     "SDE-DPM-Solver++(1)": lambda sde, score: DPMSolver(sde, score, 1, stochastic=True),
     "VDM": Vdm,
     "Euler-ancestral": EulerAncestral,
 }
-ANOTHER: dict[str, Any] = {
+ANOTHER = {
     "DPM-Solver++(1)": lambda sde, score: DPMSolver(sde, score, 1),
     "Euler in σ/α": EulerInLevel,
 }
@@ -345,12 +340,12 @@ anything = {
 }
 
 
-def falling_grid(rng: np.random.Generator, n: int) -> list[float]:
+def falling_grid(rng, n):
     """1 > ... > 0.01 or so, neighbours a twentieth apart at least: a split of noise variances loses digits there."""
     return np.cumprod(np.concatenate([[1.0], rng.uniform(0.4, 0.95, n)])).tolist()
 
 
-def paths(build: Any, sde: Any, law: Any, times: list[float], seed: int, asks: bool = True) -> np.ndarray:
+def paths(build, sde, law, times, seed, asks=True):
     rng = np.random.default_rng(seed)
     x = sde.alpha(1.0) * law.sample(rng, 4) + sde.sigma(1.0) * rng.standard_normal((4, law.dim))
     z = rng.standard_normal((len(times) - 1, 4, law.dim))
@@ -359,7 +354,7 @@ def paths(build: Any, sde: Any, law: Any, times: list[float], seed: int, asks: b
 
 
 @given(**anything)
-def test_five_names_of_the_stochastic_step(law: Any, seed: int, sde: Any, n: int) -> None:
+def test_five_names_of_the_stochastic_step(law, seed, sde, n):
     """Eq. (10.4): ancestral (β̃), DDIM(1), SDE-DPM-Solver++(1), VDM, Euler-ancestral, with the same noise."""
     times = falling_grid(np.random.default_rng(seed), n)
     ancestral = paths(Ancestral, sde, law, times, seed)
@@ -372,7 +367,7 @@ def test_five_names_of_the_stochastic_step(law: Any, seed: int, sde: Any, n: int
 
 
 @given(**anything)
-def test_three_names_of_the_deterministic_step(law: Any, seed: int, sde: Any, n: int) -> None:
+def test_three_names_of_the_deterministic_step(law, seed, sde, n):
     """Eq. (10.6): DDIM(0), DPM-Solver++ of order 1, Euler's method in σ/α."""
     times = falling_grid(np.random.default_rng(seed), n)
     ddim = paths(DDIM, sde, law, times, seed, asks=False)
@@ -382,7 +377,7 @@ def test_three_names_of_the_deterministic_step(law: Any, seed: int, sde: Any, n:
 
 
 @given(**anything)
-def test_edm_without_churn_is_heun_in_the_level(law: Any, seed: int, sde: Any, n: int) -> None:
+def test_edm_without_churn_is_heun_in_the_level(law, seed, sde, n):
     """Eq. (10.9)."""
     times = falling_grid(np.random.default_rng(seed), n)
     edm, heun = (paths(build, sde, law, times, seed, asks=False) for build in (EDM, HeunInLevel))
@@ -390,9 +385,7 @@ def test_edm_without_churn_is_heun_in_the_level(law: Any, seed: int, sde: Any, n
 
 
 @given(seed=seeds, sde=any_process, t=st.floats(0.3, 0.8), churn=st.floats(0.01, 0.4), inflate=st.floats(0.5, 1.5))
-def test_churn_adds_noise_and_goes_on_from_the_level_that_it_makes(
-    seed: int, sde: Any, t: float, churn: float, inflate: float
-) -> None:
+def test_churn_adds_noise_and_goes_on_from_the_level_that_it_makes(seed, sde, t, churn, inflate):
     """Eq. (10.9): y + S_noise √(ς'² - ς²) z, then the step without churn from ς'; outside the band no churn at all."""
     rng, score, s = np.random.default_rng(seed), lambda x, t: -x / (1 + t.reshape(-1, 1)), 0.5 * t
     x, z = rng.standard_normal((2, 3, 2))
@@ -400,17 +393,17 @@ def test_churn_adds_noise_and_goes_on_from_the_level_that_it_makes(
     raised = min((1 + churn) * level, sde.sigma(1.0) / sde.alpha(1.0))
     up = min(float(sde.time_at_log_ratio(math.log(raised))), 1.0)
     y = x / sde.alpha(t) + inflate * math.sqrt(raised**2 - level**2) * z
-    wanted, _ = EDM(sde, score)(sde.alpha(up) * y, up, s, None)  # type: ignore[arg-type]
-    found, _ = EDM(sde, score, churn=churn, inflate=inflate)(x, t, s, ReplayRng(z))  # type: ignore[arg-type]
+    wanted, _ = EDM(sde, score)(sde.alpha(up) * y, up, s, None)
+    found, _ = EDM(sde, score, churn=churn, inflate=inflate)(x, t, s, ReplayRng(z))
     assert_close(found, wanted, 1e-9 * (1 + np.max(np.abs(wanted))), "the inverse of the level")
-    plain, _ = EDM(sde, score)(x, t, s, None)  # type: ignore[arg-type]
+    plain, _ = EDM(sde, score)(x, t, s, None)
     for band in ({"low": 1.01 * level}, {"high": 0.99 * level}):
-        outside, _ = EDM(sde, score, churn=churn, **band)(x, t, s, ReplayRng())  # type: ignore[arg-type]
+        outside, _ = EDM(sde, score, churn=churn, **band)(x, t, s, ReplayRng())
         assert np.array_equal(outside, plain)
 
 
 @given(law=mixtures(max_dim=3, max_components=4, low=0.05), seed=seeds, n=st.integers(1, 6))
-def test_where_the_level_is_the_time_the_plain_methods_are_the_others(law: Any, seed: int, n: int) -> None:
+def test_where_the_level_is_the_time_the_plain_methods_are_the_others(law, seed, n):
     """`LinearVE`, σ/α = 80 t: Euler in t is DDIM, Heun in t is EDM."""
     sde = SDES["linear-ve"]
     times = falling_grid(np.random.default_rng(seed), n)
@@ -420,7 +413,7 @@ def test_where_the_level_is_the_time_the_plain_methods_are_the_others(law: Any, 
 
 
 @given(eta=st.floats(0, 1), seed=seeds, sde=any_process)
-def test_every_eta_keeps_the_law_given_the_data(eta: float, seed: int, sde: Any) -> None:
+def test_every_eta_keeps_the_law_given_the_data(eta, seed, sde):
     """Eq. (10.10): with the true x₀ for x̂₀ the law of x_s given x₀ is N(α x₀, σ²) for every η."""
     rng = np.random.default_rng(seed)
     t = rng.uniform(0.05, 1)
@@ -433,7 +426,7 @@ def test_every_eta_keeps_the_law_given_the_data(eta: float, seed: int, sde: Any)
     assert_close(cov, sde.sigma(s) ** 2 * I2, 1e-12 * sde.sigma(t) ** 2)
 
 
-def test_smld_ancestral_is_reverse_diffusion_with_less_noise() -> None:
+def test_smld_ancestral_is_reverse_diffusion_with_less_noise():
     """VE: the means agree; the variances are σ_s²/σ_t² of each other."""
     sde, x = SDES["ve"], np.random.default_rng(0).standard_normal((5, 2))
     score = ExactScore(TARGETS["gaussian"], sde)
@@ -449,7 +442,7 @@ def test_smld_ancestral_is_reverse_diffusion_with_less_noise() -> None:
 
 @each_process
 @pytest.mark.parametrize("steps", [3, 24])
-def test_ancestral_with_the_small_variance_is_exact_on_a_point(sde: Any, steps: int) -> None:
+def test_ancestral_with_the_small_variance_is_exact_on_a_point(sde, steps):
     """Eq. (10.2): given x₀ the posterior is the reverse step, with the right law at every time."""
     target = TARGETS["point"]
     step = Ancestral(sde, ExactScore(target, sde))
@@ -461,7 +454,7 @@ def test_ancestral_with_the_small_variance_is_exact_on_a_point(sde: Any, steps: 
 
 
 @pytest.mark.parametrize("sde", [SDES["vp"], SDES["cosine"], PROCESSES["ddpm chain"]], ids=["vp", "cosine", "chain"])
-def test_ancestral_with_the_large_variance_is_exact_on_a_standard_normal(sde: Any) -> None:
+def test_ancestral_with_the_large_variance_is_exact_on_a_standard_normal(sde):
     """VP only; on the way, not at the last step, where no noise is added."""
     target = gaussian(0 * M, I2)
     times = [i / 30 for i in range(30, 0, -1)]
@@ -472,7 +465,7 @@ def test_ancestral_with_the_large_variance_is_exact_on_a_standard_normal(sde: An
 
 
 @given(seed=seeds, sde=any_process, n=st.integers(1, 5))
-def test_steps_in_the_data_prediction_are_exact_on_a_point_for_any_grid(seed: int, sde: Any, n: int) -> None:
+def test_steps_in_the_data_prediction_are_exact_on_a_point_for_any_grid(seed, sde, n):
     """Eqs. (10.5), (10.6), (10.7): where x̂₀ does not change the integral is exact, whatever the order."""
     rng = np.random.default_rng(seed)
     point, x = rng.standard_normal(2), sde.sigma(1.0) * rng.standard_normal((4, 2))
@@ -489,7 +482,7 @@ def test_steps_in_the_data_prediction_are_exact_on_a_point_for_any_grid(seed: in
 
 
 @each_process
-def test_all_but_three_end_at_the_guess(sde: Any) -> None:
+def test_all_but_three_end_at_the_guess(sde):
     """A step to σ = 0 lands on x̂₀; reverse diffusion and the steps in t do not know of it."""
     law, t = TARGETS["gaussian"], 0.2
     x = np.random.default_rng(0).standard_normal((3, 2))
@@ -504,7 +497,7 @@ def test_all_but_three_end_at_the_guess(sde: Any) -> None:
 
 
 @given(v=st.floats(0.1, 4.0), high=st.floats(0.5, 20.0), ratio=st.floats(0.1, 0.9))
-def test_the_two_integrals_are_the_flow_and_the_mean_of_the_reverse_sde(v: float, high: float, ratio: float) -> None:
+def test_the_two_integrals_are_the_flow_and_the_mean_of_the_reverse_sde(v, high, ratio):
     """Eqs. (10.5), (10.8): on N(0, v), in VE, where both are known: by Gauss-Legendre quadrature in log α/σ."""
     low = ratio * high
     begin, end = -math.log(high), -math.log(low)
@@ -527,13 +520,13 @@ def test_the_two_integrals_are_the_flow_and_the_mean_of_the_reverse_sde(v: float
 # ------------------------------------------------------------------ correctors
 
 
-def corrected(sde: Any, r: float = 0.16) -> tuple[Any, Any]:
+def corrected(sde, r=0.16):
     score = ExactScore(TARGETS["gaussian"], sde)
     return Ancestral(sde, score), Langevin(score, LevelStep(sde, 2 * r**2, 1.0))
 
 
 @each_process
-def test_one_correction_of_the_true_law_adds_eps_squared_of_the_precision(sde: Any) -> None:
+def test_one_correction_of_the_true_law_adds_eps_squared_of_the_precision(sde):
     """Eq. (10.13): from N(m, S) exactly N(m, S + ε² S⁻¹); where the law is wrong the correction contracts it."""
     _, kernel = corrected(sde)
     for t in (1.0, 0.5, 0.1):
@@ -551,12 +544,12 @@ def test_one_correction_of_the_true_law_adds_eps_squared_of_the_precision(sde: A
 
 
 @each_process
-def test_predictor_and_corrector_have_the_law_of_their_recursion_in_both_orders(sde: Any) -> None:
+def test_predictor_and_corrector_have_the_law_of_their_recursion_in_both_orders(sde):
     """Eqs. (10.11), (10.13)."""
     step, kernel = corrected(sde)
     begin = start(sde, TARGETS["gaussian"])
 
-    def correct(t: float, mean: np.ndarray, cov: np.ndarray) -> Gaussian:
+    def correct(t, mean, cov):
         P, q = score(sde, t)
         eps = 2 * 0.16**2 * sde.sigma(t) ** 2
         A = I2 - eps * P
@@ -576,7 +569,7 @@ def test_predictor_and_corrector_have_the_law_of_their_recursion_in_both_orders(
 
 @each_process
 @given(seed=seeds)
-def test_the_two_orders_differ_by_one_correction_at_the_start(sde: Any, seed: int) -> None:
+def test_the_two_orders_differ_by_one_correction_at_the_start(sde, seed):
     """On a grid that ends at 0, correct-then-predict is one correction at t = 1, and then predict-then-correct."""
     rng = np.random.default_rng(seed)
     step, kernel = corrected(sde)
@@ -590,9 +583,7 @@ def test_the_two_orders_differ_by_one_correction_at_the_start(sde: Any, seed: in
 
 @pytest.mark.parametrize(("name", "order", "plain", "better"), [("vp", 6.6e-10, 0.0968, 0.0815),
                                                                ("ve", 3.6e-8, 0.0978, 0.0791)])  # fmt: skip
-def test_the_order_of_predictor_and_corrector_does_not_matter_at_the_end(
-    name: str, order: float, plain: float, better: float
-) -> None:
+def test_the_order_of_predictor_and_corrector_does_not_matter_at_the_end(name, order, plain, better):
     """Eq. (10.13): ε² S⁻¹ at t = 1, seen through the whole chain. Numbers of the chapter."""
     sde, begin = SDES[name], start(SDES[name], TARGETS["gaussian"])
     step, kernel = corrected(sde)
@@ -608,7 +599,7 @@ LINE = gaussian(np.zeros(1), np.ones((1, 1)))
 LINE = type(LINE)(np.array([0.8, 0.2]), np.array([[2.0], [-2.0]]), np.array([0.25, 0.25]))
 
 
-def total_variation(build: Any, sde: Any, n: int, end: float = 0.05, cells: int = 260) -> float:
+def total_variation(build, sde, n, end=0.05, cells=260):
     """Of the law of the real code at `end`, from the true law at 1, by one matrix product a step."""
     step = build(sde, ExactScore(LINE, sde))
     probs = np.exp(LINE.log_prob(np.linspace(-5.49, 5.49, cells)[:, None], sde.alpha(1.0), sde.sigma(1.0)))
@@ -617,7 +608,7 @@ def total_variation(build: Any, sde: Any, n: int, end: float = 0.05, cells: int 
     for t, s in pairwise(np.linspace(1, end, n + 1).tolist()):
         one = np.ones((cells, 1))
 
-        def move(x: np.ndarray, t: float = t, s: float = s, z: np.ndarray = 0 * one) -> np.ndarray:
+        def move(x, t=t, s=s, z=0 * one):
             return step(x[:, None], t, s, ReplayRng(z))[0][:, 0]
 
         noise = float(np.mean(move(now.centres, z=one) - move(now.centres)))
@@ -627,7 +618,7 @@ def total_variation(build: Any, sde: Any, n: int, end: float = 0.05, cells: int 
 
 
 @pytest.mark.parametrize(("name", "constant"), [("euler-maruyama", 0.97), ("ancestral", 1.74)])
-def test_the_law_of_the_reverse_sde_on_a_mixture_errs_by_one_over_n(name: str, constant: float) -> None:
+def test_the_law_of_the_reverse_sde_on_a_mixture_errs_by_one_over_n(name, constant):
     """Eq. (10.14): without a sample; halving the step halves the total variation."""
     few, many = (total_variation(SAMPLERS[name], SDES["vp"], n) for n in (50, 100))
     assert abs(math.log2(few / many) - 1) <= 0.07  # the next order
@@ -638,7 +629,7 @@ def test_the_law_of_the_reverse_sde_on_a_mixture_errs_by_one_over_n(name: str, c
 
 
 @pytest.mark.parametrize("build", [Ancestral, ReverseDiffusion, DDIM, DPMSolver, EDM])
-def test_steps_that_remove_noise_go_down_only(build: Any) -> None:
+def test_steps_that_remove_noise_go_down_only(build):
     sde = SDES["vp"]
     step, x = build(sde, lambda x, t: -x), np.ones((2, 2))
     with pytest.raises(ValueError, match=r"goes down in time.*got t = 0.3, s = 0.5"):
@@ -657,7 +648,7 @@ def test_steps_that_remove_noise_go_down_only(build: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["linear-ve", "ou"])
-def test_times_too_near_to_tell_their_noise_apart_are_refused(name: str) -> None:
+def test_times_too_near_to_tell_their_noise_apart_are_refused(name):
     """h = 0 would be divided by in the second order; a negative h, from rounding, has no root."""
     for step in (DDIM(SDES[name], lambda x, t: -x), DPMSolver(SDES[name], lambda x, t: -x)):
         with pytest.raises(ValueError, match="have the same noise: they are too near each other"):
@@ -679,7 +670,7 @@ def test_times_too_near_to_tell_their_noise_apart_are_refused(name: str) -> None
         (lambda sde, s: EDM(sde, s, low=2.0, high=1.0), "low <= high"),
     ],
 )
-def test_what_a_step_is_told_is_checked_when_it_is_made(make: Any, words: str) -> None:
+def test_what_a_step_is_told_is_checked_when_it_is_made(make, words):
     with pytest.raises(ValueError, match=words):
         make(SubVP(), lambda x, t: -x)
 
@@ -687,7 +678,7 @@ def test_what_a_step_is_told_is_checked_when_it_is_made(make: Any, words: str) -
 # ------------------------------------------------------------------ churn at one level
 
 
-def test_churn_at_one_level_alone_is_churn_at_that_level() -> None:
+def test_churn_at_one_level_alone_is_churn_at_that_level():
     """low = high = ς: a step from ς draws noise, as with any band around it; one from elsewhere draws none."""
     sde = LinearVE(80.0)
     score = ExactScore(PAIR, sde)

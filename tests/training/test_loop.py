@@ -2,9 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,22 +32,21 @@ from refscore.training.loop import DivergenceError, SpreadWarning, TrainingState
 from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.models import MODEL, POINTS, TILTED
 
 SIZE = sum(math.prod(shape) for shape in MODEL.shapes.values())
-OPTIMIZERS: dict[str, Any] = {
+OPTIMIZERS = {
     "adam": Adam(3e-3), "adam with a schedule": Adam(WarmupCosine(3e-3, 1000, 10)), "sgd": SGD(1e-3, 0.9),
 }  # fmt: skip
 
 
-def train(steps: int, rng: Any = None, *, data: Any = POINTS, optimizer: Any = Adam(3e-3), **options: Any) -> Any:  # noqa: B008
+def train(steps, rng=None, *, data=POINTS, optimizer=Adam(3e-3), **options):  # noqa: B008
     rng = np.random.default_rng(5) if rng is None else rng
     return fit(MODEL, Denoising(), data, optimizer, rng, steps=steps, batch=8, **options)
 
 
-def assert_same_bits(a: TrainingState, b: TrainingState) -> None:
+def assert_same_bits(a, b):
     assert a.step == b.step
     for name in ("theta", "loss", "grad_norm", "first_loss"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
@@ -64,7 +61,7 @@ data_kinds = pytest.mark.parametrize("data", [POINTS, TILTED], ids=["array", "di
 
 
 @data_kinds
-def test_the_same_seed_gives_the_same_bits(data: Any) -> None:
+def test_the_same_seed_gives_the_same_bits(data):
     one, other = (last(train(40, data=data, ema=EMA(0.9), max_norm=1.0)) for _ in range(2))
     assert_same_bits(one, other)
     third = last(train(40, np.random.default_rng(6), data=data, ema=EMA(0.9), max_norm=1.0))
@@ -73,8 +70,8 @@ def test_the_same_seed_gives_the_same_bits(data: Any) -> None:
 
 @data_kinds
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_500_steps_and_500_more_are_1000_in_every_bit(data: Any, name: str) -> None:
-    options: dict[str, Any] = {"data": data, "optimizer": OPTIMIZERS[name], "ema": EMA(0.99), "max_norm": 5.0}
+def test_500_steps_and_500_more_are_1000_in_every_bit(data, name):
+    options = {"data": data, "optimizer": OPTIMIZERS[name], "ema": EMA(0.99), "max_norm": 5.0}
     whole = last(train(1000, **options))
     rng = np.random.default_rng(5)
     half = last(train(500, rng, **options))
@@ -82,7 +79,7 @@ def test_500_steps_and_500_more_are_1000_in_every_bit(data: Any, name: str) -> N
     assert_same_bits(last(train(500, rng, start=half, **options)), whole)
 
 
-def test_training_that_was_interrupted_goes_on_from_the_yielded_state() -> None:
+def test_training_that_was_interrupted_goes_on_from_the_yielded_state():
     whole = last(train(30, ema=EMA(0.9)))
     rng = np.random.default_rng(5)
     states = train(30, rng, ema=EMA(0.9))
@@ -93,7 +90,7 @@ def test_training_that_was_interrupted_goes_on_from_the_yielded_state() -> None:
     assert_same_bits(last(train(19, rng, start=state, ema=EMA(0.9))), whole)
 
 
-def test_a_state_is_not_changed_by_what_comes_after() -> None:
+def test_a_state_is_not_changed_by_what_comes_after():
     states = train(3, ema=EMA(0.9))
     first = next(states)
     kept = [a.copy() for a in (first.theta, *first.optimizer_state[1:], first.average.value, first.average.low)]
@@ -102,7 +99,7 @@ def test_a_state_is_not_changed_by_what_comes_after() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(now, kept, strict=True))
 
 
-def test_a_state_is_yielded_after_every_step() -> None:
+def test_a_state_is_yielded_after_every_step():
     states = list(train(7))
     assert [state.step for state in states] == list(range(1, 8))
     assert all(state.first_loss == states[0].loss for state in states)
@@ -110,14 +107,14 @@ def test_a_state_is_yielded_after_every_step() -> None:
     assert [s.step for s in train(3, start=states[-1])] == [8, 9, 10]
 
 
-def test_theta_given_is_where_training_starts() -> None:
+def test_theta_given_is_where_training_starts():
     theta = MODEL.init(np.random.default_rng(9), "float64")
     (state,) = train(1, start=theta, optimizer=SGD(1e-12))
     assert_close(state.theta, theta, 1e-9)
     assert not np.array_equal(state.theta, theta)
 
 
-def test_the_average_is_of_the_states_yielded() -> None:
+def test_the_average_is_of_the_states_yielded():
     ema = EMA(0.8)
     states = list(train(9, ema=ema))
     w = 0.8 ** np.arange(8, -1, -1.0)
@@ -125,7 +122,7 @@ def test_the_average_is_of_the_states_yielded() -> None:
     assert_close(ema.mean(states[-1].average), wanted, 1e-14)
 
 
-def test_max_norm_bounds_the_step_and_the_norm_reported_is_the_one_before() -> None:
+def test_max_norm_bounds_the_step_and_the_norm_reported_is_the_one_before():
     theta = MODEL.init(np.random.default_rng(9), "float64")
     (free,) = train(1, start=theta, optimizer=SGD(1.0))
     (short,) = train(1, start=theta, optimizer=SGD(1.0), max_norm=1e-3)
@@ -136,11 +133,11 @@ def test_max_norm_bounds_the_step_and_the_norm_reported_is_the_one_before() -> N
     assert abs(np.linalg.norm(theta - short.theta) - 1e-3) <= 1e-15
 
 
-def test_rows_of_the_data_are_drawn_with_replacement_all_alike() -> None:
+def test_rows_of_the_data_are_drawn_with_replacement_all_alike():
     rows = np.arange(5.0)[:, None] * np.ones((1, 2))
-    seen: list[np.ndarray] = []
+    seen = []
 
-    def objective(model: Any, theta: Any, x0: Any, rng: Any) -> tuple[Any, Any]:
+    def objective(model, theta, x0, rng):
         seen.append(x0)
         return np.sum(theta**2), 2 * theta
 
@@ -151,7 +148,7 @@ def test_rows_of_the_data_are_drawn_with_replacement_all_alike() -> None:
     assert_close(counts, 2000, 6.5 * math.sqrt(10_000 * 0.2 * 0.8))
 
 
-def test_steps_on_float32_data_stay_float32(any_backend: TestBackend) -> None:
+def test_steps_on_float32_data_stay_float32(any_backend):
     data = any_backend.asarray(POINTS, dtype="float32")
     state = last(train(3, any_backend.rng(0), data=data, ema=EMA(0.9), max_norm=1.0))
     arrays = (state.theta, state.loss, state.grad_norm, *state.optimizer_state[1:], *state.average[2:])
@@ -161,7 +158,7 @@ def test_steps_on_float32_data_stay_float32(any_backend: TestBackend) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 @data_kinds
-def test_every_backend_takes_the_same_steps(dtype: str, tolerance: float, data: Any) -> None:
+def test_every_backend_takes_the_same_steps(dtype, tolerance, data):
     """Same noise, same arithmetic up to the order of sums: a few roundings a step."""
     thetas = []
     for host in (NumpyBackend(), StrictBackend("device1")):
@@ -174,12 +171,12 @@ def test_every_backend_takes_the_same_steps(dtype: str, tolerance: float, data: 
 # ------------------------------------------------------------------ divergence
 
 
-def sudden(step: int) -> float:
+def sudden(step):
     return 1e-3 if step <= 5 else 1e6
 
 
-def test_divergence_names_step_rate_and_gradient_norm_and_keeps_the_last_good_state() -> None:
-    seen: list[TrainingState] = []
+def test_divergence_names_step_rate_and_gradient_norm_and_keeps_the_last_good_state():
+    seen = []
     with pytest.raises(DivergenceError) as caught:
         seen.extend(train(50, optimizer=SGD(sudden), check_every=1))
     message = str(caught.value)
@@ -191,16 +188,16 @@ def test_divergence_names_step_rate_and_gradient_norm_and_keeps_the_last_good_st
         assert np.isfinite(a).all()
 
 
-def test_adam_at_an_absurd_rate_is_stopped() -> None:
+def test_adam_at_an_absurd_rate_is_stopped():
     with pytest.raises(DivergenceError, match=r"step 10: .*learning rate 1e\+06"):
         last(train(50, optimizer=Adam(1e6), check_every=10))
 
 
-def poisoned(step: int, where: str, value: float) -> Any:
+def poisoned(step, where, value):
     """Denoising whose loss or gradient is not finite at one step."""
-    calls: list[int] = []
+    calls = []
 
-    def objective(model: Any, theta: Any, x0: Any, rng: Any) -> tuple[Any, Any]:
+    def objective(model, theta, x0, rng):
         calls.append(1)
         loss, grad = Denoising()(model, theta, x0, rng)
         if len(calls) == step:
@@ -219,9 +216,7 @@ looks += [("loss", 1, 7, 6), ("loss", 7, 7, None)]
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(("where", "every", "noticed", "good"), looks)
-def test_a_number_that_is_not_finite_stops_training(
-    where: str, value: float, every: int, noticed: int, good: int | None
-) -> None:
+def test_a_number_that_is_not_finite_stops_training(where, value, every, noticed, good):
     states = fit(
         MODEL, poisoned(7, where, value), POINTS, Adam(1e-3), np.random.default_rng(0), steps=12, batch=8,
         check_every=every,
@@ -234,7 +229,7 @@ def test_a_number_that_is_not_finite_stops_training(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_from_the_start_is_no_measure_for_what_follows(value: float) -> None:
+def test_a_loss_that_is_not_finite_from_the_start_is_no_measure_for_what_follows(value):
     states = fit(
         MODEL, poisoned(1, "loss", value), POINTS, Adam(1e-3), np.random.default_rng(0), steps=5, batch=8,
         check_every=1,
@@ -243,7 +238,7 @@ def test_a_loss_that_is_not_finite_from_the_start_is_no_measure_for_what_follows
         next(states)
 
 
-def test_the_last_step_is_always_looked_at() -> None:
+def test_the_last_step_is_always_looked_at():
     states = fit(MODEL, poisoned(5, "loss", math.nan), POINTS, Adam(1e-3), np.random.default_rng(0), steps=5, batch=8)
     with pytest.raises(DivergenceError, match="by step 5"):
         last(states)
@@ -252,15 +247,15 @@ def test_the_last_step_is_always_looked_at() -> None:
 class Growing:
     """Rows that become NaN from the sixth batch on."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.asked = 0
 
-    def sample(self, rng: Any, n: int) -> Any:
+    def sample(self, rng, n):
         self.asked += 1
         return np.full((n, 2), math.nan if self.asked > 6 else 1.0)
 
 
-def test_what_is_wrong_is_named_when_training_diverges() -> None:
+def test_what_is_wrong_is_named_when_training_diverges():
     """The data, where they are; noise, where a loss has no floor; the rate only where it may be the rate."""
     clean = ScoreModel(MLP((2, 16, 2)), VP(), predict="score")
     twins = np.array([[1.0, 0.0], [-1.0, 0.5]])
@@ -275,7 +270,7 @@ def test_what_is_wrong_is_named_when_training_diverges() -> None:
         last(fit(clean, Denoising(), POINTS, SGD(1e6), rng, steps=50, batch=8, check_every=1))
 
 
-def test_a_state_of_another_optimizer_is_refused_at_the_call() -> None:
+def test_a_state_of_another_optimizer_is_refused_at_the_call():
     state = last(train(2, optimizer=SGD(1e-3)))
     with pytest.raises(TypeError, match="made with another optimizer: Adam keeps AdamState, start has SGDState"):
         train(1, start=state)
@@ -284,7 +279,7 @@ def test_a_state_of_another_optimizer_is_refused_at_the_call() -> None:
         train(1, start=state, optimizer=SGD(1e-3))
 
 
-def test_a_schedule_that_ends_before_the_training_is_refused_at_the_call() -> None:
+def test_a_schedule_that_ends_before_the_training_is_refused_at_the_call():
     with pytest.raises(ValueError, match="step 11 is past the last of this schedule, 10"):
         train(11, optimizer=Adam(WarmupCosine(1e-3, 10)))
     state = last(train(10, optimizer=Adam(WarmupCosine(1e-3, 10))))
@@ -295,11 +290,9 @@ def test_a_schedule_that_ends_before_the_training_is_refused_at_the_call() -> No
 
 @pytest.mark.parametrize(("scale", "warned"), [(1.6, False), (4.0, False), (0.6, False), (157.0, True), (0.01, True)])
 @pytest.mark.parametrize("endless", [False, True], ids=["array", "distribution"])
-def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(
-    scale: float, warned: bool, endless: bool
-) -> None:
+def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(scale, warned, endless):
     class Law:
-        def sample(self, rng: Any, n: int) -> Any:
+        def sample(self, rng, n):
             return np.full((n, 2), scale)
 
     with warnings.catch_warnings(record=True) as caught:
@@ -313,19 +306,19 @@ def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(
 class FrameOfData:
     """What pandas calls a DataFrame, as far as `fit` can see: it has a method `sample`, and means another thing."""
 
-    def sample(self, n: int | None = None, frac: float | None = None) -> Any:
+    def sample(self, n=None, frac=None):
         raise ValueError("Please enter a value for `frac` OR `n`, not both")
 
-    def to_numpy(self, dtype: str) -> Any:
+    def to_numpy(self, dtype):
         return POINTS.astype(dtype)
 
 
-def test_a_data_frame_is_asked_for_its_numbers() -> None:
+def test_a_data_frame_is_asked_for_its_numbers():
     with pytest.raises(TypeError, match=r"data is a FrameOfData: give its numbers, data.to_numpy\(dtype='float32'\)"):
         train(1, data=FrameOfData())
 
 
-def test_a_model_without_parameters_trains_to_nothing(any_backend: TestBackend) -> None:
+def test_a_model_without_parameters_trains_to_nothing(any_backend):
     """Every objective gives a loss and an empty gradient: such a model is a law that is held against data."""
     model = ScoreModel(Net((("out", Tanh(), ("x",)),)), VP(), predict="score")
     data = any_backend.asarray(POINTS, dtype="float32")
@@ -340,8 +333,8 @@ def test_a_model_without_parameters_trains_to_nothing(any_backend: TestBackend) 
         assert np.isfinite(float(any_backend.to_numpy(state.loss)))
 
 
-def test_a_loss_that_grows_less_than_a_million_times_is_no_divergence() -> None:
-    def objective(factor: float) -> Any:
+def test_a_loss_that_grows_less_than_a_million_times_is_no_divergence():
+    def objective(factor):
         losses = iter((1.0, factor, factor))
         return lambda model, theta, x0, rng: (np.asarray(next(losses)), 0 * theta)
 
@@ -354,13 +347,13 @@ def test_a_loss_that_grows_less_than_a_million_times_is_no_divergence() -> None:
 # ------------------------------------------------------------------ refusals, at the call
 
 
-def poisoned_points() -> np.ndarray:
+def poisoned_points():
     x = POINTS.copy()
     x[[4, 9], [1, 0]] = math.nan
     return x
 
 
-BAD_DATA: list[tuple[Any, type[Exception], str]] = [
+BAD_DATA = [
     (poisoned_points(), ValueError, r"data holds 2 values that are not finite, the first at data\[4, 1\]"),
     (np.full((3, 2), math.inf), ValueError, "data holds 6 values"),
     (POINTS[:0], ValueError, "data is empty"),
@@ -379,26 +372,26 @@ BAD_DATA: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("data", "error", "message"), BAD_DATA, ids=lambda a: repr(a)[:30])
-def test_data_that_cannot_be_learned_from_is_refused_at_the_call(data: Any, error: Any, message: str) -> None:
+def test_data_that_cannot_be_learned_from_is_refused_at_the_call(data, error, message):
     with pytest.raises(error, match=message):
         train(5, data=data)
 
 
 @pytest.mark.parametrize("name", ["steps", "batch", "check_every"])
 @pytest.mark.parametrize("value", [0, -1, 1.0, 2.5, None, "3", math.nan])
-def test_counts_must_be_integers_of_at_least_one(name: str, value: Any) -> None:
-    options: dict[str, Any] = {"steps": 1, "batch": 1, "check_every": 1, name: value}
+def test_counts_must_be_integers_of_at_least_one(name, value):
+    options = {"steps": 1, "batch": 1, "check_every": 1, name: value}
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got"):
         fit(MODEL, Denoising(), POINTS, Adam(), np.random.default_rng(0), **options)
 
 
 @pytest.mark.parametrize("max_norm", [0.0, -1.0, math.nan])
-def test_max_norm_must_be_positive(max_norm: float) -> None:
+def test_max_norm_must_be_positive(max_norm):
     with pytest.raises(ValueError, match="max_norm must be positive"):
         train(1, max_norm=max_norm)
 
 
-BAD_THETA: list[tuple[Any, type[Exception], str]] = [
+BAD_THETA = [
     (np.zeros(SIZE - 1), ValueError, rf"theta must have shape \({SIZE},\) for this model, got \({SIZE - 1},\)"),
     (np.zeros(SIZE + 1), ValueError, "theta must have shape"),
     (np.zeros((SIZE, 1)), ValueError, "theta must have 1 axes"),
@@ -410,18 +403,18 @@ BAD_THETA: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("theta", "error", "message"), BAD_THETA, ids=lambda a: repr(a)[:30])
-def test_parameters_of_another_model_are_refused_at_the_call(theta: Any, error: Any, message: str) -> None:
+def test_parameters_of_another_model_are_refused_at_the_call(theta, error, message):
     with pytest.raises(error, match=message):
         train(5, start=theta)
 
 
-def test_parameters_and_data_must_share_a_device() -> None:
+def test_parameters_and_data_must_share_a_device():
     data = StrictBackend("CPU_DEVICE").asarray(POINTS)
     with pytest.raises(TypeError, match=r"data is on .*CPU.*device1"):
         train(5, StrictBackend().rng(0), data=data, start=StrictBackend("device1").asarray(np.zeros(SIZE)))
 
 
-def test_a_state_goes_on_with_the_average_it_was_made_with() -> None:
+def test_a_state_goes_on_with_the_average_it_was_made_with():
     with_average, without = last(train(2, ema=EMA(0.9))), last(train(2))
     with pytest.raises(ValueError, match="same ema"):
         train(2, start=with_average)
@@ -437,23 +430,23 @@ LEVEL = 0.5
 TEST_SET = TILTED.diffuse(1.0, LEVEL).sample(np.random.default_rng(12345), 20_000)
 
 
-def learned(seed: int, steps: int) -> float:
+def learned(seed, steps):
     """E‖s_θ - s‖²/E‖s‖² of a 2-64-64-2 net at σ = 1/2, after steps of 256 fresh samples."""
     t = SDE.time(LEVEL)
     model = ScoreModel(MLP((2, 64, 64, 2)), SDE, data_std=1.8)
-    states: Iterator[TrainingState] = fit(
+    states = fit(
         model, Denoising(times=FixedTime(t)), TILTED, Adam(WarmupCosine(3e-3, steps)), np.random.default_rng(seed),
         steps=steps,
     )  # fmt: skip
     return score_error(model.bind(last(states).theta), ExactScore(TILTED, SDE), TEST_SET, t).value
 
 
-def test_a_small_network_learns_the_score_within_four_percent() -> None:
+def test_a_small_network_learns_the_score_within_four_percent():
     assert learned(0, 1000) <= 0.04  # .0165 to .0206 over six seeds
 
 
 @pytest.mark.slow
-def test_a_small_network_learns_the_score_within_twelve_permille() -> None:
+def test_a_small_network_learns_the_score_within_twelve_permille():
     for seed in range(5):
         after = learned(seed, 3000)
         assert after <= 0.012

@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +10,11 @@ from hypothesis import strategies as st
 
 from refscore import EMA, SGD, Adam
 from refscore.training.optim import WarmupCosine, clip
-from tests.oracles.backends import TestBackend
 from tests.oracles.close import assert_close
 from tests.oracles.strategies import seeds
 
 
-def gradients(seed: int, steps: int, size: int = 7) -> np.ndarray:
+def gradients(seed, steps, size=7):
     """Gradients over eight orders of magnitude, some of them zero."""
     rng = np.random.default_rng(seed)
     g = rng.standard_normal((steps, size)) * 10.0 ** rng.uniform(-6, 2, size)
@@ -24,9 +22,7 @@ def gradients(seed: int, steps: int, size: int = 7) -> np.ndarray:
     return g
 
 
-def textbook_adam(
-    theta: np.ndarray, g: np.ndarray, rate: Any, b1: float, b2: float, eps: float
-) -> tuple[np.ndarray, np.ndarray]:
+def textbook_adam(theta, g, rate, b1, b2, eps):
     """Algorithm 1 of Kingma and Ba 2015, line by line; and how far each parameter went on the way."""
     m, v, way = np.zeros_like(theta), np.zeros_like(theta), np.abs(theta)
     for n, gn in enumerate(g, start=1):
@@ -38,7 +34,7 @@ def textbook_adam(
     return theta, way
 
 
-def run(optimizer: Any, theta: Any, g: Any) -> Any:
+def run(optimizer, theta, g):
     state = optimizer.init(theta)
     for gn in g:
         theta, state = optimizer.update(gn, state, theta)
@@ -50,7 +46,7 @@ def run(optimizer: Any, theta: Any, g: Any) -> Any:
     seed=seeds, steps=st.integers(1, 60), b1=st.floats(0, 0.99), b2=st.floats(0, 0.9999),
     eps=st.sampled_from([1e-8, 1e-3]), schedule=st.booleans(),
 )  # fmt: skip
-def test_adam_is_algorithm_1(seed: int, steps: int, b1: float, b2: float, eps: float, schedule: bool) -> None:
+def test_adam_is_algorithm_1(seed, steps, b1, b2, eps, schedule):
     rate = (lambda n: 0.1 / n) if schedule else (lambda n: 0.1)
     theta, g = np.random.default_rng([seed, 1]).standard_normal(7), gradients(seed, steps)
     found = run(Adam(rate if schedule else 0.1, b1, b2, eps), theta, g)
@@ -60,14 +56,14 @@ def test_adam_is_algorithm_1(seed: int, steps: int, b1: float, b2: float, eps: f
 
 
 @given(seed=seeds)
-def test_the_first_step_of_adam_is_the_rate_against_the_sign(seed: int) -> None:
+def test_the_first_step_of_adam_is_the_rate_against_the_sign(seed):
     theta, (g,) = np.zeros(7), gradients(seed, 1)
     moved = run(Adam(0.02, eps=1e-30), theta, [g])
     assert_close(moved + 0.02 * np.sign(g), 0, 1e-16)
 
 
 @given(seed=seeds, steps=st.integers(1, 30), momentum=st.floats(0, 0.99))
-def test_sgd_moves_by_the_rate_times_the_running_sum(seed: int, steps: int, momentum: float) -> None:
+def test_sgd_moves_by_the_rate_times_the_running_sum(seed, steps, momentum):
     theta, g = np.zeros(7), np.random.default_rng(seed).standard_normal((steps, 7))
     # After n steps each g_i has been applied Σ_{j < n-i} momentumʲ times.
     times = np.array([sum(momentum**j for j in range(steps - i)) for i in range(steps)])
@@ -75,10 +71,10 @@ def test_sgd_moves_by_the_rate_times_the_running_sum(seed: int, steps: int, mome
     assert_close(found + 0.1 * times @ g, 0, 1e-13 * np.sum(np.abs(times)))
 
 
-def test_sgd_asks_its_schedule_for_step_1_2_3() -> None:
-    asked: list[int] = []
+def test_sgd_asks_its_schedule_for_step_1_2_3():
+    asked = []
 
-    def rate(step: int) -> float:
+    def rate(step):
         asked.append(step)
         return 10.0**-step
 
@@ -88,7 +84,7 @@ def test_sgd_asks_its_schedule_for_step_1_2_3() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.1), SGD(0.1, 0.9)])
-def test_an_optimiser_changes_nothing_in_place(any_backend: TestBackend, optimizer: Any) -> None:
+def test_an_optimiser_changes_nothing_in_place(any_backend, optimizer):
     theta = any_backend.asarray(np.arange(4.0), dtype="float32")
     g = any_backend.asarray(np.array([1.0, -2.0, 3.0, 0.0]), dtype="float32")
     state = optimizer.init(theta)
@@ -105,7 +101,7 @@ def test_an_optimiser_changes_nothing_in_place(any_backend: TestBackend, optimiz
 
 
 @given(seed=seeds, steps=st.integers(1, 50), decay=st.floats(0, 0.9999))
-def test_an_ema_is_the_weighted_mean_of_what_was_visited(seed: int, steps: int, decay: float) -> None:
+def test_an_ema_is_the_weighted_mean_of_what_was_visited(seed, steps, decay):
     thetas = np.random.default_rng(seed).standard_normal((steps, 5))
     ema = EMA(decay)
     state = ema.init(np.full(5, 1e6))  # the starting point has no weight
@@ -127,7 +123,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.9999, 0.99999, 1 - 1e-6])
-def test_an_ema_in_float32_is_the_weighted_mean_at_any_decay(decay: float) -> None:
+def test_an_ema_in_float32_is_the_weighted_mean_at_any_decay(decay):
     """Late steps move it by less than a float32 holds: what was rounded off is not lost."""
     ema, steps = EMA(decay), 20_000
     thetas = np.array([[path(n) for path in PATHS.values()] for n in range(steps)], dtype="float32")
@@ -142,7 +138,7 @@ def test_an_ema_in_float32_is_the_weighted_mean_at_any_decay(decay: float) -> No
     assert abs(state.weight - w.sum()) <= 1e-9 * w.sum()
 
 
-def test_the_state_of_an_ema_knows_its_weight() -> None:
+def test_the_state_of_an_ema_knows_its_weight():
     """Read with another decay it is the same mean; gone on with another, it is still a weighted mean."""
     state = EMA(0.9).init(np.zeros(2))
     for theta in (np.array([1.0, 2.0]), np.array([3.0, 2.0])):
@@ -152,7 +148,7 @@ def test_the_state_of_an_ema_knows_its_weight() -> None:
     np.testing.assert_allclose(EMA().mean(state), [(0.45 * 1 + 0.5 * 3 + 7) / 1.95, 2.0], rtol=1e-14)
 
 
-def test_adams_normalisers_meet_their_sums_in_float32() -> None:
+def test_adams_normalisers_meet_their_sums_in_float32():
     """A constant gradient moves θ by the rate, whatever its size, up to u/(1 - b2): the rounding of the sum."""
     g = np.array([1.0, 0.3, 1e-3], dtype="float32")
     adam, theta = Adam(1.0), np.zeros(3, dtype="float32")
@@ -162,7 +158,7 @@ def test_adams_normalisers_meet_their_sums_in_float32() -> None:
     assert_close(moved + 1, 0, 2.0**-24 / (1 - adam.b2) + 1e-5, "eps = 1e-8 beside 1e-3")
 
 
-def test_an_ema_of_nothing_is_refused() -> None:
+def test_an_ema_of_nothing_is_refused():
     with pytest.raises(ValueError, match="nothing has been averaged"):
         EMA().mean(EMA().init(np.zeros(2)))
 
@@ -171,7 +167,7 @@ def test_an_ema_of_nothing_is_refused() -> None:
 
 
 @given(seed=seeds, size=st.integers(1, 9), max_norm=st.floats(0.01, 10.0))
-def test_clip_shortens_what_is_too_long_and_turns_nothing(seed: int, size: int, max_norm: float) -> None:
+def test_clip_shortens_what_is_too_long_and_turns_nothing(seed, size, max_norm):
     g = np.random.default_rng(seed).standard_normal(size) * 2
     clipped, norm = clip(g, max_norm)
     exact = math.sqrt(math.fsum(g**2))
@@ -181,7 +177,7 @@ def test_clip_shortens_what_is_too_long_and_turns_nothing(seed: int, size: int, 
     assert_close(clipped, wanted, 1e-14 * np.max(np.abs(g)))
 
 
-def test_clip_leaves_zero_and_unbounded_gradients_alone(any_backend: TestBackend) -> None:
+def test_clip_leaves_zero_and_unbounded_gradients_alone(any_backend):
     for g in (np.zeros(3), np.array([3.0, 4.0, 0.0])):
         x = any_backend.asarray(g, dtype="float32")
         for max_norm in (math.inf, 5.0):
@@ -194,7 +190,7 @@ def test_clip_leaves_zero_and_unbounded_gradients_alone(any_backend: TestBackend
 # ------------------------------------------------------------------ schedules
 
 
-def test_warmup_cosine_goes_through_its_corners() -> None:
+def test_warmup_cosine_goes_through_its_corners():
     rate = WarmupCosine(0.3, steps=110, warmup=10, end=0.1)
     assert abs(rate(1) - 0.03) <= 1e-16
     assert abs(rate(5) - 0.15) <= 1e-16
@@ -211,7 +207,7 @@ def test_warmup_cosine_goes_through_its_corners() -> None:
 
 
 @given(st.integers(2, 200), st.floats(0, 0.99), st.floats(0, 1))
-def test_warmup_cosine_rises_then_falls_between_its_ends(steps: int, share: float, end: float) -> None:
+def test_warmup_cosine_rises_then_falls_between_its_ends(steps, share, end):
     warmup = int(share * steps)
     schedule = WarmupCosine(1.0, steps, min(warmup, steps - 1), end)
     rates = [schedule(n) for n in range(1, steps + 1)]
@@ -225,7 +221,7 @@ def test_warmup_cosine_rises_then_falls_between_its_ends(steps: int, share: floa
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
-def test_rates_must_be_positive(rate: float) -> None:
+def test_rates_must_be_positive(rate):
     for make in (Adam, SGD):
         with pytest.raises(ValueError, match=r"rate must be positive and finite"):
             make(rate)
@@ -239,6 +235,6 @@ def test_rates_must_be_positive(rate: float) -> None:
     lambda: WarmupCosine(1.0, 10, end=2.0), lambda: WarmupCosine(1.0, 10, end=-1.0),
     lambda: WarmupCosine(1.0, 10, warmup=10), lambda: WarmupCosine(1.0, 10, warmup=-1), lambda: WarmupCosine(1.0, 0),
 ])  # fmt: skip
-def test_hyper_parameters_out_of_range_are_refused(make: Any) -> None:
+def test_hyper_parameters_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match=r"must|need"):
         make()
