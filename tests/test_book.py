@@ -76,3 +76,20 @@ def test_every_figure_is_made_by_a_script_and_shown():
     for picture in figures.glob("*.png"):
         assert picture.name in scripts
         assert picture.name in text
+
+
+SOURCES = [
+    *PAGES,
+    *sorted(p for folder in ("refscore", "backends", "tests", "docs") for p in (ROOT / folder).rglob("*.py")),
+]
+TESTS = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+TESTS |= {name for p in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", p.read_text("utf-8"))}
+FILE = re.compile(r"\b(?:tests|refscore|docs|backends)/[\w/.-]+\.(?:py|md|txt|json|png)\b")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_tests_that_are_named_exist(path):
+    text = path.read_text(encoding="utf-8")
+    assert [name for name in FILE.findall(text) if not (ROOT / name).exists()] == []
+    told = set(re.findall(r"`(test_\w+)`", text)) if path.suffix == ".md" else set()
+    assert told - TESTS == set()

@@ -22,6 +22,7 @@ from refscore.sampling.solvers import TABLEAUX
 from tests.oracles.affine import probe
 from tests.oracles.close import assert_close
 from tests.oracles.equations import dt
+from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import covariance, full, size_of_jacobian
 from tests.oracles.orders import slopes, up
 from tests.oracles.quadrature import gauss_hermite
@@ -183,6 +184,15 @@ def test_closed_forms_solve_the_moment_equations_at_every_time(sde, t):
     f, g, a, s = sde.f(t), sde.g(t), sde.alpha(t), sde.sigma(t)
     assert dt(sde.alpha, t)[0] == pytest.approx(f * a, rel=1e-12, abs=1e-300)
     assert dt(lambda t: sde.sigma(t) ** 2, t)[0] == pytest.approx(2 * f * s**2 + g**2, rel=1e-10, abs=1e-12 * g**2)
+
+
+@each_sde
+def test_a_newcomer_to_the_table_solves_the_moment_equations_too(sde):
+    """The two equations above, for an SDE whose parameters no strategy draws yet."""
+    for t in (0.05, 0.4, 0.95):
+        f, g, a, s = sde.f(t), sde.g(t), sde.alpha(t), sde.sigma(t)
+        assert dt(sde.alpha, t)[0] == pytest.approx(f * a, rel=1e-12, abs=1e-300)
+        assert dt(lambda t: sde.sigma(t) ** 2, t)[0] == pytest.approx(2 * f * s**2 + g**2, rel=1e-10)
 
 
 @given(every_sde, times)
