@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from refscore.checks import check_count
 from refscore.commands.demo_figures import draw
 from refscore.commands.demo_problem import Problem, load_problem, mismatch_in_words
 from refscore.commands.demo_report import Report, loss_in_words, tables
@@ -73,8 +74,7 @@ def demo(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Cal
     DivergenceError
         When training diverges; the last good parameters are saved first.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_count("steps", steps)
     rng = backend.rng(seed)
     problem = load_problem(data, backend, seed)
     writable_folder(out)

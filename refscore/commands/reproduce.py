@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refscore.checks import check_count
 from refscore.commands.progress import progress
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.data.files import save_json, writable_folder
@@ -64,8 +65,7 @@ def reproduce(name: str, out: Path, seeds: int, steps: int, say: Say = print) ->
     """
     if name not in PAPERS:
         raise ValueError(f"nothing called {name!r} to reproduce; there is {', '.join(PAPERS)}")
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    check_count("seeds", seeds)
     if steps < 600:
         raise ValueError(f"steps must be at least 600, or nothing is learned; got {steps}")
     writable_folder(out)

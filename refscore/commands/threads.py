@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from refscore.checks import check_count
+
 
 @contextmanager
 def blas_threads(asked: int | None) -> Iterator[str]:
     """Run with so many BLAS threads (None: one); yields what was chosen and why, as a line."""
-    if asked is not None and asked < 1:
-        raise ValueError(f"threads must be at least 1, got {asked}")
+    if asked is not None:
+        check_count("threads", asked)
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:

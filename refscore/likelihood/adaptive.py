@@ -54,16 +54,7 @@ def solve(
 
     Parameters
     ----------
-    velocity : callable (x, t) -> (B, ...)
-        The right-hand side, for a float t.
-    x : Array, shape (B, ...)
-        The state at t.
-    t, s : float
-        Start and end, in [0, 1].
-    rtol, atol : float, default 1e-08 and 1e-08
-        Relative error, and absolute error in the units of x, allowed at each step.
-    method : str, default 'DOP853'
-        A method of `scipy.integrate.solve_ivp`.
+    velocity, x, t, s, rtol, atol, method : see `solution`
 
     Returns
     -------

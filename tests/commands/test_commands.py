@@ -219,7 +219,7 @@ def test_the_greatest_seed_is_taken(command, tmp_path):
 @pytest.mark.parametrize(("args", "words"), [
     (["--samples", str(10**12)], "samples must be at most 2000000, which take some 10 GB, got 1000000000000"),
     (["--evaluations", "8", str(10**12)], "a budget of evaluations must be at most 100000, got 1000000000000"),
-    (["--threads", "0"], "threads must be at least 1, got 0"),
+    (["--threads", "0"], "threads must be an integer of at least 1, got 0"),
 ])  # fmt: skip
 def test_what_no_machine_holds_is_refused_before_any_work(args, words, tmp_path, capsys):
     assert cli.main(["samplers", "--data", "tilted", *args, "--out", str(tmp_path / "out")]) == 2

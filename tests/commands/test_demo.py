@@ -208,7 +208,7 @@ def test_divergent_training_saves_the_last_good_parameters(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--steps", "0"], "steps must be at least 1"),
+        (["--steps", "0"], "steps must be an integer of at least 1"),
         (["--seed", "-1"], "seed must lie in"),
         (["--data", "nonsense"], "no data set called 'nonsense'; there are tilted"),
         (["--data", "missing.npy"], "cannot be read"),

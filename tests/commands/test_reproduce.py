@@ -72,7 +72,7 @@ def test_without_a_name_it_lists_what_there_is(capsys):
 
 @pytest.mark.parametrize(("args", "message"), [
     (["nothing"], "nothing called 'nothing' to reproduce; there is song-ermon-2019"),
-    (["song-ermon-2019", "--seeds", "0"], "seeds must be at least 1, got 0"),
+    (["song-ermon-2019", "--seeds", "0"], "seeds must be an integer of at least 1, got 0"),
     (["song-ermon-2019", "--steps", "10"], "steps must be at least 600"),
     (["song-ermon-2019", "--out", "/proc/nowhere"], "cannot write to the folder /proc/nowhere"),
 ])  # fmt: skip
