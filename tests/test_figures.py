@@ -1,5 +1,7 @@
 """Every figure is made by its script, and is the one that is committed. Minutes a script: `pytest -m slow`."""
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -33,6 +35,16 @@ def test_every_script_writes_where_it_is_told():
         text = script.read_text(encoding="utf-8")
         assert "from where import HERE" in text, script.name
         assert "__file__" not in text, script.name
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_what_a_script_imports_is_there(script):
+    """In seconds what the slow test below finds in minutes."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "where"]:
+        pytest.importorskip(node.module.split(".")[0])
+        for alias in node.names:
+            assert hasattr(importlib.import_module(node.module), alias.name), f"{node.module}.{alias.name}"
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ import numpy as np
 from where import HERE
 
 from refscore import MLP, VE, Adam, Langevin, ScoreModel, Sliced, fit, simulate
-from refscore.commands.reproduce import draw_density, draw_manifold, draw_weights
-from refscore.experiments.song_ermon_2019 import measure, song_ermon_2019
+from refscore.commands.reproduce import draw_density, draw_manifold, draw_weights, measure
+from refscore.experiments.song_ermon_2019 import song_ermon_2019
 from refscore.laws.examples import mixture
 from refscore.nn import Softplus
 from refscore.noise.grids import uniform_times
