@@ -57,7 +57,7 @@ def _box(problem: Problem, data: Any, margin: float = 0.15) -> tuple[float, floa
 
 def _frame(ax: Any, problem: Problem, box: tuple[float, float, float, float]) -> None:
     aspect = float(problem.scale[0] / problem.scale[1])  # the frame is drawn as a square
-    ax.set(xlim=box[:2], ylim=box[2:], aspect=aspect, xlabel="$x_1$", ylabel="$x_2$")
+    ax.set(xlim=box[:2], ylim=box[2:], aspect=aspect, xlabel=problem.axes[0], ylabel=problem.axes[1])
 
 
 def _field(problem: Problem, model: Any, score: Any, data: Any, backend: Any, level: float = 0.2) -> Any:
@@ -133,7 +133,7 @@ def _paths(
     if problem.exact is not None:
         _marginals(ax, problem, sde, backend, reach)
     ax.set(xlim=(1, 0), ylim=(centre - reach, centre + reach))
-    ax.set(xlabel="t, from noise (1) to data (0)", ylabel="$x_1$ at time t")
+    ax.set(xlabel="t, from noise (1) to data (0)", ylabel=f"{problem.axes[0]} at time t")
     ax.set_title("reverse SDE, learned score" + (", over the exact $p_t$" if problem.exact is not None else ""))
     return fig
 

@@ -32,6 +32,7 @@ class Problem:
     centre: Any = field(default_factory=lambda: np.zeros(2))
     scale: Any = field(default_factory=lambda: np.ones(2))
     said: tuple[str, ...] = ()  # what was read
+    axes: tuple[str, ...] = ("$x_1$", "$x_2$")  # the names of the columns, as a figure writes them
 
     def in_data_units(self, x: Any) -> Any:
         """Points (N, 2) of the network, in NumPy, as the file would hold them."""
@@ -56,7 +57,9 @@ def load_problem(data: str, backend: Backend, seed: int) -> Problem:
     unit = np.random.default_rng(seed).permutation(unit)
     cut = len(unit) // 5
     train, held_out = (backend.asarray(part, "float32") for part in (unit[cut:], unit[:cut]))
-    return Problem(data, train, held_out, None, 1.0, centre, scale, said)
+    named = table.columns != ["x1", "x2"]
+    axes = tuple(name.replace("$", r"\$") for name in table.columns) if named else Problem.axes
+    return Problem(data, train, held_out, None, 1.0, centre, scale, said, axes)
 
 
 def _units_in_words(columns: Sequence[str], centre: Any, scale: Any) -> str:

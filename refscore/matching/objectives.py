@@ -125,16 +125,9 @@ class OfProbes(ScoreMatching):
 
         Parameters
         ----------
-        model : ScoreModel or EnergyModel
-        theta : Array, shape (P,)
-        x : Array, shape (B, ...)
-            Samples of p_t.
-        t : Array, shape (B,) or (1,)
-            Their times.
+        model, theta, x, t, factor : see `OfSamples`
         v : Array, shape (K, B, ...)
             Probes.
-        factor : float or Array, shape (B,) or (1,)
-            What undoes the law of t, see `draw`.
 
         Returns
         -------

@@ -313,9 +313,8 @@ def from_sigmas(sigmas: Sequence[float]) -> Chain:
     Sample along somebody's list in three lines, here with the score of data N(0, 1):
 
     >>> import numpy as np
-    >>> from refscore import DDIM, prior, simulate
+    >>> from refscore import DDIM, last, prior, simulate
     >>> from refscore.noise.chains import from_sigmas
-    >>> from refscore import last
     >>> rng = np.random.default_rng(0)
     >>> sde = from_sigmas([80.0, 24.4, 5.84, 0.9, 0.06, 0.002, 0.0])
     >>> score = lambda x, t: -x / (1 + sde.sigma(t) ** 2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from refscore import MLP, VP, ScoreModel, __version__, cli
-from refscore.commands import demo
+from refscore.commands import demo, demo_figures
 from refscore.data import files
 from refscore.laws.examples import MIXTURES
 from refscore_backends import get
@@ -263,3 +263,19 @@ def test_info_names_versions_back_ends_and_blas(capsys):
     said = capsys.readouterr().out
     for words in (f"refscore {__version__}", "numpy 2", "back end numpy: CPU", "back end cupy:", "BLAS:", "core type"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [("east,price $ a_b$\n", ("east", r"price \$ a_b\$")), ("", ("$x_1$", "$x_2$"))],
+)
+def test_axes_are_called_as_the_columns_of_the_file(tmp_path, header, shown):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    rows = np.random.default_rng(0).standard_normal((40, 2)).tolist()
+    (tmp_path / "p.csv").write_text(header + "".join(f"{a},{b}\n" for a, b in rows))
+    problem = demo.load_problem(str(tmp_path / "p.csv"), get("numpy"), seed=0)
+    figure, ax = plt.subplots()
+    demo_figures._frame(ax, problem, (-1.0, 1.0, -1.0, 1.0))
+    figure.canvas.draw()  # a lone dollar would be mathematics, and fail here
+    assert (ax.get_xlabel(), ax.get_ylabel()) == shown
+    plt.close(figure)
