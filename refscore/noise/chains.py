@@ -120,14 +120,15 @@ class Chain:
             return high if sigma > 0 else 0.0
         xp = array_namespace(sigma)
         top, peak = (xp.asarray(v, dtype=sigma.dtype, device=device(sigma)) for v in self._tops)
-        i = xp.searchsorted(peak, xp.minimum(sigma, peak[-1]), side="left")
+        known = xp.where(sigma > 0, xp.minimum(sigma, peak[-1]), 0.0)  # NaN would lead past the last step
+        i = xp.searchsorted(peak, known, side="left")
         low, high = xp.astype(i, sigma.dtype) / self.n, xp.take(top, i)
         low = xp.maximum(low, xp.finfo(sigma.dtype).smallest_normal)
         for _ in range(BISECTIONS):
             middle = xp.sqrt(low) * xp.sqrt(high)
             below = self.sigma(middle) < sigma
             low, high = xp.where(below, middle, low), xp.where(below, high, middle)
-        return xp.where(sigma > 0, high, 0.0)
+        return xp.where(sigma > 0, high, xp.where(sigma <= 0, 0.0, sigma))
 
     def time_at_log_ratio(self, ratio: Any) -> Any:
         """Return the t at which log σ/α = ratio; 1 beyond the end of the chain."""

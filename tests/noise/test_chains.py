@@ -585,3 +585,11 @@ def test_every_cell_of_the_table_leads_to_a_function_and_to_a_test():
         for file, name, link in code + tests:
             assert file == link
             assert name in names(ROOT / file), f"{row}, column {column}: no {name} in {file}"
+
+
+def test_a_level_that_is_no_number_has_no_time(any_backend):
+    """And leaves its neighbours theirs."""
+    times = any_backend.to_numpy(ddpm(100).time(any_backend.asarray(np.array([np.nan, 0.5, 0.0], "float32"))))
+    assert np.isnan(times[0])
+    assert times[1] == pytest.approx(ddpm(100).time(0.5), rel=1e-6)
+    assert times[2] == 0
