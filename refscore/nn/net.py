@@ -15,6 +15,8 @@ from refscore.protocols import Array, HasJets, Params, Rng
 
 Row = tuple[str, Layer, Sequence[str]]
 
+INPUTS = ("x", "level", "condition", "uniform")  # of a whole net, in the order in which it takes them
+
 
 @dataclass(frozen=True)
 class Net:
@@ -24,8 +26,9 @@ class Net:
     ----------
     rows : sequence of (name, layer, names of its inputs)
         In an order in which every input is known before it is used. The inputs of the whole are
-        "x", and "level" where a row reads it; the output is that of the last row. A parameter
-        W of row "block1" is called "block1.W".
+        "x", and of "level" (the noise), "condition" (a label or a vector) and "uniform" (numbers from which dropout
+        makes its masks) those that a row reads; the output is that of the last row. A parameter W of row
+        "block1" is called "block1.W".
 
     Raises
     ------
@@ -47,7 +50,7 @@ class Net:
     rows: Sequence[Row]
 
     def __post_init__(self) -> None:
-        known = {"x", "level"}
+        known = set(INPUTS)
         for name, _, inputs in self.rows:
             if missing := [i for i in inputs if i not in known]:
                 raise ValueError(f"row {name!r} reads {missing}, which no earlier row gives")
@@ -59,8 +62,8 @@ class Net:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the inputs: ("x",), or ("x", "level") where a row reads the noise level."""
-        return ("x", "level") if any("level" in inputs for _, _, inputs in self.rows) else ("x",)
+        """Names of the inputs: "x", and those of "level", "condition" and "uniform" that a row reads."""
+        return tuple(i for i in INPUTS if i == "x" or any(i in inputs for _, _, inputs in self.rows))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
