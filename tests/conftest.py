@@ -25,6 +25,14 @@ def pytest_addoption(parser):
         parser.addoption("--numprocesses", help="ignored: pytest-xdist is not installed")
 
 
+def pytest_collection_modifyitems(items):
+    """`pytest -m gpu` runs every test that is given CuPy's back end."""
+    for item in items:
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if any(getattr(value, "name", "") == "cupy" for value in given):
+            item.add_marker("gpu")
+
+
 @pytest.fixture(params=LAW_BACKENDS, ids=lambda b: b.name)
 def backend(request):
     """Back ends on which float64 laws hold: NumPy, read-only NumPy, strict device1, CuPy where present."""

@@ -10,6 +10,7 @@ noise, the peers' with minus the noise, so the last layer's weights have the oth
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ from refscore_backends import get, keep_memory
 
 __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]
 
+BACKEND = get(os.environ.get("REFSCORE_BACKEND", "numpy"))
 BODY = MLP((w.DIMENSION, *[w.WIDTH] * w.DEPTH, w.DIMENSION), embed=w.EMBEDDING)
 
 
@@ -49,8 +51,7 @@ def theta(model):
     params = w.parameters()
     named = {f"dense{k + 1}.{name}": params[f"{name}{k}"] for k in range(w.DEPTH) for name in "WTb"}
     named |= {"head.W": -params["head"], "head.b": -params["bias"]}
-    vector = flat(named, model.shapes)
-    return vector
+    return BACKEND.asarray(flat(named, model.shapes))
 
 
 # ---- W1 -----------------------------------------------------------------------------------------
@@ -76,9 +77,9 @@ def training(objective=Denoising(times=UniformLogSigma())):  # noqa: B008
     states = fit(
         TRAINED,
         objective,
-        w.pool(),
+        BACKEND.asarray(w.pool()),
         Adam(w.LEARNING_RATE, b1=w.BETA1, b2=w.BETA2, eps=w.EPSILON),
-        get("numpy").rng(seed=0),
+        BACKEND.rng(seed=0),
         steps=10**9,
         batch=w.BATCH,
         ema=EMA(w.EMA_DECAY),
@@ -101,13 +102,13 @@ class Quiet:
 
     def standard_normal(self, size=None, dtype="float64"):
         """Zeros."""
-        return np.zeros(size, dtype=dtype)
+        return BACKEND.xp.zeros(size, dtype=dtype)
 
 
 def sampling(score, path):
     """Fifty steps of the reverse SDE; returns the samples."""
-    step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), w.prior()
-    rng = Quiet() if path.quiet else get("numpy").rng(seed=0)
+    step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), BACKEND.asarray(w.prior())
+    rng = Quiet() if path.quiet else BACKEND.rng(seed=0)
 
     return lambda: last(simulate(step, start, times, rng))
 
@@ -120,7 +121,7 @@ def network(path=w.TIMED):
 
 def mixture(path=w.TIMED, exact=ExactScore):
     """W3-mixture: the exact score in the network's place."""
-    law = GaussianMixture(*(a.astype("float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
+    law = GaussianMixture(*(BACKEND.asarray(a, "float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
     return sampling(exact(law, PROCESS), path)
 
 
@@ -132,7 +133,8 @@ VARIANTS = {
 
 def describe():
     """Version and back end."""
-    return f"refscore {__version__}, numpy {np.__version__}"
+    library = {"numpy": np}.get(BACKEND.name, BACKEND.xp)
+    return f"refscore {__version__}, {BACKEND.name} {library.__version__}"
 
 
 def set_threads(threads):
@@ -140,7 +142,8 @@ def set_threads(threads):
 
 
 def wait(result):
-    """Nothing to wait for: NumPy has finished when it returns."""
+    """A GPU may still be at work."""
+    BACKEND.synchronize()
 
 
 def gradient(x0, log_sigma, noise):

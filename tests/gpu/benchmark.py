@@ -1,0 +1,171 @@
+"""The benchmarks' workloads on one GPU: refscore through CuPy beside PyTorch and JAX.
+
+    python tests/gpu/benchmark.py --out figures.jsonl          all of them, a process a library and size
+    python tests/gpu/benchmark.py --side cupy --batch 512      one, in this process
+
+Each unit is timed between two events on the device, after a warm-up; the median of the chunks is reported, with the
+lowest and the highest. The clock of JAX, which has no events, is the host's, stopped when the device has finished.
+`host` is the time in which the host has given out a unit's work: where it equals the device's, launches are the
+limit, not kernels.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+SIDES = ("cupy", "torch", "jax")
+BATCHES = (512, 65536)  # samples of W3: eight times 512 as on the CPU, and 65536
+CHUNKS, SECONDS = 7, 0.15
+
+
+def main():
+    """Run what was asked for; each figure is printed and written as soon as it is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--only", action="append")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too, half a minute each")
+    parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.jsonl"))
+    args = parser.parse_args()
+    if args.side and args.batch:
+        measure(args)
+        return
+    for batch in [args.batch] if args.batch else BATCHES:
+        for side in [args.side] if args.side else SIDES:
+            command = [sys.executable, __file__, "--side", side, "--batch", str(batch), "--out", str(args.out)]
+            for name in args.only or ():
+                command += ["--only", name]
+            subprocess.run(command + ["--compiled"] * args.compiled, check=False)
+
+
+def measure(args):
+    """All workloads of one library at one size, in this process."""
+    import workloads as w
+
+    w.BATCH, w.SAMPLES = args.batch, max(4096, args.batch)
+    side, seconds = {"cupy": cupy_side, "torch": torch_side, "jax": jax_side}[args.side]()
+    variants = dict(side.VARIANTS)
+    if args.side == "torch" and args.compiled:
+        variants["torch-compiled"] = compiled(side)
+    for variant, workloads in variants.items():
+        for name, build in workloads.items():
+            if args.only and name not in args.only:
+                continue
+            row = {"variant": variant, "workload": name, "batch": w.SAMPLES if name.startswith("W3") else w.BATCH}
+            try:
+                row |= figures(build(), side, seconds)
+            except Exception as error:  # one that fails must not cost the others
+                row["error"] = f"{type(error).__name__}: {error}"[:300]
+            line = json.dumps(row | {"about": side.describe()})
+            with args.out.open("a") as f:
+                f.write(line + "\n")
+            print(line, flush=True)
+
+
+def figures(unit, side, seconds):
+    """Milliseconds a unit: the first, then the median of chunks on the device and on the host."""
+    start = perf_counter()
+    side.wait(unit())
+    first = perf_counter() - start
+    start, n = perf_counter(), 0
+    while n < 3 or perf_counter() - start < SECONDS:
+        side.wait(unit())
+        n += 1
+    units = max(1, round(SECONDS * n / (perf_counter() - start)))
+    device, host = zip(*(seconds(unit, units) for _ in range(CHUNKS)), strict=True)
+    ms = [1e3 * s for s in device]
+    return {"ms": median(ms), "low": min(ms), "high": max(ms), "host": 1e3 * median(host), "first": 1e3 * first,
+            "units": units}  # fmt: skip
+
+
+def cupy_side():
+    """refscore on CuPy, and its clock."""
+    os.environ["REFSCORE_BACKEND"] = "cupy"
+    import cupy
+    import refscore_side
+
+    def seconds(unit, units):
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        began = perf_counter()
+        for _ in range(units):
+            unit()
+        given = perf_counter() - began
+        end.record()
+        end.synchronize()
+        return 1e-3 * cupy.cuda.get_elapsed_time(start, end) / units, given / units
+
+    return refscore_side, seconds
+
+
+def torch_side():
+    """PyTorch on CUDA, in float32 as the others (no TF32), and its clock."""
+    import torch
+
+    torch.set_default_device("cuda")
+    import torch_side as side
+
+    side.wait = lambda result: torch.cuda.synchronize()
+    whole = lambda: side.network_best(chunk=1 << 30)  # noqa: E731 (chunks are for a CPU's cache)
+    side.VARIANTS["torch-best"]["W3-net"] = whole
+
+    def seconds(unit, units):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        began = perf_counter()
+        for _ in range(units):
+            unit()
+        given = perf_counter() - began
+        end.record()
+        end.synchronize()
+        return 1e-3 * start.elapsed_time(end) / units, given / units
+
+    return side, seconds
+
+
+def compiled(side):
+    """W1's loss and W3's network through torch.compile."""
+    import torch
+
+    loss, network = side.loss, side.network
+
+    def training():
+        side.loss, side.network = torch.compile(loss), network
+        return side.training_best()
+
+    def sampling():
+        side.network = torch.compile(network)
+        return side.network_plain()
+
+    return {"W1": training, "W3-net": sampling}
+
+
+def jax_side():
+    """JAX on CUDA, products in float32, and the host's clock."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    import jax
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    import jax_side as side
+
+    def seconds(unit, units):
+        began = perf_counter()
+        for _ in range(units):
+            result = unit()
+        given = perf_counter() - began
+        side.wait(result)
+        return (perf_counter() - began) / units, given / units
+
+    return side, seconds
+
+
+if __name__ == "__main__":
+    main()
