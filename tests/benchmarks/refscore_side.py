@@ -9,11 +9,11 @@ SDE computes σ, where the peers draw log σ itself; the law of σ is the same. 
 noise, the peers' with minus the noise, so the last layer's weights have the other sign.
 """
 
+import importlib
 import math
 import os
 from dataclasses import dataclass
 
-import numpy as np
 import workloads as w
 
 from refscore import (
@@ -133,8 +133,8 @@ VARIANTS = {
 
 def describe():
     """Version and back end."""
-    library = {"numpy": np}.get(BACKEND.name, BACKEND.xp)
-    return f"refscore {__version__}, {BACKEND.name} {library.__version__}"
+    library = importlib.import_module("cupy" if BACKEND.name == "cupy" else "numpy")
+    return f"refscore {__version__}, {library.__name__} {library.__version__}"
 
 
 def set_threads(threads):
