@@ -290,6 +290,14 @@ class HasJets(Protocol):
 
 
 @runtime_checkable
+class ReadsLabels(Protocol):
+    """A layer that embeds labels."""
+
+    def check_labels(self, labels: Any) -> None:
+        """Raise ValueError for labels that it does not know; None is "no label"."""
+
+
+@runtime_checkable
 class HasEnergy(Protocol):
     """A model whose score is minus the gradient of an energy."""
 

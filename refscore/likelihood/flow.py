@@ -29,7 +29,7 @@ from refscore.noise.exact_score import ExactScore
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.reverse import Reverse
 from refscore.noise.sde import log_ratio
-from refscore.protocols import SDE, Array, HasJvp, Score, ScoreWithJvp
+from refscore.protocols import SDE, Array, HasJvp, HasRows, Score, ScoreWithJvp
 from refscore.sampling.loop import NO_NOISE, last, simulate
 from refscore.sampling.solvers import RungeKutta
 
@@ -92,8 +92,9 @@ class Flow:
         return xp.concat([xp.reshape(f * x - half * s, (-1, D)), xp.matrix_transpose(f * D - half * traces)], axis=1)
 
     def row(self, i: int) -> "Flow":
-        """Return the flow of sample i alone, with its own probes: for solvers that take one sample at a time."""
-        return self if self.probes is None else replace(self, probes=self.probes[:, i : i + 1, ...])
+        """The flow of sample i alone, with its own probes and condition: for solvers that take one sample at a time."""
+        score = self.score.row(i) if isinstance(self.score, HasRows) else self.score
+        return replace(self, score=score, probes=None if self.probes is None else self.probes[:, i : i + 1, ...])
 
 
 Solve = Callable[[Callable[[Array, float], Array], Array, float, float], Array]

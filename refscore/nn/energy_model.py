@@ -87,9 +87,9 @@ class EnergyModel(Preconditioning):
         if self.predict not in FACTORS:
             raise ValueError(f"an energy's network predicts one of {', '.join(FACTORS)}; got {self.predict!r}")
 
-    def bind(self, theta: Array) -> BoundScore:
-        """Return the score (x, t) -> (B, n) at the parameters theta (P,)."""
-        return BoundScore(self, views(theta, self.shapes))
+    def bind(self, theta: Array, condition: Array | None = None) -> BoundScore:
+        """Return the score (x, t) -> (B, n) at the parameters theta (P,), under a condition a sample: see `told`."""
+        return BoundScore(self.under(condition), views(theta, self.shapes))
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate the score as `forward` does, without the cache: x (B, n), t -> s (B, n)."""
@@ -139,8 +139,8 @@ class EnergyModel(Preconditioning):
 
     def _body(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """F(c x, ℓ) (B, 1), and the cache."""
-        c, _, out, level = self.scales(x, t)  # the Gaussian of the energy takes the place of the skip
-        y, cache = self.body.forward(params, c * x, *level)
+        c, _, out, rest = self.scales(x, t)  # the Gaussian of the energy takes the place of the skip
+        y, cache = self.body.forward(params, c * x, *rest)
         if y.shape != (x.shape[0], 1):
             raise ValueError(f"the body of an energy answers with one number a sample, (B, 1); got {tuple(y.shape)}")
         skip = None if self.data_std is None else -(c**2)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from refscore.nn.layer import Adjoints, Grads, Jet, Layer, plus, zeros
-from refscore.protocols import Array, HasJets, Params, Rng
+from refscore.protocols import Array, HasJets, Params, ReadsLabels, Rng
 
 Row = tuple[str, Layer, Sequence[str]]
 
@@ -64,6 +64,20 @@ class Net:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs: "x", and those of "level", "condition" and "uniform" that a row reads."""
         return tuple(i for i in INPUTS if i == "x" or any(i in inputs for _, _, inputs in self.rows))
+
+    def check_condition(self, condition: Array | None) -> None:
+        """Raise ValueError for a condition that a row which reads it cannot use; the layers say which.
+
+        Parameters
+        ----------
+        condition : Array or None
+            Labels or vectors; None where there are none.
+        """
+        for _, layer, inputs in self.rows:
+            if "condition" in inputs and isinstance(layer, ReadsLabels):
+                layer.check_labels(condition)
+            elif "condition" in inputs and condition is None:
+                raise ValueError("the body reads a vector as its condition: give one, model.bind(theta, condition)")
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,10 @@
 """ScoreModel: a network of ordinary size, made into a score at every noise level."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+from array_api_compat import array_namespace
 
 from refscore.arrays import at, constant, flat, namespace, per_sample, views
 from refscore.checks import check_positive, is_number, settle
@@ -48,6 +51,7 @@ class Preconditioning:
     sde: SDE
     data_std: float | None = 1.0
     predict: str = "noise"
+    _told: tuple[Array | None, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         settle(self)
@@ -63,6 +67,16 @@ class Preconditioning:
         """Name -> shape of every parameter: those of the body, in the order of the flat vector θ."""
         return self.body.shapes
 
+    @property
+    def classes(self) -> int:
+        """K, the number of labels that the body knows, K itself being "no label"; 0 for a body that reads none."""
+        return max((getattr(layer, "classes", 0) for _, layer, _ in self.body.rows), default=0)
+
+    @property
+    def uniforms(self) -> int:
+        """How many uniform numbers a sample its dropout reads in training; 0 without."""
+        return getattr(self.body, "uniforms", 0)
+
     def init(self, rng: Rng, dtype: Any = "float32") -> Array:
         """Draw the initial parameters, as one flat vector θ (P,)."""
         if not self.sde.alpha(1.0) > 1e-36 and "64" not in str(dtype):
@@ -71,20 +85,72 @@ class Preconditioning:
         return flat(self.body.init(rng, dtype), self.shapes, like)
 
     def scales(self, x: Array, t: Time) -> tuple[Any, Any, Any, tuple[Any, ...]]:
-        """Compute c, skip (None where it is 0), factor, each shaped to multiply x (B, ...), and (ℓ,) or ()."""
+        """Compute c, skip (None where it is 0), factor, each shaped to multiply x (B, ...), and the inputs after x."""
         if is_number(t) and t == 0:
             self.check_clean()
         t = at(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         width, bare = (1.0, True) if self.data_std is None else (self.data_std, False)
         c = constant(1.0, t) if bare else 1 / namespace(t).sqrt(alpha**2 * width**2 + sigma**2)
-        level = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
+        rest = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
+        rest = (*rest, *self._tiled(x))
         if self.predict == "score":
-            return per_sample(c, x), None, per_sample(c, x), level
+            return per_sample(c, x), None, per_sample(c, x), rest
         a, b = affine(self.predict, self.sde, t, width)
         skip = None if self.predict == "noise" else per_sample(-a / b, x)
         unit = 1.0 if bare else size(self.predict, self.sde, t, width)
-        return per_sample(c, x), skip, per_sample(unit / b, x), level
+        return per_sample(c, x), skip, per_sample(unit / b, x), rest
+
+    def told(self, condition: Array | None = None, uniform: Array | None = None) -> Self:
+        """This model with one condition a sample, for a body that reads one; training gives it dropout's numbers too.
+
+        Parameters
+        ----------
+        condition : Array, shape (B,) or (1,) of integers, or (B, m) or (1, m), optional
+            Labels, or the vectors that the scores depend on. A label that is not given is K, "no label".
+        uniform : Array, shape (B, M), optional
+            Numbers in [0, 1), from which dropout makes its masks; by default (None) nothing is dropped.
+
+        Returns
+        -------
+        ScoreModel or EnergyModel
+            For batches of B samples, or of n B, n times the same conditions.
+
+        Raises
+        ------
+        ValueError
+            For a body that does not read what it is told. Whether it knows the labels is looked up in `bind` and `fit`,
+            since a GPU waits for it.
+        """
+        for name, value in (("condition", condition), ("uniform", uniform)):
+            if value is not None and name not in self.body.inputs:
+                raise ValueError(f"the body has no input {name!r}: it reads {', '.join(self.body.inputs)}")
+        kept = {"condition": condition, "uniform": uniform}
+        return self._knowing(tuple(kept[name] for name in self.body.inputs if name in kept))
+
+    def under(self, condition: Array | None) -> Self:
+        """This model told a condition that was looked at, as `bind` does: ValueError for labels it does not know."""
+        if condition is None:
+            return self
+        self.body.check_condition(condition)
+        return self.told(condition)
+
+    def row(self, i: int) -> Self:
+        """This model told what sample i is told."""
+        return self._knowing(tuple(a if a is None or a.shape[0] == 1 else a[i : i + 1, ...] for a in self._told))
+
+    def _knowing(self, told: tuple[Array | None, ...]) -> Self:
+        model = copy(self)
+        object.__setattr__(model, "_told", told)
+        return model
+
+    def _tiled(self, x: Array) -> tuple[Array | None, ...]:
+        """What the body is told, once for each copy of the batch in x."""
+        if not self._told and len(self.body.inputs) > 1:
+            if "condition" in self.body.inputs:
+                self.body.check_condition(None)
+            return self.told()._told
+        return tuple(a if a is None else _tile(a, x) for a in self._told)
 
     def check_clean(self) -> None:
         """Raise ValueError if this model divides by zero on data without noise, t = 0."""
@@ -106,6 +172,16 @@ class Preconditioning:
         return (None,) * (len(self.body.inputs) - 1)
 
 
+def _tile(a: Array, x: Array) -> Array:
+    """a (B, ...) for x (n B, ...), or one a (1, ...) for all."""
+    n, left = divmod(x.shape[0], a.shape[0])
+    if left or not n:
+        raise ValueError(
+            f"told {a.shape[0]} conditions, the model is asked for {x.shape[0]} samples: give one each, or one"
+        )
+    return a if a.shape[0] == 1 or n == 1 else array_namespace(a).concat([a] * n)
+
+
 class Differentiable(Protocol):
     """The methods of a model that a `BoundScore` uses."""
 
@@ -124,6 +200,9 @@ class Differentiable(Protocol):
 
     def check_clean(self) -> None:
         """Refuse t = 0, where it divides by zero."""
+
+    def row(self, i: int) -> Self:
+        """The same for sample i alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +237,10 @@ class BoundScore:
         """The score and its derivatives along v (K, B, ...): s (B, ...) and ∇s v (K, B, ...)."""
         s, cache = self.model.forward(self.params, x, t)
         return s, self.model.jvp(self.params, cache, v)[0]
+
+    def row(self, i: int) -> "BoundScore":
+        """The score of sample i alone, under its own condition: for solvers that take one sample at a time."""
+        return replace(self, model=self.model.row(i))
 
 
 @dataclass(frozen=True)
@@ -205,21 +288,21 @@ class ScoreModel(Preconditioning):
     array([[-0.5, -2. ]])
     """
 
-    def bind(self, theta: Array) -> BoundScore:
-        """Return the score (x, t) -> (B, ...) at the parameters theta (P,)."""
-        return BoundScore(self, views(theta, self.shapes))
+    def bind(self, theta: Array, condition: Array | None = None) -> BoundScore:
+        """Return the score (x, t) -> (B, ...) at the parameters theta (P,), under a condition a sample: see `told`."""
+        return BoundScore(self.under(condition), views(theta, self.shapes))
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate the score as `forward` does, without the cache: x (B, ...), t -> s (B, ...)."""
-        c, skip, out, level = self.scales(x, t)
-        y = self.body.apply(params, c * x, *level)
+        c, skip, out, rest = self.scales(x, t)
+        y = self.body.apply(params, c * x, *rest)
         _check_answer(y, x)
         return out * y if skip is None else out * y + skip * x
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the score: x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""
-        c, skip, out, level = self.scales(x, t)
-        y, cache = self.body.forward(params, c * x, *level)
+        c, skip, out, rest = self.scales(x, t)
+        y, cache = self.body.forward(params, c * x, *rest)
         _check_answer(y, x)
         return (out * y if skip is None else out * y + skip * x), (cache, c, skip, out)
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_array_api_obj
 
 from refscore.checks import check_count, check_data, check_floating, check_number, check_same
 from refscore.matching.times import FixedTime
 from refscore.protocols import Array, HasSamples, IsTable, Model, Objective, Optimizer, Rng
 from refscore.training.optim import EMA, EMAState, clip
+
+Batch = tuple[Array, Array | None]  # samples and their conditions
 
 
 class DivergenceError(ArithmeticError):
@@ -75,6 +77,7 @@ def fit(
     max_norm: float = math.inf,
     start: Array | TrainingState | None = None,
     check_every: int = 100,
+    unlabelled: float = 0.0,
 ) -> Iterator[TrainingState]:
     """Train, yielding a state after every step.
 
@@ -86,7 +89,8 @@ def fit(
         E.g. `Denoising()`: x0 (batch, ...), loss 0-d, gradient (P,).
     data : Array (N, ...), or anything with sample(rng, n) -> (n, ...)
         Fresh samples, or rows of the array, drawn with replacement. float32 or float64; the
-        parameters take its dtype.
+        parameters take its dtype. For a model with a condition a pair (x, condition) of as many rows, or a `sample`
+        that answers with one: the condition is labels (N,), integers, or vectors (N, m).
     optimizer : Adam, SGD, ...
         An optimiser with its learning rate.
     rng : Rng
@@ -103,6 +107,9 @@ def fit(
         Parameters to start from, or the state to go on from; by default `model.init(rng)`.
     check_every : int, default 100
         Check every so many steps, and at the last, whether training has diverged.
+    unlabelled : float, default 0.0
+        Share of the samples whose label is withheld, so that the model learns the unconditional score as well
+        (classifier-free guidance, Ho and Salimans 2022). Default 0.
 
     Yields
     ------
@@ -136,11 +143,13 @@ def fit(
     """
     steps, batch = check_count("steps", steps), check_count("batch", batch)
     check_every, max_norm = check_count("check_every", check_every), check_number("max_norm", max_norm)
+    unlabelled = check_number("unlabelled", unlabelled)
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     _check_parts(model, objective, optimizer, rng, ema)
     if isinstance(data, IsTable):
         raise TypeError(f"data is a {type(data).__name__}: give its numbers, data.to_numpy(dtype='float32')")
+    data, condition = _pair(data)
     endless = isinstance(data, HasSamples)
     if not endless:
         check_data("data", data)
@@ -156,8 +165,9 @@ def fit(
             )
         _check_theta(start.theta, model, start.theta if endless else data)
     else:
-        example = data.sample(rng, 1) if endless else data
+        example, condition = _pair(data.sample(rng, 1)) if endless else (data, condition)
         check_data("data", example)
+        _check_condition(model, example, condition, unlabelled)
         theta = model.init(rng, example.dtype) if start is None else start
         _check_theta(theta, model, example)
         start = _begin(theta, optimizer, ema)
@@ -165,8 +175,8 @@ def fit(
             _check_spread(model, data)
     if callable(optimizer.rate):
         optimizer.rate(start.step + steps)  # a schedule that ends too early says so now
-    draw = partial(_batch, data, rng, batch, start.theta.dtype)
-    take = partial(_step, model, objective, optimizer, rng, ema, max_norm)
+    draw = partial(_batch, data, None if endless else condition, rng, batch, start.theta.dtype)
+    take = partial(_step, model, objective, optimizer, rng, ema, max_norm, unlabelled)
     look = partial(_check, model if endless else None, objective, optimizer)  # an array's width was looked at above
     return _walk(start, start.step + steps, check_every, draw, take, look)
 
@@ -195,6 +205,30 @@ def _check_theta(theta: Array, model: Model, data: Array) -> None:
     check_same(theta, data=data)
 
 
+def _check_condition(model: Any, data: Array, condition: Any, unlabelled: float) -> None:
+    """Refuse conditions that are missing, or do not go with the data or the model."""
+    reads = "condition" in getattr(getattr(model, "body", None), "inputs", ())
+    if not 0 <= unlabelled < 1:
+        raise ValueError(f"unlabelled is a share of the samples, in [0, 1); got {unlabelled}")
+    if unlabelled and not (reads and model.classes):
+        raise ValueError(f"unlabelled={unlabelled} withholds labels, and this model reads none")
+    if reads != (condition is not None):
+        raise ValueError(
+            "the model reads a condition: give data as a pair (x, condition), labels (N,) or vectors (N, m)"
+            if reads
+            else "data is a pair (x, condition), and the model reads none: build its body with classes or n_condition"
+        )
+    if condition is None:
+        return
+    N = data.shape[0]
+    if not is_array_api_obj(condition) or condition.shape[:1] != (N,):
+        got = tuple(condition.shape) if hasattr(condition, "shape") else type(condition).__name__
+        raise ValueError(f"the condition must be an array with a row for each of the {N} samples; got {got}")
+    model.body.check_condition(condition)
+    if condition.ndim > 1:
+        check_same(data, condition=condition)
+
+
 def _begin(theta: Array, optimizer: Optimizer, ema: EMA | None) -> TrainingState:
     nan = array_namespace(theta).full((), math.nan, dtype=theta.dtype, device=device(theta))
     average = None if ema is None else ema.init(theta)
@@ -203,35 +237,43 @@ def _begin(theta: Array, optimizer: Optimizer, ema: EMA | None) -> TrainingState
 
 def _walk(
     state: TrainingState, end: int, every: int,
-    draw: Callable[[], Array], take: Callable[..., TrainingState], look: Callable[..., None],
+    draw: Callable[[], Batch], take: Callable[..., TrainingState], look: Callable[..., None],
 ) -> Iterator[TrainingState]:  # fmt: skip
     last_good = None
     while state.step < end:
-        x0, before = draw(), state
-        state = take(state, x0)
+        (x0, condition), before = draw(), state
+        state = take(state, x0, condition)
         if state.step % every == 0 or state.step == end:
             look(state, x0, last_good)
             last_good = before  # whose parameters have just been seen to give a sound loss
         yield state
 
 
-def _batch(data: Any, rng: Rng, n: int, dtype: Any) -> Array:
+def _pair(data: Any) -> tuple[Any, Any]:
+    """Samples and their conditions, None where there are none."""
+    return data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+
+
+def _batch(data: Any, condition: Array | None, rng: Rng, n: int, dtype: Any) -> Batch:
     if not isinstance(data, HasSamples):
-        return array_namespace(data).take(data, rng.integers(0, data.shape[0], size=(n,)), axis=0)
-    x0: Any = data.sample(rng, n)
-    if getattr(x0, "shape", ())[:1] != (n,):
-        got = tuple(x0.shape) if hasattr(x0, "shape") else type(x0).__name__
-        raise ValueError(f"data.sample(rng, {n}) must answer with an array ({n}, ...), got {got}")
+        xp, which = array_namespace(data), rng.integers(0, data.shape[0], size=(n,))
+        return xp.take(data, which, axis=0), None if condition is None else xp.take(condition, which, axis=0)
+    x0, condition = _pair(data.sample(rng, n))
+    for name, part in (("array", x0), ("condition", condition)):
+        if part is not None and getattr(part, "shape", ())[:1] != (n,):
+            got = tuple(part.shape) if hasattr(part, "shape") else type(part).__name__
+            raise ValueError(f"data.sample(rng, {n}) must answer with an {name} ({n}, ...), got {got}")
     if x0.dtype != dtype:
         raise TypeError(f"data.sample answers in {x0.dtype}, theta is {dtype}: convert one of them")
-    return x0
+    return x0, condition
 
 
 def _step(
-    model: Model, objective: Objective, optimizer: Optimizer, rng: Rng, ema: EMA | None, max_norm: float,
-    state: TrainingState, x0: Array,
+    model: Any, objective: Objective, optimizer: Optimizer, rng: Rng, ema: EMA | None, max_norm: float,
+    unlabelled: float, state: TrainingState, x0: Array, condition: Array | None,
 ) -> TrainingState:  # fmt: skip
     """One step of training; nothing in it waits for a device."""
+    model = _tell(model, rng, x0, condition, unlabelled)
     loss, grad = _answer(objective(model, state.theta, x0, rng), state.theta)
     grad, norm = clip(grad, max_norm)
     theta, optimizer_state = optimizer.update(grad, state.optimizer_state, state.theta)
@@ -240,6 +282,15 @@ def _step(
     average = ema.update(state.average, theta) if ema is not None and state.average is not None else None
     first = loss if state.step == 0 else state.first_loss
     return TrainingState(state.step + 1, theta, loss, norm, first, optimizer_state, average)
+
+
+def _tell(model: Any, rng: Rng, x0: Array, condition: Array | None, unlabelled: float) -> Any:
+    """The model, told the conditions of this batch, some labels withheld, and the numbers of its dropout."""
+    xp, B, uniforms = array_namespace(x0), x0.shape[0], getattr(model, "uniforms", 0)
+    if condition is not None and unlabelled:
+        condition = xp.where(rng.random((B,), dtype=x0.dtype) < unlabelled, model.classes, condition)
+    uniform = rng.random((B, uniforms), dtype=x0.dtype) if uniforms else None
+    return model if condition is None and uniform is None else model.told(condition, uniform)
 
 
 def _answer(made: Any, theta: Array) -> tuple[Array, Array]:
