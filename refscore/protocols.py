@@ -294,7 +294,7 @@ class ReadsLabels(Protocol):
     """A layer that embeds labels."""
 
     def check_labels(self, labels: Any) -> None:
-        """Raise ValueError for labels that it does not know; None is "no label"."""
+        """Raise ValueError or TypeError for labels that it does not know; None is "no label"."""
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ Smooth ones only: with ReLU φ'' vanishes almost everywhere, and a mistake in th
 passes would go unseen.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,8 +19,8 @@ from typing import Any, ClassVar
 from array_api_compat import array_namespace
 
 from refscore.arrays import real
-from refscore.nn.layer import Adjoints, Grads, Jet, plus, times
-from refscore.protocols import Array, Params, Rng
+from refscore.nn.layer import Adjoints, Grads, Jet, Layer, plus, times
+from refscore.protocols import Array, HasTangents, Params, Rng
 
 
 class Activation(ABC):
@@ -93,6 +94,29 @@ class Activation(ABC):
         du = plus(times(first, dyu), times(second, times(v, dyw)))
         dv = plus(times(first, dyv), times(second, times(u, dyw)))
         return (dx,), ((du,), (dv,), (times(first, dyw),)), {}
+
+
+def chosen(activation: Layer | None) -> Layer:
+    """Take the activation that a user gave, SiLU() if none.
+
+    Parameters
+    ----------
+    activation : Layer or None
+        What was given.
+
+    Returns
+    -------
+    Layer
+        The activation.
+
+    Raises
+    ------
+    TypeError
+        For what is not a layer, such as a name or a class.
+    """
+    if activation is not None and (isinstance(activation, type) or not isinstance(activation, HasTangents)):
+        raise TypeError(f"activation must be a layer, SiLU(), GELU(), ELU(), Tanh() or Softplus(); got {activation!r}")
+    return activation or SiLU()
 
 
 @dataclass(frozen=True)
@@ -181,3 +205,75 @@ class Softplus(Activation):
     def third(self, cache: Any) -> Array:
         """φ''' = s (1 - s) (1 - 2 s), from the cache                                                      Eq. (4.8)."""
         return cache * (1 - cache) * (1 - 2 * cache)
+
+
+ROOT, CUBE = math.sqrt(2 / math.pi), 0.044715  # of GELU
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """φ(x) = ½ x (1 + T), T = tanh u, u = √(2/π) (x + 0.044715 x³): x times Φ(x), nearly.   Hendrycks and Gimpel 2016.
+
+    The tanh form: the array API has no erf, and it differs from x Φ(x) by 5e-4 at most.
+
+    φ' = ½ (1 + T) + ½ x T',   φ'' = T' + ½ x T'',   φ''' = 3/2 T'' + ½ x T''',
+    T' = p u',   T'' = p (u'' - 2 T u'²),   T''' = p (u''' - 6 T u' u'' + (6 T² - 2) u'³),   p = 1 - T²
+    """
+
+    def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
+        """x -> ½ x (1 + T); the cache keeps x and T."""
+        (x,) = xs
+        T = array_namespace(x).tanh(ROOT * x * (1 + CUBE * x * x))
+        return 0.5 * x * (1 + T), (x, T)
+
+    def slope(self, cache: Any) -> Array:
+        """φ' = ½ (1 + T) + ½ x T', from the cache."""
+        x, T = cache
+        u = 1 - T * T
+        u *= ROOT * (1 + 3 * CUBE * x * x)
+        u *= x
+        u += T
+        u += 1
+        u *= 0.5
+        return u
+
+    def curvature(self, cache: Any) -> Array:
+        """φ'' = T' + ½ x T'', from the cache."""
+        x, T = cache
+        u1, u2 = ROOT * (1 + 3 * CUBE * x * x), 6 * ROOT * CUBE * x
+        return (1 - T * T) * (u1 + 0.5 * x * (u2 - 2 * T * u1 * u1))
+
+    def third(self, cache: Any) -> Array:
+        """φ''' = 3/2 T'' + ½ x T''', from the cache                                                       Eq. (4.8)."""
+        x, T = cache
+        u1, u2, u3 = ROOT * (1 + 3 * CUBE * x * x), 6 * ROOT * CUBE * x, 6 * ROOT * CUBE
+        bent = u3 - 6 * T * u1 * u2 + (6 * T * T - 2) * u1**3
+        return (1 - T * T) * (1.5 * (u2 - 2 * T * u1 * u1) + 0.5 * x * bent)
+
+
+@dataclass(frozen=True)
+class ELU(Activation):
+    """φ(x) = x for x > 0, eˣ - 1 below.                                                       Clevert et al. 2016.
+
+    With n = min(x, 0): φ' = eⁿ,   φ'' = φ''' = eˣ below 0, and 0 above. φ' is continuous, φ'' is not.
+    """
+
+    def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
+        """x -> max(x, 0) + expm1(min(x, 0)); the cache keeps eⁿ, and where x is negative."""
+        (x,) = xs
+        xp = array_namespace(x)
+        below = xp.astype(real(x) <= 0, real(x).dtype)
+        n = below * x
+        return (x - n) + xp.expm1(n), (xp.exp(n), below)
+
+    def slope(self, cache: Any) -> Array:
+        """φ' = eⁿ, from the cache, as a new array."""
+        return 1 * cache[0]
+
+    def curvature(self, cache: Any) -> Array:
+        """φ'' = eˣ below 0, from the cache."""
+        return cache[0] * cache[1]
+
+    def third(self, cache: Any) -> Array:
+        """φ''' = eˣ below 0, from the cache                                                               Eq. (4.8)."""
+        return cache[0] * cache[1]

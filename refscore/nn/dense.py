@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 
 from refscore.arrays import constant
 from refscore.checks import check_positive, settle
-from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to, zeros
+from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
 
 
@@ -15,11 +15,11 @@ from refscore.protocols import Array, Params, Rng
 class Dense:
     """Affine map y = x W + e T + b on the last axis; without n_cond just y = x W + b.
 
-    e embeds the noise level, (B, n_cond), or (1, n_cond) when all samples share one level. It is a
-    constant of the sample: T learns, but neither tangent nor adjoint goes on to e. The map is linear
-    in x, so the tangent pass is the same product without e and b, and the transpose a product with
-    Wᵀ. Every axis before the last is a batch axis, so a stack of K tangents (K, B, n_in) needs no
-    code of its own.
+    e embeds the noise level, (B, n_cond), or (1, n_cond) when all samples share one level. It does not
+    depend on x, so it has no tangent; its adjoint goes on where e is learned, and is not computed otherwise.
+    The map is linear in x, so the tangent pass is the same product without e and b, and the transpose a
+    product with Wᵀ. Every axis before the last is a batch axis, so a stack of K tangents (K, B, n_in) needs
+    no code of its own.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class Dense:
         Number of features of the noise level e; 0 (default) for a layer without that second input.
     gain : float, default 1.0
         Standard deviation that initial W and T each give to outputs of unit-variance inputs.
+    learned : bool, default False
+        Whether e depends on parameters, so that its adjoint is wanted: de = dy Tᵀ.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Dense:
     n_out: int
     n_cond: int = 0
     gain: float = 1.0
+    learned: bool = False
 
     def __post_init__(self) -> None:
         settle(self, n_in=1, n_out=1, n_cond=0)
@@ -88,17 +91,21 @@ class Dense:
         return y, xs
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """Adjoint of x and the gradients: dx = dy Wᵀ, dW = xᵀ dy, dT = eᵀ dy, db = Σ dy."""
+        """Adjoints and gradients: dx = dy Wᵀ, dW = xᵀ dy, dT = eᵀ dy, db = Σ dy; de = dy Tᵀ where e is learned."""
         xp = array_namespace(dy)
         x, *condition = cache
         grads = {"W": xp.matrix_transpose(rows(x)) @ rows(dy), "b": xp.sum(rows(dy), axis=0)}
         if condition:
             (e,) = condition
-            grads["T"] = xp.matrix_transpose(e) @ sum_to(dy, (*e.shape[:-1], self.n_out))
-        return (dy @ xp.matrix_transpose(params["W"]), *(None for _ in condition)), grads
+            total = sum_to(dy, (*e.shape[:-1], self.n_out))
+            grads["T"] = xp.matrix_transpose(e) @ total
+            de = total @ xp.matrix_transpose(params["T"]) if self.learned else None
+            return (dy @ xp.matrix_transpose(params["W"]), de), grads
+        return (dy @ xp.matrix_transpose(params["W"]),), grads
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
         """Tangents of the output, ẏ = ẋ W (K, ..., n_out); the tape keeps ẋ."""
+        without_tangent(self, *xdots[1:])
         return (None if xdots[0] is None else xdots[0] @ params["W"]), xdots[0]
 
     def jvp_backward(

@@ -18,7 +18,7 @@ two passes more, along two tangents u and v at once and a second-order one w (ch
     jet_backward   the transpose of the derivative of (y, y_u, y_v, y_w), in x, u, v, w and θ
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from array_api_compat import array_namespace
@@ -133,6 +133,9 @@ class Layer(Protocol):
         """
 
 
+Row = tuple[str, Layer, Sequence[str]]  # of a net: name, layer, names of its inputs
+
+
 def zeros(params: Params, names: Iterable[str]) -> Grads:
     """Gradients of parameters on which nothing depends: zeros.
 
@@ -222,3 +225,22 @@ def times(a: Array | None, b: Array | None) -> Array | None:
         None if one of them is None.
     """
     return None if a is None or b is None else a * b
+
+
+def without_tangent(layer: object, *edots: Array | None) -> None:
+    """Refuse a tangent of what a layer is conditioned on.
+
+    Parameters
+    ----------
+    layer : object
+        The layer, for the message.
+    *edots : Array or None
+        Tangents of its condition.
+
+    Raises
+    ------
+    ValueError
+        For a tangent that is not None.
+    """
+    if any(edot is not None for edot in edots):
+        raise ValueError(f"{layer} is conditioned on what depends on x: add a Dense of it with Add, which has tangents")

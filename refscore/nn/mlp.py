@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from refscore.checks import check_count
-from refscore.nn.activation import SiLU
+from refscore.nn.activation import chosen
+from refscore.nn.add import Add
 from refscore.nn.dense import Dense
-from refscore.nn.embed import Fourier
-from refscore.nn.layer import Layer
-from refscore.nn.net import Net, Row
-from refscore.protocols import HasTangents
+from refscore.nn.dropout import Dropout, numbered
+from refscore.nn.embed import Fourier, condition
+from refscore.nn.layer import Layer, Row
+from refscore.nn.net import Net
+
+FEATURES = 16  # of a label or a vector, where there are none of the level to which they are added
 
 
 class MLP(Net):
@@ -16,6 +19,7 @@ class MLP(Net):
 
     Initial weights have gain 1.68 = 1/√E SiLU(z)²: a layer and SiLU keep a mean square of 1 (with the noise
     level, whose share is as large, it grows slowly). The head has gain 0.1, so that the first outputs are small.
+    A label's or a vector's features are learned, and added to those of the level: every hidden layer is told both.
 
     Parameters
     ----------
@@ -25,13 +29,19 @@ class MLP(Net):
         Number of Fourier features e of the noise level, even; 0 (default) for a network that does not read the level.
     activation : Layer, optional
         φ; SiLU() by default.
+    classes : int, default 0
+        Number K of classes of an input "condition" of labels 0 ... K - 1, and K for no label; 0 (default) for none.
+    n_condition : int, default 0
+        Number of features of an input "condition" that is a vector; 0 (default) for none.
+    dropout : float, default 0.0
+        Rate at which features of the hidden layers are left out, by an input "uniform".
 
     Raises
     ------
     TypeError
         For an activation that is not a layer.
     ValueError
-        For fewer than two widths, or widths or embed that their layers refuse.
+        For fewer than two widths, both kinds of condition, or numbers that the layers refuse.
 
     Examples
     --------
@@ -44,20 +54,33 @@ class MLP(Net):
     834
     """
 
-    def __init__(self, widths: Sequence[int], embed: int = 0, activation: Layer | None = None) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        embed: int = 0,
+        activation: Layer | None = None,
+        classes: int = 0,
+        n_condition: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
         if len(widths) < 2:
             raise ValueError(f"widths must name at least input and output, got {tuple(widths)}")
-        if activation is not None and (isinstance(activation, type) or not isinstance(activation, HasTangents)):
-            raise TypeError(f"activation must be a layer, SiLU(), Tanh() or Softplus(); got {activation!r}")
-        embed = check_count("embed", embed, 0)
+        phi, embed = chosen(activation), check_count("embed", embed, 0)
         rows: list[Row] = [("embed", Fourier(embed), ("level",))] if embed else []
-        condition = ("embed",) if embed else ()
+        told = condition(classes, n_condition, embed or FEATURES)
+        rows += told
+        if embed and told:
+            rows.append(("e", Add(), ("embed", "told")))
+        e, n_cond = (rows[-1][0],) if rows else (), (embed or FEATURES) if rows else 0
         h = "x"
         *hidden, n_out = widths[1:]
         n = widths[0]
         for l, n_next in enumerate(hidden, start=1):
-            rows.append((f"dense{l}", Dense(n, n_next, embed, gain=1.68), (h, *condition)))
-            rows.append((f"act{l}", activation or SiLU(), (f"dense{l}",)))
+            rows.append((f"dense{l}", Dense(n, n_next, n_cond, gain=1.68, learned=bool(told)), (h, *e)))
+            rows.append((f"act{l}", phi, (f"dense{l}",)))
             h, n = f"act{l}", n_next
+            if dropout:
+                rows.append((f"drop{l}", Dropout(n, dropout), (h, "uniform")))
+                h = f"drop{l}"
         rows.append(("head", Dense(n, n_out, gain=0.1), (h,)))
-        super().__init__(tuple(rows))
+        super().__init__(numbered(rows))

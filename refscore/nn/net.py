@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from refscore.nn.layer import Adjoints, Grads, Jet, Layer, plus, zeros
+from refscore.nn.dropout import Dropout
+from refscore.nn.layer import Adjoints, Grads, Jet, Layer, Row, plus, zeros
 from refscore.protocols import Array, HasJets, Params, ReadsLabels, Rng
-
-Row = tuple[str, Layer, Sequence[str]]
 
 INPUTS = ("x", "level", "condition", "uniform")  # of a whole net, in the order in which it takes them
 
@@ -79,6 +78,11 @@ class Net:
             elif "condition" in inputs and condition is None:
                 raise ValueError("the body reads a vector as its condition: give one, model.bind(theta, condition)")
 
+    @property
+    def uniforms(self) -> int:
+        """How many uniform numbers a sample its dropouts read: the columns of the input "uniform"; 0 without one."""
+        return max((layer.offset + layer.n for _, layer, _ in self.rows if isinstance(layer, Dropout)), default=0)
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Dotted name -> shape of every parameter, row by row."""
@@ -88,8 +92,12 @@ class Net:
         """Draw the initial parameters of every row, in the order of the rows, under their dotted names."""
         return {f"{name}.{key}": value for name, layer, _ in self.rows for key, value in layer.init(rng, dtype).items()}
 
-    def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:
-        """x (B, ...) and the level (B,) or (1,), where it is read -> y, and the cache: a list of every row's cache."""
+    def forward(self, params: Params, *xs: Any) -> tuple[Array, Any]:
+        """x (B, ...) and what else is read -> y, and the cache: a list of every row's cache.
+
+        The level is (B,) or (1,), labels (B,) or (1,), a vector (B or 1, n_condition); the uniform numbers are
+        (B, uniforms), or None where nothing is to be left out.
+        """
         values = dict(zip(self.inputs, xs, strict=True))
         caches = []
         for name, layer, inputs in self.rows:
@@ -97,7 +105,7 @@ class Net:
             caches.append(cache)
         return values[self._last], caches
 
-    def apply(self, params: Params, *xs: Array) -> Array:
+    def apply(self, params: Params, *xs: Any) -> Array:
         """Evaluate y as `forward` does, without a cache: each array is freed after its last reader.
 
         On large batches that saves a fifth of the time: recently used memory is near the processor.

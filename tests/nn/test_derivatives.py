@@ -14,7 +14,7 @@ from tests.oracles.backends import NARROW_BACKENDS
 from tests.oracles.close import assert_close
 from tests.oracles.derivatives import check_all, check_dtype, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
-from tests.oracles.models import inputs, tangle
+from tests.oracles.models import inputs, tangle, without_adjoint
 from tests.oracles.strategies import seeds
 
 NUMPY = NumpyBackend()
@@ -32,8 +32,8 @@ activations = st.sampled_from([SiLU(), Tanh(), Softplus()])
 def test_every_layer_is_differentiated_rightly(host, name, seed, n, B, K, shared):
     layer = LAYERS[name](n)
     xs = inputs(layer, n, B, seed, shared)
-    # What a dense layer is conditioned on is a constant of the sample.
-    check_all(subject(layer, host, xs, seed, K, fixed=[1] if name == "dense-with-condition" else []), seed)
+    live = [True, not (without_adjoint(layer) or getattr(layer, "n_cond", 0))]  # a condition has no tangent
+    check_all(subject(layer, host, xs, seed, K, live=live[: len(xs)], fixed=without_adjoint(layer)), seed)
 
 
 @given(

@@ -9,18 +9,64 @@ import numpy as np
 
 from refscore import MLP, VE, VP, EnergyModel, ScoreModel
 from refscore.laws.examples import mixture
-from refscore.nn import Add, Dense, Fourier, Net, SiLU, Softplus, Tanh
+from refscore.nn import (
+    Add,
+    Attention,
+    AvgPool,
+    Concat,
+    Conv,
+    Dense,
+    Dropout,
+    Fourier,
+    GroupNorm,
+    Inside,
+    Net,
+    Outside,
+    ScaleShift,
+    SiLU,
+    Softplus,
+    Tanh,
+    Total,
+    Upsample,
+)
 
 
 def inputs(layer: Any, n: int, B: int, seed: int, shared: bool = False) -> list[np.ndarray]:
-    """x (B, n), and what the layer is conditioned on, one row a sample or one row for all."""
+    """x as the layer wants it, built for n features by the table of layers, and what it reads beside.
+
+    Images are of any small size. What a layer is conditioned on is one row a sample, or one for all.
+    """
     rng = np.random.default_rng([seed, 7])
-    xs = [2 * rng.standard_normal((B, n))]
+    height, width, rows = *rng.integers(1, 6, 2).tolist(), 1 if shared else B
+    channels = {Conv: "n_in", GroupNorm: "n", Attention: "heads"}
+    if isinstance(layer, (Inside, Outside)):
+        shape: tuple[int, ...] = (B, height, width, n)
+    elif isinstance(layer, Attention):
+        shape = height, width, B, 3 * n * layer.heads
+    elif type(layer) in channels or isinstance(layer, (ScaleShift, AvgPool, Upsample, Total)):
+        shape = height, width, B, getattr(layer, channels.get(type(layer), ""), n)
+    else:
+        shape = (B, *getattr(layer, "before", (n,)))
+    if isinstance(layer, Upsample):
+        shape = (-(-height // 2), -(-width // 2), *shape[2:])
+    xs = [2 * rng.standard_normal(shape)]
     if getattr(layer, "n_cond", 0):
-        xs.append(rng.standard_normal((1 if shared else B, layer.n_cond)))
-    if isinstance(layer, Add):
-        xs.append(rng.standard_normal((1 if shared else B, n)))
+        xs.append(rng.standard_normal((rows, layer.n_cond)))
+    if isinstance(layer, (Add, Concat)):
+        xs.append(rng.standard_normal((rows, n)))
+    if isinstance(layer, ScaleShift):
+        xs.append(rng.standard_normal((rows, 2 * n)))
+    if isinstance(layer, Upsample):
+        xs.append(rng.standard_normal((height, width, B, 1)))
+    if isinstance(layer, Dropout):
+        xs.append(rng.random((B, n + 2)))
     return xs
+
+
+def without_adjoint(layer: Any) -> list[int]:
+    """Inputs to which a layer sends no adjoint: a condition that is not learned, a size, uniform numbers."""
+    constant = isinstance(layer, (Upsample, Dropout)) or (isinstance(layer, Dense) and not layer.learned)
+    return [1] if constant and not (isinstance(layer, Dense) and not layer.n_cond) else []
 
 
 def tangle(n: int) -> Net:
