@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from refscore.data.files import read_array, read_arrays
 from refscore.data.idx import read_idx
-from refscore.data.points import DataFileError, check_real, reading, read_points
+from refscore.data.points import DataFileError, check_real, read_points, reading
 from refscore.data.scaling import Scaling
 from refscore.protocols import Array
 
@@ -135,23 +135,51 @@ def read_labelled(path: str | Path, labels: str | Path | None = None) -> tuple[A
         If a file cannot be read, holds more arrays than these, or no labels (N,) where some are wanted.
     """
     arrays, where = _arrays(Path(path)), str(path)
-    key = next((k for k in ("labels", "y") if k in arrays and len(arrays) == 2), None) if labels is None else str(labels)
+    key = (
+        next((k for k in ("labels", "y") if k in arrays and len(arrays) == 2), None) if labels is None else str(labels)
+    )
     found = None
     if key is not None and key in arrays:
         where, found = f"{path}, array {key!r}", arrays.pop(key)
     elif key is not None and (Path(key).suffix or Path(key).exists()):
-        where, found = key, _column(Path(key))
+        where, found = key, read_column(Path(key))
     elif key is not None:
         raise DataFileError(f"{path} holds no labels {key!r}, and there is no such file; it holds {_names(arrays)}")
     if len(arrays) != 1:
         raise DataFileError(
-            f"{path} holds {len(arrays)} arrays beside the labels, {_names(arrays)}; give a file with one array, or "
-            "with one and its labels, called labels or y"
+            f"{path} holds {len(arrays)} arrays{' beside the labels' * (found is not None)}, {_names(arrays)}; give a "
+            "file with one array, or with one and its labels, called labels or y"
         )
     (x,) = arrays.values()
     if x.ndim < 1:
         raise DataFileError(f"{path} holds one number, not images or points")
     return x, None if found is None else as_labels(where, found, len(x))
+
+
+def read_column(path: Path) -> Any:
+    """Read the one array of a file of labels.
+
+    Parameters
+    ----------
+    path : Path
+        IDX (also .gz), .npy, .npz or .csv.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in the file.
+
+    Raises
+    ------
+    DataFileError
+        If it cannot be read, or holds more than one.
+    """
+    if path.suffix.lower() == ".csv":
+        return read_points(path, dim=1).points[:, 0]
+    arrays = _arrays(path)
+    if len(arrays) != 1:
+        raise DataFileError(f"{path} holds {len(arrays)} arrays, {_names(arrays)}; labels are one")
+    return next(iter(arrays.values()))
 
 
 def as_labels(name: str, labels: Any, n: int) -> Any:
@@ -177,13 +205,16 @@ def as_labels(name: str, labels: Any, n: int) -> Any:
         For another shape, what is not a whole number, negative or larger than any class of n samples.
     """
     if labels.ndim == 2 and labels.shape == (n, labels.shape[1]) and labels.shape[1] > 1:
-        raise DataFileError(f"{name} holds labels of shape {labels.shape}; one-hot rows become labels by argmax(axis=1)")
+        raise DataFileError(
+            f"{name} holds labels of shape {labels.shape}; one-hot rows become labels by argmax(axis=1)"
+        )
     if labels.shape != (n,):
         raise DataFileError(f"{name} holds labels of shape {labels.shape}, there are {n} samples: wanted is ({n},)")
-    check_real(name, labels)
-    if np.any(labels % 1 != 0) or np.min(labels) < 0 or np.max(labels) >= n:
-        wrong = labels[(labels % 1 != 0) | (labels < 0) | (labels >= n)][0]
-        raise DataFileError(f"{name} holds the label {wrong}; labels of {n} samples are whole numbers 0 ... K-1, K <= {n}")
+    labels = labels.astype("uint8") if labels.dtype.kind == "b" else labels
+    check_real(f"{name} has labels and", labels)
+    wrong = labels[(labels % 1 != 0) | (labels < 0) | (labels >= n)]
+    if wrong.size:
+        raise DataFileError(f"{name} holds the label {wrong[0]}; those of {n} samples are 0 ... K-1, K <= {n}")
     return labels.astype("int64")
 
 
@@ -220,7 +251,8 @@ def as_images(
             f"{name} holds an array of shape {images.shape}; images are (N, H, W) or (N, H, W, C), N >= 2, C <= {CHANNELS}"
             + hint * (images.ndim == 4 and images.shape[1] <= CHANNELS)
         )
-    images = images.astype("uint8") if images.dtype.kind == "b" else images
+    if images.dtype.kind == "b":
+        images, levels = images.astype("uint8"), 2 if levels is None else levels
     check_real(name, images)
     if np.all(images == images[:1]):
         raise DataFileError(f"{name}: all images are the same: there is nothing to learn in them")
@@ -287,11 +319,13 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Any:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.save(f"{folder}/left.npy", [[1, 0], [1, 0]])
     ...     load_mask(f"{folder}/left.npy", (2, 2, 3)).sum(axis=(0, 1))
-    array([2, 0, 0])
+    array([2, 2, 2])
     """
     mask, _ = read_labelled(path)
     if mask.shape not in (tuple(shape), tuple(shape[:2])):
-        raise DataFileError(f"{path} holds a mask of shape {mask.shape}; the image is {shape}: wanted that, or {shape[:2]}")
+        raise DataFileError(
+            f"{path} holds a mask of shape {mask.shape}; the image is {shape}: wanted that, or {shape[:2]}"
+        )
     if mask.dtype.kind not in "biuf" or not np.all((mask == 0) | (mask == 1)):
         raise DataFileError(f"{path} holds a mask of other values than 0 (unknown) and 1 (known)")
     return np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], shape).astype(bool)
@@ -323,16 +357,6 @@ def _arrays(path: Path) -> dict[str, Any]:
         return {"": read_array(path) if path.suffix.lower() == ".npy" else read_idx(path)}
 
 
-def _column(path: Path) -> Any:
-    """The one array of a labels' file."""
-    if path.suffix.lower() == ".csv":
-        return read_points(path, dim=1).points[:, 0]
-    arrays = _arrays(path)
-    if len(arrays) != 1:
-        raise DataFileError(f"{path} holds {len(arrays)} arrays, {_names(arrays)}; labels are one")
-    return next(iter(arrays.values()))
-
-
 def _names(arrays: dict[str, Any]) -> str:
     return (", ".join(f"{name or 'one'} {a.shape}" for name, a in arrays.items()) or "nothing")[:200]
 
@@ -341,12 +365,12 @@ def _scaled(name: str, images: Any, levels: int | None, span: tuple[float, float
     """The images, how to scale them, and what was guessed."""
     low, high = float(images.min()), float(images.max())
     held = f"{'floats' if images.dtype.kind == 'f' else 'integers'} from {low:g} to {high:g}"
-    whole = images.dtype.kind in "iu" or (high > 1 and span is None and not np.any(images % 1))
-    if levels is not None and not whole or span is not None and images.dtype.kind in "iu":
+    whole = images.dtype.kind in "iu" or ((levels or high > 1) and span is None and not np.any(images % 1))
+    if (levels is not None and not whole) or (span is not None and images.dtype.kind in "iu"):
         raise DataFileError(f"{name} holds {held}: give levels for integers, and span for floats")
     if whole:
         guess = levels is None
-        levels = levels or (256 if high < 256 else 65536)
+        levels = (256 if high < 256 else 65536) if levels is None else levels
         if low < 0 or high >= levels:
             raise DataFileError(f"{name} holds {held}, outside of the grey levels 0 ... {levels - 1}")
         said = f"{held}, taken for {levels} grey levels" + ": another levels=L says otherwise" * guess
@@ -356,4 +380,4 @@ def _scaled(name: str, images: Any, levels: int | None, span: tuple[float, float
         allowed = span or "[0, 1], [-1, 1] or [0, 255]: say which span=(low, high) it is"
         raise DataFileError(f"{name} holds {held}, not within {allowed}")
     said = f"{held}, taken for [{found[0]:g}, {found[1]:g}]" + ": another span=(low, high) says otherwise" * (not span)
-    return images, Scaling.of_span(*found), said
+    return images.astype("float32" if images.dtype.itemsize <= 4 else "float64"), Scaling.of_span(*found), said
