@@ -3,7 +3,6 @@
 import gzip
 import math
 import struct
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,11 +44,12 @@ def read_idx(path: str | Path) -> Any:
     array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
-    with reading(path), ExitStack() as stack:
-        f: IO[bytes] = stack.enter_context(open(path, "rb"))
-        packed = f.read(2) == b"\x1f\x8b"
-        f.seek(0)
-        return _read(path, stack.enter_context(gzip.open(f)) if packed else f)
+    with reading(path):
+        with open(path, "rb") as f:
+            packed = f.read(2) == b"\x1f\x8b"
+        unpacked: Any = gzip.open(path) if packed else open(path, "rb")
+        with unpacked:
+            return _read(path, unpacked)
 
 
 def _read(path: Path, f: IO[bytes]) -> Any:

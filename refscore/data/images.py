@@ -135,9 +135,8 @@ def read_labelled(path: str | Path, labels: str | Path | None = None) -> tuple[A
         If a file cannot be read, holds more arrays than these, or no labels (N,) where some are wanted.
     """
     arrays, where = _arrays(Path(path)), str(path)
-    key = (
-        next((k for k in ("labels", "y") if k in arrays and len(arrays) == 2), None) if labels is None else str(labels)
-    )
+    called = [name for name in ("labels", "y") if name in arrays and len(arrays) == 2]
+    key = str(labels) if labels is not None else called[0] if called else None
     found = None
     if key is not None and key in arrays:
         where, found = f"{path}, array {key!r}", arrays.pop(key)
@@ -205,9 +204,7 @@ def as_labels(name: str, labels: Any, n: int) -> Any:
         For another shape, what is not a whole number, negative or larger than any class of n samples.
     """
     if labels.ndim == 2 and labels.shape == (n, labels.shape[1]) and labels.shape[1] > 1:
-        raise DataFileError(
-            f"{name} holds labels of shape {labels.shape}; one-hot rows become labels by argmax(axis=1)"
-        )
+        raise DataFileError(f"{name} holds labels of shape {labels.shape}; if they are one-hot, give argmax(axis=1)")
     if labels.shape != (n,):
         raise DataFileError(f"{name} holds labels of shape {labels.shape}, there are {n} samples: wanted is ({n},)")
     labels = labels.astype("uint8") if labels.dtype.kind == "b" else labels
@@ -248,8 +245,8 @@ def as_images(
     if images.ndim not in (3, 4) or images.shape[0] < 2 or 0 in images.shape or images.shape[3:] > (CHANNELS,):
         hint = "; are the channels second? numpy.moveaxis(x, 1, -1) puts them last"
         raise DataFileError(
-            f"{name} holds an array of shape {images.shape}; images are (N, H, W) or (N, H, W, C), N >= 2, C <= {CHANNELS}"
-            + hint * (images.ndim == 4 and images.shape[1] <= CHANNELS)
+            f"{name} holds an array of shape {images.shape}; images are (N, H, W) or (N, H, W, C), N >= 2, "
+            f"C <= {CHANNELS}" + hint * (images.ndim == 4 and images.shape[1] <= CHANNELS)
         )
     if images.dtype.kind == "b":
         images, levels = images.astype("uint8"), 2 if levels is None else levels
@@ -323,9 +320,7 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Any:
     """
     mask, _ = read_labelled(path)
     if mask.shape not in (tuple(shape), tuple(shape[:2])):
-        raise DataFileError(
-            f"{path} holds a mask of shape {mask.shape}; the image is {shape}: wanted that, or {shape[:2]}"
-        )
+        raise DataFileError(f"{path} holds a mask of shape {mask.shape}; wanted is {shape} or {shape[:2]}")
     if mask.dtype.kind not in "biuf" or not np.all((mask == 0) | (mask == 1)):
         raise DataFileError(f"{path} holds a mask of other values than 0 (unknown) and 1 (known)")
     return np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], shape).astype(bool)

@@ -151,7 +151,8 @@ class Scaling:
         """
         if set(numbers) != {"centre", "scale", "levels"}:
             raise ValueError(f"a scaling has centre, scale and levels, got {', '.join(map(str, numbers)) or 'nothing'}")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in numbers.items()})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in numbers.items()}
+        return cls(**plain)
 
     def _beside(self, value: Numbers, x: Array) -> Any:
         """A number as it is, one for each column as an array beside x."""

@@ -35,11 +35,11 @@ class Data:
         K; 0 without labels.
     scaling : Scaling
         Undoes the units of the network.
-    law : GaussianMixture, Rings, Checkerboard or Pinwheel, or None
+    law : GaussianMixture, Rings, Checkerboard or Pinwheel, optional
         The exact law of x, in float64 and NumPy, where there is one; sets with a name are not scaled.
-    columns : tuple of str
+    columns : tuple of str, default ()
         Names of the columns of points; () for images.
-    said : tuple of str
+    said : tuple of str, default ()
         Lines for the user: what was read, guessed, scaled and held out.
     """
 

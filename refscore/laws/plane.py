@@ -58,7 +58,7 @@ class Rings:
         check_positive(std=self.std, radii=min(self.radii, default=0.0))
 
     def sample(self, rng: Rng, n: int) -> Points:
-        """Draw n points (n, 2)."""
+        """Draw n points (n, 2) with rng, on the host."""
         n = check_count("n", n, 0)
         R = np.asarray(self.radii)[rng.integers(0, len(self.radii), n)]
         return R[:, None] * _direction(2 * math.pi * rng.random(n)) + self.std * rng.standard_normal((n, 2))
@@ -114,9 +114,9 @@ class Checkerboard:
         check_positive(side=self.side)
 
     def sample(self, rng: Rng, n: int) -> Points:
-        """Draw n points (n, 2)."""
+        """Draw n points (n, 2) with rng, on the host."""
         n = check_count("n", n, 0)
-        row, half = rng.integers(0, 4, n), rng.integers(0, 2, n)
+        row, half = np.asarray(rng.integers(0, 4, n)), rng.integers(0, 2, n)
         corner = np.stack([row, 2 * half + row % 2], axis=1) - 2
         return self.side * (corner + rng.random((n, 2)))
 
@@ -199,7 +199,7 @@ class Pinwheel:
         check_positive(radial=self.radial, tangential=self.tangential, scale=self.scale)
 
     def sample(self, rng: Rng, n: int) -> Points:
-        """Draw n points (n, 2)."""
+        """Draw n points (n, 2) with rng, on the host."""
         n = check_count("n", n, 0)
         f = np.asarray([1.0, 0.0]) + rng.standard_normal((n, 2)) * [self.radial, self.tangential]
         return self.scale * _turned(f, self._bend(f) + 2 * math.pi / self.arms * rng.integers(0, self.arms, n))
