@@ -47,9 +47,9 @@ def read_idx(path: str | Path) -> Any:
     with reading(path):
         with open(path, "rb") as f:
             packed = f.read(2) == b"\x1f\x8b"
-        unpacked: Any = gzip.open(path) if packed else open(path, "rb")
-        with unpacked:
-            return _read(path, unpacked)
+        opened: Any = gzip.open if packed else open
+        with opened(path, "rb") as f:
+            return _read(path, f)
 
 
 def _read(path: Path, f: IO[bytes]) -> Any:

@@ -247,8 +247,9 @@ def swissroll(rng: Rng, n: int, std: float = 0.2) -> Points:
 
     Parameters
     ----------
-    rng, n, std : default 0.2
-        As `moons`.
+    rng, n : see `moons`
+    std : float, default 0.2
+        Standard deviation of the noise, in each coordinate.
 
     Returns
     -------
@@ -266,8 +267,9 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
 
     Parameters
     ----------
-    rng, n, std : default 0.1
-        As `moons`.
+    rng, n : see `moons`
+    std : float, default 0.1
+        Standard deviation of the noise, in each coordinate.
 
     Returns
     -------
