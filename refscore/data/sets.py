@@ -9,7 +9,7 @@ import numpy as np
 
 from refscore.checks import check_count, check_number
 from refscore.data.images import Images, as_images, as_labels, digits, in_words, read_column, read_labelled
-from refscore.data.points import Table, as_table, outliers, read_points, standardise
+from refscore.data.points import DataFileError, Table, as_table, outliers, read_points, standardise
 from refscore.data.scaling import Scaling
 from refscore.laws.examples import MIXTURES, mixture
 from refscore.laws.plane import CURVES, LAWS
@@ -132,10 +132,14 @@ def load_data(
             return _of_images(as_images(name, x, found, levels, span), held_out, rng)
         table = as_table(name, x)
     if levels is not None or span is not None:
-        raise ValueError(f"{name} holds points: levels and span are for images")
+        raise DataFileError(f"{name} holds points: levels and span are for images")
     unit, centre, scale = standardise(table)
     scaling = Scaling(tuple(map(float, centre)), tuple(map(float, scale)))
     said = [f"read {name}: {table.said}", *outliers(table), *([] if found is None else in_words(found, "points"))]
+    shift = scaling.log_det(len(table.columns))
+    said.append(
+        f"each column in units of its deviation: in the file's, log densities are the network's minus {shift:.4g}"
+    )
     return _split(name, "points", unit, found, scaling, held_out, rng, None, tuple(table.columns), said)
 
 

@@ -2,14 +2,13 @@
 
 import gzip
 import struct
-import zlib
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore.data import idx
 from refscore.data.idx import TYPES, read_idx
 from refscore.data.points import DataFileError
 from tests.oracles.strategies import seeds
@@ -52,7 +51,7 @@ def test_a_file_cut_short_or_long_anywhere_is_refused(tmp_path, pack):
             read_idx(path)
     path.write_bytes(whole + b"\0")
     if pack is bytes:
-        with pytest.raises(DataFileError, match="cut declares .* it holds more"):
+        with pytest.raises(DataFileError, match=r"cut declares .* it holds more"):
             read_idx(path)
 
 
@@ -81,9 +80,7 @@ def test_a_file_damaged_anywhere_is_refused_or_holds_numbers(tmp_path, pack):
 def test_what_is_no_idx_file_is_refused_with_what_it_begins_with(tmp_path, head):
     path = tmp_path / "a"
     path.write_bytes(bytes.fromhex(head))
-    with pytest.raises(
-        DataFileError, match="a (is no IDX file: it begins with|ends within its header, which declares 3)"
-    ):
+    with pytest.raises(DataFileError, match=r"a (is no IDX file: it begins with|ends within its header)"):
         read_idx(path)
 
 
@@ -96,37 +93,18 @@ def test_a_sum_that_is_wrong_is_refused(tmp_path):
         read_idx(tmp_path / "a")
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    """16 GB declared; and a megabyte of zeros behind a header of three pixels, of which four bytes are unpacked."""
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    """16 GB declared; and 20 MB of zeros behind a header of three numbers, of which a buffer's length is unpacked."""
     path = tmp_path / "a"
     path.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">III", 2**14, 2**10, 2**10))
     with pytest.raises(DataFileError, match=r"declares 17179869184 numbers \(16384, 1024, 1024\), at most"):
         read_idx(path)
-    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 3]) + bytes(10**6)))
-    asked = []
-    unpack = zlib.decompressobj
-    monkeypatch.setattr(idx.gzip, "open", lambda *args: Counting(unpack(31), path.read_bytes(), asked))
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 3]) + bytes(2 * 10**7)))
+    tracemalloc.start()
     with pytest.raises(DataFileError, match="it holds more"):
         read_idx(path)
-    assert sum(asked) == 4 + 4 + 4
-
-
-class Counting:
-    """A gzip file that notes how much is asked of it."""
-
-    def __init__(self, unpack, content, asked):
-        self.content, self.asked = unpack.decompress(content), asked
-
-    def read(self, n):
-        self.asked.append(n)
-        out, self.content = self.content[:n], self.content[n:]
-        return out
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *why):
-        pass
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
