@@ -11,7 +11,7 @@ import numpy as np
 from refscore.data.files import LARGEST
 from refscore.data.points import DataFileError, reading
 
-TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}  # NumPy's name of each type
+_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}  # NumPy's name of each type
 
 
 def read_idx(path: str | Path) -> Any:
@@ -54,12 +54,12 @@ def read_idx(path: str | Path) -> Any:
 
 def _read(path: Path, f: IO[bytes]) -> Any:
     head = f.read(4)
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES or head[3] == 0:
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or head[3] == 0:
         raise DataFileError(
             f"{path} is no IDX file: it begins with {head.hex(' ') or 'nothing'}, and not with 00 00, a type of "
-            f"{', '.join(f'{code:02x}' for code in TYPES)}, and the number of axes"
+            f"{', '.join(f'{code:02x}' for code in _TYPES)}, and the number of axes"
         )
-    dtype, lengths = np.dtype(TYPES[head[2]]), f.read(4 * head[3])
+    dtype, lengths = np.dtype(_TYPES[head[2]]), f.read(4 * head[3])
     if len(lengths) < 4 * head[3]:
         raise DataFileError(f"{path} ends within its header, which declares {head[3]} axes")
     shape = struct.unpack(f">{head[3]}I", lengths)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from refscore.checks import check_count, check_number
-from refscore.data.images import Images, as_images, as_labels, digits, in_words, read_column, read_labelled
+from refscore.data.images import Images, as_images, digits
+from refscore.data.labels import as_labels, in_words, read_column, read_labelled
 from refscore.data.points import DataFileError, Table, as_table, outliers, read_points, standardise
 from refscore.data.scaling import Scaling
 from refscore.laws.examples import MIXTURES, mixture

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore.data.idx import TYPES, read_idx
+from refscore.data.idx import read_idx
 from refscore.data.points import DataFileError
 from tests.oracles.strategies import seeds
+
+TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # of the format's definition
 
 
 def packed(array, code=8):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore.data.images import as_labels, digits, flip, load_mask, read_images
+from refscore.data.images import digits, flip, load_mask, read_images
+from refscore.data.labels import as_labels
 from refscore.data.points import DataFileError
 from tests.oracles.pickles import Bomb
 from tests.oracles.strategies import seeds
@@ -190,9 +191,7 @@ def test_what_are_no_labels_is_refused(tmp_path, labels, message):
 
 def test_missing_labels_are_refused_with_what_there_is(tmp_path):
     np.savez(tmp_path / "a.npz", images=GREY, labels=LABELS)
-    with pytest.raises(
-        DataFileError, match=r"a\.npz holds no labels 'classes', and there is no such file; it holds images \(6"
-    ):
+    with pytest.raises(DataFileError, match=r"a\.npz holds no labels 'classes', .* it holds images \(6"):
         read_images(tmp_path / "a.npz", "classes")
     with pytest.raises(DataFileError, match=r"nothing\.npy cannot be read: there is no such file"):
         read_images(tmp_path / "a.npz", tmp_path / "nothing.npy")
