@@ -16,11 +16,11 @@ import refscore.sampling.transitions
 from tests.oracles.book import ROOT
 
 ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
-    "protocols", "checks", "arrays", "data", "plots", "laws", "noise", "sampling", "nn", "matching", "training",
+    "protocols", "checks", "arrays", "laws", "data", "plots", "noise", "sampling", "nn", "matching", "training",
     "likelihood", "measure", "experiments", "commands", "cli",
 )  # fmt: skip
 WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
-    "data", "plots", "laws.examples", "laws.grid_chain", "noise.suggest", "likelihood.adaptive",
+    "data", "plots", "laws.examples", "laws.grid_chain", "laws.plane", "noise.suggest", "likelihood.adaptive",
     "measure.work_precision", "experiments", "commands", "cli",
 )  # fmt: skip
 
@@ -80,7 +80,9 @@ WHERE = {  # what one looks for, and the file that the tree alone should lead to
     "score of a mixture": "laws/mixture", "denoising loss": "matching/denoising", "Adam": "training/optim",
     "log-likelihood": "likelihood/flow", "what `refscore demo` runs": "commands/demo",
     "what `refscore samplers` runs": "commands/samplers", "the layer protocol": "nn/layer",
-    "guidance": "sampling/guidance", "reading a .csv": "data/points",
+    "guidance": "sampling/guidance", "reading a .csv": "data/points", "reading MNIST's files": "data/idx",
+    "the digits": "data/images", "a data set by its name": "data/sets", "dequantisation": "data/scaling",
+    "the checkerboard": "laws/plane",
 }  # fmt: skip
 HOLDS = {
     "DDIM": "class DDIM", "Euler": "class EulerMaruyama", "annealed Langevin": "class AnnealedLangevin",
@@ -88,7 +90,9 @@ HOLDS = {
     "score of a mixture": "class GaussianMixture", "denoising loss": "class Denoising", "Adam": "class Adam",
     "log-likelihood": "def log_likelihood", "what `refscore demo` runs": "def run",
     "what `refscore samplers` runs": "def run", "the layer protocol": "class Layer(Protocol)",
-    "guidance": "class Guided", "reading a .csv": "def load_points",
+    "guidance": "class Guided", "reading a .csv": "def load_points", "reading MNIST's files": "def read_idx",
+    "the digits": "def digits", "a data set by its name": "def load_data", "dequantisation": "def dequantise",
+    "the checkerboard": "class Checkerboard",
 }  # fmt: skip
 
 

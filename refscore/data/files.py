@@ -189,7 +189,9 @@ def _read_array(f: IO[bytes]) -> Any:
     version = np.lib.format.read_magic(f)
     if version not in headers:
         raise ValueError(f"an array of format {version}, not of numbers alone")
-    shape, *_ = headers[version](f)
+    shape, _, dtype = headers[version](f)
+    if dtype.hasobject:
+        raise ValueError(f"{shape} objects, not numbers: pickled, or rows or images of unequal size, no array")
     if 8 * math.prod(shape) > LARGEST:
         raise ValueError(f"it declares {math.prod(shape)} numbers {shape}, at most {LARGEST // 8} are read")
     f.seek(0)

@@ -3,7 +3,8 @@
 import csv
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,60 @@ from refscore.data.files import LARGEST, read_array, read_arrays
 
 
 class DataFileError(ValueError):
-    """A file does not hold the points that are wanted; the message describes what it holds."""
+    """A file does not hold the points, images or labels that are wanted; the message describes what it holds."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a `DataFileError` that names it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    None
+        The block reads the file.
+
+    Raises
+    ------
+    DataFileError
+        If the block fails.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataFileError(f"{path} cannot be read: there is no such file") from None
+    except DataFileError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path} cannot be read: it is not UTF-8 text, from byte {error.start} on") from error
+    except Exception as error:  # whatever a reader says of a damaged file
+        raise DataFileError(f"{path} cannot be read: {error}") from error
+
+
+def check_real(name: str, x: Any) -> None:
+    """Refuse what is not an array of finite real numbers.
+
+    Parameters
+    ----------
+    name : str
+        What holds it, for the message.
+    x : numpy.ndarray
+        The array, its first axis the rows.
+
+    Raises
+    ------
+    DataFileError
+        For other types, NaN and infinity; the message says how many there are and where the first is.
+    """
+    if x.dtype.kind not in "fiu":
+        raise DataFileError(f"{name} holds {x.dtype}, not real numbers")
+    if not np.isfinite(x).all():
+        bad = np.argwhere(~np.isfinite(x))
+        raise DataFileError(f"{name} holds {len(bad)} values that are not finite, the first in row {bad[0][0]}")
 
 
 @dataclass(frozen=True)
@@ -39,15 +93,15 @@ class Table:
     said: str
 
 
-def load_points(path: str | Path, dim: int = 2) -> Any:
+def load_points(path: str | Path, dim: int | None = 2) -> Any:
     """Read the points of a .npy, .npz (one array) or .csv file; see `read_points`.
 
     Parameters
     ----------
     path : str or Path
         The file.
-    dim : int, default 2
-        Number of columns that the points must have; default 2.
+    dim : int or None, default 2
+        Number of columns that the points must have; None takes as many as there are.
 
     Returns
     -------
@@ -73,7 +127,7 @@ def load_points(path: str | Path, dim: int = 2) -> Any:
     return read_points(path, dim).points
 
 
-def read_points(path: str | Path, dim: int = 2) -> Table:
+def read_points(path: str | Path, dim: int | None = 2) -> Table:
     """Read the points of a file, with the names of their columns.
 
     Numbers of any real type are taken. In a .csv file commas separate, "#" begins a comment, and a first row of
@@ -84,8 +138,8 @@ def read_points(path: str | Path, dim: int = 2) -> Table:
     ----------
     path : str or Path
         The file, ending in .npy, .npz (one array) or .csv.
-    dim : int, default 2
-        Number of columns that the points must have; default 2.
+    dim : int or None, default 2
+        Number of columns that the points must have; None takes as many as there are.
 
     Returns
     -------
@@ -108,33 +162,53 @@ def read_points(path: str | Path, dim: int = 2) -> Table:
     2 columns: east, north; 2 rows; header
     """
     path = Path(path)
-    try:
+    if path.suffix.lower() not in _READERS:
+        raise DataFileError(f"{path}: give a file ending in {', '.join(_READERS)}")
+    with reading(path):
         points, header, note = _READERS[path.suffix.lower()](path)
-    except KeyError:
-        raise DataFileError(f"{path}: give a file ending in {', '.join(_READERS)}") from None
-    except FileNotFoundError:
-        raise DataFileError(f"{path} cannot be read: there is no such file") from None
-    except DataFileError:
-        raise
-    except UnicodeDecodeError as error:
-        raise DataFileError(f"{path} cannot be read: it is not UTF-8 text, from byte {error.start} on") from error
-    except Exception as error:  # whatever a reader says of a damaged file
-        raise DataFileError(f"{path} cannot be read: {error}") from error
-    if points.dtype.kind not in "fiu":
-        raise DataFileError(f"{path} holds {points.dtype}, not real numbers")
-    if points.ndim != 2 or points.shape[1] != dim or points.shape[0] < 2:
+    return as_table(str(path), points, dim, header, note)
+
+
+def as_table(
+    name: str, points: Any, dim: int | None = None, header: Sequence[str] = (), note: Sequence[str] = ()
+) -> Table:
+    """Check that an array holds points, and describe it.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    points : numpy.ndarray
+        What was read.
+    dim : int, optional
+        Number of columns that the points must have; by default any.
+    header : sequence of str, default ()
+        Names of the columns; x1, x2, ... where there are none.
+    note : sequence of str, default ()
+        What is to be said of the file.
+
+    Returns
+    -------
+    Table
+        The points, in float64.
+
+    Raises
+    ------
+    DataFileError
+        For anything but finite real numbers (N, dim), N >= 2.
+    """
+    if points.ndim != 2 or points.shape[1] != (dim or max(points.shape[1], 1)) or points.shape[0] < 2:
         held = "; ".join([f"an array of shape {points.shape}", *note])
-        raise DataFileError(f"{path} holds {held}; {dim}-D points are (N, {dim}), N >= 2")
+        wanted = f"{dim}-D points are (N, {dim}), N >= 2" if dim else "points are (N, D), N >= 2, D >= 1"
+        raise DataFileError(f"{name} holds {held}; {wanted}")
     with np.errstate(over="ignore"):  # a long double may be beyond float64
-        points = points.astype("float64")
-    if not np.isfinite(points).all():
-        bad = np.argwhere(~np.isfinite(points))
-        raise DataFileError(f"{path} holds {len(bad)} values that are not finite, the first in row {bad[0][0]}")
-    columns = header or [f"x{i + 1}" for i in range(dim)]
-    said = [f"{dim} columns: {', '.join(columns)}", f"{len(points)} rows", *note]
+        points = points.astype("float64") if points.dtype.kind in "fiu" else points
+    check_real(name, points)
+    columns = list(header) or [f"x{i + 1}" for i in range(points.shape[1])]
+    said = [f"{len(columns)} columns: {', '.join(columns)}", f"{len(points)} rows", *note]
     if np.all(np.diff(points[:, 0]) == 1):
         said.append(f"{columns[0]} counts the rows: is it an index?")
-    return Table(str(path), points, columns, "; ".join(said))
+    return Table(name, points, columns, "; ".join(said))
 
 
 def standardise(table: Table) -> tuple[Any, Any, Any]:
