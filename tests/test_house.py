@@ -21,7 +21,7 @@ ORDER = (  # of reading: a folder, or a file beside the folders, imports only fr
 )  # fmt: skip
 WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
     "data", "plots", "laws.examples", "laws.grid_chain", "noise.suggest", "likelihood.adaptive",
-    "measure.work_precision", "experiments", "commands", "cli",
+    "measure.work_precision", "experiments", "commands", "cli", "training.checkpoint", "training.safetensors",
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ WHERE = {  # what one looks for, and the file that the tree alone should lead to
     "score of a mixture": "laws/mixture", "denoising loss": "matching/denoising", "Adam": "training/optim",
     "log-likelihood": "likelihood/flow", "what `refscore demo` runs": "commands/demo",
     "what `refscore samplers` runs": "commands/samplers", "the layer protocol": "nn/layer",
-    "guidance": "sampling/guidance", "reading a .csv": "data/points",
+    "guidance": "sampling/guidance", "reading a .csv": "data/points", "saving a run": "training/checkpoint",
 }  # fmt: skip
 HOLDS = {
     "DDIM": "class DDIM", "Euler": "class EulerMaruyama", "annealed Langevin": "class AnnealedLangevin",
@@ -88,7 +88,7 @@ HOLDS = {
     "score of a mixture": "class GaussianMixture", "denoising loss": "class Denoising", "Adam": "class Adam",
     "log-likelihood": "def log_likelihood", "what `refscore demo` runs": "def run",
     "what `refscore samplers` runs": "def run", "the layer protocol": "class Layer(Protocol)",
-    "guidance": "class Guided", "reading a .csv": "def load_points",
+    "guidance": "class Guided", "reading a .csv": "def load_points", "saving a run": "def save",
 }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_matplotlib_and_tqdm_are_imported_inside_functions():
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for n in imports(ast.Module([node], []))
         }
-        assert not {n.split(".")[0] for n in top} & {"matplotlib", "tqdm", "threadpoolctl"}, module
+        assert not {n.split(".")[0] for n in top} & {"matplotlib", "tqdm", "threadpoolctl", "safetensors"}, module
 
 
 def test_back_ends_know_nothing_of_refscore():
@@ -136,6 +136,7 @@ def test_public_names():
         "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion",
         "Ancestral",
         "DDIM", "DPMSolver", "EDM", "Then", "First", "Repeat", "Stay", "Forward", "log_likelihood", "last",
+        "save", "load",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:

@@ -61,3 +61,4 @@ class MLP(Net):
             h, n = f"act{l}", n_next
         rows.append(("head", Dense(n, n_out, gain=0.1), (h,)))
         super().__init__(tuple(rows))
+        self.keep(widths=tuple(map(int, widths)), embed=embed, activation=activation or SiLU())
