@@ -171,6 +171,8 @@ def save(
     >>> more.step, bool(np.all(more.theta == whole.theta))
     (6, True)
     """
+    if not (isinstance(state, TrainingState) or is_array_api_obj(state)):
+        raise TypeError(f"state must be a TrainingState or an array, got {type(state).__name__}")
     arrays: dict[str, Any] = {}
     tree = {
         "format": FORMAT,
