@@ -12,7 +12,7 @@ from refscore.training.checkpoint import Checkpoint
 from tests.oracles.book import ROOT
 from tests.oracles.models import MODEL, POINTS
 
-X = POINTS.astype("float32")
+X = np.asarray(POINTS, "float32")
 
 
 def everything(saved: Checkpoint) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: the same contents, or one named error; nothing executed, nothing allocated; no file half written."""
+"""Damaged checkpoints: the same contents, or one named error; nothing executed; no file half written."""
 
 import errno
 import hashlib
@@ -12,6 +12,7 @@ import signal
 import threading
 import tracemalloc
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -40,8 +41,7 @@ def outcome(whole, content):
     path.write_bytes(content)
     try:
         return everything(load(path)) == wanted
-    except CheckpointError as error:
-        assert str(path) in str(error)
+    except CheckpointError:
         return None
 
 
@@ -83,8 +83,9 @@ def forged(content, change, arrays=lambda a: None):
 
 def refused(whole, content, words):
     whole[2].write_bytes(content)
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=words) as caught:
         load(whole[2])
+    assert str(whole[2]) in str(caught.value)
 
 
 # ------------------------------------------------------------------ damage by chance
@@ -135,6 +136,7 @@ def damaged_bytes(rng, content, other, kind):
     return content[:i] + rng.bytes(rng.integers(1, 64)) + content[i:]
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape")  # Python's, of a damaged header
 @pytest.mark.parametrize("files", [1500, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_no_damage_executes_anything_or_goes_unseen(files, whole, tmp_path):
     rng, content = np.random.default_rng(11), whole[0]
@@ -169,14 +171,12 @@ def mutated(rng, node):
 
 @pytest.mark.parametrize("files", [600, pytest.param(30_000, marks=pytest.mark.slow)])
 def test_a_description_that_was_rewritten_is_refused_or_builds_what_it_says(files, whole):
-    """With the right SHA-256: then it may say other things, but builds only what is stored, and raises only one error."""
+    """With the right SHA-256: it may say other things, but builds only what is stored, or raises the one error."""
     rng, built = np.random.default_rng(12), 0
     for _ in range(files):
         whole[2].write_bytes(forged(whole[0], lambda tree: mutated(rng, tree)))
-        try:
+        with suppress(CheckpointError):
             built += isinstance(load(whole[2]), Checkpoint)
-        except CheckpointError:
-            pass
     assert 0 < built < 0.6 * files
 
 
@@ -196,7 +196,7 @@ def change(**parts):
 
 
 FORGED = {
-    "a class of the system": (change(model={"class": "os.system", "command": "x"}), "the class 'os.system', which is not"),
+    "a class of the system": (change(model={"class": "os.system", "x": 1}), "the class 'os.system', which is not"),
     "a class of the module": (change(model={"class": "Path", "x": 1}), "names the class 'Path'"),
     "a function for a class": (change(objective={"class": "sigma_squared"}), "names the class 'sigma_squared'"),
     "a class for a function": (change(objective__weight={"function": "VP"}), "names the function 'VP'"),
@@ -337,7 +337,7 @@ def test_what_is_no_file_of_ours_is_refused(whole, tmp_path, monkeypatch):
         load(tmp_path / "pipe")
     monkeypatch.setattr(checkpoint, "LARGEST", 1000)
     refused(whole, whole[0], "bytes long; at most 1000 are read")
-    with pytest.raises(ValueError, match="a checkpoint of .* bytes; at most 1000 are read"):
+    with pytest.raises(ValueError, match=r"a checkpoint of .* bytes; at most 1000 are read"):
         save(whole[2], MODEL, STATE)
 
 
@@ -429,7 +429,7 @@ def test_of_two_writers_the_last_wins_and_nothing_is_mixed(tmp_path):
         writer.join()
     one, other = ([np.array_equal(theta, state.theta) for theta in seen] for state in states)
     assert all(a != b for a, b in zip(one, other, strict=True))
-    assert sum(one) and sum(other)
+    assert 0 < sum(one) < len(seen)
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
