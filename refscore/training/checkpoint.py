@@ -22,6 +22,7 @@ import numpy as np
 from array_api_compat import is_array_api_obj
 
 import refscore
+import refscore.nn as nn
 from refscore.checks import check_count, check_finite, check_floating, check_same
 from refscore.data.files import save_arrays
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
@@ -29,7 +30,6 @@ from refscore.matching.objectives import OBJECTIVES
 from refscore.matching.probes import gaussian, rademacher, sphere
 from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unweighted
-from refscore.nn import LAYERS, MLP, EnergyModel, Fourier, Net, ScoreModel
 from refscore.noise.chains import Chain
 from refscore.noise.parametrisation import LossOf
 from refscore.noise.sde import SDES
@@ -40,11 +40,12 @@ from refscore.training.optim import EMA, SGD, Adam, AdamState, EMAState, SGDStat
 FORMAT = 1  # of the files written here; those of other formats are refused
 LARGEST = 2**33  # bytes: nothing larger is written or read
 
-# The classes and functions that a file may name. A net that is a class of its own keeps its `arguments`, as MLP does.
+# The classes and functions that a file may name: those of the tables, every net of `refscore.nn` (a class that makes its
+# own rows calls `keep`, as MLP does), and what is in no table.
 STORED: tuple[Any, ...] = (
     *dict.fromkeys(type(sde) for sde in SDES.values()), Chain,
-    *dict.fromkeys(type(make(2)) for make in LAYERS.values()), Fourier, Net, MLP,
-    ScoreModel, EnergyModel,
+    *dict.fromkeys(type(make(2)) for make in nn.LAYERS.values()), nn.Fourier, nn.ScoreModel, nn.EnergyModel,
+    *(thing for thing in vars(nn).values() if isinstance(thing, type) and issubclass(thing, nn.Net)),
     *dict.fromkeys(type(objective) for objective in OBJECTIVES.values()), MaximumLikelihood, FromNoise, from_data,
     FixedTime, Levels, UniformLogSNR, UniformTime,
     SigmaPower, LossOf, g_squared, sigma_squared, unweighted,
@@ -186,9 +187,11 @@ def save(
         "config": {} if config is None else _plain_config("config", config),
     }
     tree["shapes"] = [[name, list(shape)] for name, shape in model.shapes.items()]
-    arrays = {name: _little(to_numpy(array)) for name, array in arrays.items()}
-    _check_arrays(arrays, model.shapes)
-    arrays["description"] = np.frombuffer(json.dumps(tree, allow_nan=False).encode(), dtype="uint8")
+    words = json.dumps(tree, allow_nan=False)
+    arrays = {name: np.asarray(to_numpy(array)) for name, array in arrays.items()}
+    _checkpoint(json.loads(words), arrays)  # what is written can be read, or is refused now
+    arrays = {name: _little(array) for name, array in arrays.items()}
+    arrays["description"] = np.frombuffer(words.encode(), dtype="uint8")
     if (size := sum(array.nbytes for array in arrays.values())) > LARGEST:
         raise ValueError(f"a checkpoint of {size} bytes; at most {LARGEST} are read")
     save_arrays(Path(path), **arrays, sha256=_digest(arrays))

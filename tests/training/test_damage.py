@@ -346,7 +346,11 @@ def test_memory_is_bounded_by_what_the_file_holds(tmp_path):
     save(tmp_path / "a.npz", model, np.ones(sum(np.prod(s) for s in model.shapes.values()), "float32"))
     content = (tmp_path / "a.npz").read_bytes()
     few = zipped({**members(content), "theta.npy": header((10**9,))}.items())
-    for held, allowed in ((content, 2.1 * len(content)), (few, 1e6), (content[:-30], 1.1 * len(content))):
+    for held, allowed in (
+        (content, 2 * len(content)),
+        (few, 0),
+        (content[:-30], len(content)),
+    ):
         (tmp_path / "a.npz").write_bytes(held)
         tracemalloc.start()
         try:
@@ -355,7 +359,7 @@ def test_memory_is_bounded_by_what_the_file_holds(tmp_path):
             assert held is not content
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < allowed
+        assert peak < allowed + 2**20  # buffers
 
 
 # ------------------------------------------------------------------ while it is written
