@@ -18,6 +18,7 @@ from refscore.sampling.langevin import Langevin
 from refscore.sampling.loop import last, simulate, watch
 from refscore.sampling.solvers import EulerMaruyama, Heun, RungeKutta
 from refscore.sampling.transitions import DDIM, EDM, Ancestral, DPMSolver, ReverseDiffusion
+from refscore.training.checkpoint import load, save
 from refscore.training.loop import fit
 from refscore.training.optim import EMA, SGD, Adam
 
@@ -59,8 +60,10 @@ __all__ = [
     "Then",
     "fit",
     "last",
+    "load",
     "log_likelihood",
     "prior",
+    "save",
     "simulate",
     "watch",
 ]

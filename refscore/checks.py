@@ -79,8 +79,8 @@ def check_finite(name: str, x: Array) -> None:
     """
     xp = array_namespace(x)
     bad = ~xp.isfinite(x)
-    count = int(xp.sum(xp.astype(bad, xp.int64)))
-    if count:
+    if xp.any(bad):
+        count = int(xp.sum(xp.astype(bad, xp.int64)))
         first = tuple(int(i[0]) for i in xp.nonzero(bad))
         where = f"[{', '.join(map(str, first))}]"
         raise ValueError(f"{name} holds {count} values that are not finite, the first at {name}{where}")

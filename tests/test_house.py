@@ -21,7 +21,7 @@ ORDER = (  # of reading: a folder, or a file beside the folders, imports only fr
 )  # fmt: skip
 WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
     "data", "plots", "laws.examples", "laws.grid_chain", "laws.plane", "noise.suggest", "likelihood.adaptive",
-    "measure.work_precision", "experiments", "commands", "cli",
+    "measure.work_precision", "experiments", "commands", "cli", "training.checkpoint", "training.safetensors",
 )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ WHERE = {  # what one looks for, and the file that the tree alone should lead to
     "what `refscore samplers` runs": "commands/samplers", "the layer protocol": "nn/layer",
     "guidance": "sampling/guidance", "reading a .csv": "data/points", "reading MNIST's files": "data/idx",
     "the digits": "data/images", "a data set by its name": "data/sets", "dequantisation": "data/scaling",
-    "the checkerboard": "laws/plane",
+    "the checkerboard": "laws/plane", "saving a run": "training/checkpoint",
 }  # fmt: skip
 HOLDS = {
     "DDIM": "class DDIM", "Euler": "class EulerMaruyama", "annealed Langevin": "class AnnealedLangevin",
@@ -92,7 +92,7 @@ HOLDS = {
     "what `refscore samplers` runs": "def run", "the layer protocol": "class Layer(Protocol)",
     "guidance": "class Guided", "reading a .csv": "def load_points", "reading MNIST's files": "def read_idx",
     "the digits": "def digits", "a data set by its name": "def load_data", "dequantisation": "def dequantise",
-    "the checkerboard": "class Checkerboard",
+    "the checkerboard": "class Checkerboard", "saving a run": "def save",
 }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_matplotlib_and_tqdm_are_imported_inside_functions():
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for n in imports(ast.Module([node], []))
         }
-        assert not {n.split(".")[0] for n in top} & {"matplotlib", "tqdm", "threadpoolctl"}, module
+        assert not {n.split(".")[0] for n in top} & {"matplotlib", "tqdm", "threadpoolctl", "safetensors"}, module
 
 
 def test_back_ends_know_nothing_of_refscore():
@@ -140,6 +140,7 @@ def test_public_names():
         "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion",
         "Ancestral",
         "DDIM", "DPMSolver", "EDM", "Then", "First", "Repeat", "Stay", "Forward", "log_likelihood", "last",
+        "save", "load",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:

@@ -225,8 +225,17 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as f:
             f.write(content)
+            f.flush()
+            os.fsync(handle)  # the numbers are on the disk before their name is
         os.chmod(name, 0o644)  # mkstemp makes it private
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        with suppress(FileNotFoundError):  # interrupted after it had its name
+            os.unlink(name)
         raise
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

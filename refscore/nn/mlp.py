@@ -84,3 +84,7 @@ class MLP(Net):
                 h = f"drop{l}"
         rows.append(("head", Dense(n, n_out, gain=0.1), (h,)))
         super().__init__(numbered(rows))
+        self.keep(
+            widths=tuple(map(int, widths)), embed=embed, activation=phi, classes=classes, n_condition=n_condition,
+            dropout=dropout,
+        )  # fmt: skip

@@ -59,6 +59,10 @@ class Net:
         if not self.rows:
             raise ValueError("a net needs at least one row")
 
+    def keep(self, **arguments: Any) -> None:
+        """Remember the arguments of a subclass's constructor: a checkpoint stores them instead of the rows."""
+        object.__setattr__(self, "arguments", arguments)
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs: "x", and those of "level", "condition" and "uniform" that a row reads."""
