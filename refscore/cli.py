@@ -9,11 +9,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import refscore
-from refscore.commands import demo, info, reproduce, samplers
+from refscore.commands import demo, info, reproduce, sample, samplers, train
 from refscore.commands.progress import Outlet
 from refscore_backends import BackendUnavailable, keep_memory
 
-COMMANDS = {"demo": demo, "samplers": samplers, "reproduce": reproduce, "info": info}
+COMMANDS = {"demo": demo, "train": train, "sample": sample, "samplers": samplers, "reproduce": reproduce, "info": info}
 STATUS = (
     "exit status: 0 done (Ctrl-C and SIGTERM end the work early: what was learned or measured is kept), 2 refused or "
     "failed, with a message, 130 interrupted before there was a result (`reproduce` goes on where it stopped)"

@@ -65,3 +65,37 @@ def square_box(points: Any, margin: float = 0.15) -> tuple[float, float, float, 
     half = 0.5 * float((high - low).max()) * (1 + 2 * margin)
     cx, cy = (float(c) for c in 0.5 * (low + high))
     return cx - half, cx + half, cy - half, cy + half
+
+
+def tiles(images: Any, columns: int) -> Any:
+    """Images (N, H, W, C) side by side in rows of so many, with a white line between: one image (H', W', C)."""
+    N, H, W, C = images.shape
+    rows = -(-N // columns)
+    sheet = np.ones((rows * columns, H + 1, W + 1, C), dtype=images.dtype)
+    sheet[:N, :H, :W] = images
+    wide = sheet.reshape(rows, columns, H + 1, W + 1, C).swapaxes(1, 2)
+    return wide.reshape(rows * (H + 1), columns * (W + 1), C)[:-1, :-1]
+
+
+def png(image: Any, zoom: int = 1) -> bytes:
+    """A PNG file of an image (H, W, C), numbers in [0, 1], C of 1 to 4, each pixel `zoom` wide."""
+    f = io.BytesIO()
+    _pillow(image, zoom).save(f, format="PNG")
+    return f.getvalue()
+
+
+def gif(frames: Any, zoom: int = 1, seconds: float = 3.0) -> bytes:
+    """A GIF file that shows frames (N, H, W, C), and the last one for a second more."""
+    f, each = io.BytesIO(), max(20, int(1000 * seconds / len(frames)))
+    first, *rest = (_pillow(frame, zoom).convert("P") for frame in frames)
+    times = [each] * len(rest) + [each + 1000]
+    first.save(f, format="GIF", save_all=True, append_images=rest, duration=times, loop=0)
+    return f.getvalue()
+
+
+def _pillow(image: Any, zoom: int) -> Any:
+    """An image of Pillow, which matplotlib brings."""
+    from PIL import Image
+
+    grey = np.rint(255 * np.clip(image, 0, 1)).astype("uint8").repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return Image.fromarray(grey[..., 0] if grey.shape[-1] == 1 else grey)

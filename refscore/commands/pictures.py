@@ -1,0 +1,105 @@
+"""Pictures of samples: a sheet of images, a cloud of points."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refscore.data.files import save_bytes
+from refscore.data.sets import Data
+from refscore.plots import LEARNED, figure, png, tiles
+from refscore.protocols import Array
+from refscore_backends import Backend
+
+SHOWN, POINTS = 64, 2000
+
+
+def needs_pillow() -> None:
+    """Raise ValueError, saying what to install, where no picture can be written."""
+    try:
+        import matplotlib  # noqa: F401
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            'pictures need matplotlib: pip install -e ".[plots]" in the checkout, or write .npy'
+        ) from error
+
+
+def in_unit(x: Any) -> Any:
+    """Images in the units of the network, [-1, 1], as numbers in [0, 1]."""
+    return np.clip(0.5 * (x + 1), 0, 1)
+
+
+def picture(
+    model: Any, theta: Array, data: Data, backend: Backend, out: Path, step: int, say: Callable[[str], None]
+) -> bool:
+    """Draw a few samples of a model in training, `samples-STEP.png`; returns whether there is more to expect.
+
+    Parameters
+    ----------
+    model : ScoreModel or EnergyModel
+        The model.
+    theta : Array
+        Its parameters.
+    data : Data
+        What it learns.
+    backend : Backend
+        Where the arrays are.
+    out : Path
+        The folder.
+    step : int
+        Of training.
+    say : callable
+        Takes a line.
+
+    Returns
+    -------
+    bool
+        False where no picture can be drawn.
+    """
+    from refscore.commands.sample import Drawing
+
+    if data.kind == "points" and data.x.shape[1] != 2:
+        return False
+    try:
+        needs_pillow()
+    except ValueError as error:
+        say(f"no pictures: {error}")
+        return False
+    n = SHOWN if data.kind == "images" else POINTS
+    labels = np.arange(n) % model.classes if model.classes else None
+    *_, last = Drawing(model, theta, data.x.shape[1:], backend, steps=20)(n, backend.rng(0), labels)
+    x = backend.to_numpy(last)
+    path = out / f"samples-{step:06d}.png"
+    if data.kind == "images":
+        columns = model.classes if 1 < model.classes <= 16 else math.isqrt(n)
+        save_bytes(path, png(tiles(in_unit(x), columns), max(1, 40 // x.shape[1])))
+    else:
+        save_bytes(path, scatter(data.scaling.undo(x)[None], data.columns, ".png"))
+    return True
+
+
+def scatter(states: Any, columns: Sequence[str], ending: str) -> bytes:
+    """Points (states, N, 2) as a picture: the last state, or with the ending .gif each in turn."""
+    from PIL import Image
+
+    frames = []
+    low, high = states[-1].min(axis=0), states[-1].max(axis=0)
+    for points in states if ending == ".gif" else states[-1:]:
+        fig, ((ax,),) = figure(1)
+        ax.scatter(*points.T, s=2, color=LEARNED, linewidths=0)
+        ax.set(xlabel=columns[0].replace("$", r"\$"), ylabel=columns[1].replace("$", r"\$"))
+        margin = 0.1 * (high - low)
+        ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+        f = io.BytesIO()
+        fig.savefig(f, dpi=110, metadata={"Software": None})
+        frames.append(f)
+    if ending != ".gif":
+        return frames[0].getvalue()
+    first, *rest = (Image.open(f).convert("P") for f in frames)
+    whole = io.BytesIO()
+    first.save(whole, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
+    return whole.getvalue()

@@ -1,0 +1,244 @@
+"""`refscore sample`: new samples from a model that was trained, by any sampler; labels, guidance, inpainting."""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refscore.checks import check_count
+from refscore.commands.pictures import in_unit, needs_pillow
+from refscore.commands.progress import progress
+from refscore.commands.saved_run import Saved, read
+from refscore.commands.threads import add_threads, blas_threads
+from refscore.data.files import save_array, save_arrays, save_bytes, writable_folder
+from refscore.data.images import load_mask
+from refscore.data.labels import read_labelled
+from refscore.data.points import DataFileError
+from refscore.noise.reverse import denoise
+from refscore.noise.grids import karras_times
+from refscore.noise.prior import prior
+from refscore.plots import gif, png, tiles
+from refscore.protocols import Array, Score
+from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.loop import simulate
+from refscore.sampling.transitions import SAMPLERS
+from refscore_backends import BACKENDS, Backend, get
+from refscore_backends.base import check_seed
+
+HELP = "draw samples from a trained model"
+EXAMPLE = (
+    "example: refscore sample digits --n 100 --labels 0 1 2 3 4 5 6 7 8 9 --guidance 1.5 --out digits.png; "
+    "refscore sample points --n 10000 --out new.npy"
+)
+SAMPLER, STEPS, CHUNK = "dpm-solver++2m", 40, 500
+LEAST = 0.002  # noise/signal σ/α before the last step, which denoises
+FRAMES = 12  # of a trajectory on a strip
+ENDINGS = (".npy", ".npz", ".png", ".gif")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FOLDER, --n, --out, and how."""
+    parser.epilog = EXAMPLE
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="of a `refscore train`")
+    add("--n", type=int, default=100, help="number of samples (default: 100)")
+    add("--out", type=Path, required=True, metavar="FILE", help=".npy or .npz (in the units of the data), .png or .gif")
+    add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
+    add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
+    add("--labels", nargs="+", type=int, metavar="K", help="labels, in turn, of a model that was told labels")
+    add("--guidance", type=float, default=1.0, metavar="W",
+        help="s + W (s_y - s): 1 is the conditional score (default), 0 the unconditional")  # fmt: skip
+    add("--known", type=Path, metavar="FILE", help="inpainting: an image, or one a sample, whose masked part is kept")
+    add("--mask", type=Path, metavar="FILE", help="inpainting: 1 where the image is known, 0 where not")
+    add("--trajectory", action="store_true", help="keep what is between noise and sample: a strip, a GIF, or an axis")
+    add("--seed", type=int, default=0, help="same seed, same machine: same samples (default: 0)")
+    add("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """`refscore sample`."""
+    with blas_threads(args.threads) as said:
+        print(said)
+        sample(
+            args.folder, args.n, args.out, args.sampler, args.steps, args.labels, args.guidance, args.known, args.mask,
+            args.trajectory, args.seed, get(args.backend),
+        )  # fmt: skip
+
+
+def sample(
+    folder: Path, n: int, out: Path, sampler: str, steps: int, labels: Sequence[int] | None, guidance: float,
+    known: Path | None, mask: Path | None, trajectory: bool, seed: int, backend: Backend,
+    say: Callable[[str], None] = print,
+) -> Any:  # fmt: skip
+    """Draw samples and write them to a file; returns them in the units of the data, in NumPy.
+
+    Raises
+    ------
+    ValueError, OSError
+        Before any work: for a folder, sampler, label, mask or file that cannot be used.
+    """
+    n, steps, seed = check_count("n", n), check_count("steps", steps), check_seed(seed)
+    saved = read(folder, backend)
+    _check(saved, out, sampler, labels, guidance, known, mask, trajectory)
+    writable_folder(out.parent)
+    told = None if labels is None else np.resize(np.asarray(labels), n)
+    kept = _inpainting(saved, known, mask, n)
+    draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps, guidance)
+    paths, rng, chunks = [], backend.rng(seed), range(0, n, CHUNK)
+    with progress(len(chunks) * steps, say) as show:
+        for i, first in enumerate(chunks):
+            rows = slice(first, min(first + CHUNK, n))
+            states = []
+            for j, x in enumerate(draw(rows.stop - first, rng, _rows(told, rows), [_rows(a, rows) for a in kept])):
+                if trajectory or j == steps:
+                    states.append(backend.to_numpy(x))
+                show(min(i * steps + j, len(chunks) * steps), f"{rows.stop} of {n} samples")
+            paths.append(np.stack(states))
+    path = np.concatenate(paths, axis=1)  # (states, n, ...)
+    made = saved.scaling.undo(path[-1])
+    _write(out, saved, path, made, told)
+    say(f"{n} samples of shape {saved.shape}: {out}")
+    return made
+
+
+def _rows(a: Any, rows: slice) -> Any:
+    return None if a is None else a[rows]
+
+
+class Drawing:
+    """How samples are drawn from a model: iterate over what it yields, the start first and the samples last.
+
+    Parameters
+    ----------
+    model : ScoreModel or EnergyModel
+        The model.
+    theta : Array
+        Its parameters.
+    shape : tuple of int
+        Of one sample.
+    backend : Backend
+        Where the arrays are.
+    sampler : str, default "dpm-solver++2m"
+        A key of `SAMPLERS`.
+    steps : int, default 40
+        Steps; the last one denoises.
+    guidance : float, default 1.0
+        Weight of the label.
+    """
+
+    def __init__(
+        self, model: Any, theta: Array, shape: tuple[int, ...], backend: Backend, sampler: str = SAMPLER,
+        steps: int = STEPS, guidance: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.model, self.theta, self.shape, self.backend = model, theta, shape, backend
+        self.sampler, self.guidance, sde = sampler, guidance, model.sde
+        start = float(sde.sigma(1.0) / sde.alpha(1.0))
+        self.times = [1.0, *karras_times(sde, steps, start, LEAST)[1:-1]] if steps > 1 else [1.0]
+
+    def __call__(self, n: int, rng: Any, labels: Any = None, kept: Sequence[Any] = (None, None)) -> Iterator[Array]:
+        """Draw n samples, told labels (n,) or none, with known values and a mask or none."""
+        sde, score = self.model.sde, self.score(labels)
+        known, mask = (None if a is None else self.backend.asarray(a) for a in kept)
+        step = SAMPLERS[self.sampler](sde, score)
+        if known is not None and mask is not None:
+            step = Replace(step, sde, known, mask, moves=5)
+        x = prior(sde, (n, *self.shape), rng, self.theta.dtype)
+        yield x
+        if len(self.times) > 1:
+            for state in simulate(step, x, self.times, rng):
+                x = state
+                yield x
+        x = denoise(score, sde, x, self.times[-1])
+        if known is not None and mask is not None:
+            x = self.backend.xp.where(mask, known, x)
+        yield x
+
+    def score(self, labels: Any) -> Score:
+        """The score under labels, guided."""
+        if labels is None or self.guidance == 0:
+            return self.model.bind(self.theta)
+        conditional = self.model.bind(self.theta, self.backend.asarray(labels))
+        return conditional if self.guidance == 1 else Guided(self.model.bind(self.theta), conditional, self.guidance)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def _check(
+    saved: Saved, out: Path, sampler: str, labels: Sequence[int] | None, guidance: float, known: Path | None,
+    mask: Path | None, trajectory: bool,
+) -> None:  # fmt: skip
+    classes, images = saved.model.classes, saved.config["kind"] == "images"
+    if sampler not in SAMPLERS:
+        raise ValueError(f"no sampler called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    if out.suffix not in ENDINGS:
+        raise ValueError(f"{out} must end in {', '.join(ENDINGS)}")
+    if out.suffix in (".png", ".gif"):
+        if not images and saved.shape != (2,):
+            raise ValueError(f"samples of shape {saved.shape} are no picture: write them to a .npy or .npz file")
+        needs_pillow()
+    if (out.suffix == ".gif") != trajectory and out.suffix == ".gif":
+        raise ValueError("a GIF shows a trajectory: add --trajectory")
+    if labels is not None and not classes:
+        raise ValueError("the model was told no labels: leave --labels out")
+    if labels is not None and not all(0 <= k <= classes for k in labels):
+        raise ValueError(f"labels are 0 to {classes - 1}, and {classes} for no label; got {list(labels)}")
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance must be finite, got {guidance}")
+    if guidance != 1 and labels is None:
+        raise ValueError("guidance goes towards a label: give --labels")
+    if (known is None) != (mask is None):
+        raise ValueError("inpainting takes both, --known FILE and --mask FILE")
+
+
+def _inpainting(saved: Saved, known: Path | None, mask: Path | None, n: int) -> tuple[Any, Any]:
+    """Known values in the units of the network (n, ...), and where they count."""
+    if known is None or mask is None:
+        return None, None
+    values, _ = read_labelled(known)
+    shape = saved.shape
+    if values.shape == shape[:-1] or values.shape[1:] == shape[:-1] != ():
+        values = values[..., None]
+    values = values[None] if values.shape == shape else values
+    if values.shape[1:] != shape or len(values) not in (1, n):
+        raise DataFileError(
+            f"{known} holds an array of shape {values.shape}; wanted is {shape}, or one for each sample"
+        )
+    x = saved.scaling.apply(values).astype("float32")
+    where = load_mask(mask, shape)
+    return np.broadcast_to(x, (n, *shape)), np.broadcast_to(where, (n, *shape))
+
+
+# ------------------------------------------------------------------ what is written
+
+
+def _write(out: Path, saved: Saved, path: Any, made: Any, told: Any) -> None:
+    """The samples, or with a trajectory all states, as the file's ending says."""
+    states = np.stack([saved.scaling.undo(x) if saved.scaling.levels is None else x for x in path])
+    if out.suffix == ".npy":
+        save_array(out, made if len(path) == 1 else states)
+    elif out.suffix == ".npz":
+        arrays = {"images" if made.ndim > 2 else "points": made}
+        if told is not None:
+            arrays["labels"] = told
+        if len(path) > 1:
+            arrays["trajectory"] = states
+        save_arrays(out, **arrays)
+    elif saved.config["kind"] == "images":
+        frames, zoom = in_unit(path), max(1, 40 // path.shape[2])
+        if out.suffix == ".gif":
+            columns = math.isqrt(path.shape[1] - 1) + 1
+            save_bytes(out, gif(np.stack([tiles(frame, columns) for frame in frames]), zoom))
+        elif len(path) > 1:
+            chosen = frames[np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)]
+            save_bytes(out, png(tiles(chosen.swapaxes(0, 1).reshape(-1, *chosen.shape[2:]), len(chosen)), zoom))
+        else:
+            save_bytes(out, png(tiles(frames[-1], math.isqrt(path.shape[1] - 1) + 1), zoom))
+    else:
+        from refscore.commands.pictures import scatter
+
+        save_bytes(out, scatter(states if len(path) > 1 else made[None], saved.config["columns"], out.suffix))

@@ -1,0 +1,125 @@
+"""The folder of a training run: what `refscore train` writes, and `sample` and `evaluate` read."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refscore.commands.train_config import Run
+from refscore.data.scaling import Scaling
+from refscore.data.sets import Data
+from refscore.protocols import Array
+from refscore.training.checkpoint import CheckpointError, load, save
+from refscore_backends import Backend
+
+CHECKPOINT, SETTINGS, METRICS = "checkpoint.npz", "config.toml", "metrics.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A trained model as it was saved, and what is needed to use it.
+
+    Parameters
+    ----------
+    model : ScoreModel or EnergyModel
+        The model.
+    theta : Array
+        Its averaged parameters (P,), on the back end.
+    config : dict
+        Settings of the run, kind, shape and scaling of the data.
+    step : int
+        Training steps taken.
+    """
+
+    model: Any
+    theta: Array
+    config: dict[str, Any]
+    step: int
+
+    @property
+    def scaling(self) -> Scaling:
+        """Between the units of the network and those of the data."""
+        return Scaling.from_dict(self.config["scaling"])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.config["shape"])
+
+
+def write(folder: Path, run: Run, state: Any, rng: Any, backend: Backend) -> None:
+    """Save a state of the run; on a back end whose generator cannot be read, without it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    run : Run
+        The run.
+    state : TrainingState
+        Its state.
+    rng : Rng
+        The generator, between two steps.
+    backend : Backend
+        Where the arrays are.
+    """
+    config = {
+        "settings": asdict(run.settings), "kind": run.data.kind, "shape": list(run.data.x.shape[1:]),
+        "scaling": run.data.scaling.to_dict(), "columns": list(run.data.columns), "data": fingerprint(run.data),
+    }  # fmt: skip
+    kept = rng if isinstance(getattr(rng, "generator", rng), np.random.Generator) else None
+    save(
+        folder / CHECKPOINT, run.model, state, optimizer=run.optimizer, ema=run.ema, objective=run.objective, rng=kept,
+        config=config, to_numpy=backend.to_numpy,
+    )  # fmt: skip
+
+
+def fingerprint(data: Data) -> str:
+    """SHA-256 of what is trained on: a run goes on with the same data, or not at all.
+
+    Parameters
+    ----------
+    data : Data
+        The data.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(data.x).tobytes())
+    if data.labels is not None:
+        digest.update(np.ascontiguousarray(data.labels).tobytes())
+    return digest.hexdigest()
+
+
+def read(folder: Path, backend: Backend) -> Saved:
+    """Open the folder of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        As given to `refscore train --out`; or a checkpoint itself.
+    backend : Backend
+        Where the parameters go.
+
+    Returns
+    -------
+    Saved
+        The model with its averaged parameters.
+
+    Raises
+    ------
+    CheckpointError
+        For a folder without a checkpoint, or one that was not made by `refscore train`.
+    """
+    path = folder / CHECKPOINT if folder.is_dir() else folder
+    if not path.exists():
+        raise CheckpointError(f"{folder} holds no {CHECKPOINT}: give the folder of a `refscore train`")
+    kept = load(path, asarray=backend.asarray)
+    if missing := {"settings", "kind", "shape", "scaling"} - set(kept.config):
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: it is not from `refscore train`")
+    theta = kept.theta if kept.average is None else kept.average
+    return Saved(kept.model, theta, kept.config, getattr(kept.state, "step", 0))
