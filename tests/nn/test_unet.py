@@ -25,8 +25,8 @@ from refscore.nn import ELU, GELU, Attention, Dropout, SiLU, Tanh
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close
-from tests.oracles.derivatives import check_all, check_dtype, subject
-from tests.oracles.marks import on_every_device
+from tests.oracles.derivatives import METHODS, check_all, check_backward, check_dtype, check_jvp, subject
+from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import random_theta
 from tests.oracles.strategies import seeds
 from tests.oracles.waiting import BACKEND, nobody_waits
@@ -53,7 +53,7 @@ def asked(net, seed, B, height, width, channels=1, shared=False):
 
 
 nets = st.fixed_dictionaries({
-    "widths": st.lists(st.integers(1, 4).map(lambda n: 2 * n), min_size=1, max_size=3),
+    "widths": st.lists(st.sampled_from([8, 12]), min_size=1, max_size=3),
     "blocks": st.integers(1, 2), "attention": st.sampled_from([(), (-1,), (0,)]), "heads": st.integers(1, 2),
     "embed": st.sampled_from([0, 4]), "classes": st.sampled_from([0, 2]), "dropout": st.sampled_from([0.0, 0.3]),
     "scale_shift": st.booleans(), "energy": st.booleans(), "activation": st.sampled_from([None, GELU(), Tanh()]),
@@ -64,7 +64,7 @@ def check_net(host, how, seed, channels, B, height, width, K, shared):
     net = UNet(channels, cond=3, groups=2, **how)
     xs = asked(net, seed, B, height, width, channels, shared)
     s = subject(net, host, xs, seed, K, fixed=range(1, len(xs)))
-    check_all(s, seed)
+    check_all(s, seed, jets=False)
 
 
 sizes = {"seed": seeds, "channels": st.integers(1, 2), "B": st.integers(1, 3), "height": st.integers(1, 7),
@@ -74,12 +74,13 @@ sizes = {"seed": seeds, "channels": st.integers(1, 2), "B": st.integers(1, 3), "
 @some
 @given(how=nets, **sizes)
 def test_every_unet_is_differentiated_rightly(how, seed, channels, B, height, width, K, shared):
-    check_net(NUMPY, how, seed, channels, B, height, width, K, shared)
+    """By complex steps: where a group has few numbers and they are nearly equal, differences are lost."""
+    check_net(LAW_BACKENDS[1], how, seed, channels, B, height, width, K, shared)
 
 
-@pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
-def test_a_unet_is_differentiated_rightly_on_every_other_backend(host):
-    how = {"widths": (2, 4), "embed": 4, "classes": 2, "dropout": 0.3, "attention": (-1,), "heads": 2}
+@on_every_backend
+def test_a_unet_is_differentiated_rightly_on_every_backend(host):
+    how = {"widths": (4, 8), "embed": 4, "classes": 2, "dropout": 0.3, "attention": (-1,), "heads": 2}
     check_net(host, how, 3, 2, 2, 3, 4, 2, False)
     check_net(host, how | {"scale_shift": True, "energy": True}, 4, 1, 2, 5, 2, 1, True)
 
@@ -194,20 +195,14 @@ def test_every_pass_of_an_energy_of_images_is_right(seed, B, height, width, embe
     net = UNet(1, (2, 4), embed=embed, cond=3, groups=2, energy=True, activation=Tanh())
     model = EnergyModel(net, VP(), data_std=1.3)
     theta, rng = random_theta(model, seed), np.random.default_rng(seed)
-    params, t = views(theta, net.shapes), rng.uniform(0.2, 1.0, B)
-    x, v, ds = rng.standard_normal((3, B, height, width, 1))
-    E = lambda x, theta: model.bind_energy(theta)(x, t)  # noqa: E731
-    s, cache = model.forward(params, x, t)
-    assert_close(np.sum(s * v, axis=(1, 2, 3)), -E(x + 1e-30j * v, theta).imag / 1e-30, 1e-12 * (1 + np.sum(np.abs(s))))
-    sdot, _ = model.jvp(params, cache, v[None])
-    h, along = 1e-30j, rng.standard_normal(theta.shape)
-    moved = model.forward(views(theta + h * along, net.shapes), x, t)[0].imag / 1e-30
-    (dx,), grads = model.backward(params, cache, ds)
-    scale = 1 + np.sum(np.abs(moved * ds))
-    found = sum(np.sum(grads[k] * a) for k, a in views(along, net.shapes).items())
-    assert_close(found, np.sum(ds * moved), 1e-11 * scale)
-    assert_close(sdot[0], model.forward(params, x + h * v, t)[0].imag / 1e-30, 1e-11 * (1 + np.max(np.abs(sdot))))
-    assert_close(np.sum(dx * v), np.sum(ds * sdot[0]), 1e-11 * (1 + np.sum(np.abs(ds * sdot[0]))))
+    x, v, t = *rng.standard_normal((2, B, height, width, 1)), rng.uniform(0.2, 1.0, B)
+    slope = model.bind_energy(theta + 0j)(x + 1e-30j * v, t).imag / 1e-30
+    s = model.bind(theta)(x, t)
+    assert_close(np.sum(s * v, axis=(1, 2, 3)), -slope, 1e-12 * (1 + np.sum(np.abs(s))), "Eq. (4.2)")
+    of = subject(model, NUMPY, [x, t], seed, live=[True], fixed=[1])
+    for method in METHODS:
+        check_jvp(of, method)
+        check_backward(of, seed, method)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -215,7 +210,7 @@ def test_every_pass_of_an_energy_of_images_is_right(seed, B, height, width, embe
 def test_every_objective_trains_a_unet_and_none_waits(name, told):
     net = UNet(1, (2, 4), embed=told, cond=3, groups=2)
     model = ScoreModel(net, VP(), predict="noise" if told else "score")
-    times = UniformTime() if told else FixedTime(0.0)
+    times = UniformTime() if told or name == "denoising" else FixedTime(0.0)
     objective = type(OBJECTIVES[name])(**({"score": lambda x, t: -x} if name == "explicit" else {}), times=times)
     x0 = BACKEND.asarray(np.random.default_rng(0).standard_normal((6, 3, 3, 1)), dtype="float32")
     states = fit(model, objective, x0, Adam(1e-3), BACKEND.rng(0), steps=2, batch=2)
