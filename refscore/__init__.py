@@ -8,7 +8,7 @@ from refscore.laws.mixture import GaussianMixture
 from refscore.likelihood.flow import log_likelihood
 from refscore.matching.denoising import Denoising
 from refscore.matching.objectives import Explicit, FiniteDifference, Implicit, Sliced
-from refscore.nn import MLP, EnergyModel, ScoreModel
+from refscore.nn import MLP, EnergyModel, ScoreModel, UNet
 from refscore.noise.exact_score import ExactScore
 from refscore.noise.prior import prior
 from refscore.noise.reverse import Forward, Reverse
@@ -58,6 +58,7 @@ __all__ = [
     "Stay",
     "SubVP",
     "Then",
+    "UNet",
     "fit",
     "last",
     "load",

@@ -140,7 +140,7 @@ def test_public_names():
         "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion",
         "Ancestral",
         "DDIM", "DPMSolver", "EDM", "Then", "First", "Repeat", "Stay", "Forward", "log_likelihood", "last",
-        "save", "load",
+        "save", "load", "UNet",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:
@@ -168,10 +168,11 @@ def test_no_class_was_forgotten_in_its_table():
     layers = classes(refscore.nn, "forward", "jvp_backward") - {
         refscore.nn.Net,
         refscore.nn.MLP,
+        refscore.nn.UNet,
         refscore.nn.ScoreModel,
         refscore.nn.EnergyModel,
     }
-    assert layers - {refscore.nn.Fourier} == {type(make(2)) for make in refscore.nn.LAYERS.values()}
+    assert layers - {refscore.nn.Fourier, refscore.nn.Labels} == {type(make(2)) for make in refscore.nn.LAYERS.values()}
     assert classes(refscore.matching.objectives, "__call__", "at") == {
         type(o) for o in refscore.matching.objectives.OBJECTIVES.values()
     }

@@ -17,9 +17,9 @@ from refscore.data.files import save_array, save_arrays, save_bytes, writable_fo
 from refscore.data.images import load_mask
 from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
-from refscore.noise.reverse import denoise
 from refscore.noise.grids import karras_times
 from refscore.noise.prior import prior
+from refscore.noise.reverse import denoise
 from refscore.plots import gif, png, tiles
 from refscore.protocols import Array, Score
 from refscore.sampling.guidance import Guided, Replace

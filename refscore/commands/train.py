@@ -190,7 +190,7 @@ def _walk(
                     metrics.add(state, float(total) / n, loss, per_second, seconds)
                     total = 0.0
                     show(state.step, metrics.words())
-                if state.step % keep == 0 and state.step < steps:
+                if (state.step % keep == 0 or state.step == done + 1) and state.step < steps:
                     saved_run.write(out, run, state, rng, backend)
                 if drawn and state.step % draw == 0:
                     drawn = picture(run.model, run.ema.mean(state.average), run.data, backend, out, state.step, say)

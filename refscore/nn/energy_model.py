@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
-from refscore.arrays import constant, views
+from refscore.arrays import constant, per_sample, row_squares, views
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.score_model import BoundScore, Preconditioning
 from refscore.protocols import Array, Params, Time
@@ -37,7 +37,7 @@ class EnergyModel(Preconditioning):
     Parameters
     ----------
     body : Net
-        Reads x (B, n) and, if it has a "level" input, ℓ (B,) or (1,); returns (B, 1).
+        Reads x (B, ...) and, if it has a "level" input, ℓ (B,) or (1,); returns (B, 1).
     sde : SDE
         The SDE whose noised data the energy describes; it gives α(t) and σ(t).
     data_std : float, default 1.0
@@ -68,18 +68,17 @@ class EnergyModel(Preconditioning):
     """
 
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
-        """Evaluate the energy: x (B, n), t (B,) or (1,) -> E (B,), and the cache                        Eq. (4.1)."""
+        """Evaluate the energy: x (B, ...), t (B,) or (1,) -> E (B,), and the cache                        Eq. (4.1)."""
         y, cache = self._body(params, x, t)
         _, c, skip, out, _ = cache
-        E = -(out / c * y)[:, 0]
-        return E if skip is None else array_namespace(x).sum(0.5 * (c * x) ** 2, axis=1) + E, cache
+        E = -(_column(out / c) * y)[:, 0]
+        return E if skip is None else 0.5 * row_squares(c * x) + E, cache
 
     def energy_backward(self, params: Params, cache: Any, dE: Array) -> tuple[Adjoints, Grads]:
         """Adjoint of the energy dE (B,) -> adjoint of x, (dx,), and the gradients of the parameters."""
         kept, c, skip, out, x = cache
-        dE = dE[:, None]
-        (dx, *_), grads = self.body.backward(params, kept, -out / c * dE)
-        well = None if skip is None else -dE * skip * x
+        (dx, *_), grads = self.body.backward(params, kept, -_column(out / c) * dE[:, None])
+        well = None if skip is None else -per_sample(dE, x) * skip * x
         return (plus(well, times(c, dx)),), grads
 
     def __post_init__(self) -> None:
@@ -88,11 +87,11 @@ class EnergyModel(Preconditioning):
             raise ValueError(f"an energy's network predicts one of {', '.join(FACTORS)}; got {self.predict!r}")
 
     def bind(self, theta: Array, condition: Array | None = None) -> BoundScore:
-        """Return the score (x, t) -> (B, n) at the parameters theta (P,), under a condition a sample: see `told`."""
+        """Return the score (x, t) -> (B, ...) at the parameters theta (P,), under a condition a sample: see `told`."""
         return BoundScore(self.under(condition), views(theta, self.shapes))
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
-        """Evaluate the score as `forward` does, without the cache: x (B, n), t -> s (B, n)."""
+        """Evaluate the score as `forward` does, without the cache: x (B, ...), t -> s (B, ...)."""
         return self.forward(params, x, t)[0]
 
     def bind_energy(self, theta: Array) -> Callable[[Array, Time], Array]:
@@ -101,7 +100,7 @@ class EnergyModel(Preconditioning):
         return lambda x, t: self.energy(params, x, t)[0]
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Any, Any]:
-        """Evaluate the score: x (B, n), t (B,) or (1,) -> s (B, n), and the cache                       Eq. (4.2)."""
+        """Evaluate the score: x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache                       Eq. (4.2)."""
         y, cache = self._body(params, x, t)  # not the energy itself, whose square overflows first
         (s,), _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))
         return constant(0.0, x) if s is None else s, cache
@@ -113,7 +112,7 @@ class EnergyModel(Preconditioning):
         return (plus(times(skip, dy), times(c, dx)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """ẋ (K, B, n) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ    Eq. (4.5)."""
+        """ẋ (K, B, ...) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ    Eq. (4.5)."""
         if xdot is None:
             return None, None
         xp, (kept, c, skip, out, _) = array_namespace(xdot), cache
@@ -127,7 +126,7 @@ class EnergyModel(Preconditioning):
         kept, c, skip, out, _ = cache
         none = self.no_tangent
         _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))
-        dF = constant(1.0, dydot[..., :1])  # for each tangent and sample
+        dF = _ones(dydot)
         (dx, *_), (_, (dv, *_), _), grads = self.body.jet_backward(params, kept, jet_tape, None, (None, None, dF))
         dv = constant(0.0, dydot) if dv is None else dv
         dx, dxdot = times(c, dx), plus(times(skip, dydot), c * dv)
@@ -147,7 +146,18 @@ class EnergyModel(Preconditioning):
         return y, (cache, c, skip, out, x)
 
     def _second(self, params: Params, cache: Any, v: Array) -> tuple[Array, Grads]:
-        """The body's Hessian times v (1, B, n), and the gradient in θ of its derivative along v."""
+        """The body's Hessian times v (1, B, ...), and the gradient in θ of its derivative along v."""
         _, tape = self.body.jvp(params, cache, v, *self.no_tangent)
-        (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, constant(1.0, v[..., :1]))
+        (dx, *_), _, grads = self.body.jvp_backward(params, cache, tape, None, _ones(v))
         return constant(0.0, v[0, ...]) if dx is None else dx, grads
+
+
+def _column(a: Array) -> Array:
+    """A factor of samples x, (B or 1, 1, ...), as one of the body's answers, (B or 1, 1)."""
+    return array_namespace(a).reshape(a, (-1, 1))
+
+
+def _ones(v: Array) -> Array:
+    """The adjoint 1 of the body's answer for each tangent and sample: v (K, B, ...) -> (K, B, 1)."""
+    xp = array_namespace(v)
+    return xp.ones((*v.shape[:2], 1), dtype=v.dtype, device=device(v))

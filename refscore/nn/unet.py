@@ -134,6 +134,11 @@ class UNet(Net):
         else:
             rows += [("last", Conv(n, channels, gain=SMALL), ("act",)), ("outside", Outside(), ("last",))]
         super().__init__(numbered(rows))
+        self.keep(
+            channels=channels, widths=widths, blocks=blocks, attention=tuple(attention), heads=heads, embed=embed,
+            cond=cond, groups=groups, classes=classes, n_condition=n_condition, dropout=dropout,
+            scale_shift=scale_shift, energy=energy, activation=phi,
+        )  # fmt: skip
 
 
 def _embedding(embed: int, cond: int, classes: int, n_condition: int, phi: Layer) -> list[Row]:

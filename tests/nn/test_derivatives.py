@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refscore import MLP, VE, VP, ScoreModel
 from refscore.nn import LAYERS, Add, Dense, SiLU, Softplus, Tanh
 from refscore_backends.numpy import NumpyBackend
-from tests.oracles.backends import NARROW_BACKENDS
+from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS
 from tests.oracles.close import assert_close
 from tests.oracles.derivatives import check_all, check_dtype, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
@@ -26,14 +26,29 @@ activations = st.sampled_from([SiLU(), Tanh(), Softplus()])
 # ------------------------------------------------------------------ layers
 
 
-@on_every_backend
-@pytest.mark.parametrize("name", LAYERS)
-@given(seed=seeds, n=small, B=st.integers(1, 6), K=counts, shared=st.booleans())
-def test_every_layer_is_differentiated_rightly(host, name, seed, n, B, K, shared):
+drawn = {"seed": seeds, "n": small, "B": st.integers(1, 6), "K": counts, "shared": st.booleans()}
+few = settings(max_examples=settings.default.max_examples // 5)  # where an example takes long
+
+
+def check_layer(host, name, seed, n, B, K, shared):
     layer = LAYERS[name](n)
     xs = inputs(layer, n, B, seed, shared)
     live = [True, not (without_adjoint(layer) or getattr(layer, "n_cond", 0))]  # a condition has no tangent
     check_all(subject(layer, host, xs, seed, K, live=live[: len(xs)], fixed=without_adjoint(layer)), seed)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@given(**drawn)
+def test_every_layer_is_differentiated_rightly(name, seed, n, B, K, shared):
+    check_layer(NUMPY, name, seed, n, B, K, shared)
+
+
+@pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
+@pytest.mark.parametrize("name", LAYERS)
+@few
+@given(**drawn)
+def test_every_layer_is_differentiated_rightly_on_every_other_backend(host, name, seed, n, B, K, shared):
+    check_layer(host, name, seed, n, B, K, shared)
 
 
 @given(
