@@ -208,7 +208,7 @@ def _inpainting(saved: Saved, known: Path | None, mask: Path | None, n: int) -> 
         raise DataFileError(
             f"{known} holds an array of shape {values.shape}; wanted is {shape}, or one for each sample"
         )
-    x = saved.scaling.apply(values).astype("float32")
+    x = np.asarray(saved.scaling.apply(values), dtype="float32")
     where = load_mask(mask, shape)
     return np.broadcast_to(x, (n, *shape)), np.broadcast_to(where, (n, *shape))
 

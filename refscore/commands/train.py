@@ -22,6 +22,7 @@ from refscore.measure.floor import denoising_floor
 from refscore.noise.parametrisation import PARAMETRISATIONS
 from refscore.noise.prior import prior_mismatch_bound
 from refscore.noise.sde import SDES
+from refscore.protocols import Array
 from refscore.training.checkpoint import CheckpointError, load
 from refscore.training.loop import DivergenceError, TrainingState, fit
 from refscore_backends import BACKENDS, Backend, HostRng, get
@@ -186,14 +187,14 @@ def _walk(
                     n = state.step - metrics.last
                     seconds = time.perf_counter() - began
                     per_second = (state.step - done) * (s.batch or 0) / seconds
-                    loss = _held_out_loss(run, state, backend)
+                    loss = _held_out_loss(run, average(run, state), backend)
                     metrics.add(state, float(total) / n, loss, per_second, seconds)
                     total = 0.0
                     show(state.step, metrics.words())
                 if (state.step % keep == 0 or state.step == done + 1) and state.step < steps:
                     saved_run.write(out, run, state, rng, backend)
                 if drawn and state.step % draw == 0:
-                    drawn = picture(run.model, run.ema.mean(state.average), run.data, backend, out, state.step, say)
+                    drawn = picture(run.model, average(run, state), run.data, backend, out, state.step, say)
         except KeyboardInterrupt:
             if state is None:
                 raise
@@ -207,13 +208,19 @@ def _walk(
     return state
 
 
-def _held_out_loss(run: Run, state: TrainingState, backend: Backend) -> float:
-    """The loss of the average on samples that are not trained on, always with the same noise."""
-    x, labels = (part if part is None else part[:HELD_OUT, ...] for part in run.held_out)
+def average(run: Run, state: TrainingState) -> Array:
+    """The averaged parameters, with which one samples."""
+    assert state.average is not None
+    return run.ema.mean(state.average)
+
+
+def _held_out_loss(run: Run, theta: Array, backend: Backend) -> float:
+    """The loss on samples that are not trained on, always with the same noise."""
+    x, labels = run.held_out
     if not x.shape[0]:
         return math.nan
-    model = run.model if labels is None else run.model.told(labels)
-    return float(run.objective(model, run.ema.mean(state.average), x, backend.rng(run.settings.seed + 1))[0])
+    model = run.model if labels is None else run.model.told(labels[:HELD_OUT])
+    return float(run.objective(model, theta, x[:HELD_OUT, ...], backend.rng(run.settings.seed + 1))[0])
 
 
 def _floor(run: Run, backend: Backend) -> float | None:
