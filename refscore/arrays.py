@@ -168,8 +168,25 @@ def at(t: Time, x: Array) -> Array:
     ValueError, TypeError
         As `beside`.
     """
-    now = beside(t, x)
-    return array_namespace(x).full((1,), now, dtype=x.dtype, device=device(x)) if is_number(now) else now
+    return as_array(beside(t, x), x)
+
+
+def as_array(value: Any, x: Array) -> Array:
+    """A number as an array of one, in the dtype of x and on its device; an array as it is.
+
+    Parameters
+    ----------
+    value : float or Array
+        The value.
+    x : Array
+        Gives library, dtype and device.
+
+    Returns
+    -------
+    Array, shape (1,) or that of value
+        The same value.
+    """
+    return array_namespace(x).full((1,), value, dtype=x.dtype, device=device(x)) if is_number(value) else value
 
 
 def ask(score: Score, x: Array, t: Time) -> Array:
@@ -182,7 +199,7 @@ def ask(score: Score, x: Array, t: Time) -> Array:
     x : Array, shape (B, ...)
         Where it is evaluated.
     t : float or Array, shape (), (1,) or (B,)
-        At which time; the score is given an array.
+        At which time; the score is given an array, unless it says `takes_numbers`.
 
     Returns
     -------
@@ -196,7 +213,9 @@ def ask(score: Score, x: Array, t: Time) -> Array:
     """
     if is_number(t) and t == 0 and isinstance(score, NeedsNoise):
         score.check_clean()
-    return answer("the score", score(x, at(t, x)), x)
+    # a number stays one where the score can use it: its α and σ are then no arrays of one number, each a kernel on a GPU
+    now = beside(t, x) if getattr(score, "takes_numbers", False) else at(t, x)
+    return answer("the score", score(x, now), x)
 
 
 def answer(who: str, y: Array, x: Array) -> Array:

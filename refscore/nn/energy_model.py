@@ -7,6 +7,7 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import constant, per_sample, row_squares, views
+from refscore.checks import is_number
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.score_model import BoundScore, Preconditioning
 from refscore.protocols import Array, Params, Time
@@ -87,7 +88,7 @@ class EnergyModel(Preconditioning):
             raise ValueError(f"an energy's network predicts one of {', '.join(FACTORS)}; got {self.predict!r}")
 
     def bind(self, theta: Array, condition: Array | None = None) -> BoundScore:
-        """Return the score (x, t) -> (B, ...) at the parameters theta (P,), under a condition a sample: see `told`."""
+        """Return the score (x, t) -> (B, ...) at parameters theta (P,), under a condition a sample: see `told`."""
         return BoundScore(self.under(condition), views(theta, self.shapes))
 
     def apply(self, params: Params, x: Array, t: Time) -> Array:
@@ -152,9 +153,9 @@ class EnergyModel(Preconditioning):
         return constant(0.0, v[0, ...]) if dx is None else dx, grads
 
 
-def _column(a: Array) -> Array:
-    """A factor of samples x, (B or 1, 1, ...), as one of the body's answers, (B or 1, 1)."""
-    return array_namespace(a).reshape(a, (-1, 1))
+def _column(a: Any) -> Any:
+    """A factor of samples x, (B or 1, 1, ...), as one of the body's answers, (B or 1, 1); a number as it is."""
+    return a if is_number(a) else array_namespace(a).reshape(a, (-1, 1))
 
 
 def _ones(v: Array) -> Array:

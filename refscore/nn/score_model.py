@@ -2,11 +2,11 @@
 
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import at, constant, flat, namespace, per_sample, views
+from refscore.arrays import as_array, beside, constant, flat, namespace, per_sample, views
 from refscore.checks import check_positive, is_number, settle
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
@@ -88,11 +88,11 @@ class Preconditioning:
         """Compute c, skip (None where it is 0), factor, each shaped to multiply x (B, ...), and the inputs after x."""
         if is_number(t) and t == 0:
             self.check_clean()
-        t = at(t, x)
+        t = beside(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         width, bare = (1.0, True) if self.data_std is None else (self.data_std, False)
         c = constant(1.0, t) if bare else 1 / namespace(t).sqrt(alpha**2 * width**2 + sigma**2)
-        rest = (log_ratio(self.sde, t),) if "level" in self.body.inputs else ()
+        rest = (as_array(log_ratio(self.sde, t), x),) if "level" in self.body.inputs else ()
         rest = (*rest, *self._tiled(x))
         if self.predict == "score":
             return per_sample(c, x), None, per_sample(c, x), rest
@@ -219,6 +219,7 @@ class BoundScore:
 
     model: Differentiable
     params: Params
+    takes_numbers: ClassVar[bool] = True
 
     @property
     def sde(self) -> SDE:

@@ -12,10 +12,11 @@ in float32.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import at, beside, long_sum
+from refscore.arrays import beside, long_sum
 from refscore.laws.mixture import GaussianMixture, transposed
 from refscore.protocols import SDE, Array, Time
 
@@ -51,6 +52,7 @@ class ExactScore:
 
     mixture: GaussianMixture
     sde: SDE
+    takes_numbers: ClassVar[bool] = True
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the score of x (B, D) at t, a float or an array (1,) or (B,): (B, D)."""
@@ -90,6 +92,7 @@ class FastExactScore:
 
     mixture: GaussianMixture
     sde: SDE
+    takes_numbers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.mixture.covariances.ndim != 1:
@@ -97,9 +100,9 @@ class FastExactScore:
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the score of x (B, D) at t, a float or an array (1,): (B, D)."""
-        t = at(t, x)
-        if t.shape != (1,):
-            raise ValueError(f"the fast form takes one time for all samples, got t of shape {tuple(t.shape)}")
+        t = beside(t, x)
+        if getattr(t, "shape", (1,)) != (1,):
+            raise ValueError(f"the fast form takes one time for all samples, got {x.shape[0]}")
         xp, D = array_namespace(x), self.mixture.dim
         means = self.sde.alpha(t) * self.mixture.means
         v = self.sde.alpha(t) ** 2 * self.mixture.variances + self.sde.sigma(t) ** 2  # (K, 1)
