@@ -92,6 +92,22 @@ def test_exact_score_takes_them_in_the_place_of_a_mixture():
         assert ExactScore(law, VP())(x, np.full(5, 0.3)).shape == (5, 2)
 
 
+@pytest.mark.parametrize("name", LAWS)
+def test_float32_stays_float32_and_points_have_two_columns(name):
+    """Beside the rounding of x itself nothing is lost."""
+    law = EVERY[name]
+    x = law.sample(np.random.default_rng(0), 50).astype("float32")
+    wide = x.astype("float64")
+    assert law.log_prob(x).dtype == np.float32
+    assert law.log_prob(x) == pytest.approx(law.log_prob(wide), rel=1e-5, abs=1e-5)
+    if hasattr(law, "score"):
+        assert law.score(x, 0.5, 0.5).dtype == np.float32
+        assert law.score(x, 0.5, 0.5) == pytest.approx(law.score(wide, 0.5, 0.5), rel=1e-5, abs=1e-5)
+    for shape in ((3,), (4, 3), (4, 1)):
+        with pytest.raises(ValueError, match=r"shape|\(B, 2\)"):
+            law.log_prob(np.zeros(shape))
+
+
 def test_a_ring_of_narrow_noise_is_a_circle_and_of_wide_noise_a_gaussian():
     """The radius has moments E r² = R² + 2s², by adding the squares of independent coordinates."""
     x, cell = grid(8.0, 400)
