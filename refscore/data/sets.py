@@ -204,6 +204,5 @@ def split(n: int, held_out: float, rng: np.random.Generator, labels: Any = None)
     order = order[np.argsort(classes[order], kind="stable")]
     rest = order[1:][np.diff(classes[order]) == 0]  # without the first of each class
     count = min(max(round(n * held_out), 1), len(rest)) if held_out else 0
-    # Every so manieth of them, from the middle of the first stretch on: each class gives its part.
-    apart[rest[((np.arange(count) + 0.5) * len(rest) / max(count, 1)).astype(int)]] = True
+    apart[rest[np.arange(count) * len(rest) // max(count, 1)]] = True  # at equal distances: each class gives its part
     return apart

@@ -82,6 +82,8 @@ def test_scores_far_out_and_at_the_centre_are_finite(name):
     if name == "rings":
         assert score[0] == pytest.approx([0.0, 0.0])
         assert score[3, 1] == 0.0
+        near = law.score(np.asarray([[1e-4, 0.0]]), 0.5, 0.1)[0, 0]  # linear in x, but for 1e-8 R²/s⁴
+        assert score[3, 0] / 1e-12 == pytest.approx(near / 1e-4, rel=1e-4)
 
 
 def test_exact_score_takes_them_in_the_place_of_a_mixture():
@@ -92,7 +94,7 @@ def test_exact_score_takes_them_in_the_place_of_a_mixture():
         assert ExactScore(law, VP())(x, np.full(5, 0.3)).shape == (5, 2)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", [name for name in LAWS if name != "8gaussians"])  # a mixture, tested elsewhere
 def test_float32_stays_float32_and_points_have_two_columns(name):
     """Beside the rounding of x itself nothing is lost."""
     law = EVERY[name]
