@@ -179,8 +179,11 @@ def read_arrays(path: Path) -> dict[str, Any]:
         if size > LARGEST:
             raise ValueError(f"it declares {size} bytes, at most {LARGEST} are read")
         for member in archive.namelist():
+            name = member.removesuffix(".npy")
+            if name in arrays:
+                raise ValueError(f"it holds two arrays called {name}")
             with archive.open(member) as f:
-                arrays[member.removesuffix(".npy")] = _read_array(f)
+                arrays[name] = _read_array(f)
         return arrays
 
 

@@ -80,7 +80,7 @@ def read_images(
         The file.
     labels : str or Path, optional
         The name of an array in the .npz, or a file of one column: IDX, .npy, .npz or .csv. By default the array
-        `labels` or `y` of the .npz, where it holds two arrays.
+        `labels` or `y` of the .npz, where it holds another one.
     levels : int, optional
         Number of grey levels of images of integers; by default 2 for booleans, 256, or 65536 where there are larger
         values.

@@ -33,7 +33,7 @@ def read_labelled(path: str | Path, labels: str | Path | None = None) -> tuple[A
         If a file cannot be read, holds more arrays than these, or no labels (N,) where some are wanted.
     """
     arrays, where = _arrays(Path(path)), str(path)
-    called = [name for name in ("labels", "y") if name in arrays and len(arrays) == 2]
+    called = [name for name in ("labels", "y") if name in arrays and len(arrays) > 1]
     key = str(labels) if labels is not None else called[0] if called else None
     found = None
     if key is not None and key in arrays:

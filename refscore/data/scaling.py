@@ -130,10 +130,17 @@ class Scaling:
         return 1 / self.scale
 
     def log_det(self, dim: int) -> float:
-        """Return log |dv/dx| of `dim` coordinates: in the file's units log densities are those of x minus this."""
-        if isinstance(self.scale, float):
-            return dim * math.log(self.scale)
-        return dim // len(self.scale) * sum(map(math.log, self.scale))
+        """Return log |dv/dx| of `dim` coordinates: in the file's units log densities are those of x minus this.
+
+        Raises
+        ------
+        ValueError
+            Unless dim is a multiple of the number of columns.
+        """
+        each = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if dim % len(each):
+            raise ValueError(f"this scaling is of {len(each)} columns, and dim {dim} is no multiple of that")
+        return dim // len(each) * sum(map(math.log, each))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as a dict that JSON can hold."""

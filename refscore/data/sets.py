@@ -181,14 +181,14 @@ def _split(
 
 
 def split(n: int, held_out: float, rng: np.random.Generator, labels: Any = None) -> Any:
-    """Choose which of n samples are held out, the same part of each class.
+    """Choose which of n samples are held out, the same part of each class, and never the last of one.
 
     Parameters
     ----------
     n : int
         Number of samples, at least 2.
     held_out : float
-        The part, in [0, 1); if it is not 0, at least one sample is held out, and one is not.
+        The part, in [0, 1); if it is not 0, at least one sample is held out where a class has two.
     rng : numpy.random.Generator
         Chooses.
     labels : numpy.ndarray, shape (n,), optional
@@ -199,11 +199,10 @@ def split(n: int, held_out: float, rng: np.random.Generator, labels: Any = None)
     numpy.ndarray, shape (n,)
         Booleans, true for what is held out.
     """
-    order = rng.permutation(n)
-    if labels is not None:
-        order = order[np.argsort(labels[order], kind="stable")]
-    # Every 1/held_out-th of them, from the middle of the first stretch on: each class gives its part, to one sample.
-    count = min(max(round(n * held_out), 1), n - 1) if held_out else 0
-    apart = np.zeros(n, dtype=bool)
-    apart[order[((np.arange(count) + 0.5) * n / max(count, 1)).astype(int)]] = True
+    order, apart = rng.permutation(n), np.zeros(n, dtype=bool)
+    classes = np.zeros(n) if labels is None else labels
+    order = order[np.argsort(classes[order], kind="stable")]
+    rest = order[1:][np.diff(classes[order]) == 0]  # without the first of each class
+    count = min(max(round(n * held_out), 1), len(rest)) if held_out else 0
+    apart[rest[np.arange(count) * len(rest) // max(count, 1)]] = True  # at equal distances: each class gives its part
     return apart

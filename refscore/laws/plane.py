@@ -1,7 +1,8 @@
 """The sets of points in the plane that people draw: as laws where the density is exact, else as samplers.
 
 Circles, rings, checkerboard and pinwheel are defined so that their density is known; of the first three also when
-noise is added, so `ExactScore` takes them in the place of a mixture, in NumPy. Moons, the Swiss roll and the two
+noise is added, so `ExactScore` takes them in the place of a mixture. All is computed by NumPy in float64, for |x|
+below 1e100, and answered in the dtype of x. Moons, the Swiss roll and the two
 spirals are curves with Gaussian noise around them: their densities are integrals without a closed form, and a
 function draws them. "8gaussians" is the mixture `circle` of `laws.examples`.
 """
@@ -41,7 +42,7 @@ class Rings:
     Raises
     ------
     ValueError
-        Unless all are positive.
+        Unless all are positive; by the methods, for points that are not (B, 2).
 
     Examples
     --------
@@ -65,7 +66,7 @@ class Rings:
 
     def log_prob(self, x: Points, alpha: Time = 1.0, sigma: Time = 0.0) -> Any:
         """Return the log density of αx₀ + σz in nats, x (B, 2) -> (B,)."""
-        return logsumexp(self._log_joint(x, alpha, sigma)[0], axis=0) - math.log(len(self.radii))
+        return _typed(logsumexp(self._log_joint(x, alpha, sigma)[0], axis=0) - math.log(len(self.radii)), x)
 
     def score(self, x: Points, alpha: Time = 1.0, sigma: Time = 0.0) -> Points:
         """Return ∇ log p of αx₀ + σz, x (B, 2) -> (B, 2): of a ring (R² I₁(κ)/(κ I₀(κ)) / s² - 1) x/s², κ = rR/s²."""
@@ -73,10 +74,10 @@ class Rings:
         r = np.exp(log_joint - logsumexp(log_joint, axis=0))
         tiny = kappa < 1e-8  # there I₁/κ is ½
         ratio = np.where(tiny, 0.5, i1e(kappa) / np.where(tiny, 1.0, kappa) / i0e(kappa))
-        return np.sum(r * (R * R * ratio / variance - 1) / variance, axis=0)[:, None] * x
+        return _typed(np.sum(r * (R * R * ratio / variance - 1) / variance, axis=0)[:, None] * x, x)
 
     def _log_joint(self, x: Points, alpha: Time, sigma: Time) -> tuple[Any, Any, Any, Any]:
-        R = np.asarray(self.radii)[:, None] * alpha
+        x, R = _points(x), np.asarray(self.radii)[:, None] * alpha
         variance = (alpha * self.std) ** 2 + sigma * sigma
         r = np.hypot(x[:, 0], x[:, 1])
         kappa = r * R / variance
@@ -124,20 +125,20 @@ class Checkerboard:
         """Return the log density of αx₀ + σz in nats, α > 0, x (B, 2) -> (B,); -inf on light squares without noise."""
         constant = np.log(8 * (alpha * self.side) ** 2)
         if is_number(sigma) and sigma == 0:
-            cell = np.floor(x.T / (alpha * self.side))
+            cell = np.floor(_points(x).T / (alpha * self.side))
             dark = np.all((cell >= -2) & (cell < 2), axis=0) & (np.sum(cell, axis=0) % 2 == 0)
-            return np.where(dark, 0.0, -np.inf) - constant
-        (left, _), (right, _) = (self._intervals(x[:, i], alpha, sigma) for i in (0, 1))
-        return logsumexp(self._dark(left, right), axis=(0, 1)) - constant
+            return _typed(np.where(dark, 0.0, -np.inf) - constant, x)
+        (left, _), (right, _) = (self._intervals(column, alpha, sigma) for column in _points(x).T)
+        return _typed(logsumexp(self._dark(left, right), axis=(0, 1)) - constant, x)
 
     def score(self, x: Points, alpha: Time = 1.0, sigma: Time = 0.0) -> Points:
         """Return ∇ log p of αx₀ + σz, α > 0, σ > 0, x (B, 2) -> (B, 2)."""
         if is_number(sigma) and sigma == 0:
             raise ValueError("the checkerboard has no score without noise: its density has jumps; give sigma > 0")
-        (left, dleft), (right, dright) = (self._intervals(x[:, i], alpha, sigma) for i in (0, 1))
+        (left, dleft), (right, dright) = (self._intervals(column, alpha, sigma) for column in _points(x).T)
         joint = self._dark(left, right)
         r = np.exp(joint - logsumexp(joint, axis=(0, 1)))
-        return np.stack([np.sum(r * dleft[:, None], axis=(0, 1)), np.sum(r * dright, axis=(0, 1))], axis=1)
+        return _typed(np.stack([np.sum(r * d, axis=(0, 1)) for d in (dleft[:, None], dright)], axis=1), x)
 
     def _intervals(self, x: Any, alpha: Time, sigma: Time) -> tuple[Any, Any]:
         """Of the four intervals of a side (4, B): log of their probability of x, and its derivative."""
@@ -206,11 +207,11 @@ class Pinwheel:
 
     def log_prob(self, x: Points) -> Any:
         """Return the log density in nats, x (B, 2) -> (B,)."""
-        y = x / self.scale
+        y = _points(x) / self.scale
         each = [_turned(y, -self._bend(y) - 2 * math.pi / self.arms * k) for k in range(self.arms)]
         z = (np.stack(each) - [1.0, 0.0]) / [self.radial, self.tangential]
         constant = math.log(2 * math.pi * self.radial * self.tangential * self.scale**2 * self.arms)
-        return logsumexp(-0.5 * np.sum(z * z, axis=2), axis=0) - constant
+        return _typed(logsumexp(-0.5 * np.sum(z * z, axis=2), axis=0) - constant, x)
 
     def _bend(self, f: Points) -> Any:
         return self.rate * np.exp(np.minimum(np.hypot(f[:, 0], f[:, 1]), 30.0))  # no point is as far out as that
@@ -279,6 +280,18 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
     t = 3 * math.pi * np.sqrt(rng.random(n))
     one = t[:, None] / 3 * _direction(math.pi - t)
     return one * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))
+
+
+def _points(x: Points) -> Points:
+    """x (B, 2) in float64."""
+    if np.ndim(x) != 2 or np.shape(x)[1] != 2:
+        raise ValueError(f"points of the plane are (B, 2), got shape {np.shape(x)}")
+    return np.asarray(x, dtype="float64")
+
+
+def _typed(y: Any, x: Points) -> Any:
+    """What was computed in float64, in the dtype of x."""
+    return y.astype(np.result_type(x, np.float32))
 
 
 def _direction(angle: Any) -> Points:

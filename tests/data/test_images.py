@@ -114,6 +114,9 @@ def test_what_is_said_is_not_guessed(tmp_path):
     assert read_images(path, span=(-1, 3)).scaling.apply(np.asarray([-1.0, 3.0])).tolist() == [-1.0, 1.0]
     np.save(path, (GREY > 100).astype(float))
     assert read_images(path, levels=2).images.dtype == np.uint8
+    for largest, levels in ((255, 256), (256, 65536), (65535, 65536)):
+        np.save(path, np.where(GREY.max() == GREY, largest, 0))
+        assert read_images(path).scaling.levels == levels
 
 
 def test_labels_come_from_a_file_of_any_kind(tmp_path):
@@ -153,6 +156,7 @@ def test_blank_images_and_missing_classes_are_said(tmp_path):
     (GREY.astype("int16") - 300, {}, "integers from -300 .* outside of the grey levels 0 ... 255"),
     (GREY.astype("int64") + 2**17, {}, r"integers from .* outside of the grey levels 0 ... 65535"),
     (GREY, {"levels": 17}, "outside of the grey levels 0 ... 16"),
+    (GREY % 18, {"levels": 17}, "integers from 0 to 17, outside of the grey levels 0 ... 16"),
     (GREY, {"levels": 0}, "outside of the grey levels"),
     (GREY, {"span": (0, 255)}, "give levels for integers, and span for floats"),
     (GREY / 256, {"levels": 256}, "give levels for integers, and span for floats"),
@@ -237,6 +241,7 @@ def test_a_mask_is_read_for_every_channel_or_each(tmp_path, kind):
     (np.full((4, 5), 255), "other values than 0"),
     (np.full((4, 5), 0.5), "other values than 0"),
     (np.full((4, 5), math.nan), "other values than 0"),
+    (np.zeros((4, 5), dtype="complex128"), "other values than 0"),
     (np.full((4, 5), "x"), "other values than 0"),
 ])  # fmt: skip
 def test_what_is_no_mask_is_refused(tmp_path, mask, message):

@@ -411,3 +411,13 @@ def test_an_archive_that_declares_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LARGEST", 9000)
     with pytest.raises(ValueError, match="it declares 16256 bytes, at most 9000 are read"):
         files.read_arrays(tmp_path / "a.npz")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    stream = io.BytesIO()
+    np.save(stream, POINTS)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("points.npy", "points"):
+            archive.writestr(name, stream.getvalue())
+    with pytest.raises(DataFileError, match=r"a\.npz cannot be read: it holds two arrays called points"):
+        load_points(tmp_path / "a.npz")

@@ -127,6 +127,7 @@ def test_values_beyond_the_range_are_cut_and_no_number_is_refused():
     (lambda: Scaling.from_dict({"centre": 0.0}), "has centre, scale and levels, got centre"),
     (lambda: Scaling.from_dict({"centre": 0.0, "scale": 1.0, "levels": None, "code": 1}), "scale, levels, code"),
     (lambda: Scaling((0.0, 1.0), (1.0, 1.0)).apply(np.zeros((3, 1))), r"of 2 columns, got an array of shape \(3, 1\)"),
+    (lambda: Scaling((0.0, 1.0), (1.0, 1.0)).log_det(3), "of 2 columns, and dim 3 is no multiple"),
     (lambda: Scaling().width, "no grey levels"),
     (lambda: Scaling.of_span(0.0, 1.0).dequantise(np.zeros(2), np.zeros(2)), "nothing to dequantise"),
 ])  # fmt: skip

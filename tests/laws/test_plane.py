@@ -82,6 +82,8 @@ def test_scores_far_out_and_at_the_centre_are_finite(name):
     if name == "rings":
         assert score[0] == pytest.approx([0.0, 0.0])
         assert score[3, 1] == 0.0
+        near = law.score(np.asarray([[1e-4, 0.0]]), 0.5, 0.1)[0, 0]  # linear in x, but for 1e-8 R²/s⁴
+        assert score[3, 0] / 1e-12 == pytest.approx(near / 1e-4, rel=1e-4)
 
 
 def test_exact_score_takes_them_in_the_place_of_a_mixture():
@@ -90,6 +92,22 @@ def test_exact_score_takes_them_in_the_place_of_a_mixture():
     for law in NOISY.values():
         assert ExactScore(law, VP())(x, 1.0) == pytest.approx(-x, abs=0.03)
         assert ExactScore(law, VP())(x, np.full(5, 0.3)).shape == (5, 2)
+
+
+@pytest.mark.parametrize("name", [name for name in LAWS if name != "8gaussians"])  # a mixture, tested elsewhere
+def test_float32_stays_float32_and_points_have_two_columns(name):
+    """Beside the rounding of x itself nothing is lost."""
+    law = EVERY[name]
+    x = law.sample(np.random.default_rng(0), 50).astype("float32")
+    wide = x.astype("float64")
+    assert law.log_prob(x).dtype == np.float32
+    assert law.log_prob(x) == pytest.approx(law.log_prob(wide), rel=1e-5, abs=1e-5)
+    if hasattr(law, "score"):
+        assert law.score(x, 0.5, 0.5).dtype == np.float32
+        assert law.score(x, 0.5, 0.5) == pytest.approx(law.score(wide, 0.5, 0.5), rel=1e-5, abs=1e-5)
+    for shape in ((3,), (4, 3), (4, 1)):
+        with pytest.raises(ValueError, match=r"shape|\(B, 2\)"):
+            law.log_prob(np.zeros(shape))
 
 
 def test_a_ring_of_narrow_noise_is_a_circle_and_of_wide_noise_a_gaussian():
