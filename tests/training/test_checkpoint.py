@@ -36,6 +36,7 @@ from refscore.nn import LAYERS, Add, Net, Tanh
 from refscore.noise.chains import ddpm
 from refscore.noise.parametrisation import LossOf
 from refscore.noise.sde import SDES
+from refscore.training import checkpoint
 from refscore.training.checkpoint import STORED, CheckpointError
 from refscore.training.optim import WarmupCosine
 from refscore_backends.base import HostRng
@@ -245,6 +246,13 @@ class Narrow(MLP):
         super().__init__((2, 3, 2))
 
 
+class Forgetful(Net):
+    """A net that makes its own rows, and does not keep what it was made from."""
+
+    def __init__(self, n):
+        super().__init__((("it", Tanh(), ("x",)),))
+
+
 def bare(x):
     raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
@@ -297,6 +305,15 @@ def test_what_a_file_cannot_hold_is_refused_by_name(what, tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == before
 
 
+def test_a_net_of_the_library_that_could_not_be_built_again_is_refused_when_it_is_saved(tmp_path, monkeypatch):
+    """For who adds one to `refscore.nn`: `Net.keep` is missing."""
+    monkeypatch.setattr(checkpoint, "STORED", (*STORED, Forgetful))
+    monkeypatch.setitem(checkpoint._BY_NAME, "Forgetful", Forgetful)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rows'"):
+        save(tmp_path / "a.npz", replace(TWO, body=Forgetful(3)), np.zeros(0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     state, _ = trained()
     for broken in (
@@ -309,7 +326,7 @@ def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_format_1_is_read_for_ever():
+def test_a_file_of_format_1_is_read():
     """Committed when the format was made; numbers that anybody can compute."""
     saved = load(ROOT / "tests" / "training" / "format_1.npz")
     size = sum(np.prod(shape, dtype=int) for shape in saved.model.shapes.values())
