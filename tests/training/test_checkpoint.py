@@ -1,7 +1,11 @@
 """Checkpoints: what is saved comes back in every bit, and training goes on as if nothing had been."""
 
+import dataclasses
 import hashlib
+import importlib
+import inspect
 import json
+import pkgutil
 from dataclasses import replace
 
 import numpy as np
@@ -170,7 +174,23 @@ def test_every_objective_comes_back(name, tmp_path):
     assert again(tmp_path, objective=PARTS[name]).objective == PARTS[name]
 
 
-def test_what_is_stored_has_one_name_each():
+def test_no_class_was_forgotten_among_those_that_are_stored():
+    """Every noun that a model, an objective or a state may be made of; each under one name."""
+    folders = (
+        "refscore.nn",
+        "refscore.noise.sde",
+        "refscore.noise.chains",
+        "refscore.matching",
+        "refscore.training.opt",
+    )
+    nouns = set()
+    for found in pkgutil.walk_packages(refscore.__path__, "refscore."):
+        module = importlib.import_module(found.name) if found.name.startswith(folders) else None
+        for name, thing in vars(module).items() if module else ():
+            own = isinstance(thing, type) and thing.__module__ == found.name and not name.startswith("_")
+            if own and dataclasses.is_dataclass(thing) and not inspect.isabstract(thing):
+                nouns.add(thing)
+    assert {noun.__name__ for noun in nouns - set(STORED)} == {"Preconditioning", "BoundScore"}
     names = [thing.__name__ for thing in STORED]
     assert len(set(names)) == len(names)
 
