@@ -40,12 +40,11 @@ from refscore.training.optim import EMA, SGD, Adam, AdamState, EMAState, SGDStat
 FORMAT = 1  # of the files written here; those of other formats are refused
 LARGEST = 2**33  # bytes: nothing larger is written or read
 
-# The classes and functions that a file may name: those of the tables, every net of `refscore.nn` (a class that makes its
-# own rows calls `keep`, as MLP does), and what is in no table.
+# The classes and functions that a file may name: those of the tables, whatever `refscore.nn` offers (a net that makes
+# its rows calls `keep`, as MLP does), and what is in no table.
 STORED: tuple[Any, ...] = (
     *dict.fromkeys(type(sde) for sde in SDES.values()), Chain,
-    *dict.fromkeys(type(make(2)) for make in nn.LAYERS.values()), nn.Fourier, nn.ScoreModel, nn.EnergyModel,
-    *(thing for thing in vars(nn).values() if isinstance(thing, type) and issubclass(thing, nn.Net)),
+    *(thing for thing in vars(nn).values() if isinstance(thing, type) and dataclasses.is_dataclass(thing)),
     *dict.fromkeys(type(objective) for objective in OBJECTIVES.values()), MaximumLikelihood, FromNoise, from_data,
     FixedTime, Levels, UniformLogSNR, UniformTime,
     SigmaPower, LossOf, g_squared, sigma_squared, unweighted,

@@ -1,7 +1,11 @@
 """Checkpoints: what is saved comes back in every bit, and training goes on as if nothing had been."""
 
+import dataclasses
 import hashlib
+import importlib
+import inspect
 import json
+import pkgutil
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +40,7 @@ from refscore.nn import LAYERS, Add, Net, Tanh
 from refscore.noise.chains import ddpm
 from refscore.noise.parametrisation import LossOf
 from refscore.noise.sde import SDES
+from refscore.training import checkpoint
 from refscore.training.checkpoint import STORED, CheckpointError
 from refscore.training.optim import WarmupCosine
 from refscore_backends.base import HostRng
@@ -169,7 +174,23 @@ def test_every_objective_comes_back(name, tmp_path):
     assert again(tmp_path, objective=PARTS[name]).objective == PARTS[name]
 
 
-def test_what_is_stored_has_one_name_each():
+def test_no_class_was_forgotten_among_those_that_are_stored():
+    """Every noun that a model, an objective or a state may be made of; each under one name."""
+    folders = (
+        "refscore.nn",
+        "refscore.noise.sde",
+        "refscore.noise.chains",
+        "refscore.matching",
+        "refscore.training.opt",
+    )
+    nouns = set()
+    for found in pkgutil.walk_packages(refscore.__path__, "refscore."):
+        module = importlib.import_module(found.name) if found.name.startswith(folders) else None
+        for name, thing in vars(module).items() if module else ():
+            own = isinstance(thing, type) and thing.__module__ == found.name and not name.startswith("_")
+            if own and dataclasses.is_dataclass(thing) and not inspect.isabstract(thing):
+                nouns.add(thing)
+    assert {noun.__name__ for noun in nouns - set(STORED)} == {"Preconditioning", "BoundScore"}
     names = [thing.__name__ for thing in STORED]
     assert len(set(names)) == len(names)
 
@@ -245,6 +266,13 @@ class Narrow(MLP):
         super().__init__((2, 3, 2))
 
 
+class Forgetful(Net):
+    """A net that makes its own rows, and does not keep what it was made from."""
+
+    def __init__(self, n):
+        super().__init__((("it", Tanh(), ("x",)),))
+
+
 def bare(x):
     raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
@@ -297,6 +325,15 @@ def test_what_a_file_cannot_hold_is_refused_by_name(what, tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == before
 
 
+def test_a_net_of_the_library_that_could_not_be_built_again_is_refused_when_it_is_saved(tmp_path, monkeypatch):
+    """For who adds one to `refscore.nn`: `Net.keep` is missing."""
+    monkeypatch.setattr(checkpoint, "STORED", (*STORED, Forgetful))
+    monkeypatch.setitem(checkpoint._BY_NAME, "Forgetful", Forgetful)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rows'"):
+        save(tmp_path / "a.npz", replace(TWO, body=Forgetful(3)), np.zeros(0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     state, _ = trained()
     for broken in (
@@ -309,7 +346,7 @@ def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_of_format_1_is_read_for_ever():
+def test_a_file_of_format_1_is_read():
     """Committed when the format was made; numbers that anybody can compute."""
     saved = load(ROOT / "tests" / "training" / "format_1.npz")
     size = sum(np.prod(shape, dtype=int) for shape in saved.model.shapes.values())
