@@ -12,7 +12,14 @@ from tests.oracles.marks import on_every_backend
 with np.load(Path(__file__).parents[1] / "oracles" / "layers_torch.npz") as file:
     TORCH = dict(file)
 CASES = list(dict.fromkeys(key.rsplit(".", 1)[0] for key in TORCH if key != "version"))
-ACTIVATIONS = {"gelu": GELU(), "elu": ELU(), "silu": SiLU(), "tanh": Tanh(), "softplus": Softplus(), "softmax": Softmax()}
+ACTIVATIONS = {
+    "gelu": GELU(),
+    "elu": ELU(),
+    "silu": SiLU(),
+    "tanh": Tanh(),
+    "softplus": Softplus(),
+    "softmax": Softmax(),
+}
 FORMS = {"strided": (2, 1), "strided-odd": (2, 1), "dilated": (1, 2), "depthwise": (2, 1), "all": (2, 2)}  # not (1, 1)
 
 

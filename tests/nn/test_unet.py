@@ -189,7 +189,9 @@ def test_a_unet_refuses_what_cannot_be(how, words):
 
 
 @some
-@given(seed=seeds, B=st.integers(1, 2), height=st.integers(2, 4), width=st.integers(2, 4), embed=st.sampled_from([0, 4]))
+@given(
+    seed=seeds, B=st.integers(1, 2), height=st.integers(2, 4), width=st.integers(2, 4), embed=st.sampled_from([0, 4])
+)
 def test_every_pass_of_an_energy_of_images_is_right(seed, B, height, width, embed):
     """All but the last, third derivatives: for these a U-Net has no jets."""
     net = UNet(1, (2, 4), embed=embed, cond=3, groups=2, energy=True, activation=Tanh())
