@@ -11,9 +11,10 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+import refscore.nn.shifts as shifts
+import refscore.nn.winograd as winograd
 from refscore.arrays import constant
 from refscore.checks import check_positive, settle
-from refscore.nn import shifts, winograd
 from refscore.nn.layer import Adjoints, Grads, rows, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
 
@@ -104,7 +105,7 @@ class Conv:
         return y, xs
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx and dW as in `refscore.nn.shifts`; dT = eᵀ Σ dy, de = Σ dy Tᵀ, db = Σ dy, sums over pixels and samples."""
+        """Adjoints and gradients: dx, dW as in `refscore.nn.shifts`, dT = eᵀ Σ dy, de = Σ dy Tᵀ, db = Σ dy."""
         xp, (x, *condition) = array_namespace(dy), cache
         total = xp.sum(xp.reshape(dy, (-1, dy.shape[-2] * self.n_out)), axis=0)
         total = xp.reshape(total, (-1, self.n_out))  # Σ over the pixels (B, n_out)
