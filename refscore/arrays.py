@@ -213,7 +213,7 @@ def ask(score: Score, x: Array, t: Time) -> Array:
     """
     if is_number(t) and t == 0 and isinstance(score, NeedsNoise):
         score.check_clean()
-    # a number stays one where the score can use it: its α and σ are then no arrays of one number, each a kernel on a GPU
+    # A number stays one where the score can use it: else α and σ are arrays of one number, and each a kernel on a GPU.
     now = beside(t, x) if getattr(score, "takes_numbers", False) else at(t, x)
     return answer("the score", score(x, now), x)
 

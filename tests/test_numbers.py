@@ -43,9 +43,12 @@ from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood
 from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import SigmaPower, unweighted
 from refscore.measure.distance import sliced_wasserstein
+from refscore.nn.conv import Conv
 from refscore.nn.dense import Dense
-from refscore.nn.embed import Fourier
+from refscore.nn.dropout import Dropout
+from refscore.nn.embed import Fourier, Labels
 from refscore.nn.layer import zeros
+from refscore.nn.norm import GroupNorm
 from refscore.noise.chains import Chain
 from refscore.noise.grids import geometric_levels, karras_times, level_times, log_snr_times, uniform_times
 from refscore.noise.parametrisation import LossOf, affine, convert
@@ -79,15 +82,17 @@ EXAMPLES = {
     "EDM": EDM(VP(), score, 0.1, 0.2, 0.9, 1.1),
     "DPMSolver": DPMSolver(VP(), score), "Repeat": Repeat(Langevin(score, 0.1), 2), "Fourier": Fourier(4),
     "AnnealedLangevin": AnnealedLangevin(score, VE(), 0.1, 1.0, 3), "Dense": Dense(2, 3, 1),
+    "Conv": Conv(2, 4, n_cond=1), "GroupNorm": GroupNorm(8), "Dropout": Dropout(3, 0.5), "Labels": Labels(2, 3),
     "FixedSteps": FixedSteps(VP(), 9),
     "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
     "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
     "Guided": Guided(score, score, 2.0), "LossOf": LossOf("noise"), "Preconditioning": MODEL, "ScoreModel": MODEL,
     "EnergyModel": refscore.EnergyModel(MLP((2, 1)), VP()), "Replace": Replace(DDIM(VP(), score), VP(), X, X * 0, 2),
 }  # fmt: skip
-RESULTS = {  # what functions answer with, or the edges print
+RESULTS = {  # what functions answer with, the edges print, or holds shapes and what others have checked
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
     "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
+    "Reshape", "_Block",
 }  # fmt: skip
 
 

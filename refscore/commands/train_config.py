@@ -262,7 +262,7 @@ def _model(s: Settings, data: Data) -> Any:
     """The network of the settings around the SDE that the data want."""
     assert s.widths is not None
     classes = 0 if s.unconditional else data.classes
-    told = {"classes": classes, "dropout": s.dropout}
+    told: dict[str, Any] = {"classes": classes, "dropout": s.dropout}
     energy = s.net == "energy"
     body: Any
     if data.kind == "images" and s.net != "mlp":

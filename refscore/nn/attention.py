@@ -74,7 +74,7 @@ class Attention:
         return (self._join((dS @ k, T(dS) @ q, T(w) @ do), size),), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ȯ = ẇ v + w v̇; the tape: q̇, k̇, v̇, Ṡ and ẇ."""
+        """Tangents of the output, ȯ = ẇ v + w v̇; the tape keeps q̇, k̇, v̇, Ṡ and ẇ."""
         (xdot,) = xdots
         if xdot is None:
             return None, None
@@ -88,7 +88,7 @@ class Attention:
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """As said at the top of this file."""
+        """Adjoints of q, k, v and of their tangents, by the formulas at the top of this file."""
         xp = array_namespace(dydot)
         T, (q, k, v, w, size), (qdot, kdot, vdot, Sdot, wdot) = xp.matrix_transpose, cache, tape
         scale, dodot = q.shape[-1] ** -0.5, self._heads(dydot)

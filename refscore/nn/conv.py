@@ -11,9 +11,10 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+import refscore.nn.shifts as shifts
+import refscore.nn.winograd as winograd
 from refscore.arrays import constant
 from refscore.checks import check_positive, settle
-from refscore.nn import shifts, winograd
 from refscore.nn.layer import Adjoints, Grads, rows, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
 
@@ -104,14 +105,12 @@ class Conv:
         return y, xs
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx and dW as in `refscore.nn.shifts`; dT = eᵀ Σ dy, de = Σ dy Tᵀ, db = Σ dy, sums over pixels and samples."""
+        """Adjoints and gradients: dx, dW as in `refscore.nn.shifts`, dT = eᵀ Σ dy, de = Σ dy Tᵀ, db = Σ dy."""
         xp, (x, *condition) = array_namespace(dy), cache
         total = xp.sum(xp.reshape(dy, (-1, dy.shape[-2] * self.n_out)), axis=0)
         total = xp.reshape(total, (-1, self.n_out))  # Σ over the pixels (B, n_out)
-        grads, dxs = (
-            {"W": self._kernel_gradient(x, dy), "b": xp.sum(total, axis=0)},
-            [self._image_gradient(x, dy, params)],
-        )
+        dxs = [self._image_gradient(x, dy, params)]
+        grads = {"W": self._kernel_gradient(x, dy), "b": xp.sum(total, axis=0)}
         for e in condition:
             if e.shape[0] == 1:
                 total = xp.sum(total, axis=0, keepdims=True)
@@ -151,7 +150,7 @@ class Conv:
         parts = [
             winograd.convolve(d, shifts.turned(w))
             if self._is_usual(d, w)
-            else shifts.image_gradient(d, w, *x.shape[-4:-2], self.stride, self.dilation)
+            else shifts.image_gradient(d, w, x.shape[-4], x.shape[-3], self.stride, self.dilation)
             for d, w in zip(self._split(dy), self._split(params["W"]), strict=True)
         ]
         return _joined(parts)

@@ -69,17 +69,17 @@ class Dropout:
         return x * m, m
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = m dy."""
+        """Adjoint of the input, dx = m dy; none of u."""
         return (_masked(cache, dy), None), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = m ẋ; the tape says that a tangent came here."""
+        """Tangents of the output, ẏ = m ẋ; the tape says that some came here."""
         return _masked(cache, xdots[0]), True
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """dx = m dy, dẋ = m dẏ."""
+        """Adjoints of the input and of its tangents, dx = m dy, dẋ = m dẏ."""
         return (_masked(cache, dy), None), (_masked(cache, dydot), None), {}
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
@@ -89,7 +89,7 @@ class Dropout:
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """The same for the adjoints."""
+        """Adjoints of the input and of u, v, w: m times those of the output."""
         du, dv, dw = ((_masked(cache, d), None) for d in djet)
         return (_masked(cache, dy), None), (du, dv, dw), {}
 

@@ -165,7 +165,7 @@ class Labels:
         return hot @ W, hot
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dW: the adjoints of each class, added up."""
+        """Give a label no adjoint; dW adds up the adjoints of each class."""
         return (None,), {"W": array_namespace(dy).matrix_transpose(cache) @ dy}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
@@ -175,7 +175,7 @@ class Labels:
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """As `backward`: there are no tangents."""
+        """Do as `backward`: there are no tangents."""
         return (None,), (None,), zeros(params, self.shapes) if dy is None else self.backward(params, cache, dy)[1]
 
 

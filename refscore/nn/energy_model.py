@@ -101,7 +101,7 @@ class EnergyModel(Preconditioning):
         return lambda x, t: self.energy(params, x, t)[0]
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Any, Any]:
-        """Evaluate the score: x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache                       Eq. (4.2)."""
+        """Evaluate the score: x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache                     Eq. (4.2)."""
         y, cache = self._body(params, x, t)  # not the energy itself, whose square overflows first
         (s,), _ = self.energy_backward(params, cache, constant(-1.0, y[:, 0]))
         return constant(0.0, x) if s is None else s, cache

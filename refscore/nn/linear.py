@@ -97,7 +97,7 @@ class Inside(Linear):
         return _moved(xs[0], (-3, -2, -4, -1))
 
     def back(self, dy: Array, sizes: Sizes) -> Adjoints:
-        """And back."""
+        """Move everything back."""
         return (_moved(dy, (-2, -4, -3, -1)),)
 
 
@@ -110,7 +110,7 @@ class Outside(Linear):
         return _moved(xs[0], (-2, -4, -3, -1))
 
     def back(self, dy: Array, sizes: Sizes) -> Adjoints:
-        """And back."""
+        """Move everything back."""
         return (_moved(dy, (-3, -2, -4, -1)),)
 
 
@@ -144,11 +144,11 @@ class Reshape(Linear):
             raise ValueError(f"{self.before} and {self.after} hold different numbers of numbers")
 
     def apply(self, *xs: Array) -> Array:
-        """Reshape."""
+        """Give each sample its other shape."""
         return _shaped(xs[0], self.before, self.after)
 
     def back(self, dy: Array, sizes: Sizes) -> Adjoints:
-        """And back."""
+        """Move everything back."""
         return (_shaped(dy, self.after, self.before),)
 
 
@@ -188,11 +188,11 @@ class Total(Linear):
     """The sum over the pixels: (..., H, W, B, C) -> (..., B, C)."""
 
     def apply(self, *xs: Array) -> Array:
-        """Sum."""
+        """Add up all pixels."""
         return array_namespace(xs[0]).sum(xs[0], axis=(-4, -3))
 
     def back(self, dy: Array, sizes: Sizes) -> Adjoints:
-        """The same to every pixel."""
+        """Give every pixel the same adjoint."""
         (size,) = sizes
         lead = dy.shape[:-2]
         xp = array_namespace(dy)
@@ -213,7 +213,7 @@ class AvgPool(Linear):
         return y
 
     def back(self, dy: Array, sizes: Sizes) -> Adjoints:
-        """A quarter to each; what the doubled edge gets belongs to the edge."""
+        """Give a quarter to each; what the doubled edge gets belongs to the edge."""
         ((H, W, _, _),) = sizes
         return (_folded_edge(_folded_edge(_repeated(0.25 * dy), -3, W), -4, H),)
 
@@ -226,13 +226,13 @@ class Upsample(Linear):
     """
 
     def apply(self, *xs: Array) -> Array:
-        """Copy."""
+        """Copy each pixel, and cut."""
         x, like = xs
         H, W = like.shape[-4:-2]
         return _repeated(x)[..., :H, :W, :, :]
 
     def back(self, dy: Array, sizes: Sizes) -> Adjoints:
-        """The sum of each four that there are."""
+        """Add up the adjoints of each four, of those that there are."""
         return _added(_zero_edge(_zero_edge(dy, -4), -3)), None
 
 

@@ -68,7 +68,7 @@ class GroupNorm:
         return {"g": (self.n,), "b": (self.n,)}
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
-        """Set g = 1 and b = 0."""
+        """Set every scale g to 1, and every shift b to 0."""
         like = rng.standard_normal((self.n,), dtype=dtype)
         return {"g": constant(1.0, like), "b": constant(0.0, like)}
 
@@ -84,7 +84,7 @@ class GroupNorm:
         return xp.reshape(y, x.shape), (c, inverse)
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = J (g dy); what is summed over the pixels first gives dg and db as well."""
+        """Adjoint of the input, dx = J (g dy); what is summed over the pixels first gives dg and db as well."""
         xp, (c, inverse), g = array_namespace(dy), cache, params["g"]
         d = xp.reshape(dy, c.shape)
         s, t = xp.sum(d, axis=0), xp.sum(d * c, axis=0) * inverse  # Σ dy, Σ n dy: (B, n)
@@ -94,7 +94,7 @@ class GroupNorm:
         return (xp.reshape(dx, dy.shape),), {"g": xp.sum(t, axis=0), "b": xp.sum(s, axis=0)}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = g J ẋ; the tape: ẋ and J ẋ, both (K, pixels, B, n)."""
+        """Tangents of the output, ẏ = g J ẋ; the tape keeps ẋ and J ẋ, both (K, pixels, B, n)."""
         (xdot,) = xdots
         if xdot is None:
             return None, None
@@ -106,7 +106,7 @@ class GroupNorm:
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """As said at the top of this file."""
+        """Adjoints of the input and of its tangents, by the formulas at the top of this file."""
         xp, (c, inverse), (a, Ja) = array_namespace(dydot), cache, tape
         dots = xp.reshape(dydot, a.shape)
         q, n = params["g"] * dots, c * inverse
@@ -202,12 +202,12 @@ class ScaleShift:
         return y, xs
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = (1 + γ) dy, de = [Σ x dy, Σ dy]."""
+        """Adjoints of both inputs, dx = (1 + γ) dy, de = [Σ x dy, Σ dy]."""
         x, e = cache
         return ((1 + _halves(e)[0]) * dy, _both(x * dy, dy, e, dy.ndim - 4)), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẏ = ẋ (1 + γ) + x γ̇ + β̇; the tape: ẋ and ė."""
+        """Tangents of the output, ẏ = ẋ (1 + γ) + x γ̇ + β̇; the tape keeps ẋ and ė."""
         (x, e), (xdot, edot) = cache, xdots
         ydot = times(xdot, 1 + _halves(e)[0])
         if edot is not None:
@@ -218,7 +218,7 @@ class ScaleShift:
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """As said in the docstring of the class."""
+        """Adjoints of the inputs and of their tangents, by the formulas above."""
         xp, (x, e), (xdot, edot) = array_namespace(dydot), cache, tape
         dx, de = (None, None) if dy is None else self.backward(params, cache, dy)[0]
         dxdot = dedot = None

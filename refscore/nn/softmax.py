@@ -96,18 +96,18 @@ class Softmax:
         return w, w
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """dx = J dw."""
+        """Adjoint of the input, dx = J dw."""
         return (slope(cache, dy),), {}
 
     def jvp(self, params: Params, cache: Any, *xdots: Array | None) -> tuple[Array | None, Any]:
-        """ẇ = J ẋ; the tape keeps ẋ."""
+        """Tangents of the output, ẇ = J ẋ; the tape keeps ẋ."""
         (xdot,) = xdots
         return (None if xdot is None else slope(cache, xdot)), xdot
 
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """As said at the top of this file."""
+        """Adjoints of the input and of its tangents, by the formulas at the top of this file."""
         dw = bend(cache, tape, dydot)
         if dy is not None:
             dw += dy

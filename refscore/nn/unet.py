@@ -1,4 +1,4 @@
-"""UNet: down, across, up, as a list of rows. Chapter 14.                                      Ronneberger et al. 2015."""
+"""UNet: down, across, up, as a list of rows. Chapter 14.                                    Ronneberger et al. 2015."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

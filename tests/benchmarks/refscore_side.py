@@ -29,6 +29,7 @@ from refscore import (
     Reverse,
     ScoreModel,
     Sliced,
+    UNet,
     __version__,
     fit,
     simulate,
@@ -74,18 +75,39 @@ class UniformLogSigma:
 
 def training(objective=Denoising(times=UniformLogSigma())):  # noqa: B008
     """W1, or W4 with another objective: one step of `fit`; returns the loss."""
+    return trained(TRAINED, objective, w.pool(), theta(TRAINED), w.BATCH)
+
+
+def trained(model, objective, data, start, batch):
+    """One step of `fit` a call."""
     states = fit(
-        TRAINED,
+        model,
         objective,
-        BACKEND.asarray(w.pool()),
+        BACKEND.asarray(data),
         Adam(w.LEARNING_RATE, b1=w.BETA1, b2=w.BETA2, eps=w.EPSILON),
         BACKEND.rng(seed=0),
         steps=10**9,
-        batch=w.BATCH,
+        batch=batch,
         ema=EMA(w.EMA_DECAY),
-        start=theta(TRAINED),
+        start=BACKEND.asarray(start),
     )
     return lambda: next(states).loss
+
+
+# ---- W2 -----------------------------------------------------------------------------------------
+
+UNET = ScoreModel(UNet(1, w.UNET_WIDTHS, embed=w.EMBEDDING, cond=w.UNET_COND, groups=w.GROUPS), TRAINED.sde, w.DATA_STD)
+
+
+def unet_theta():
+    """The common initial weights; minus the noise becomes the noise."""
+    params = w.unet_parameters()
+    return flat(params | {name: -params[name] for name in ("last.W", "last.b")}, UNET.shapes)
+
+
+def unet():
+    """W2: one step of `fit`; returns the loss."""
+    return trained(UNET, Denoising(times=UniformLogSigma()), w.images(), unet_theta(), w.UNET_BATCH)
 
 
 # ---- W4 -----------------------------------------------------------------------------------------
@@ -126,7 +148,7 @@ def mixture(path=w.TIMED, exact=ExactScore):
 
 
 VARIANTS = {
-    "refscore": {"W1": training, "W3-net": network, "W3-mixture": mixture, "W4": lambda: training(SLICED)},
+    "refscore": {"W1": training, "W2": unet, "W3-net": network, "W3-mixture": mixture, "W4": lambda: training(SLICED)},
     "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
 }
 
@@ -150,6 +172,14 @@ def gradient(x0, log_sigma, noise):
     """W1's loss and gradient at the initial weights, under the names and signs of `workloads`."""
     t = TRAINED.sde.time_at_log_ratio(log_sigma)
     return _named(*Denoising().at(TRAINED, theta(TRAINED), x0, t, noise))
+
+
+def unet_gradient(x0, log_sigma, noise):
+    """W2's loss and gradient, likewise."""
+    t = UNET.sde.time_at_log_ratio(log_sigma)
+    value, vector = Denoising().at(UNET, unet_theta(), x0, t, noise)
+    grads = views(vector, UNET.shapes)
+    return float(value), grads | {name: -grads[name] for name in ("last.W", "last.b")}
 
 
 def sliced_gradient(x0, log_sigma, noise, v):

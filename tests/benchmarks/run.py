@@ -30,11 +30,12 @@ VARIANTS = {  # variant -> the library it needs, the workloads it has
     "torch": ("torch", w.NAMES),
     "torch-best": ("torch", w.NAMES),
     "torch-gemm": ("torch", ("W3-mixture",)),
-    "jax": ("jax", w.NAMES),
+    "jax": ("jax", ("W1", "W3-net", "W3-mixture", "W4")),
     "jax-best": ("jax", ("W3-mixture",)),
 }
 TITLES = {
     "W1": f"one step of denoising score matching, batch {w.BATCH}",
+    "W2": f"one step of denoising score matching, U-Net, {w.UNET_BATCH} images of {w.SIDE} x {w.SIDE}",
     "W3-net": f"{w.UNIT_STEPS} of {w.STEPS} Euler-Maruyama steps, {w.SAMPLES} samples, network score",
     "W3-mixture": f"{w.UNIT_STEPS} of {w.STEPS} Euler-Maruyama steps, {w.SAMPLES} samples, exact score",
     "W4": f"one step of sliced score matching, batch {w.BATCH}",

@@ -43,9 +43,9 @@ def test_samples_without_noise_end_where_the_reference_ends(side, name, first):
             assert relative_error(np.asarray(x)[:200], wanted) < 2e-5  # float32, 50 steps
 
 
-def check_gradient(value, grad, loss, *inputs):
+def check_gradient(value, grad, loss, *inputs, at=None):
     """The side's loss and gradient are the reference's, the gradient one tensor at a time along itself."""
-    params, inputs = w.parameters(), tuple(a.astype(np.float64) for a in inputs)
+    params, inputs = at or w.parameters(), tuple(a.astype(np.float64) for a in inputs)
     assert value == pytest.approx(loss(params, *inputs), rel=1e-5)  # float32
     for name in params:  # along its own gradient: no cancellation
         direction = grad[name] / np.linalg.norm(grad[name])
@@ -62,6 +62,16 @@ def test_gradients_along_a_direction_are_the_complex_step(side):
     v = rng.choice(np.float32([-1, 1]), size=noise.shape)
     check_gradient(*side.gradient(x0, log_sigma, noise), w.denoising_loss, x0, log_sigma, noise)
     check_gradient(*side.sliced_gradient(x0, log_sigma, noise, v), w.sliced_loss, x0, log_sigma, noise, v)
+
+
+def test_gradients_of_the_unet_are_the_complex_step(side):
+    if not hasattr(side, "unet_gradient"):
+        pytest.skip(f"{side.__name__} has no W2")
+    rng = np.random.default_rng(3)
+    x0 = w.images()[:4]
+    log_sigma = rng.uniform(np.log(w.SIGMA_MIN), np.log(w.SIGMA_MAX), 4).astype(np.float32)
+    noise = rng.standard_normal(x0.shape, dtype=np.float32)
+    check_gradient(*side.unet_gradient(x0, log_sigma, noise), w.unet_loss, x0, log_sigma, noise, at=w.unet_parameters())
 
 
 def test_the_table_of_sides_is_the_sides_own(side):

@@ -1,8 +1,9 @@
 """The workloads in PyTorch, eager: as one would first write them, and as fast as we know how.
 
     torch        plain: per-row conditioning, default Adam, broadcast mixture
-    torch-best   W1: fused Adam, `_foreach` mean.  W3-net: `inference_mode`, one conditioning row
-                 a step from a table, buffers kept, chunks of samples that stay in the cache.
+    torch-best   W1: fused Adam, `_foreach` mean.  W2: that, and channels last in memory.
+                 W3-net: `inference_mode`, one conditioning row a step from a table, buffers
+                 kept, chunks of samples that stay in the cache.
                  W3-mixture: matrix products, samples on the last axis
     torch-gemm   W3-mixture as matrix products with the samples on the first axis: 2-3 times slower
                  than `torch-best`, kept because it is the form usually shown
@@ -98,6 +99,93 @@ def training_plain():
 def training_best():
     """W1 with the fused Adam."""
     return training(True, average_together)
+
+
+# ---- W2 -----------------------------------------------------------------------------------------
+
+
+def unet_tensors(layout):
+    """The U-Net's weights; kernels are (out, in, 3, 3) in torch."""
+    params = {}
+    for name, value in w.unet_parameters().items():
+        p = torch.tensor(value.transpose(3, 2, 0, 1) if value.ndim == 4 else value)
+        params[name] = p.contiguous(memory_format=layout) if value.ndim == 4 else p
+    return params
+
+
+def convolved(p, name, x):
+    """Convolution with zeros beyond the edge."""
+    W = p[f"{name}.W"]
+    return torch.nn.functional.conv2d(x, W, p[f"{name}.b"], padding=W.shape[2] // 2)
+
+
+def normed(p, name, x):
+    """Group norm."""
+    return torch.nn.functional.group_norm(x, w.GROUPS, p[f"{name}.g"], p[f"{name}.b"], w.NORM_EPSILON)
+
+
+def block(p, name, x, e):
+    """One residual block."""
+    silu = torch.nn.functional.silu
+    h = convolved(p, f"{name}.conv1", silu(normed(p, f"{name}.norm1", x)))
+    h = h + (e @ p[f"{name}.conv1.T"])[:, :, None, None]
+    h = convolved(p, f"{name}.conv2", silu(normed(p, f"{name}.norm2", h)))
+    return h + (convolved(p, f"{name}.skip", x) if f"{name}.skip.W" in p else x)
+
+
+def attended(p, name, x):
+    """Attention of one head."""
+    qkv = convolved(p, f"{name}.qkv", normed(p, f"{name}.norm3", x)).flatten(2).transpose(1, 2)
+    o = torch.nn.functional.scaled_dot_product_attention(*qkv.chunk(3, dim=2))
+    return x + convolved(p, f"{name}.out", o.transpose(1, 2).reshape(x.shape))
+
+
+def unet(p, x, level):
+    """W2's network: images (B, 1, H, W), levels (B, 1) -> (B, 1, H, W)."""
+    silu, halved = torch.nn.functional.silu, torch.nn.functional.avg_pool2d
+    e = embed(level)
+    for name in ("level1", "level2"):
+        e = silu(e @ p[f"{name}.W"] + p[f"{name}.b"])
+
+    def doubled(x):
+        return torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+
+    high = block(p, "down0.0", convolved(p, "first", x), e)
+    middle = block(p, "down1.0", halved(high, 2), e)
+    low = attended(p, "down2.0", block(p, "down2.0", halved(middle, 2), e))
+    low = block(p, "up2.0", low, e)
+    middle = block(p, "up1.0", torch.cat([doubled(low), middle], dim=1), e)
+    high = block(p, "up0.0", torch.cat([doubled(middle), high], dim=1), e)
+    return convolved(p, "last", silu(normed(p, "norm", high)))
+
+
+def unet_loss(params, x0, log_sigma, noise):
+    """½ |f + ε|², mean over the batch; log σ is (B, 1), images (B, 1, H, W)."""
+    sigma = log_sigma.exp()[:, :, None, None]
+    scaled = (x0 + sigma * noise) / (w.DATA_STD**2 + sigma.square()).sqrt()
+    return 0.5 * (unet(params, scaled, log_sigma) + noise).square().sum(dim=(1, 2, 3)).mean()
+
+
+def unet_training(fused, average, layout=torch.contiguous_format):
+    """One training step of W2; returns the loss as a tensor that nobody waits for."""
+    pool = torch.tensor(w.images()).permute(0, 3, 1, 2)
+    params = {name: p.requires_grad_() for name, p in unet_tensors(layout).items()}
+    leaves = list(params.values())
+    mean = [p.detach().clone() for p in leaves]
+    adam = torch.optim.Adam(leaves, lr=w.LEARNING_RATE, betas=(w.BETA1, w.BETA2), eps=w.EPSILON, fused=fused)
+
+    def step():
+        adam.zero_grad(set_to_none=True)
+        x0 = pool[torch.randint(len(pool), (w.UNET_BATCH,))].contiguous(memory_format=layout)
+        log_sigma = torch.empty(w.UNET_BATCH, 1).uniform_(log(w.SIGMA_MIN), log(w.SIGMA_MAX))
+        value = unet_loss(params, x0, log_sigma, torch.randn_like(x0))
+        value.backward()
+        adam.step()
+        with torch.no_grad():
+            average(mean, leaves)
+        return value.detach()
+
+    return step
 
 
 # ---- W4 -----------------------------------------------------------------------------------------
@@ -241,12 +329,14 @@ def mixture_gemm(path=w.TIMED):
 VARIANTS = {
     "torch": {
         "W1": training_plain,
+        "W2": lambda: unet_training(None, average_each),
         "W3-net": network_plain,
         "W3-mixture": mixture_plain,
         "W4": lambda: training(None, average_each, sliced=True),
     },
     "torch-best": {
         "W1": training_best,
+        "W2": lambda: unet_training(True, average_together, torch.channels_last),
         "W3-net": network_best,
         "W3-mixture": mixture_best,
         "W4": lambda: training(True, average_together, sliced=True),
@@ -275,6 +365,14 @@ def gradient(x0, log_sigma, noise):
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     value = loss(params, torch.tensor(x0), torch.tensor(log_sigma)[:, None], torch.tensor(noise))
     return _named(value, params)
+
+
+def unet_gradient(x0, log_sigma, noise):
+    """W2's loss and gradient, under the names and in the layout of `workloads`."""
+    params = {name: p.requires_grad_() for name, p in unet_tensors(torch.channels_last).items()}
+    x0, noise = (torch.tensor(a).permute(0, 3, 1, 2) for a in (x0, noise))
+    value, grads = _named(unet_loss(params, x0, torch.tensor(log_sigma)[:, None], noise), params)
+    return value, {name: g.transpose(2, 3, 1, 0) if g.ndim == 4 else g for name, g in grads.items()}
 
 
 def sliced_gradient(x0, log_sigma, noise, v):

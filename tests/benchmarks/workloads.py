@@ -1,6 +1,7 @@
 """The workloads, defined once: every side builds its own version from these numbers.
 
     W1           one training step of denoising score matching: a small network, batch 512
+    W2           one training step of denoising score matching of images: a U-Net, 64 images of 16 x 16
     W3-net       50 of the 1000 Euler-Maruyama steps of a reverse VP SDE, 4096 samples, score
                  from that network
     W3-mixture   the same 50 steps with the exact score of a Gaussian mixture
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-NAMES = ("W1", "W3-net", "W3-mixture", "W4")
+NAMES = ("W1", "W2", "W3-net", "W3-mixture", "W4")
 
 # ---- the network: z = h W + e T + b, h = silu(z), three times; then a linear head ----------------
 # e = GAIN [sin, cos](FREQUENCIES level), level = log(σ/α), as in the library. The network answers
@@ -30,6 +31,13 @@ SIGMA_MIN, SIGMA_MAX = 0.01, 10.0  # log σ is uniform between their logarithms;
 DATA_STD = 1.0  # the network sees x / √(α² DATA_STD² + σ²)
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 EMA_DECAY = 0.999
+
+# ---- W2: noise levels, scaling, optimiser and average as W1 -------------------------------------
+# x -> conv -> at each level (width) a block; halved by means; at the lowest level attention of one
+# head between two blocks; on the way up doubled, beside the level's own images, a block; norm, silu,
+# conv.  block(x) = skip x + conv(silu(norm(conv(silu(norm x)) + e T)))
+IMAGES, SIDE, UNET_BATCH = 4096, 16, 64
+UNET_WIDTHS, UNET_COND, GROUPS, NORM_EPSILON = (32, 64, 64), 128, 8, 1e-5
 
 # ---- W3 -----------------------------------------------------------------------------------------
 SAMPLES, STEPS, UNIT_STEPS = 4096, 1000, 50
@@ -62,6 +70,53 @@ def parameters(seed=1):
         params[f"b{layer}"] = np.zeros(WIDTH)
     params["head"] = rng.standard_normal((WIDTH, DIMENSION)) * WIDTH**-0.5
     params["bias"] = np.zeros(DIMENSION)
+    return {name: value.astype(np.float32) for name, value in params.items()}
+
+
+def images(seed=0):
+    """W2's data, (IMAGES, SIDE, SIDE, 1) float32: waves of random direction and phase."""
+    rng = np.random.default_rng(seed)
+    kx, ky, phase = rng.uniform(-1.5, 1.5, (3, IMAGES, 1, 1))
+    at = np.arange(SIDE)
+    return np.sin(kx * at[:, None] + ky * at + 4 * phase)[..., None].astype(np.float32)
+
+
+def unet_blocks():
+    """Name of each block, channels before and after."""
+    a, b, c = UNET_WIDTHS
+    down = {"down0.0": (a, a), "down1.0": (a, b), "down2.0": (b, c)}
+    return down | {"up2.0": (c, c), "up1.0": (c + b, b), "up0.0": (b + a, a)}
+
+
+def unet_shapes():
+    """Parameter of W2's network -> shape; kernels are (3, 3, in, out)."""
+    first, lowest = UNET_WIDTHS[0], UNET_WIDTHS[-1]
+    dense = {"level1": (EMBEDDING, UNET_COND), "level2": (UNET_COND, UNET_COND)}
+    convs = {"first": (3, 3, 1, first), "last": (3, 3, first, 1)}
+    convs |= {"down2.0.qkv": (1, 1, lowest, 3 * lowest), "down2.0.out": (1, 1, lowest, lowest)}
+    norms = {"down2.0.norm3": lowest, "norm": first}
+    shapes = {}
+    for name, (n_in, n_out) in unet_blocks().items():
+        convs |= {f"{name}.conv1": (3, 3, n_in, n_out), f"{name}.conv2": (3, 3, n_out, n_out)}
+        norms |= {f"{name}.norm1": n_in, f"{name}.norm2": n_out}
+        shapes[f"{name}.conv1.T"] = (UNET_COND, n_out)
+        if n_in != n_out:
+            convs[f"{name}.skip"] = (1, 1, n_in, n_out)
+    for name, shape in (dense | convs).items():
+        shapes |= {f"{name}.W": shape, f"{name}.b": shape[-1:]}
+    for name, n in norms.items():
+        shapes |= {f"{name}.g": (n,), f"{name}.b": (n,)}
+    return shapes
+
+
+def unet_parameters(seed=1):
+    """Weights of W2's network in float32; every bias and scale is moved, so that none hides."""
+    rng, params = np.random.default_rng(seed), {}
+    for name, shape in unet_shapes().items():
+        if len(shape) > 1:
+            params[name] = rng.standard_normal(shape) * np.prod(shape[:-1]) ** -0.5
+        else:
+            params[name] = (name[-1] == "g") + 0.1 * rng.standard_normal(shape)
     return {name: value.astype(np.float32) for name, value in params.items()}
 
 
@@ -143,6 +198,76 @@ def denoising_loss(params, x0, log_sigma, noise):
     sigma = np.exp(log_sigma)[:, None]
     scaled = (x0 + sigma * noise) / np.sqrt(DATA_STD**2 + sigma**2)
     return 0.5 * np.sum((network(params, scaled, log_sigma) + noise) ** 2) / len(x0)
+
+
+def unet_loss(params, x0, log_sigma, noise):
+    """W2's loss, mean over the batch of ½ |f + ε|²; complex-safe."""
+    sigma = np.exp(log_sigma)[:, None, None, None]
+    scaled = (x0 + sigma * noise) / np.sqrt(DATA_STD**2 + sigma**2)
+    return 0.5 * np.sum((unet(params, scaled, log_sigma) + noise) ** 2) / len(x0)
+
+
+def unet(p, x, level):
+    """W2's network: images (B, H, W, 1), levels (B,) -> (B, H, W, 1)."""
+    angles = level[:, None] * FREQUENCIES
+    e = GAIN * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    for name in ("level1", "level2"):
+        e = silu(e @ p[f"{name}.W"] + p[f"{name}.b"])
+    high = block(p, "down0.0", convolved(p, "first", x), e)
+    middle = block(p, "down1.0", halved(high), e)
+    low = attended(p, "down2.0", block(p, "down2.0", halved(middle), e))
+    low = block(p, "up2.0", low, e)
+    middle = block(p, "up1.0", np.concatenate([doubled(low), middle], axis=3), e)
+    high = block(p, "up0.0", np.concatenate([doubled(middle), high], axis=3), e)
+    return convolved(p, "last", silu(normed(p, "norm", high)))
+
+
+def silu(z):
+    """z / (1 + e⁻ᶻ)."""
+    return z / (1 + np.exp(-z))
+
+
+def convolved(p, name, x):
+    """A sum of shifted images times matrices."""
+    W, (_, height, width, _) = p[f"{name}.W"], x.shape
+    k = len(W)
+    x = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    return sum(x[:, i : i + height, j : j + width] @ W[i, j] for i in range(k) for j in range(k)) + p[f"{name}.b"]
+
+
+def normed(p, name, x):
+    """Group norm."""
+    groups = x.reshape(*x.shape[:3], GROUPS, -1)
+    c = groups - groups.mean(axis=(1, 2, 4), keepdims=True)
+    n = c / np.sqrt((c**2).mean(axis=(1, 2, 4), keepdims=True) + NORM_EPSILON)
+    return n.reshape(x.shape) * p[f"{name}.g"] + p[f"{name}.b"]
+
+
+def block(p, name, x, e):
+    """One residual block."""
+    h = convolved(p, f"{name}.conv1", silu(normed(p, f"{name}.norm1", x)))
+    h = h + (e @ p[f"{name}.conv1.T"])[:, None, None, :]
+    h = convolved(p, f"{name}.conv2", silu(normed(p, f"{name}.norm2", h)))
+    return h + (convolved(p, f"{name}.skip", x) if f"{name}.skip.W" in p else x)
+
+
+def attended(p, name, x):
+    """Attention of one head."""
+    q, k, v = np.split(
+        convolved(p, f"{name}.qkv", normed(p, f"{name}.norm3", x)).reshape(len(x), -1, 3 * x.shape[3]), 3, axis=2
+    )
+    w = np.exp(q @ k.transpose(0, 2, 1) * x.shape[3] ** -0.5)
+    return x + convolved(p, f"{name}.out", (w / w.sum(axis=2, keepdims=True) @ v).reshape(x.shape))
+
+
+def halved(x):
+    """Means of 2 x 2 pixels."""
+    return 0.25 * sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
+
+
+def doubled(x):
+    """Every pixel four times."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
 def sliced_loss(params, x0, log_sigma, noise, v):

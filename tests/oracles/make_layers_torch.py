@@ -67,21 +67,14 @@ def main() -> None:
             return F.group_norm(x, groups, g, b)
 
         record(found, f"norm.{name}", norm, rng, x=drawn(B, C, H, W), g=drawn(C), b=drawn(C))
-    record(
-        found,
-        "norm.vectors",
-        lambda x, g, b: F.layer_norm(x, x.shape[1:], g, b),
-        rng,
-        x=drawn(3, 5),
-        g=drawn(5),
-        b=drawn(5),
-    )
+    vectors = {"x": drawn(3, 5), "g": drawn(5), "b": drawn(5)}
+    record(found, "norm.vectors", lambda x, g, b: F.layer_norm(x, x.shape[1:], g, b), rng, **vectors)
     for name, (B, C, H, W, heads) in HEADS.items():
 
         def attend(x: Any, heads: int = heads) -> Any:
-            q, k, v = x.flatten(2).reshape(x.shape[0], 3, heads, -1, H * W).transpose(-1, -2).unbind(1)
+            q, k, v = x.reshape(x.shape[0], 3, heads, -1, x[0, 0].numel()).transpose(-1, -2).unbind(1)
             o = F.scaled_dot_product_attention(q, k, v)
-            return o.transpose(-1, -2).reshape(x.shape[0], -1, H, W)
+            return o.transpose(-1, -2).reshape(x.shape[0], -1, *x.shape[2:])
 
         record(found, f"attention.{name}", attend, rng, x=drawn(B, 3 * C, H, W))
     for name, (B, C, H, W) in SIZES.items():

@@ -37,7 +37,8 @@ def inputs(layer: Any, n: int, B: int, seed: int, shared: bool = False) -> list[
     Images are of any small size. What a layer is conditioned on is one row a sample, or one for all.
     """
     rng = np.random.default_rng([seed, 7])
-    height, width, rows = *rng.integers(1, 6, 2).tolist(), 1 if shared else B
+    height, width = (int(n) for n in rng.integers(1, 6, 2))
+    rows = 1 if shared else B
     channels = {Conv: "n_in", GroupNorm: "n", Attention: "heads"}
     if isinstance(layer, (Inside, Outside)):
         shape: tuple[int, ...] = (B, height, width, n)
