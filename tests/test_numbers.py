@@ -37,6 +37,7 @@ from refscore import (
     simulate,
 )
 from refscore.checks import check_count, check_number
+from refscore.laws.plane import Rings
 from refscore.likelihood.elbo import decoder, elbo
 from refscore.likelihood.flow import FixedSteps, bits_per_dim, decode, encode, interpolate
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood
@@ -83,6 +84,7 @@ EXAMPLES = {
     "DPMSolver": DPMSolver(VP(), score), "Repeat": Repeat(Langevin(score, 0.1), 2), "Fourier": Fourier(4),
     "AnnealedLangevin": AnnealedLangevin(score, VE(), 0.1, 1.0, 3), "Dense": Dense(2, 3, 1),
     "Conv": Conv(2, 4, n_cond=1), "GroupNorm": GroupNorm(8), "Dropout": Dropout(3, 0.5), "Labels": Labels(2, 3),
+    "Rings": Rings((1.0, 2.0), 0.1),
     "FixedSteps": FixedSteps(VP(), 9),
     "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
     "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
@@ -92,7 +94,7 @@ EXAMPLES = {
 RESULTS = {  # what functions answer with, the edges print, or holds shapes and what others have checked
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
     "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
-    "Reshape", "_Block",
+    "Reshape", "_Block", "Data", "Saved", "Settings",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from refscore.checks import check_count
+from refscore.commands.demo_digits import DIGITS, digits_demo
 from refscore.commands.demo_figures import draw
 from refscore.commands.demo_problem import Problem, load_problem, mismatch_in_words
 from refscore.commands.demo_report import Report, loss_in_words, tables
@@ -48,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--data, --steps, --seed, --backend, --out, --threads."""
     parser.add_argument(
         "--data", default="tilted", metavar="NAME|FILE",
-        help=f"{', '.join(MIXTURES)} (default: tilted), or 2-D points in a .npy, .npz or .csv file",
+        help=f"{', '.join(MIXTURES)} (default: tilted), digits, or 2-D points in a .npy, .npz or .csv file",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, default=6000, help="training steps (default: 6000)")
+    parser.add_argument("--steps", type=int, help="training steps (default: 6000; digits: 1800)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
     parser.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
     parser.add_argument("--out", type=Path, default=Path("refscore-demo"), help="folder for numbers and pictures")
@@ -61,7 +62,10 @@ def run(args: argparse.Namespace) -> None:
     """`refscore demo`."""
     with blas_threads(args.threads) as said:
         print(said)
-        demo(args.data, get(args.backend), args.steps, args.seed, args.out)
+        if args.data == "digits":
+            digits_demo(args.steps or DIGITS["steps"], args.seed, args.backend, args.out)
+        else:
+            demo(args.data, get(args.backend), 6000 if args.steps is None else args.steps, args.seed, args.out)
 
 
 def demo(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Callable[[str], None] = print) -> Report:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refscore.commands.drawing import Drawing
 from refscore.data.files import save_bytes
 from refscore.data.sets import Data
 from refscore.plots import LEARNED, figure, png, tiles
@@ -60,8 +61,6 @@ def picture(
     bool
         False where no picture can be drawn.
     """
-    from refscore.commands.sample import Drawing
-
     if data.kind == "points" and data.x.shape[1] != 2:
         return False
     try:

@@ -2,14 +2,15 @@
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refscore.checks import check_count
-from refscore.commands.pictures import in_unit, needs_pillow
+from refscore.commands.drawing import SAMPLER, STEPS, Drawing
+from refscore.commands.pictures import in_unit, needs_pillow, scatter
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import Saved, read
 from refscore.commands.threads import add_threads, blas_threads
@@ -17,13 +18,7 @@ from refscore.data.files import save_array, save_arrays, save_bytes, writable_fo
 from refscore.data.images import load_mask
 from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
-from refscore.noise.grids import karras_times
-from refscore.noise.prior import prior
-from refscore.noise.reverse import denoise
 from refscore.plots import gif, png, tiles
-from refscore.protocols import Array, Score
-from refscore.sampling.guidance import Guided, Replace
-from refscore.sampling.loop import simulate
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends import BACKENDS, Backend, get
 from refscore_backends.base import check_seed
@@ -33,8 +28,7 @@ EXAMPLE = (
     "example: refscore sample digits --n 100 --labels 0 1 2 3 4 5 6 7 8 9 --guidance 1.5 --out digits.png; "
     "refscore sample points --n 10000 --out new.npy"
 )
-SAMPLER, STEPS, CHUNK = "dpm-solver++2m", 40, 500
-LEAST = 0.002  # noise/signal σ/α before the last step, which denoises
+CHUNK = 500
 FRAMES = 12  # of a trajectory on a strip
 ENDINGS = (".npy", ".npz", ".png", ".gif")
 
@@ -107,62 +101,6 @@ def sample(
 
 def _rows(a: Any, rows: slice) -> Any:
     return None if a is None else a[rows]
-
-
-class Drawing:
-    """How samples are drawn from a model: iterate over what it yields, the start first and the samples last.
-
-    Parameters
-    ----------
-    model : ScoreModel or EnergyModel
-        The model.
-    theta : Array
-        Its parameters.
-    shape : tuple of int
-        Of one sample.
-    backend : Backend
-        Where the arrays are.
-    sampler : str, default "dpm-solver++2m"
-        A key of `SAMPLERS`.
-    steps : int, default 40
-        Steps; the last one denoises.
-    guidance : float, default 1.0
-        Weight of the label.
-    """
-
-    def __init__(
-        self, model: Any, theta: Array, shape: tuple[int, ...], backend: Backend, sampler: str = SAMPLER,
-        steps: int = STEPS, guidance: float = 1.0,
-    ) -> None:  # fmt: skip
-        self.model, self.theta, self.shape, self.backend = model, theta, shape, backend
-        self.sampler, self.guidance, sde = sampler, guidance, model.sde
-        start = float(sde.sigma(1.0) / sde.alpha(1.0))
-        self.times = [1.0, *karras_times(sde, steps, start, LEAST)[1:-1]] if steps > 1 else [1.0]
-
-    def __call__(self, n: int, rng: Any, labels: Any = None, kept: Sequence[Any] = (None, None)) -> Iterator[Array]:
-        """Draw n samples, told labels (n,) or none, with known values and a mask or none."""
-        sde, score = self.model.sde, self.score(labels)
-        known, mask = (None if a is None else self.backend.asarray(a) for a in kept)
-        step = SAMPLERS[self.sampler](sde, score)
-        if known is not None and mask is not None:
-            step = Replace(step, sde, known, mask, moves=5)
-        x = prior(sde, (n, *self.shape), rng, self.theta.dtype)
-        yield x
-        if len(self.times) > 1:
-            for state in simulate(step, x, self.times, rng):
-                x = state
-                yield x
-        x = denoise(score, sde, x, self.times[-1])
-        if known is not None and mask is not None:
-            x = self.backend.xp.where(mask, known, x)
-        yield x
-
-    def score(self, labels: Any) -> Score:
-        """The score under labels, guided."""
-        if labels is None or self.guidance == 0:
-            return self.model.bind(self.theta)
-        conditional = self.model.bind(self.theta, self.backend.asarray(labels))
-        return conditional if self.guidance == 1 else Guided(self.model.bind(self.theta), conditional, self.guidance)
 
 
 # ------------------------------------------------------------------ what is refused
@@ -239,6 +177,4 @@ def _write(out: Path, saved: Saved, path: Any, made: Any, told: Any) -> None:
         else:
             save_bytes(out, png(tiles(frames[-1], math.isqrt(path.shape[1] - 1) + 1), zoom))
     else:
-        from refscore.commands.pictures import scatter
-
         save_bytes(out, scatter(states if len(path) > 1 else made[None], saved.config["columns"], out.suffix))
