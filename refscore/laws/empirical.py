@@ -1,0 +1,56 @@
+"""The law of the training data themselves: what denoising score matching on N points is minimised by.
+
+The loss sees the data through expectations, and with N points these are means over the points. So its minimiser among
+all functions is the score of the points with noise, of N equal components without width,
+
+    s(x, t) = Σ_i w_i(x) (α x_i - x)/σ²,    w_i ∝ exp(-‖x - α x_i‖²/2σ²)                               Eq. (15.5)
+
+whose samplers return training points.
+"""
+
+import math
+
+from array_api_compat import array_namespace, device
+
+from refscore.checks import check_data
+from refscore.laws.mixture import GaussianMixture
+from refscore.protocols import Array
+
+
+def empirical(x: Array) -> GaussianMixture:
+    """Give each of N points the weight 1/N: a mixture of no width, and a law like any other once there is noise.
+
+    Its `sample` returns training points, `ExactScore` of it is the minimiser of the denoising loss on them, and
+    `denoising_floor` of it the least training loss.
+
+    Parameters
+    ----------
+    x : Array, shape (N, ...)
+        The points; rows of more axes are made vectors of D coordinates.
+
+    Returns
+    -------
+    GaussianMixture
+        N components in D dimensions.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For anything but finite floats (N, ...).
+
+    Examples
+    --------
+    At x = 0 both points are as near, and at 0.1 the right one weighs a little more:
+
+    >>> import numpy as np
+    >>> from refscore.laws.empirical import empirical
+    >>> p = empirical(np.array([[-1.0], [1.0]]))
+    >>> p.posterior_mean(np.array([[0.0], [0.1], [3.0]]), alpha=1.0, sigma=1.0).round(3)  # tanh(x/σ²)
+    array([[0.   ],
+           [0.1  ],
+           [0.995]])
+    """
+    check_data("x", x)
+    xp, N = array_namespace(x), x.shape[0]
+    weights = xp.full((N,), 1 / N, dtype=x.dtype, device=device(x))
+    return GaussianMixture(weights, xp.reshape(x, (N, math.prod(x.shape[1:]))), xp.zeros_like(weights))
