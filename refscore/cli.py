@@ -1,4 +1,4 @@
-"""The command line: `refscore demo`, `refscore samplers`, `refscore reproduce` and `refscore info`."""
+"""The command line: one command a file of `refscore.commands`."""
 
 import argparse
 import signal
@@ -9,11 +9,14 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import refscore
-from refscore.commands import demo, info, reproduce, sample, samplers, train
+from refscore.commands import demo, evaluate, info, reproduce, sample, samplers, train
 from refscore.commands.progress import Outlet
 from refscore_backends import BackendUnavailable, keep_memory
 
-COMMANDS = {"demo": demo, "train": train, "sample": sample, "samplers": samplers, "reproduce": reproduce, "info": info}
+COMMANDS = {
+    "demo": demo, "train": train, "sample": sample, "evaluate": evaluate, "samplers": samplers, "reproduce": reproduce,
+    "info": info,
+}  # fmt: skip
 STATUS = (
     "exit status: 0 done (Ctrl-C and SIGTERM end the work early: what was learned or measured is kept), 2 refused or "
     "failed, with a message, 130 interrupted before there was a result (`reproduce` goes on where it stopped)"
@@ -36,9 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] == "evaluate":
-        print("refscore: `refscore evaluate` is now `refscore samplers`", file=sys.stderr)
-        return 2
     args = _parser().parse_args(argv)
     keep_memory()
     try:

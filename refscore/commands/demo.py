@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     with blas_threads(args.threads) as said:
         print(said)
         if args.data == "digits":
-            digits_demo(args.steps or DIGITS["steps"], args.seed, args.backend, args.out)
+            digits_demo(DIGITS["steps"] if args.steps is None else args.steps, args.seed, args.backend, args.out)
         else:
             demo(args.data, get(args.backend), 6000 if args.steps is None else args.steps, args.seed, args.out)
 

@@ -1,0 +1,293 @@
+"""`refscore evaluate`: how good is a trained model? Likelihood of data it has not seen, distances, copies, a test."""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refscore.checks import check_count
+from refscore.commands.drawing import SAMPLER, STEPS, Drawing
+from refscore.commands.pictures import in_unit, needs_pillow
+from refscore.commands.progress import progress
+from refscore.commands.saved_run import Saved, fingerprint, read
+from refscore.commands.threads import add_threads, blas_threads
+from refscore.commands.train_config import Settings
+from refscore.data.files import save_bytes, save_json, writable_folder
+from refscore.data.sets import Data, load_data
+from refscore.laws.expectation import Estimate
+from refscore.laws.mixture import GaussianMixture
+from refscore.likelihood.flow import FixedSteps, bits_per_dim, error_split, log_likelihood
+from refscore.matching.probes import rademacher
+from refscore.measure.distance import sliced_wasserstein, sliced_wasserstein_floor
+from refscore.measure.neighbours import Memorised, memorised, nearest, two_sample_test
+from refscore.plots import png, tiles
+from refscore.sampling.transitions import SAMPLERS
+from refscore.training.checkpoint import CheckpointError
+from refscore_backends import BACKENDS, Backend, get
+from refscore_backends.base import check_seed
+
+HELP = "judge a trained model by data it has not seen (the table of samplers is `refscore samplers`)"
+EXAMPLE = "example: refscore evaluate digits --n 500"
+CHUNK, POINTS, PAIRS = 100, 200, 16  # points whose likelihood is asked for; samples shown beside their neighbours
+FLOW = 40  # steps of RK4
+PROBES = 4
+
+
+@dataclass
+class Report:
+    """What `evaluation.json` holds.
+
+    Parameters
+    ----------
+    folder : str
+        Of the model.
+    step : int
+        Of training.
+    points : int
+        Held-out points whose likelihood was taken.
+    nats : Estimate or None
+        Their mean log likelihood, in the units of the data.
+    bits_per_dim : Estimate or None
+        The same of images of grey levels: an upper bound, by dequantisation.
+    split : dict or None
+        Root mean squares of the causes of its error, where the law is known.
+    n : int
+        Samples of each kind for what follows.
+    distance, floor : float or None
+        Sliced Wasserstein distance of samples to held-out data, and of as many training data.
+    exact_floor : Estimate or None
+        That of two sets of fresh data, where the law is known.
+    copies : Memorised or None
+        How near samples are to training data.
+    two_samples : Estimate or None
+        Accuracy of the test that tells samples from held-out data.
+    chance : float or None
+        Its accuracy where the laws are the same.
+    """
+
+    folder: str
+    step: int
+    points: int = 0
+    nats: Estimate | None = None
+    bits_per_dim: Estimate | None = None
+    split: dict[str, float] | None = None
+    n: int = 0
+    distance: float | None = None
+    floor: float | None = None
+    exact_floor: Estimate | None = None
+    copies: Memorised | None = None
+    two_samples: Estimate | None = None
+    chance: float | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FOLDER, --n, --points, --sampler, --steps, --out, --seed, --backend, --threads."""
+    parser.epilog = EXAMPLE
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="of a `refscore train`")
+    add("--n", type=int, default=500, help="samples to draw (default: 500; at most as many as were held out count)")
+    add("--points", type=int, default=POINTS, help=f"held-out points for the likelihood (default: {POINTS})")
+    add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
+    add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
+    add("--out", type=Path, metavar="FOLDER", help="folder for numbers and picture (default: the model's)")
+    add("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
+    add("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """`refscore evaluate`."""
+    with blas_threads(args.threads) as said:
+        print(said)
+        evaluate(args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed, get(args.backend))
+
+
+def evaluate(
+    folder: Path, n: int, points: int, sampler: str, steps: int, out: Path | None, seed: int, backend: Backend,
+    say: Callable[[str], None] = print,
+) -> Report:  # fmt: skip
+    """Measure, write `evaluation.json` and a picture, print.
+
+    Raises
+    ------
+    ValueError, OSError
+        Before any work: for a folder, a sampler or data that cannot be used.
+    """
+    n, points, seed = check_count("n", n, 2), check_count("points", points, 2), check_seed(seed)
+    if sampler not in SAMPLERS:
+        raise ValueError(f"no sampler called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    saved = read(folder, backend)
+    data = _data(saved, folder)
+    out = out or (folder if folder.is_dir() else folder.parent)
+    writable_folder(out)
+    report = Report(str(folder), saved.step)
+    say(f"refscore evaluate: {folder}, step {saved.step}, on {backend.name}; files in {out}/")
+    rng, show_all = backend.rng(seed), min(points, len(data.held_out))
+    n = min(n, len(data.held_out), len(data.x))
+    draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps)
+    made = None
+    try:
+        with progress(-(-show_all // CHUNK) + -(-n // CHUNK), say) as show:
+            done = _likelihood(report, saved, data, show_all, rng, backend, show)
+            made = _drawn(draw, data, n, rng, backend, lambda i: show(done + i, "samples"))
+        _compare(report, data, made, rng, backend)
+    except KeyboardInterrupt:
+        if report.nats is None:
+            raise
+        say("interrupted: what was measured is kept")
+    save_json(out / "evaluation.json", asdict(report))  # before anything is printed
+    for line in tables(report):
+        say(line)
+    say(f"\nnumbers: {out / 'evaluation.json'}")
+    if made is not None and data.kind == "images":
+        say(_picture(made, data, backend, out / "neighbours.png"))
+    return report
+
+
+def _data(saved: Saved, folder: Path) -> Data:
+    """The data that the model was trained on, split as then."""
+    kept: dict[str, Any] = saved.config["settings"]
+    s = Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
+    data = load_data(s.data, s.labels, held_out=s.held_out, seed=s.seed)
+    if fingerprint(data) != saved.config["data"]:
+        raise CheckpointError(f"the data of {s.data} are not those that the model in {folder} was trained on")
+    if len(data.held_out) < 2:
+        raise ValueError(
+            f"the model in {folder} was trained with held_out={s.held_out}: nothing is left to judge it by"
+        )
+    return replace(data, labels=None, held_out_labels=None) if not saved.model.classes else data
+
+
+# ------------------------------------------------------------------ what is measured
+
+
+def _likelihood(
+    report: Report, saved: Saved, data: Data, points: int, rng: Any, backend: Backend, show: Callable[[int, str], None]
+) -> int:
+    """Log likelihoods of held-out points, under their labels; returns the number of chunks."""
+    D, sde, t_min = math.prod(saved.shape), saved.model.sde, saved.config["settings"]["t_min"]
+    values, scaling = [], data.scaling
+    for i, first in enumerate(range(0, points, CHUNK)):
+        rows = slice(first, min(first + CHUNK, points))
+        x = backend.asarray(data.held_out[rows], "float32")
+        if scaling.levels is not None:
+            x = scaling.dequantise(x, rng.random(x.shape, dtype=x.dtype))
+        told = None if data.held_out_labels is None else backend.asarray(data.held_out_labels[rows])
+        probes = None if D <= PROBES else rademacher(rng, (PROBES, *x.shape), x.dtype)
+        found = log_likelihood(
+            saved.model.bind(saved.theta, told), sde, x, t_min=t_min, probes=probes, solve=FixedSteps(sde, FLOW)
+        )
+        values.append(backend.to_numpy(found.value).astype("float64"))
+        show(i + 1, "likelihood")
+    nats = np.concatenate(values)
+    report.points, report.nats = points, _mean(nats - scaling.log_det(D))
+    if scaling.levels is not None:
+        report.bits_per_dim = _mean(np.asarray(bits_per_dim(nats, D, scaling.width)))
+    if isinstance(data.law, GaussianMixture) and data.labels is None:
+        x = data.held_out[:points].astype("float64")
+        parts = error_split(
+            _Widened(saved.model.bind(saved.theta), backend), data.law, sde, x, t_min=t_min,
+            solve=FixedSteps(sde, FLOW), fine=FixedSteps(sde, 4 * FLOW),
+        )  # fmt: skip
+        report.split = {cause: float(np.sqrt(np.mean(part**2))) for cause, part in parts._asdict().items()}
+    return -(-points // CHUNK)
+
+
+@dataclass(frozen=True)
+class _Widened:
+    """A score in float32 on a back end, for float64 samples in NumPy, with its derivative."""
+
+    score: Any
+    backend: Backend
+
+    def __call__(self, x: Any, t: Any) -> Any:
+        there = (self.backend.asarray(a, "float32") for a in (x, t))
+        return self.backend.to_numpy(self.score(*there)).astype("float64")
+
+    def jvp(self, x: Any, t: Any, v: Any) -> tuple[Any, Any]:
+        there = (self.backend.asarray(a, "float32") for a in (x, t, v))
+        s, sdot = self.score.jvp(*there)
+        return self.backend.to_numpy(s).astype("float64"), self.backend.to_numpy(sdot).astype("float64")
+
+
+def _mean(values: Any) -> Estimate:
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)))
+
+
+def _drawn(draw: Drawing, data: Data, n: int, rng: Any, backend: Backend, show: Callable[[int], None]) -> Any:
+    """Samples (n, ...), as the network sees them; labels as often as in the training data."""
+    labels = None if data.labels is None else np.random.default_rng(0).permutation(data.labels)[:n]
+    parts = []
+    for i, first in enumerate(range(0, n, CHUNK)):
+        rows = slice(first, min(first + CHUNK, n))
+        *_, x = draw(rows.stop - first, rng, None if labels is None else labels[rows])
+        parts.append(x)
+        show(i + 1)
+    return backend.xp.concat(parts)
+
+
+def _compare(report: Report, data: Data, made: Any, rng: Any, backend: Backend) -> None:
+    """Distances between samples, held-out and training data; samples are grey levels again, where data are."""
+    report.n = n = made.shape[0]
+    if data.scaling.levels is not None:
+        made = data.scaling.apply(data.scaling.undo(made))
+    rows = [backend.xp.reshape(a, (a.shape[0], -1)) for a in (
+        made, backend.asarray(data.held_out, "float32"), backend.asarray(data.x, "float32")
+    )]  # fmt: skip
+    samples, held_out, training = rows
+    report.distance = sliced_wasserstein(samples, held_out[:n, ...], rng)
+    report.floor = sliced_wasserstein(training[:n, ...], held_out[:n, ...], rng)
+    if isinstance(data.law, GaussianMixture):
+        report.exact_floor = sliced_wasserstein_floor(data.law, n, np.random.default_rng(0))
+    report.copies = memorised(samples, training, held_out)
+    report.two_samples = two_sample_test(samples, held_out[:n, ...])
+    report.chance = (n - 1) / (2 * n - 1)
+
+
+# ------------------------------------------------------------------ what is said and drawn
+
+
+def tables(report: Report) -> Iterator[str]:
+    """The report as lines of text."""
+    if report.nats is not None:
+        yield f"\nlog likelihood of {report.points} held-out points: {_said(report.nats)} nats each"
+        if report.bits_per_dim is not None:
+            yield f"  {_said(report.bits_per_dim)} bits per dimension (of grey levels: an upper bound)"
+    if report.split is not None:
+        yield "  root mean squares of what it errs by, in nats:"
+        yield from (f"    {cause:14}{value:.4g}" for cause, value in report.split.items())
+    if report.distance is not None:
+        yield f"\n{report.n} samples beside held-out data, sliced Wasserstein distance"
+        yield f"  samples         {report.distance:.4g}"
+        yield f"  training data   {report.floor:.4g}   (the sampling floor, from as many)"
+        if report.exact_floor is not None:
+            yield f"  two sets of fresh data {_said(report.exact_floor)}"
+    if report.copies is not None:
+        c = report.copies
+        yield "\ncopies: distance to the nearest training point, median"
+        yield f"  samples {c.samples:.4g}, held-out data {c.held_out:.4g}"
+        yield f"  samples nearer than almost all held-out data: {_said(c.share)}; by chance {_said(c.chance)}"
+    if report.two_samples is not None:
+        yield f"\nsamples told from held-out data by their nearest neighbour: {_said(report.two_samples)}"
+        yield f"  ({report.chance:.3f} where they cannot be told apart)"
+
+
+def _said(e: Estimate) -> str:
+    return f"{e.value:.4g} ± {e.error:.2g}"
+
+
+def _picture(made: Any, data: Data, backend: Backend, path: Path) -> str:
+    """Samples, each above its nearest training image."""
+    try:
+        needs_pillow()
+    except ValueError as error:
+        return f"no pictures: {error}"
+    some = made[:PAIRS, ...]
+    _, which = nearest(some, backend.asarray(data.x, "float32"))
+    rows = np.concatenate([backend.to_numpy(some), data.x[backend.to_numpy(which)]])
+    save_bytes(path, png(tiles(in_unit(rows), len(some)), max(1, 40 // rows.shape[1])))
+    return f"picture: {path}, samples above, below each the nearest training image"
