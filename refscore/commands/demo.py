@@ -47,6 +47,7 @@ HELP = "learn the score of a 2-D law and compare it with the exact one"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--data, --steps, --seed, --backend, --out, --threads."""
+    parser.epilog = "example: refscore demo --data digits --out digits"
     parser.add_argument(
         "--data", default="tilted", metavar="NAME|FILE",
         help=f"{', '.join(MIXTURES)} (default: tilted), digits, or 2-D points in a .npy, .npz or .csv file",

@@ -15,9 +15,9 @@ from refscore.commands.pictures import in_unit, needs_pillow
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import Saved, fingerprint, read
 from refscore.commands.threads import add_threads, blas_threads
-from refscore.commands.train_config import Settings
+from refscore.commands.train_config import Settings, load
 from refscore.data.files import save_bytes, save_json, writable_folder
-from refscore.data.sets import Data, load_data
+from refscore.data.sets import Data
 from refscore.laws.expectation import Estimate
 from refscore.laws.mixture import GaussianMixture
 from refscore.likelihood.flow import FixedSteps, bits_per_dim, error_split, log_likelihood
@@ -150,9 +150,10 @@ def evaluate(
 
 def _data(saved: Saved, folder: Path) -> Data:
     """The data that the model was trained on, split as then."""
-    kept: dict[str, Any] = saved.config["settings"]
-    s = Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
-    data = load_data(s.data, s.labels, held_out=s.held_out, seed=s.seed)
+    kept = saved.config["settings"].items()
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in kept}
+    s = Settings(**values)
+    data = load(s)
     if fingerprint(data) != saved.config["data"]:
         raise CheckpointError(f"the data of {s.data} are not those that the model in {folder} was trained on")
     if len(data.held_out) < 2:

@@ -14,6 +14,7 @@ HELP = "print versions, back ends, devices and BLAS"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """None."""
+    parser.epilog = "example: refscore info"
 
 
 def run(args: argparse.Namespace) -> None:

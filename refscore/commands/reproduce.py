@@ -35,6 +35,7 @@ HELP = "hold published toy results against measurements"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NAME, --seeds, --steps, --out, --threads."""
+    parser.epilog = "example: refscore reproduce song-ermon-2019 --seeds 1"
     parser.add_argument("name", nargs="?", metavar="NAME", help="what to reproduce; left out, a list of what there is")
     parser.add_argument("--seeds", type=int, default=3, help="networks to train, each from its own seed (default: 3)")
     parser.add_argument(

@@ -80,6 +80,7 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--data, --samplers, --evaluations, --sde, --samples, --seed, --model, --out, --threads."""
+    parser.epilog = "example: refscore samplers --data two-modes --samplers ddim heun --evaluations 8 32"
     parser.add_argument(
         "--data", metavar="NAME",
         help=f"gaussian (default; its errors are exact) or {', '.join(MIXTURES)}; with --model, the model's own",

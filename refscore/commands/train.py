@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", metavar="NAME|FILE", help=f"{', '.join(NAMES)}; or a .csv, .npy, .npz or IDX file (also .gz)")
     add("--labels", metavar="FILE", help="labels of the samples of a file: another file, or a column of a .csv")
+    add("--levels", type=int, metavar="L", help="grey levels of images of integers (default: guessed)")
+    add("--span", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of images of floats (default: guessed)")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder for the model, its metrics and pictures")
     add("--config", type=Path, metavar="FILE.toml", help="settings from a file, such as config.toml of another run")
     add("--resume", action="store_true", help="go on with the run in the folder, where it stopped")

@@ -41,6 +41,10 @@ class Settings:
         A name or a file, as `load_data` takes them.
     labels : str, optional
         Where a file's labels are, as `load_data` takes them.
+    levels : int, optional
+        Number of grey levels of images of integers, as `load_data` takes it.
+    span : tuple of two floats, optional
+        Least and largest value of images of floats, as `load_data` takes it.
     unconditional : bool, default False
         Whether labels that there are are left out.
     held_out : float, default 0.1
@@ -79,6 +83,8 @@ class Settings:
 
     data: str = ""
     labels: str | None = None
+    levels: int | None = None
+    span: tuple[float, ...] | None = None
     unconditional: bool = False
     held_out: float = 0.1
     net: str | None = None
@@ -219,8 +225,7 @@ def build(settings: Settings, backend: Backend) -> Run:
     ValueError, OSError
         For data that cannot be read, or a network that does not go with them.
     """
-    s = settings
-    data = load_data(s.data, s.labels, held_out=s.held_out, seed=s.seed)
+    s, data = settings, load(settings)
     images = data.kind == "images"
     net = s.net or ("unet" if images else "mlp")
     if net == "unet" and not images:
@@ -248,6 +253,30 @@ def build(settings: Settings, backend: Backend) -> Run:
         s, data, model, objective, Adam(rate), EMA(min(0.999, 1 - 20 / (s.steps + 20))), training,
         (backend.asarray(data.held_out, "float32"), judge),
     )  # fmt: skip
+
+
+def load(s: Settings) -> Data:
+    """The data of the settings, split as they say.
+
+    Parameters
+    ----------
+    s : Settings
+        Whose data, labels, levels, span, held_out and seed count.
+
+    Returns
+    -------
+    Data
+        As `load_data` answers.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `load_data`.
+    """
+    if s.span is not None and len(s.span) != 2:
+        raise ValueError(f"span is two numbers, the least and the largest value; got {s.span}")
+    span = None if s.span is None else (float(s.span[0]), float(s.span[1]))
+    return load_data(s.data, s.labels, s.levels, span, held_out=s.held_out, seed=s.seed)
 
 
 def _widths(data: Data, net: str) -> tuple[int, ...]:

@@ -1,0 +1,403 @@
+"""`refscore train`, `sample` and `evaluate`: one folder from data to judgement, and nothing lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from refscore import cli, load, save
+from refscore.commands import saved_run, train
+from refscore.commands.drawing import Drawing
+from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
+from refscore.commands.train_config import as_toml, fitting_sde, settle
+from refscore.data.sets import load_data
+from refscore.noise.prior import prior_mismatch_bound
+from refscore_backends import get
+from tests.oracles.close import assert_close
+
+RNG = np.random.default_rng(0)
+POINTS = RNG.standard_normal((60, 3)) * [1.0, 2.0, 3.0] + [0.0, 5.0, -1.0]
+IMAGES = RNG.integers(0, 4, (40, 5, 4), dtype="uint8")
+LABELS = np.arange(40) % 3
+SMALL = {
+    "mlp": ["--widths", "4", "--batch", "8"],
+    "unet": ["--widths", "8", "8", "--batch", "4", "--levels", "4"],
+    "energy": ["--net", "energy", "--widths", "4", "--batch", "8"],
+    "energy of images": ["--net", "energy", "--widths", "8", "--batch", "4"],
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Points without labels, images with them."""
+    np.save(tmp_path / "points.npy", POINTS)
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    return {kind: str(tmp_path / name) for kind, name in (
+        ("mlp", "points.npy"), ("energy", "points.npy"), ("unet", "images.npz"), ("energy of images", "images.npz"),
+    )}  # fmt: skip
+
+
+def command(*args):
+    assert cli.main([str(arg) for arg in args]) == 0
+
+
+def trained(files, tmp_path, net="mlp", steps=4, *flags):
+    out = tmp_path / "run"
+    command("train", "--data", files[net], "--out", out, "--steps", steps, *SMALL[net], *flags)
+    return out
+
+
+def refused(capsys, *args):
+    capsys.readouterr()
+    assert cli.main([str(arg) for arg in args]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("refscore: ")
+    return message
+
+
+# ------------------------------------------------------------------ train
+
+
+@pytest.mark.parametrize("net", SMALL)
+def test_a_run_leaves_a_model_its_settings_and_its_metrics(net, files, tmp_path, capsys):
+    out = trained(files, tmp_path, net, 5)
+    assert settle({}, out / SETTINGS) == settle({}, out / SETTINGS)
+    kept = load(out / CHECKPOINT)
+    assert (kept.state.step, kept.config["settings"]["steps"]) == (5, 5)
+    assert kept.model.classes == (3 if "images" in files[net] else 0)
+    head, *rows = (out / METRICS).read_text().splitlines()
+    assert head == "step,loss,excess,held_out,grad_norm,per_second,seconds"
+    assert [int(row.split(",")[0]) for row in rows] == [1, 2, 3, 4, 5]
+    assert all(float(row.split(",")[3]) > 0 for row in rows)
+    assert "next: refscore sample" in capsys.readouterr().out
+    assert sorted(p.name for p in out.glob("*.png")) == (
+        [f"samples-{n:06d}.png" for n in range(1, 6)] if "images" in files[net] else []
+    )
+
+
+class Stop:
+    """Raises KeyboardInterrupt when the metrics of a step are written."""
+
+    def __init__(self, step):
+        self.step, self.add = step, train.Metrics.add
+
+    def __call__(self, metrics, state, *args):
+        self.add(metrics, state, *args)
+        if state.step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("objective", ["denoising", "sliced"])
+@pytest.mark.parametrize("net", ["mlp", "unet", "energy of images"])
+def test_a_run_that_was_stopped_goes_on_in_the_same_bits(net, objective, files, tmp_path, monkeypatch):
+    if (net, objective) == ("energy of images", "sliced"):
+        pytest.skip("no jets in a U-Net: refused below")
+    flags = ["--objective", objective, *(["--dropout", "0.2", "--flips"] if net == "unet" else [])]
+    whole = trained(files, tmp_path, net, 6, *flags)
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stop = Stop(3)
+        patch.setattr(train.Metrics, "add", lambda metrics, *args: stop(metrics, *args))
+        command("train", "--data", files[net], "--out", stopped, "--steps", 6, *SMALL[net], *flags)
+    assert load(stopped / CHECKPOINT).state.step == 3
+    command("train", "--out", stopped, "--resume")
+    one, other = (load(folder / CHECKPOINT) for folder in (whole, stopped))
+    assert np.array_equal(one.theta, other.theta)
+    assert np.array_equal(one.average, other.average)
+    rows = [[row.split(",")[:5] for row in (f / METRICS).read_text().splitlines()] for f in (whole, stopped)]
+    assert rows[0] == rows[1]
+    command("train", "--out", stopped, "--resume")  # done: nothing happens
+    assert load(stopped / CHECKPOINT).state.step == 6
+
+
+def test_a_terminated_process_has_saved_its_run(files, tmp_path):
+    out = tmp_path / "run"
+    args = [sys.executable, "-m", "refscore.cli", "train", "--data", files["mlp"], "--out", str(out), *SMALL["mlp"]]
+    process = subprocess.Popen(
+        [*args, "--steps", "1000000"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while not (out / CHECKPOINT).exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert load(out / CHECKPOINT).state.step > 1
+    assert "go on with refscore train" in process.stdout.read()
+
+
+def test_a_run_is_the_same_by_flags_and_by_file_and_flags_win(files, tmp_path):
+    out = trained(files, tmp_path, "mlp", 4, "--seed", 3)
+    config = out / SETTINGS
+    assert "widths = [4]\n" in config.read_text()
+    command("train", "--config", config, "--out", tmp_path / "again")
+    command("train", "--config", config, "--out", tmp_path / "other", "--seed", 4)
+    thetas = [load(tmp_path / name / CHECKPOINT).theta for name in ("run", "again", "other")]
+    assert np.array_equal(thetas[0], thetas[1])
+    assert not np.array_equal(thetas[0], thetas[2])
+
+
+def test_settings_survive_their_file(tmp_path):
+    settings = settle({"data": 'a"b\\c.npy', "widths": [3, 4], "rate": 1e-3, "flips": True, "net": "mlp"}, None)
+    (tmp_path / "a.toml").write_text(as_toml(settings))
+    assert settle({}, tmp_path / "a.toml") == settings
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "linear-ve"])
+def test_the_sde_ends_where_the_data_are_noise(name):
+    data = load_data("digits")
+    wide = replace(data, x=30 * data.x)
+    for each in (data, wide):
+        assert prior_mismatch_bound(fitting_sde(name, each), each.x.astype("float64")) < 0.0101
+
+
+@pytest.mark.parametrize(("flags", "says"), [
+    (["--data", "nothing"], "no data set called 'nothing'"),
+    (["--data", "{points}", "--net", "unet"], "holds points, and a U-Net takes images: --net mlp"),
+    (["--data", "{images}", "--net", "mlp"], "holds images: --net unet or energy"),
+    (["--data", "{points}", "--labels", "missing.npy"], "missing.npy"),
+    (["--data", "{points}", "--unlabelled", "1"], r"unlabelled must lie in [0, 1), got 1.0"),
+    (["--data", "{points}", "--rate", "-1"], "rate must be positive, got -1.0"),
+    (["--data", "{points}", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
+    (["--data", "{points}", "--seed", "-1"], "seed must lie in"),
+    ([], "what should be learned? give --data NAME or --data FILE"),
+    (["--data", "{points}", "--resume"], "holds no checkpoint.npz to go on from"),
+    (["--data", "{images}", "--net", "energy", "--objective", "sliced", "--widths", "8"], "no passes jet"),
+    (["--config", "{toml}"], "sets colour; what may be set is backend, batch, data"),
+    (["--config", "{broken}"], "is not TOML"),
+    (["--config", "{kind}"], "steps = '7' in"),
+])  # fmt: skip
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(flags, says, files, tmp_path, capsys):
+    texts = {"toml": "colour = 3", "broken": "= 3", "kind": 'steps = "7"'}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+    known = {"points": files["mlp"], "images": files["unet"]} | {k: tmp_path / f"{k}.toml" for k in texts}
+    out = tmp_path / "run"
+    args = [flag.format(**known) for flag in flags]
+    if "jet" in says:  # a network's passes are found out when they are called
+        with pytest.raises(TypeError, match=says):
+            cli.main(["train", "--out", str(out), *args])
+    else:
+        assert says in refused(capsys, "train", "--out", out, *args)
+    assert not (out / CHECKPOINT).exists()
+
+
+def test_a_run_is_neither_overwritten_nor_changed_on_the_way(files, tmp_path, capsys):
+    out = trained(files, tmp_path)
+    assert "holds a run already: go on with it by --resume" in refused(
+        capsys, "train", "--data", "tilted", "--out", out
+    )
+    assert "leave out --batch" in refused(capsys, "train", "--out", out, "--resume", "--batch", 9)
+    assert "leave --config out" in refused(capsys, "train", "--out", out, "--resume", "--config", out / SETTINGS)
+    np.save(files["mlp"], POINTS + 1 * (np.arange(3) == 1) * RNG.standard_normal((60, 3)))
+    for name in ("train", "evaluate"):
+        where = ["--out", out, "--resume"] if name == "train" else [out]
+        assert "are not those that the " in refused(capsys, name, *where)
+
+
+# ------------------------------------------------------------------ sample
+
+
+def test_samples_come_in_the_units_of_the_file(files, tmp_path):
+    """The network's units are undone: levels are levels, points are centre + scale x."""
+    out = trained(files, tmp_path, "unet")
+    command("sample", out, "--n", 7, "--labels", 0, 1, 2, "--out", tmp_path / "new.npz", "--steps", 3)
+    with np.load(tmp_path / "new.npz") as made:
+        assert made["images"].shape == (7, 5, 4, 1)
+        assert made["images"].dtype == np.uint8
+        assert made["images"].max() <= 3
+        assert made["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    (tmp_path / "run").rename(tmp_path / "images")
+    out = trained(files, tmp_path, "mlp")
+    command("sample", out, "--n", 5, "--out", tmp_path / "new.npy", "--steps", 3, "--sampler", "ddim", "--seed", 2)
+    saved, backend = saved_run.read(out, get("numpy")), get("numpy")
+    *_, x = Drawing(saved.model, saved.theta, (3,), backend, "ddim", 3)(5, backend.rng(2))
+    assert np.array_equal(np.load(tmp_path / "new.npy"), saved.scaling.undo(x))
+
+
+def test_samples_of_a_model_that_is_a_gaussian_are_its_samples(files, tmp_path):
+    """With θ = 0 EDM's F is the score of N(0, σ_d² I): means and deviations within 5 standard errors, 6 of them."""
+    out = gaussian(files, tmp_path)
+    command("sample", out, "--n", 4000, "--out", tmp_path / "x.npy", "--sampler", "heun", "--steps", 20)
+    x = saved_run.read(out, get("numpy")).scaling.apply(np.load(tmp_path / "x.npy").astype("float64"))
+    std = load(out / CHECKPOINT).model.data_std
+    assert_close(np.mean(x, axis=0), 0.0, 5 * std / np.sqrt(4000))
+    assert_close(np.std(x, axis=0), std, 5 * std / np.sqrt(8000) + 0.01 * std)  # 20 steps err by less than a hundredth
+
+
+def gaussian(files, tmp_path):
+    out = trained(files, tmp_path, "mlp", 1, "--predict", "F")
+    kept = load(out / CHECKPOINT)
+    save(out / CHECKPOINT, kept.model, 0 * kept.theta, config=kept.config)
+    return out
+
+
+@pytest.mark.parametrize("ending", [".png", ".gif", ".npy", ".npz"])
+def test_every_ending_shows_samples_and_their_way(ending, files, tmp_path):
+    out = trained(files, tmp_path, "unet")
+    way = ["--trajectory"] if ending != ".npy" else []
+    command("sample", out, "--n", 3, "--out", tmp_path / f"new{ending}", "--steps", 4, *way)
+    content = (tmp_path / f"new{ending}").read_bytes()
+    assert content.startswith({".png": b"\x89PNG", ".gif": b"GIF89a", ".npy": b"\x93NUMPY", ".npz": b"PK"}[ending])
+    if ending == ".npz":
+        with np.load(tmp_path / "new.npz") as made:
+            assert made["trajectory"].shape == (5, 3, 5, 4, 1)
+
+
+def test_points_of_a_plane_have_pictures(tmp_path):
+    out = tmp_path / "run"
+    command("train", "--data", "moons", "--out", out, "--steps", 2, *SMALL["mlp"])
+    assert (out / "samples-000002.png").exists()
+    for name in ("a.png", "a.gif"):
+        command(
+            "sample", out, "--n", 9, "--steps", 2, "--out", tmp_path / name, *(["--trajectory"] * (name == "a.gif"))
+        )
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_guidance_goes_from_the_unconditional_score_through_the_conditional_one(files, tmp_path):
+    out, made = trained(files, tmp_path, "unet", 40), {}
+    for name, flags in {
+        "plain": [], "0": ["--labels", 1, "--guidance", 0], "none": ["--labels", 3],
+        "told": ["--labels", 1], "1": ["--labels", 1, "--guidance", 1], "3": ["--labels", 1, "--guidance", 3],
+    }.items():  # fmt: skip
+        command("sample", out, "--n", 4, "--steps", 3, "--out", tmp_path / f"{name}.npz", "--trajectory", *flags)
+        with np.load(tmp_path / f"{name}.npz") as found:
+            made[name] = found["trajectory"][-1]
+    assert np.array_equal(made["plain"], made["0"])
+    assert_close(made["plain"], made["none"], 1e-3 * np.max(np.abs(made["plain"])))  # one row, or one a sample: float32
+    assert np.array_equal(made["told"], made["1"])
+    assert not np.array_equal(made["told"], made["plain"])
+    assert not np.array_equal(made["told"], made["3"])
+
+
+def test_what_is_known_is_kept_and_the_rest_is_drawn(files, tmp_path):
+    out = trained(files, tmp_path, "unet")
+    mask = np.zeros((5, 4), dtype=bool)
+    mask[:, :2] = True
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "one.npy", IMAGES[:1])
+    flags = ["--known", tmp_path / "one.npy", "--mask", tmp_path / "mask.npy"]
+    command("sample", out, "--n", 6, "--steps", 3, "--out", tmp_path / "filled.npy", *flags)
+    filled = np.load(tmp_path / "filled.npy")[..., 0]
+    assert np.array_equal(filled[:, :, :2], np.broadcast_to(IMAGES[:1, :, :2], (6, 5, 2)))
+    assert len(np.unique(filled[:, :, 2:], axis=0)) > 1
+
+
+def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, monkeypatch):
+    """But for which numbers they are given: a chunk begins where the last one ended."""
+    out = trained(files, tmp_path)
+    monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
+    command("sample", out, "--n", 8, "--steps", 3, "--out", tmp_path / "a.npy")
+    assert np.load(tmp_path / "a.npy").shape == (8, 3)
+    assert len(np.unique(np.load(tmp_path / "a.npy"), axis=0)) == 8
+
+
+@pytest.mark.parametrize(("flags", "says"), [
+    (["--sampler", "nobody"], "no sampler called 'nobody'; there are euler-maruyama"),
+    (["--n", "0"], "n must be an integer of at least 1"),
+    (["--labels", "3", "5"], "labels are 0 to 2, and 3 for no label; got [3, 5]"),
+    (["--guidance", "2"], "guidance goes towards a label: give --labels"),
+    (["--labels", "1", "--guidance", "inf"], "guidance must be finite, got inf"),
+    (["--out", "x.jpg"], "x.jpg must end in .npy, .npz, .png, .gif"),
+    (["--out", "x.gif"], "a GIF shows a trajectory: add --trajectory"),
+    (["--mask", "{mask}"], "inpainting takes both"),
+    (["--known", "{images}", "--mask", "{mask}"], "mask of shape (4, 5); wanted is (5, 4, 1) or (5, 4)"),
+    (["--known", "{mask}", "--mask", "{mask}"], "holds an array of shape (4, 5); wanted is (5, 4, 1), or one for each sample"),
+])  # fmt: skip
+def test_what_cannot_be_sampled_is_refused(flags, says, files, tmp_path, capsys):
+    out = trained(files, tmp_path, "unet")
+    np.save(tmp_path / "mask.npy", np.zeros((4, 5)))
+    np.save(tmp_path / "images.npy", IMAGES[:1])
+    flags = [flag.format(mask=tmp_path / "mask.npy", images=tmp_path / "images.npy") for flag in flags]
+    flags = flags if "--out" in flags else [*flags, "--out", tmp_path / "x.npy"]
+    assert says in refused(capsys, "sample", out, *flags)
+
+
+def test_what_is_no_folder_of_a_run_is_refused(files, tmp_path, capsys):
+    for name in ("sample", "evaluate"):
+        more = ["--out", tmp_path / "x.npy"] if name == "sample" else []
+        assert "give the folder of a `refscore train`" in refused(capsys, name, tmp_path, *more)
+        (tmp_path / "bad.npz").write_bytes(b"PK no zip")
+        assert "bad.npz" in refused(capsys, name, tmp_path / "bad.npz", *more)
+    out = trained(files, tmp_path)
+    assert "the model was told no labels" in refused(
+        capsys, "sample", out, "--labels", 1, "--out", tmp_path / "x.npy")  # fmt: skip
+    assert "are no picture" in refused(capsys, "sample", out, "--out", tmp_path / "x.png")
+
+
+# ------------------------------------------------------------------ evaluate
+
+
+def test_the_likelihood_of_a_gaussian_model_is_that_of_the_gaussian(files, tmp_path):
+    """In the units of the file; the flow's 40 steps and its three exact tangents err by less than 1e-3."""
+    out = gaussian(files, tmp_path)
+    command("evaluate", out, "--n", 4, "--steps", 3)
+    found = json.loads((out / "evaluation.json").read_text())
+    kept = load(out / CHECKPOINT)
+    data, std = load_data(files["mlp"]), kept.model.data_std
+    nats = -0.5 * np.sum((data.held_out / std) ** 2, axis=1) - 1.5 * np.log(2 * np.pi * std**2)
+    exact = np.mean(nats) - data.scaling.log_det(3)
+    assert found["points"] == len(data.held_out)
+    assert abs(found["nats"]["value"] - exact) < 2e-3
+    assert found["bits_per_dim"] is None
+
+
+def test_bits_per_dimension_of_a_gaussian_model_of_levels(tmp_path):
+    """Dequantised, and in bits: the mean over the noise in each cell is known, four standard errors of it allowed."""
+    np.save(tmp_path / "images.npy", RNG.integers(0, 4, (300, 3, 2), dtype="uint8"))
+    out = tmp_path / "run"
+    command("train", "--data", tmp_path / "images.npy", "--out", out, "--steps", 1, "--predict", "F", "--widths", "8",
+            "--batch", "4", "--held-out", 0.4, "--levels", 4)  # fmt: skip
+    kept = load(out / CHECKPOINT)
+    save(out / CHECKPOINT, kept.model, 0 * kept.theta, config=kept.config)
+    command("evaluate", out, "--n", 4, "--steps", 2, "--points", 120)
+    found = json.loads((out / "evaluation.json").read_text())["bits_per_dim"]
+    x, std = load_data(tmp_path / "images.npy", levels=4, held_out=0.4).held_out, kept.model.data_std
+    square = np.mean(x.astype("float64") ** 2) + 0.5**2 / 12  # cells are ½ wide
+    exact = (0.5 * square / std**2 + 0.5 * np.log(2 * np.pi * std**2)) / np.log(2) + 1
+    noise = np.std(x) * 0.5 / np.sqrt(12) / std**2 / np.log(2) / np.sqrt(x.size)
+    assert abs(found["value"] - exact) < 4 * noise + 1e-3
+
+
+def test_a_law_that_is_known_tells_why_the_likelihood_errs(tmp_path):
+    out = tmp_path / "run"
+    command("train", "--data", "two-modes", "--out", out, "--steps", 2, *SMALL["mlp"])
+    command("evaluate", out, "--n", 20, "--points", 10, "--steps", 2)
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["split"]
+    assert found["exact_floor"]["value"] > 0
+    _, first, *_ = (out / METRICS).read_text().splitlines()
+    assert float(first.split(",")[2]) > 0  # the excess over the floor
+
+
+def test_a_model_that_copies_is_found_out(files, tmp_path, monkeypatch, capsys):
+    out = trained(files, tmp_path, "unet")
+    x = load_data(files["unet"], levels=4).x
+    monkeypatch.setattr(Drawing, "__call__", lambda self, n, rng, labels=None: iter([x[:n]]))
+    command("evaluate", out, "--points", 4)
+    copies = json.loads((out / "evaluation.json").read_text())["copies"]
+    assert copies["share"]["value"] == 1
+    assert copies["samples"] == 0 < copies["held_out"]
+    assert (out / "neighbours.png").exists()
+    assert "distance to the nearest training point" in capsys.readouterr().out
+
+
+def test_help_has_an_example_for_every_command(capsys):
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        assert "example: refscore" in capsys.readouterr().out
+
+
+def test_nothing_is_left_of_a_run_that_could_not_begin(files, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "file" in refused(capsys, "train", "--data", files["mlp"], "--out", tmp_path / "file" / "run")
+    assert not os.path.isdir(tmp_path / "file")
