@@ -37,6 +37,7 @@ from refscore import (
     simulate,
 )
 from refscore.checks import check_count, check_number
+from refscore.laws.plane import Rings
 from refscore.likelihood.elbo import decoder, elbo
 from refscore.likelihood.flow import FixedSteps, bits_per_dim, decode, encode, interpolate
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood
@@ -80,14 +81,14 @@ EXAMPLES = {
     "DPMSolver": DPMSolver(VP(), score), "Repeat": Repeat(Langevin(score, 0.1), 2), "Fourier": Fourier(4),
     "AnnealedLangevin": AnnealedLangevin(score, VE(), 0.1, 1.0, 3), "Dense": Dense(2, 3, 1),
     "FixedSteps": FixedSteps(VP(), 9),
-    "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
+    "Rings": Rings((1.0, 2.0), 0.3), "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
     "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
     "Guided": Guided(score, score, 2.0), "LossOf": LossOf("noise"), "Preconditioning": MODEL, "ScoreModel": MODEL,
     "EnergyModel": refscore.EnergyModel(MLP((2, 1)), VP()), "Replace": Replace(DDIM(VP(), score), VP(), X, X * 0, 2),
 }  # fmt: skip
 RESULTS = {  # what functions answer with, or the edges print
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
-    "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
+    "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow", "Data",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import i0e, i1e, log_ndtr, logsumexp
 
-from refscore.checks import check_count, check_positive, is_number
+from refscore.checks import check_count, check_positive, is_number, settle
 from refscore.laws.examples import mixture
 from refscore.protocols import Rng, Time
 
@@ -56,6 +56,7 @@ class Rings:
     std: float
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(std=self.std, radii=min(self.radii, default=0.0))
 
     def sample(self, rng: Rng, n: int) -> Points:
@@ -112,6 +113,7 @@ class Checkerboard:
     side: float = 2.0
 
     def __post_init__(self) -> None:
+        settle(self)
         check_positive(side=self.side)
 
     def sample(self, rng: Rng, n: int) -> Points:
@@ -196,7 +198,7 @@ class Pinwheel:
     scale: float = 2.0
 
     def __post_init__(self) -> None:
-        check_count("arms", self.arms)
+        settle(self, arms=1)
         check_positive(radial=self.radial, tangential=self.tangential, scale=self.scale)
 
     def sample(self, rng: Rng, n: int) -> Points:
