@@ -271,7 +271,8 @@ def test_guidance_goes_from_the_unconditional_score_through_the_conditional_one(
         with np.load(tmp_path / f"{name}.npz") as found:
             made[name] = found["trajectory"][-1]
     assert np.array_equal(made["plain"], made["0"])
-    assert_close(made["plain"], made["none"], 1e-3 * np.max(np.abs(made["plain"])))  # one row, or one a sample: float32
+    scale = np.max(np.abs(made["plain"]))
+    assert_close(made["plain"], made["none"], 1e-3 * scale)  # one row for all, or one a sample: float32's last digits
     assert np.array_equal(made["told"], made["1"])
     assert not np.array_equal(made["told"], made["plain"])
     assert not np.array_equal(made["told"], made["3"])
