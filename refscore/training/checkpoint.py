@@ -191,7 +191,8 @@ def save(
     _checkpoint(json.loads(words), arrays)  # what is written can be read, or is refused now
     arrays = {name: _little(array) for name, array in arrays.items()}
     arrays["description"] = np.frombuffer(words.encode(), dtype="uint8")
-    if (size := sum(array.nbytes for array in arrays.values())) > LARGEST:
+    size = sum(array.nbytes + 1024 for array in arrays.values())  # with what surrounds each
+    if size > LARGEST:
         raise ValueError(f"a checkpoint of {size} bytes; at most {LARGEST} are read")
     save_arrays(Path(path), **arrays, sha256=_digest(arrays))
 
