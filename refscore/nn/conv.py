@@ -2,8 +2,8 @@
 
     y = W ∗ x + e T + b
 
-`refscore.nn.shifts` says what ∗ and its transposes are. For the usual kernel, 3 x 3 with stride 1, two thirds of
-its products do, see `refscore.nn.winograd`: the same numbers but for rounding.
+`refscore.nn.shifts` says what ∗ and its transposes are. For the usual kernel, 3 x 3 with stride 1, four ninths of its
+products do, see `refscore.nn.winograd`: the same numbers but for rounding.
 """
 
 from dataclasses import dataclass
