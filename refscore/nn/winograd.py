@@ -21,7 +21,6 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
-from refscore.nn.layer import rows
 from refscore.nn.shifts import padded
 from refscore.protocols import Array
 
@@ -52,7 +51,7 @@ def convolve(x: Array, W: Array) -> Array:
     y = xp.empty(full, dtype=x.dtype, device=device(x))
     for at, block in _blocks(x, W.shape[-1]):
         sides = [
-            _answers(*(rows(v) @ g for v, g in zip(_sums(sums, -3), row, strict=True)))
+            _answers(*(xp.reshape(v, (-1, v.shape[-1])) @ g for v, g in zip(_sums(sums, -3), row, strict=True)))
             for sums, row in zip(_sums(block, -4), kernels, strict=True)
         ]
         for j in range(2):
@@ -77,13 +76,13 @@ def kernel_gradient(x: Array, dy: Array) -> Array:
     Array, shape (3, 3, C, O)
         Adjoint of the kernel, summed over all leading axes.
     """
-    xp, T = array_namespace(x), array_namespace(x).matrix_transpose
+    xp, C, O = array_namespace(x), x.shape[-1], dy.shape[-1]
     height, width = x.shape[-4:-2]
     dy, totals = padded(dy, (0, height % 2), (0, width % 2)), None
-    for at, block in _blocks(x, dy.shape[-1]):
+    for at, block in _blocks(x, O):
         pairs = zip(_sums(block, -4), _spread(dy[..., at, :, :, :], -4), strict=True)
         more = [
-            T(rows(v)) @ rows(dm)
+            xp.matrix_transpose(xp.reshape(v, (-1, C))) @ xp.reshape(dm, (-1, O))
             for sums, side in pairs
             for v, dm in zip(_sums(sums, -3), _spread(side, -3), strict=True)
         ]
