@@ -14,7 +14,7 @@ from array_api_compat import array_namespace, device
 
 from refscore.protocols import Array
 
-FEW = 8  # channels, below which products are thin: one product over all shifts side by side is better
+FEW = 8  # channels, below which products are thin: one product for all shifts side by side is better
 
 
 def convolve(x: Array, W: Array, stride: int = 1, dilation: int = 1) -> Array:
@@ -40,6 +40,10 @@ def convolve(x: Array, W: Array, stride: int = 1, dilation: int = 1) -> Array:
     views = shifted(x, k, stride, dilation)
     if C < FEW:
         y = xp.concat(list(views), axis=-1) @ xp.reshape(W, (k * k * C, O))
+    elif O < FEW:
+        z = merged(x) @ xp.reshape(xp.permute_dims(W, (2, 0, 1, 3)), (C, k * k * O))
+        z = xp.reshape(z, (*x.shape[:-1], k * k * O))
+        y = sum(v[..., n * O : (n + 1) * O] for n, v in enumerate(shifted(z, k, stride, dilation)))
     else:
         kernels = [W[i, j, ...] for i in range(k) for j in range(k)]
         y = next(views) @ kernels[0]

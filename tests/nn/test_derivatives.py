@@ -30,17 +30,18 @@ drawn = {"seed": seeds, "n": small, "B": st.integers(1, 6), "K": counts, "shared
 few = settings(max_examples=settings.default.max_examples // 5)  # where an example takes long
 
 
-def check_layer(host, name, seed, n, B, K, shared):
+def listed(host, name, seed, n, B, K, shared):
+    """A layer of the table at a point."""
     layer = LAYERS[name](n)
     xs = inputs(layer, n, B, seed, shared)
     live = [True, not (without_adjoint(layer) or getattr(layer, "n_cond", 0))]  # a condition has no tangent
-    check_all(subject(layer, host, xs, seed, K, live=live[: len(xs)], fixed=without_adjoint(layer)), seed)
+    return subject(layer, host, xs, seed, K, live=live[: len(xs)], fixed=without_adjoint(layer))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 @given(**drawn)
 def test_every_layer_is_differentiated_rightly(name, seed, n, B, K, shared):
-    check_layer(NUMPY, name, seed, n, B, K, shared)
+    check_all(listed(NUMPY, name, seed, n, B, K, shared), seed)
 
 
 @pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
@@ -48,7 +49,7 @@ def test_every_layer_is_differentiated_rightly(name, seed, n, B, K, shared):
 @few
 @given(**drawn)
 def test_every_layer_is_differentiated_rightly_on_every_other_backend(host, name, seed, n, B, K, shared):
-    check_layer(host, name, seed, n, B, K, shared)
+    check_all(listed(host, name, seed, n, B, K, shared), seed)
 
 
 @given(
@@ -195,8 +196,7 @@ def test_float32_stays_float32_in_every_pass(host, name):
         "score model": (ScoreModel(MLP((2, 4, 2), embed=4), VP()), [x, level], [True]),
     }
     if name in LAYERS:
-        layer = LAYERS[name](2)
-        s = subject(layer, host, inputs(layer, 2, 5, 0), 0)
+        s = listed(host, name, 0, 2, 5, 2, False)
     else:
         layer, xs, live = cases[name]
         s = subject(layer, host, xs, 0, live=live, fixed=[1][: len(xs) - 1])
