@@ -72,8 +72,8 @@ def test_the_floor_of_the_house_is_that_of_the_points_and_vanishes_where_they_ar
         assert abs(found.value - 0.5 / sigma**4 * variance) <= found.error <= 1e-5
     small = mean_posterior_variance(pair, 1.0, 0.1).value
     assert 0 < small < math.exp(-1 / (2 * 0.1**2))
-    smooth = GaussianMixture(np.full(2, 0.5), np.array([[-1.0], [1.0]]), np.full(2, 0.1))
-    assert mean_posterior_variance(smooth, 1.0, 0.1).value == pytest.approx(0.1 * 0.01 / 0.11, rel=1e-6)
+    smooth = GaussianMixture(np.full(2, 0.5), np.array([[-4.0], [4.0]]), np.full(2, 0.1))  # with width
+    assert mean_posterior_variance(smooth, 1.0, 0.1).value == pytest.approx(0.1 * 0.01 / 0.11, rel=1e-5)
 
 
 @pytest.mark.parametrize("lam", [0.0, 1.0])
