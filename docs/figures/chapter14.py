@@ -110,7 +110,8 @@ def draw(ax: Any, places: dict[str, tuple[float, float]], reads: dict[str, set[s
             far = abs(x - X) > 3
             look = {"arrowstyle": "->", "color": LEARNED if far else INK, "lw": 1.0, "shrinkA": 1, "shrinkB": 1}
             look |= {"patchA": boxes[source].get_bbox_patch(), "patchB": boxes[name].get_bbox_patch()}
-            ax.annotate("", (x, -y), (X, -Y), arrowprops=look | {"connectionstyle": f"arc3,rad={-0.22 * far}"})
+            bend = -0.22 if far else 0.25 if y - Y > 2 else 0.0
+            ax.annotate("", (x, -y), (X, -Y), arrowprops=look | {"connectionstyle": f"arc3,rad={bend}"})
     ax.axis("off")
 
 
