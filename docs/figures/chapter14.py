@@ -131,10 +131,8 @@ def graph(path: Path = HERE / "14-unet.png") -> str:
     axes[0].set(xlim=(-0.5, 11.9), ylim=(-2.4, 1.4), title="UNet(1), images of 28·28 pixels, height·width·channels")
     inside = {name: f"down1.0.{name}" if f"down1.0.{name}" in reads else name for name in BLOCK}
     short = {row: name for name, row in inside.items()}
-    draw(
-        axes[1], BLOCK, {n: {short.get(i, i) for i in reads[row]} if n != "pool0" else set() for n, row in inside.items()},
-        {name: shapes[row] for name, row in inside.items()},
-    )  # fmt: skip
+    part = {name: {short.get(i, i) for i in reads[row]} for name, row in inside.items()} | {"pool0": set()}
+    draw(axes[1], BLOCK, part, {name: shapes[row] for name, row in inside.items()})
     axes[1].set(xlim=(-1.0, 2.4), ylim=(-7.4, 0.4), title="its block down1.0")
     return save(fig, path)
 
