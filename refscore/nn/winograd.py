@@ -1,4 +1,4 @@
-"""The 3 x 3 convolution with four products where six are plain: Winograd's F(2, 3) along H. Chapter 14.
+"""The 3 x 3 convolution with four products where six are plain: Winograd's F(2, 3) along H. Chapter 14. Eq. (14.17).
 
 Two rows y₀, y₁ of an answer read four rows x₀ ... x₃ of the image. With the rows g₀, g₁, g₂ of the kernel
 
