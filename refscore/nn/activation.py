@@ -1,4 +1,4 @@
-"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand. Eqs. (4.7), (4.8).
+"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand. Eqs. (4.7), (4.8), (14.9).
 
     backward       dx = φ' dy
     jvp            ẏ = φ' ẋ
@@ -123,7 +123,7 @@ def chosen(activation: Layer | None) -> Layer:
 class SiLU(Activation):
     """φ(x) = x s, s = 1/(1 + e⁻ˣ) = ½ (1 + tanh ½x): that form cannot overflow.   Elfwing et al. 2018.
 
-    φ' = s + y (1 - s),   φ'' = q (2 + x - 2 y),   φ''' = q (3 (1 - 2 s) + x (1 - 6 q)),   q = s (1 - s)
+    φ' = s + y (1 - s),   φ'' = q (2 + x - 2 y),   φ''' = q (3 (1 - 2 s) + x (1 - 6 q)),   q = s (1 - s)    Eq. (14.10).
     """
 
     def forward(self, params: Params, *xs: Array) -> tuple[Array, Any]:

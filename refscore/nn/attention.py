@@ -2,7 +2,7 @@
 
 For each sample and head, with queries, keys and values q, k, v (L, c) of the L pixels:
 
-    S = q kᵀ/√c,   w = softmax(S) row by row,   o = w v
+    S = q kᵀ/√c,   w = softmax(S) row by row,   o = w v                                      Eqs. (14.20), (14.21)
 
 J is the Jacobian of softmax (see `refscore.nn.softmax`), B the derivative of <dẇ, J Ṡ> in w; products give a term to
 each factor:

@@ -13,7 +13,7 @@ from refscore.protocols import Array, Params, Rng
 
 @dataclass(frozen=True)
 class Dense:
-    """Affine map y = x W + e T + b on the last axis; without n_cond just y = x W + b.
+    """Affine map y = x W + e T + b on the last axis; without n_cond just y = x W + b.            Eqs. (14.6), (14.7).
 
     e embeds the noise level, (B, n_cond), or (1, n_cond) when all samples share one level. It does not
     depend on x, so it has no tangent; its adjoint goes on where e is learned, and is not computed otherwise.

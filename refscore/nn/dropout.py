@@ -13,11 +13,12 @@ from refscore.protocols import Array, Params, Rng
 
 @dataclass(frozen=True)
 class Dropout:
-    """y = m x, m = [u ≥ rate]/(1 - rate) for each sample and feature, so that E y = x.       Srivastava et al. 2014.
+    """y = m x, m = [u ≥ rate]/(1 - rate) for each sample and feature, so that E y = x.               Eq. (14.23).
 
-    x (..., B, n), u (B, number of uniforms) in [0, 1), of which the columns offset to offset + n are read; in images
-    (H, W, B, n) a whole channel of a sample is left out. Where u is None the layer does nothing, as in sampling.
-    At given u the layer is linear: all passes are products with m. m is a constant of the sample, no adjoint goes to u.
+    Srivastava et al. 2014. x (..., B, n), u (B, number of uniforms) in [0, 1), of which the columns offset to
+    offset + n are read; in images (H, W, B, n) a whole channel of a sample is left out. Where u is None the layer does
+    nothing, as in sampling. At given u the layer is linear: all passes are products with m. m is a constant of the
+    sample, no adjoint goes to u.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ class Fourier:
 
 @dataclass(frozen=True)
 class Labels:
-    """e = one-hot(label) W: a row of n features for each class, and one more for "no label".
+    """e = one-hot(label) W: a row of n features for each class, and one more for "no label".        Eq. (14.23).
 
     Labels are integers, (B,) or (1,) -> e (B or 1, n); 0 ... classes - 1 are classes, `classes` itself means that there
     is no label. No adjoint goes to a label.

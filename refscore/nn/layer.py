@@ -3,9 +3,9 @@
 A layer is a function y = F(θ, x₁, x₂, ...) and three linear maps made from it:
 
     forward        y = F(θ, x)
-    backward       (dx, dθ) = (∂F)ᵀ dy                                the transpose of its Jacobian
-    jvp            ẏ = (∂F/∂x) ẋ                                      the Jacobian itself, θ held fixed
-    jvp_backward   (dx, dẋ, dθ) = (∂(F, jvp))ᵀ (dy, dẏ)               the transpose for both outputs
+    backward       (dx, dθ) = (∂F)ᵀ dy                                the transpose of its Jacobian         Eq. (14.1)
+    jvp            ẏ = (∂F/∂x) ẋ                                      the Jacobian itself, θ held fixed     Eq. (14.1)
+    jvp_backward   (dx, dẋ, dθ) = (∂(F, jvp))ᵀ (dy, dẏ)               the transpose for both outputs        Eq. (14.3)
 
 The last is what implicit and sliced score matching need, whose losses contain ẏ. Tangents are
 stacks, ẋ (K, ..., n) beside x (..., n). A tangent or an adjoint may be None: it is zero, and

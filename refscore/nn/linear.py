@@ -2,7 +2,7 @@
 
 A linear map y = A x is its own tangent map, and the transpose Aᵀ serves adjoints and adjoints of tangents alike, so
 the passes are written once, here, and a layer says only what A and Aᵀ are. Both act on the last axes, and leave a
-stack of tangents in front alone.
+stack of tangents in front alone. For pooling P and doubling U, P U = I, Pᵀ = ¼ U and Uᵀ = 4 P, Eq. (14.22).
 
 Images come and go as (B, H, W, C). Inside a network they are (H, W, B, C): a shift by a pixel is then a slice whose
 inner runs are B C numbers long, sums over pixels are sums over the first axes, and what belongs to a sample, (B, C),

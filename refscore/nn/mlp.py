@@ -17,8 +17,8 @@ FEATURES = 16  # of a label or a vector, where there are none of the level to wh
 class MLP(Net):
     """Dense layers and activations in a row: h₀ = x,   h_l = φ(h_{l-1} W_l + e T_l + b_l),   y = h_L W + b.
 
-    Initial weights have gain 1.68 = 1/√E SiLU(z)²: a layer and SiLU keep a mean square of 1 (with the noise
-    level, whose share is as large, it grows slowly). The head has gain 0.1, so that the first outputs are small.
+    Initial weights have gain 1.68 = 1/√E SiLU(z)²: SiLU and a layer keep a mean square of 1, Eq. (14.24) (beside the
+    noise level, whose share is as large, it grows). The head has gain 0.1, so that the first outputs are small.
     A label's or a vector's features are learned, and added to those of the level: every hidden layer is told both.
 
     Parameters

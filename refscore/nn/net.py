@@ -1,4 +1,4 @@
-"""Net: a small graph of layers, evaluated forwards and backwards. Chapter 14.
+"""Net: a small graph of layers, evaluated forwards and backwards. Chapter 14.                   Eqs. (14.2), (14.8).
 
 MLP and U-Net are lists of rows (name, layer, inputs). The four passes are written once, here:
 skip connections, concatenations and a noise embedding that enters every block are rows like any

@@ -2,13 +2,13 @@
 
 With c = x - mean x, r = √(mean c² + eps) and n = c/r, means over the pixels and the channels of a group,
 
-    y = g n + b,   J a = (a - mean a - n mean(n a))/r,   J symmetric
+    y = g n + b,   J a = (a - mean a - n mean(n a))/r,   J symmetric                            Eqs. (14.11), (14.12)
 
     jvp            ẏ = g J ẋ
     backward       dx = J (g dy)
     jvp_backward   dx = J (g dy) - Σ_k (n mean(q Ja) + Jq mean(n a) + Ja mean(n q))/r,   dẋ = J q,   a = ẋ, q = g dẏ
 
-The bracket: n and r move with x, ṅ = J ẋ and ṙ = mean(n ẋ), so that <q, J a> changes by
+Eqs. (14.13), (14.14). The bracket: n and r move with x, ṅ = J ẋ and ṙ = mean(n ẋ), so that <q, J a> changes by
 -<q, ṙ J a + ṅ mean(n a) + n mean(ṅ a)>/r, and <ṅ, a> = <ẋ, J a>.
 """
 

@@ -1,8 +1,9 @@
 """Convolution as k² matrix products of shifted images: the plain form. Chapter 14.
 
-    y[h, w] = Σ_ij x[s h + r i - p, s w + r j - p] W[i, j]            s stride, r dilation, p = r (k - 1)/2, k odd
+    y[h, w] = Σ_ij x[s h + r i - p, s w + r j - p] W[i, j]                                                  Eq. (14.15)
 
-with zeros beyond the edge; images are (..., H, W, B, C), a shifted image a view of the padded one. The transposes:
+with stride s, dilation r, k odd, p = r (k - 1)/2 and zeros beyond the edge; images are (..., H, W, B, C), a shifted
+image a view of the padded one. The transposes, Eq. (14.16):
 
     dW[i, j] = Σ_hw x[s h + r i - p, s w + r j - p]ᵀ dy[h, w]
     dx = the convolution of dy, put back on every s-th pixel, with the kernel turned by 180° and transposed, stride 1

@@ -1,6 +1,6 @@
 """Softmax along the last axis. Chapter 14.
 
-    w = e^x/Σ e^x,   J a = w∘a - w (w·a),   J symmetric
+    w = e^x/Σ e^x,   J a = w∘a - w (w·a),   J symmetric                                     Eqs. (14.18), (14.19)
 
     jvp            ẇ = J ẋ
     backward       dx = J dw

@@ -17,7 +17,7 @@ from refscore.nn.linear import AvgPool, Concat, Inside, Outside, Total, Upsample
 from refscore.nn.net import Net
 from refscore.nn.norm import GroupNorm, ScaleShift
 
-GAIN = 1.68  # 1/√E SiLU(z)²: a layer after it keeps the mean square
+GAIN = 1.68  # 1/√E SiLU(z)²: a layer after it keeps the mean square, Eq. (14.24)
 SMALL = 0.1  # gain of the last layer of each branch, and of the net: at the start a block is nearly the identity
 
 

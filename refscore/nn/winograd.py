@@ -1,4 +1,4 @@
-"""The 3 x 3 convolution with 16 products where 36 are plain: Winograd's F(2 x 2, 3 x 3). Chapter 14.
+"""The 3 x 3 convolution with 16 products where 36 are plain: Winograd's F(2 x 2, 3 x 3). Chapter 14. Eq. (14.17).
 
 Two neighbours y₀, y₁ of an answer read four x₀ ... x₃ of the image. With the three numbers g of a kernel, in one
 dimension,

@@ -310,7 +310,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, mo
     (["--out", "x.gif"], "a GIF shows a trajectory: add --trajectory"),
     (["--mask", "{mask}"], "inpainting takes both"),
     (["--known", "{images}", "--mask", "{mask}"], "mask of shape (4, 5); wanted is (5, 4, 1) or (5, 4)"),
-    (["--known", "{mask}", "--mask", "{mask}"], "holds an array of shape (4, 5); wanted is (5, 4, 1), or one for each sample"),
+    (["--known", "{mask}", "--mask", "{mask}"], "an array of shape (4, 5); wanted is (5, 4, 1), or one for each"),
 ])  # fmt: skip
 def test_what_cannot_be_sampled_is_refused(flags, says, files, tmp_path, capsys):
     out = trained(files, tmp_path, "unet")
