@@ -19,6 +19,7 @@ from refscore.data.images import load_mask
 from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
 from refscore.plots import gif, png, tiles
+from refscore.sampling.shards import children, pool
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends import BACKENDS, Backend, get
 from refscore_backends.base import check_seed
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--known", type=Path, metavar="FILE", help="inpainting: an image, or one a sample, whose masked part is kept")
     add("--mask", type=Path, metavar="FILE", help="inpainting: 1 where the image is known, 0 where not")
     add("--trajectory", action="store_true", help="keep what is between noise and sample: a strip, a GIF, or an axis")
+    add("--workers", type=int, metavar="N", help="threads that share the samples (default: none)")
     add("--seed", type=int, default=0, help="same seed, same machine: same samples (default: 0)")
     add("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
     add_threads(parser)
@@ -59,13 +61,13 @@ def run(args: argparse.Namespace) -> None:
         print(said)
         sample(
             args.folder, args.n, args.out, args.sampler, args.steps, args.labels, args.guidance, args.known, args.mask,
-            args.trajectory, args.seed, get(args.backend),
+            args.trajectory, args.seed, get(args.backend), args.workers,
         )  # fmt: skip
 
 
 def sample(
     folder: Path, n: int, out: Path, sampler: str, steps: int, labels: Sequence[int] | None, guidance: float,
-    known: Path | None, mask: Path | None, trajectory: bool, seed: int, backend: Backend,
+    known: Path | None, mask: Path | None, trajectory: bool, seed: int, backend: Backend, workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Any:  # fmt: skip
     """Draw samples and write them to a file; returns them in the units of the data, in NumPy.
@@ -82,17 +84,25 @@ def sample(
     told = None if labels is None else np.resize(np.asarray(labels), n)
     kept = _inpainting(saved, known, mask, n)
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps, guidance)
-    paths, rng, chunks = [], backend.rng(seed), range(0, n, CHUNK)
-    with progress(len(chunks) * steps, say) as show:
-        for i, first in enumerate(chunks):
-            rows = slice(first, min(first + CHUNK, n))
-            states = []
-            for j, x in enumerate(draw(rows.stop - first, rng, _rows(told, rows), [_rows(a, rows) for a in kept])):
-                if trajectory or j == steps:
-                    states.append(backend.to_numpy(x))
-                show(min(i * steps + j, len(chunks) * steps), f"{rows.stop} of {n} samples")
-            paths.append(np.stack(states))
-    path = np.concatenate(paths, axis=1)  # (states, n, ...)
+    rng, chunks = backend.rng(seed), [slice(first, min(first + CHUNK, n)) for first in range(0, n, CHUNK)]
+    rngs = children(rng, len(chunks)) if hasattr(rng, "spawn") else [rng] * len(chunks)
+    done = 0
+
+    def chunk(rows: slice, own: Any) -> Any:
+        """States (1 or steps + 1, rows, ...), on the host."""
+        nonlocal done
+        states = []
+        for j, x in enumerate(draw(rows.stop - rows.start, own, _rows(told, rows), [_rows(a, rows) for a in kept])):
+            if trajectory or j == steps:
+                states.append(backend.to_numpy(x))
+            done += j > 0
+            if j % 10 == 0 or j == steps:
+                show(done, f"{n} samples")
+        return np.stack(states)
+
+    with progress(len(chunks) * steps, say) as show, pool(workers) as executor:
+        parts = list((map if executor is None else executor.map)(chunk, chunks, rngs))
+    path = np.concatenate(parts, axis=1)  # (states, n, ...)
     made = saved.scaling.undo(path[-1])
     _write(out, saved, path, made, told)
     say(f"{n} samples of shape {saved.shape}: {out}")

@@ -1,8 +1,9 @@
 """How many BLAS threads a command runs on."""
 
 import argparse
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from refscore.checks import check_count
 
@@ -25,3 +26,12 @@ def blas_threads(asked: int | None) -> Iterator[str]:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """--threads."""
     parser.add_argument("--threads", type=int, metavar="N", help="BLAS threads (default: 1)")
+
+
+def one_blas_thread() -> None:
+    """Give this process one BLAS thread: it is one of several that share the processors; Ctrl-C is for their parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ImportError):
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1, user_api="blas")

@@ -4,15 +4,19 @@ import argparse
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from refscore.checks import check_count
 from refscore.commands import saved_run
 from refscore.commands.pictures import picture
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
-from refscore.commands.threads import add_threads, blas_threads
+from refscore.commands.threads import add_threads, blas_threads, one_blas_thread
 from refscore.commands.train_config import LEARNABLE, NETS, Run, Settings, as_toml, build, settle
 from refscore.data.files import save_text, writable_folder
 from refscore.data.sets import NAMES
@@ -25,6 +29,7 @@ from refscore.noise.sde import SDES
 from refscore.protocols import Array
 from refscore.training.checkpoint import CheckpointError, load
 from refscore.training.loop import DivergenceError, TrainingState, fit
+from refscore.training.parallel import Sharded
 from refscore_backends import BACKENDS, Backend, HostRng, get
 
 HELP = "learn the score of your data: points or images, from a file or by name"
@@ -62,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--held-out", type=float, metavar="PART", help="part of the data to judge by (default: 0.1)")
     add("--no-dequantise", dest="dequantise", action="store_false", default=None, help="train on bare grey levels")
     add("--flips", action="store_true", default=None, help="mirror images at random")
+    add("--workers", type=int, metavar="N", help="processes that share each batch (default: none)")
+    add("--shards", type=int, help="parts into which a batch is cut (default: 1; with workers 4)")
     add("--seed", type=int, help="same seed, same machine: same numbers (default: 0)")
     add("--backend", choices=list(BACKENDS), help="array library (default: numpy)")
     add_threads(parser)
@@ -71,12 +78,16 @@ def run(args: argparse.Namespace) -> None:
     """`refscore train`."""
     with blas_threads(args.threads) as said:
         print(said)
-        train(vars(args), args.config, args.out, args.resume)
+        flags = vars(args)
+        if args.workers is not None and args.shards is None and not args.resume:
+            flags = flags | {"shards": 4}
+        train(flags, args.config, args.out, args.resume, args.workers)
 
 
 def train(
-    flags: Mapping[str, Any], config: Path | None, out: Path, resume: bool = False, say: Callable[[str], None] = print
-) -> TrainingState:
+    flags: Mapping[str, Any], config: Path | None, out: Path, resume: bool = False, workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> TrainingState:  # fmt: skip
     """Train, and keep everything in the folder `out`: checkpoint, settings, metrics, pictures.
 
     Parameters
@@ -89,6 +100,8 @@ def train(
         The folder.
     resume : bool, default False
         Whether to go on with the run that is there.
+    workers : int, optional
+        Processes that share each batch; by default none.
     say : callable, default print
         Takes a line.
 
@@ -116,7 +129,8 @@ def train(
     if start is not None and start.step >= steps:
         say(f"the run in {out} is done: all {steps} steps are taken")
         return start
-    state = _walk(run, start, rng, backend, out, say)
+    with _processes(workers, run.settings) as executor:
+        state = _walk(run, start, rng, backend, out, executor, say)
     say(f"\nmodel: {out / CHECKPOINT}, settings: {out / SETTINGS}, metrics: {out / METRICS}")
     say(f"next: refscore sample {out} --n 100 --out samples.npy; refscore evaluate {out}")
     return state
@@ -139,6 +153,20 @@ def _settings(flags: Mapping[str, Any], config: Path | None, out: Path, resume: 
     if changed:
         raise ValueError(f"a run goes on with its own settings: leave out --{', --'.join(changed).replace('_', '-')}")
     return settle({"backend": flags.get("backend")}, out / SETTINGS)
+
+
+@contextmanager
+def _processes(workers: int | None, settings: Settings) -> Iterator[Executor | None]:
+    """So many processes, each with one BLAS thread."""
+    if workers is None:
+        yield None
+        return
+    if settings.backend != "numpy":
+        raise ValueError(f"--workers are processes on the host; {settings.backend} works on a batch at once")
+    if settings.shards == 1:
+        raise ValueError("--workers share the shards of a batch, and this run has one: --shards N when it begins")
+    with ProcessPoolExecutor(check_count("workers", workers), get_context("spawn"), one_blas_thread) as executor:
+        yield executor
 
 
 def _listed(value: Any) -> Any:
@@ -169,15 +197,17 @@ def _described(run: Run, backend: Backend, out: Path) -> list[str]:
 
 
 def _walk(
-    run: Run, start: TrainingState | None, rng: Any, backend: Backend, out: Path, say: Callable[[str], None]
-) -> TrainingState:
+    run: Run, start: TrainingState | None, rng: Any, backend: Backend, out: Path, executor: Executor | None,
+    say: Callable[[str], None],
+) -> TrainingState:  # fmt: skip
     """Walk through `fit`, writing as it goes; Ctrl-C ends it, and everything is kept."""
     s, steps = run.settings, run.settings.steps or 0
     done = 0 if start is None else start.step
     metrics = Metrics(out / METRICS, done, _floor(run, backend))
     every, keep, draw = max(1, steps // 50), max(1, steps // 10), max(1, steps // 5)
+    objective = run.objective if s.shards == 1 else Sharded(run.objective, s.shards, executor)
     training = fit(
-        run.model, run.objective, run.training, run.optimizer, rng, steps=steps - done, batch=s.batch or 0, ema=run.ema,
+        run.model, objective, run.training, run.optimizer, rng, steps=steps - done, batch=s.batch or 0, ema=run.ema,
         max_norm=100.0, start=start, unlabelled=s.unlabelled if run.model.classes else 0.0,
     )  # fmt: skip
     state, total, drawn, began = start, 0.0, True, time.perf_counter()

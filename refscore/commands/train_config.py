@@ -75,6 +75,8 @@ class Settings:
         Whether grey levels are spread over their cells.
     flips : bool, default False
         Whether images are mirrored at random.
+    shards : int, default 1
+        Parts of each batch, which workers share; the numbers depend on it, and not on the workers.
     seed : int, default 0
         Of everything random.
     backend : str, default "numpy"
@@ -100,6 +102,7 @@ class Settings:
     unlabelled: float = 0.1
     dequantise: bool = True
     flips: bool = False
+    shards: int = 1
     seed: int = 0
     backend: str = "numpy"
 
@@ -111,7 +114,7 @@ class Settings:
             if getattr(self, name) not in table:
                 known = ", ".join(str(each) for each in table if each)
                 raise ValueError(f"no {name} called {getattr(self, name)!r}; there are {known}")
-        for name, least in (("steps", 1), ("batch", 1)):
+        for name, least in (("steps", 1), ("batch", 1), ("shards", 1)):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)
         for name in ("held_out", "dropout", "unlabelled", "t_min"):
@@ -238,6 +241,9 @@ def build(settings: Settings, backend: Backend) -> Run:
     )  # fmt: skip
     assert s.steps is not None
     assert s.rate is not None
+    assert s.batch is not None
+    if s.batch % s.shards:
+        raise ValueError(f"{s.shards} shards do not divide a batch of {s.batch}")
     x = backend.asarray(data.x, "float32")
     labels, judge = (
         None if s.unconditional or part is None else backend.asarray(part)

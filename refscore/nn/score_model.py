@@ -137,7 +137,11 @@ class Preconditioning:
 
     def row(self, i: int) -> Self:
         """This model told what sample i is told."""
-        return self._knowing(tuple(a if a is None or a.shape[0] == 1 else a[i : i + 1, ...] for a in self._told))
+        return self.part(slice(i, i + 1))
+
+    def part(self, rows: slice) -> Self:
+        """This model told what some of its samples are told."""
+        return self._knowing(tuple(a if a is None or a.shape[0] == 1 else a[rows, ...] for a in self._told))
 
     def _knowing(self, told: tuple[Array | None, ...]) -> Self:
         model = copy(self)

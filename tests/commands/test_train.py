@@ -217,7 +217,7 @@ def test_samples_come_in_the_units_of_the_file(files, tmp_path):
     out = trained(files, tmp_path, "mlp")
     command("sample", out, "--n", 5, "--out", tmp_path / "new.npy", "--steps", 3, "--sampler", "ddim", "--seed", 2)
     saved, backend = saved_run.read(out, get("numpy")), get("numpy")
-    *_, x = Drawing(saved.model, saved.theta, (3,), backend, "ddim", 3)(5, backend.rng(2))
+    *_, x = Drawing(saved.model, saved.theta, (3,), backend, "ddim", 3)(5, *backend.rng(2).spawn(1))
     assert np.array_equal(np.load(tmp_path / "new.npy"), saved.scaling.undo(x))
 
 
@@ -296,8 +296,21 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, mo
     out = trained(files, tmp_path)
     monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
     command("sample", out, "--n", 8, "--steps", 3, "--out", tmp_path / "a.npy")
-    assert np.load(tmp_path / "a.npy").shape == (8, 3)
-    assert len(np.unique(np.load(tmp_path / "a.npy"), axis=0)) == 8
+    command("sample", out, "--n", 8, "--steps", 3, "--out", tmp_path / "b.npy", "--workers", 2)
+    made = np.load(tmp_path / "a.npy")
+    assert made.shape == (8, 3)
+    assert len(np.unique(made, axis=0)) == 8
+    assert np.array_equal(made, np.load(tmp_path / "b.npy"))
+
+
+def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
+    alone = trained(files, tmp_path, "unet", 3, "--shards", 2)
+    out = tmp_path / "shared"
+    command("train", "--data", files["unet"], "--out", out, "--steps", 3, *SMALL["unet"], "--shards", 2, "--workers", 2)
+    assert np.array_equal(load(alone / CHECKPOINT).theta, load(out / CHECKPOINT).theta)
+    flags = ["--data", files["mlp"], "--out", tmp_path / "x"]
+    assert "4 shards do not divide a batch of 6" in refused(capsys, "train", *flags, "--batch", 6, "--workers", 2)
+    assert "this run has one: --shards N" in refused(capsys, "train", *flags, "--shards", 1, "--workers", 2)
 
 
 @pytest.mark.parametrize(("flags", "says"), [
