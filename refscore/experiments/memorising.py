@@ -1,7 +1,7 @@
 """When training passes from learning the law to learning the points, as a function of a seed. Chapter 15.
 
 Data of a mixture have two exact scores: s* of the law they were drawn from, and ŝ of the points themselves. The loss on
-fresh samples is its floor and the distance to s*, the loss on the N points theirs and the distance to ŝ, Eq. (15.7).
+fresh samples is its floor and the distance to s*, the loss on the N points theirs and the distance to ŝ, Eq. (15.9).
 Both distances can be computed at any step, without the noise of a loss.
 """
 
