@@ -6,13 +6,16 @@ them in minutes, and are images all the same: nobody knows their density.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from refscore.data.files import read_arrays, save_arrays
 from refscore.data.sets import Data, load_data
 from refscore.data.training import Dequantised
 from refscore.laws.expectation import Estimate
+from refscore.laws.mixture import GaussianMixture
 from refscore.likelihood.flow import FixedSteps, bits_per_dim, log_likelihood
 from refscore.matching.denoising import Denoising
 from refscore.matching.probes import rademacher
@@ -21,6 +24,7 @@ from refscore.matching.weights import g_squared
 from refscore.measure.neighbours import Memorised, memorised, two_sample_test
 from refscore.nn.score_model import ScoreModel
 from refscore.nn.unet import UNet
+from refscore.noise.exact_score import FastExactScore
 from refscore.noise.grids import karras_times
 from refscore.noise.prior import prior
 from refscore.noise.reverse import denoise
@@ -29,12 +33,13 @@ from refscore.protocols import Score
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.loop import last, simulate
 from refscore.sampling.transitions import SAMPLERS
-from refscore.training.loop import fit
+from refscore.training.loop import TrainingState, fit
 from refscore.training.optim import EMA, Adam, WarmupCosine
 
 Array = Any
 T_MIN = 1e-3  # least time of training, and where the likelihood begins
 LEAST = 0.002  # noise/signal σ/α before the last step of a sampler, which denoises
+WIDTHS = (24, 48)
 OBJECTIVE = Denoising(weight=g_squared, times=UniformLogSNR(T_MIN), antithetic=True)
 
 
@@ -62,7 +67,7 @@ def network(data: Data, widths: tuple[int, ...]) -> ScoreModel:
 
 
 def train(
-    seed: int, steps: int = 2500, widths: tuple[int, ...] = (24, 48), batch: int = 64, rate: float = 3e-3,
+    seed: int, steps: int = 4000, widths: tuple[int, ...] = WIDTHS, batch: int = 64, rate: float = 3e-3,
     show: Callable[[int, str], None] = lambda step, words: None,
 ) -> Trained:  # fmt: skip
     """Denoising score matching with the likelihood's weights, on all but a tenth of each digit."""
@@ -73,16 +78,31 @@ def train(
         model, OBJECTIVE, Dequantised(data.x, data.scaling, data.labels), adam, rng, steps=steps, batch=batch, ema=ema,
         max_norm=100.0, unlabelled=0.1,
     )  # fmt: skip
-    total, curve, every = 0.0, [], max(1, steps // 25)
+    curve: list[tuple[int, float, float]] = []
+    total, every = 0.0, max(1, steps // 25)
     for state in states:
         total += float(state.loss)
         if state.step % every == 0 or state.step == steps:
             done = curve[-1][0] if curve else 0
-            theta = ema.mean(state.average)
+            theta = _averaged(ema, state)
             curve.append((state.step, total / (state.step - done), held_out_loss(data, model, theta, seed)))
             show(state.step, f"loss {curve[-1][1]:.4g}, held out {curve[-1][2]:.4g}")
             total = 0.0
     return Trained(data, model, theta, np.array(curve))
+
+
+def _averaged(ema: EMA, state: TrainingState) -> Array:
+    assert state.average is not None
+    return ema.mean(state.average)
+
+
+def kept(path: Path, seed: int, **settings: Any) -> Trained:
+    """A network that was kept in a file, or trained now and kept there; the file knows neither seed nor settings."""
+    if not path.exists():
+        made = train(seed, **settings)
+        save_arrays(path, theta=made.theta, curve=made.curve)
+    data, found = load_data("digits", seed=seed), read_arrays(path)
+    return Trained(data, network(data, settings.get("widths", WIDTHS)), found["theta"], found["curve"])
 
 
 def held_out_loss(data: Data, model: ScoreModel, theta: Array, seed: int) -> float:
@@ -103,17 +123,18 @@ def draw(
     sde, n = trained.model.sde, n if labels is None else len(labels)
     score = trained.score(labels, weight)
     step = SAMPLERS[sampler](sde, score)
-    if known is not None:
+    if known is not None and mask is not None:
         step = Replace(step, sde, known, mask, moves)
     times = [1.0, *karras_times(sde, steps, float(sde.sigma(1.0) / sde.alpha(1.0)), LEAST)[1:-1]]
     x = last(simulate(step, prior(sde, (n, *trained.data.x.shape[1:]), rng, trained.theta.dtype), times, rng))
     x = denoise(score, sde, x, times[-1])
-    return x if known is None else np.where(mask, known, x)
+    return x if known is None or mask is None else np.where(mask, known, x)
 
 
 def grey(data: Data, x: Array) -> Array:
     """The nearest images that a file could hold, in the units of the network."""
-    return data.scaling.apply(data.scaling.undo(x)).astype(data.x.dtype)
+    found: Array = data.scaling.apply(data.scaling.undo(x))  # float32, as the data are
+    return found
 
 
 # ------------------------------------------------------------------ how good it is
@@ -127,7 +148,7 @@ def bits(trained: Trained, x: Array, labels: Array | None, rng: Any, steps: int 
         trained.model.bind(trained.theta, labels), trained.model.sde, x, t_min=T_MIN,
         probes=rademacher(rng, (probes, *x.shape), x.dtype), solve=FixedSteps(trained.model.sde, steps),
     )  # fmt: skip
-    each = bits_per_dim(found.value.astype("float64"), x[0].size, data.scaling.width)
+    each = np.asarray(bits_per_dim(found.value, x[0].size, data.scaling.width), dtype="float64")
     return Estimate(float(each.mean()), float(each.std() / np.sqrt(len(each))))
 
 
@@ -163,3 +184,97 @@ def share(right: Array) -> Estimate:
     """How often something is true, with the binomial standard error."""
     p = float(np.mean(right))
     return Estimate(p, float(np.sqrt(p * (1 - p) / len(right))))
+
+
+# ------------------------------------------------------------------ denoising: the law, or memory
+
+
+def memory(data: Data) -> GaussianMixture:
+    """The law of the dequantised training images, each cell a normal law of its variance: what N points amount to."""
+    x = data.x.reshape(len(data.x), -1).astype("float64")
+    return GaussianMixture(np.full(len(x), 1 / len(x)), x, np.full(len(x), data.scaling.width**2 / 12))
+
+
+def denoised(trained: Trained, x: Array, t: float) -> tuple[Array, Array]:
+    """The clean image on average, given x at time t: as the network sees it, and as memory does        Eq. (15.1)."""
+    sde, flat = trained.model.sde, x.reshape(len(x), -1).astype("float64")
+    recalled = denoise(FastExactScore(memory(trained.data), sde), sde, flat, t)
+    return denoise(trained.score(), sde, x, t), np.reshape(recalled, x.shape)
+
+
+def denoising_errors(trained: Trained, ratios: Array, seed: int) -> Array:
+    """Root mean square error of a pixel (4, ratios), where noise over signal is so much, without labels.
+
+    Rows: the network on held-out and on as many training images, memory on the same two.
+    """
+    data, sde, rng = trained.data, trained.model.sde, np.random.default_rng([seed, 3])
+    some = rng.permutation(len(data.x))[: len(data.held_out)]
+    found = np.empty((4, len(ratios)))
+    for j, ratio in enumerate(ratios):
+        t = float(sde.time_at_log_ratio(np.log(ratio)))
+        for i, clean in enumerate((data.held_out, data.x[some])):
+            x0 = data.scaling.dequantise(clean, rng.random(clean.shape, dtype=clean.dtype))
+            x = float(sde.alpha(t)) * x0 + float(sde.sigma(t)) * rng.standard_normal(x0.shape, dtype=x0.dtype)
+            for k, guess in enumerate(denoised(trained, x, t)):
+                found[2 * k + i, j] = np.sqrt(np.mean((guess - x0) ** 2))
+    return found
+
+
+# ------------------------------------------------------------------ under a condition
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Samples under labels with a weight of guidance."""
+
+    weight: float
+    agreement: Estimate  # share that a classifier gives the label they were made under
+    spread: float  # root mean square distance to the mean of the class, over that of the training images
+    two_sample: Estimate  # accuracy in telling them from held-out images
+
+
+def guidance(trained: Trained, classify: Callable[[Array], Array], weight: float, seed: int, n: int = 500) -> Condition:
+    """What a weight of guidance trades, Eq. (13.7)."""
+    data, rng = trained.data, np.random.default_rng([seed, 4])
+    labels = np.concatenate([data.held_out_labels, np.resize(np.arange(data.classes), n)])
+    x = grey(data, draw(trained, labels, rng, weight=weight))
+    first = len(data.held_out)
+    return Condition(
+        weight, share(classify(x) == labels), spread(x, labels) / spread(data.x, data.labels),
+        two_sample_test(x[:first], data.held_out),
+    )  # fmt: skip
+
+
+def spread(x: Array, labels: Array) -> float:
+    """Root mean square distance of images to the mean of their class."""
+    classes = [x[labels == k] for k in np.unique(labels)]
+    return float(np.sqrt(sum(np.sum((c - c.mean(axis=0)) ** 2) for c in classes) / len(x)))
+
+
+@dataclass(frozen=True)
+class Inpainted:
+    """Lower halves, made to go with the upper halves of held-out images."""
+
+    moves: int
+    agreement: Estimate  # share that a classifier gives the label of the true image
+    between: float  # root mean square difference of a pixel between two completions
+    to_truth: float  # and between completion and truth: for samples of p(x | y) the same, Eq. (15.6)
+
+
+def lower_half(data: Data, x: Array, trained: Trained, rng: Any, moves: int, labels: Array | None = None) -> Array:
+    """Images whose upper half is that of x."""
+    known = np.arange(x.shape[1])[:, None, None] < x.shape[1] // 2
+    mask = np.broadcast_to(known, x.shape[1:])
+    return grey(data, draw(trained, labels, rng, len(x), known=x, mask=mask, moves=moves))
+
+
+def inpaint(
+    trained: Trained, classify: Callable[[Array], Array], moves: int, seed: int, told: bool = False
+) -> Inpainted:
+    """Complete the held-out images twice, told their labels or not."""
+    data, rng = trained.data, np.random.default_rng([seed, 5])
+    x, labels = data.held_out, data.held_out_labels
+    one, two = (lower_half(data, x, trained, rng, moves, labels if told else None) for _ in range(2))
+    H = x.shape[1] // 2
+    between, to_truth = (float(np.sqrt(np.mean((one - other)[:, H:] ** 2))) for other in (two, x))
+    return Inpainted(moves, share(classify(one) == labels), between, to_truth)

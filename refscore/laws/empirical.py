@@ -3,7 +3,7 @@
 The loss sees the data through expectations, and with N points these are means over the points. So its minimiser among
 all functions is the score of the points with noise, of N equal components without width,
 
-    s(x, t) = Σ_i w_i(x) (α x_i - x)/σ²,    w_i ∝ exp(-‖x - α x_i‖²/2σ²)                               Eq. (15.5)
+    s(x, t) = Σ_i w_i(x) (α x_i - x)/σ²,    w_i ∝ exp(-‖x - α x_i‖²/2σ²)                               Eq. (15.7)
 
 whose samplers return training points.
 """

@@ -37,7 +37,7 @@ levels = st.tuples(st.floats(0.3, 1.0), st.floats(0.5, 2.0))  # wide enough for 
 
 @given(seeds, st.integers(1, 6), levels)
 def test_the_gradient_of_the_training_loss_vanishes_at_the_empirical_score_and_at_no_other(seed, n, level):
-    """Eq. (15.5): E h(x)·(s(x) + z/σ) = 0 for every direction h, the mean over points and noise by Gauss-Hermite."""
+    """Eq. (15.7): E h(x)·(s(x) + z/σ) = 0 for every direction h, the mean over points and noise by Gauss-Hermite."""
     (alpha, sigma), points = level, np.random.default_rng(seed).uniform(-1, 1, n)
     x, z, w = noisy(points, alpha, sigma)
     push = empirical(points[:, None]).score(x, alpha, sigma) + z / sigma
@@ -49,12 +49,12 @@ def test_the_gradient_of_the_training_loss_vanishes_at_the_empirical_score_and_a
 
 @given(seeds, st.integers(1, 6), levels, st.floats(-2.0, 2.0))
 def test_the_training_loss_of_any_score_is_the_floor_and_half_its_distance_to_memory(seed, n, level, c):
-    """Eq. (15.7): Pythagoras, and the floor is the variance of the posterior over the points."""
+    """Eq. (15.9): Pythagoras, and the floor is the variance of the posterior over the points."""
     (alpha, sigma), points = level, np.random.default_rng(seed).uniform(-1, 1, n)
     p, (x, z, w) = empirical(points[:, None]), noisy(points, alpha, sigma)
     r = np.exp(-((x - alpha * points) ** 2) / (2 * sigma**2))
     r /= r.sum(axis=1, keepdims=True)
-    floor = 0.5 * alpha**2 / sigma**4 * (w @ (r @ points**2 - (r @ points) ** 2))  # Eq. (15.6)
+    floor = 0.5 * alpha**2 / sigma**4 * (w @ (r @ points**2 - (r @ points) ** 2))  # Eq. (15.8)
     score = p.score(x, alpha, sigma)
     assert p.posterior_variance(x, alpha, sigma) == pytest.approx(r @ points**2 - (r @ points) ** 2, abs=1e-12)
     for s in (score, score + c, -c * x, np.cos(x)):
@@ -63,7 +63,7 @@ def test_the_training_loss_of_any_score_is_the_floor_and_half_its_distance_to_me
 
 
 def test_the_floor_of_the_house_is_that_of_the_points_and_vanishes_where_they_are_apart():
-    """Eq. (15.6): two points at ±1 have the posterior variance 1 - tanh²(x/σ²); by halves it is exp(-1/2σ²)."""
+    """Eq. (15.8): two points at ±1 have the posterior variance 1 - tanh²(x/σ²); by halves it is exp(-1/2σ²)."""
     pair, sde = empirical(np.array([[-1.0], [1.0]])), LinearVE(sigma_max=1.0)
     for sigma in (1.0, 0.5, 0.25):
         integral = quad(lambda x, v=sigma**2: math.exp(-x * x / (2 * v)) / math.cosh(x / v), -9 * sigma, 9 * sigma)[0]

@@ -93,7 +93,7 @@ def test_medians_and_the_share_are_those_of_the_distances():
 
 @given(seeds, st.integers(2, 4), st.integers(1, 3))
 def test_over_all_labellings_the_accuracy_is_chance_exactly(seed, n, dim):
-    """Of the 2n - 1 others n - 1 are of one's own side: (n - 1)/(2n - 1), for every set of points."""
+    """Eq. (15.5): of the 2n - 1 others n - 1 are of one's own side, for every set of points."""
     pool = np.random.default_rng(seed).standard_normal((2 * n, dim))
     found = [two_sample_test(pool[list(own)], np.delete(pool, own, axis=0)).value
              for own in itertools.combinations(range(2 * n), n)]  # fmt: skip

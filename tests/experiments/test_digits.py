@@ -1,0 +1,146 @@
+"""A score model of digits: each measure says what it should of models whose answer is known; slow, what one learns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+from refscore import VP
+from refscore.data.sets import load_data
+from refscore.experiments import digits
+from refscore.laws.examples import mixture
+from refscore.laws.posterior import linear_posterior
+from refscore.likelihood.flow import bits_per_dim
+from tests.oracles.statistics import QUANTILE, assert_mean
+
+SVM = {"gamma": 0.05, "C": 1.0}  # errs on one of 180 held-out digits
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return digits.train(0, steps=4, widths=(8, 8), batch=16)
+
+
+def by_label(data, labels):
+    """A classifier that knows the training images, and says 0 to all others."""
+    known = {x.tobytes(): label for x, label in zip(data.x, data.labels, strict=True)}
+    return lambda x: np.array([known.get(image.tobytes(), 0) for image in x])
+
+
+def test_a_run_learns_something_and_is_the_same_for_the_same_seed(tiny):
+    assert tiny.curve[-1, 0] == 4
+    assert tiny.curve[-1, 2] < tiny.curve[0, 2]
+    again = digits.train(0, steps=4, widths=(8, 8), batch=16)
+    assert (again.theta == tiny.theta).all()
+    assert (again.curve == tiny.curve).all()
+    assert tiny.theta.dtype == np.float32
+
+
+def test_a_network_is_kept_and_found_again(tiny, tmp_path, monkeypatch):
+    path = tmp_path / "kept.npz"
+    settings = {"steps": 4, "widths": (8, 8), "batch": 16}
+    first = digits.kept(path, 0, **settings)
+    monkeypatch.setattr(digits, "train", None)  # not again
+    second = digits.kept(path, 0, **settings)
+    for found in (first, second):
+        assert (found.theta == tiny.theta).all()
+        assert (found.curve == tiny.curve).all()
+    assert second.model == tiny.model
+
+
+def test_images_are_drawn_by_label_weight_and_mask(tiny):
+    rng, labels = np.random.default_rng(0), np.array([3, 1, 4])
+    x = digits.draw(tiny, labels, rng, steps=5)
+    assert x.shape == (3, 8, 8, 1)
+    assert x.dtype == np.float32
+    assert digits.draw(tiny, None, rng, 2, steps=5).shape == (2, 8, 8, 1)
+    plain, guided = (digits.draw(tiny, labels, np.random.default_rng(1), weight=w, steps=5) for w in (0.0, 3.0))
+    without = digits.draw(tiny, None, np.random.default_rng(1), 3, steps=5)
+    np.testing.assert_array_equal(plain, without)  # w = 0 knows no label
+    assert np.abs(guided - without).max() > 0
+    known = tiny.data.held_out[:3]
+    half = digits.lower_half(tiny.data, known, tiny, rng, 2)
+    np.testing.assert_array_equal(half[:, :4], known[:, :4])
+    assert np.abs(half[:, 4:] - known[:, 4:]).max() > 0.1
+    assert set(np.unique(tiny.data.scaling.undo(half))) <= set(range(17))
+
+
+def test_bits_of_a_network_that_knows_the_width_alone_are_those_of_its_normal_law(tiny):
+    """Eq. (15.3): with parameters 0 EDM's F leaves the score of N(0, σ_d² I), whose density is known."""
+    model = replace(tiny.model, predict="F")
+    x = tiny.data.held_out[:6]
+    found = digits.bits(
+        replace(tiny, model=model, theta=np.zeros_like(tiny.theta)), x, tiny.data.held_out_labels[:6],
+        np.random.default_rng(0), steps=40,
+    )  # fmt: skip
+    u = np.random.default_rng(0).random(x.shape, dtype="float32")
+    variance = (VP().alpha(digits.T_MIN) * model.data_std) ** 2 + VP().sigma(digits.T_MIN) ** 2
+    squares = np.sum(tiny.data.scaling.dequantise(x, u).astype("float64") ** 2, axis=(1, 2, 3)) / variance
+    bits = bits_per_dim(-0.5 * squares - 32 * np.log(2 * np.pi * variance), 64, 2 / 17)
+    assert found.value == pytest.approx(bits.mean(), rel=1e-4)
+    assert found.error == pytest.approx(bits.std() / np.sqrt(6), rel=1e-3)
+
+
+def test_memory_sees_the_training_image_and_the_mean_of_all(tiny):
+    """Eq. (15.1), (15.7): with little noise the image itself, with all of it the mean."""
+    x0 = tiny.data.x[:2]
+    t = float(VP().time(0.05))
+    x = float(VP().alpha(t)) * x0 + 0.05 * np.random.default_rng(0).standard_normal(x0.shape, dtype="float32")
+    network, recalled = digits.denoised(tiny, x, t)
+    assert network.shape == recalled.shape == x0.shape
+    cell = tiny.data.scaling.width / np.sqrt(12)
+    assert np.abs(recalled - x0).max() < 5 * cell  # within the cells, which count as blurred
+    _, mean = digits.denoised(tiny, np.random.default_rng(0).standard_normal(x0.shape, dtype="float32"), 1.0)
+    np.testing.assert_allclose(mean[0], tiny.data.x.mean(axis=0), atol=0.05)
+
+
+def test_denoising_errors_are_of_the_pictures_that_their_rows_say(tiny):
+    found = digits.denoising_errors(replace(tiny, theta=np.zeros_like(tiny.theta)), np.array([0.3, 1.0]), 0)
+    assert found.shape == (4, 2)
+    np.testing.assert_allclose(found[:2], [[0.3, 1.0]] * 2, rtol=0.02)  # noise 0 predicted: nothing is removed
+    assert found[3, 0] < 0.3 * found[2, 0]  # memory knows the training images, and not the new ones
+
+
+def test_spread_is_the_deviation_within_classes():
+    x = np.array([0.0, 2.0, 10.0, 10.0])[:, None, None, None]
+    assert digits.spread(x, np.array([0, 0, 1, 1])) == pytest.approx(np.sqrt(0.5), rel=1e-12)
+
+
+def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
+    """A generator that returns training images of the label: agreement and share 1, spread that of the data."""
+    data = load_data("digits", seed=0)
+
+    def copies(trained, labels, rng, n=0, **options):
+        return np.stack([data.x[rng.choice(np.flatnonzero(data.labels == k))] for k in labels])
+
+    monkeypatch.setattr(digits, "draw", copies)
+    monkeypatch.setattr(digits, "bits", lambda *args: "bits")
+    found = digits.judge(tiny, by_label(data, data.labels), 0, n=100)
+    assert (found.agreement.value, found.copies.share.value, found.copies.samples) == (1.0, 1.0, 0.0)
+    assert found.agreement_held_out.value == pytest.approx(np.mean(data.held_out_labels == 0), abs=1e-12)
+    for accuracy in (found.two_sample, found.two_sample_real):
+        assert abs(accuracy.value - 179 / 359) < QUANTILE * accuracy.error
+    one = digits.guidance(tiny, by_label(data, data.labels), 2.0, 0, n=2000)
+    assert (one.weight, one.agreement.value) == (2.0, 1.0)
+    assert one.spread == pytest.approx(1.0, abs=0.03)
+
+
+def test_two_completions_differ_as_much_as_one_and_the_truth_if_they_are_of_the_posterior():
+    """Eq. (15.6): given y, the truth and both completions are three draws of one law; here of a mixture's posterior."""
+    rng, p, H = np.random.default_rng(0), mixture("tilted"), np.array([[0.0, 1.0]])
+    truth = p.sample(rng, 1500)
+    made = np.stack([linear_posterior(p, H, x[1:], np.zeros((1, 1))).sample(rng, 2)[:, 0] for x in truth])
+    between, to_truth = (made[:, 0] - made[:, 1]) ** 2, (made[:, 0] - truth[:, 0]) ** 2
+    assert_mean(between - to_truth, 0.0)
+
+
+@pytest.mark.parametrize(("moves", "between", "to_truth"), [(1, 0.989, 0.944), (20, 0.732, 0.726)])
+def test_replacement_on_two_correlated_pixels_spreads_more_and_comes_less_near(moves, between, to_truth):
+    """Exercise 5, by Eq. (13.14) at ρ = .8: the posterior has 2 (1 - ρ²) = .72 for both."""
+    rho, n = 0.8, moves
+    m = n * rho * (1 - rho**2) ** (n / 2) * quad(lambda a: a**n * (1 - (rho * a) ** 2) ** (-1 - n / 2), 0, 1)[0]
+    v = (2 * n - 1) * (1 - rho**2) ** n * quad(lambda a: a ** (2 * n - 2) * (1 - (rho * a) ** 2) ** -n, 0, 1)[0]
+    assert 2 * v == pytest.approx(between, abs=6e-4)
+    assert v + (1 - rho**2) + (rho - m) ** 2 == pytest.approx(to_truth, abs=6e-4)  # y of variance 1
+    assert 0.72 < to_truth < between

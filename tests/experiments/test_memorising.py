@@ -1,0 +1,40 @@
+"""Learning the law, or the points: both distances are excess losses, and small data are learned by heart."""
+
+import numpy as np
+import pytest
+
+from refscore import ExactScore
+from refscore.experiments.memorising import OBJECTIVE, SDE, Away, course
+from refscore.laws.empirical import empirical
+from refscore.laws.examples import mixture
+from refscore.matching.base import noised
+from refscore.measure.floor import denoising_floor
+from tests.oracles.statistics import QUANTILE
+
+
+@pytest.mark.parametrize("of", ["law", "points"])
+def test_a_distance_is_the_loss_less_its_floor(of):
+    """Eq. (15.9): for the law and for the points alike; here of the score of another law, by Monte Carlo."""
+    rng, law = np.random.default_rng(0), mixture("tilted")
+    p, other = law if of == "law" else empirical(law.sample(rng, 8)), ExactScore(mixture("circle"), SDE)
+    floor = denoising_floor(OBJECTIVE, p, SDE, rng)
+    x0 = p.sample(rng, 40_000)
+    t, z, factor = OBJECTIVE.draw(SDE, x0, rng)
+    push = other(noised(SDE, x0, t, z), t) + z / SDE.sigma(t)[:, None]
+    losses = 0.5 * factor * OBJECTIVE.weight(SDE, t) * np.sum(push**2, axis=1)
+    away = Away(p, rng, 40_000)
+    noise = np.std(losses) / 200  # of the loss; that of the distance is of the same size
+    assert losses.mean() - floor.value == pytest.approx(away(other), abs=QUANTILE * (1.5 * noise + floor.error))
+    assert away(ExactScore(p, SDE)) < 1e-5 * away(other)  # to the last digits of float32
+
+
+def test_few_points_are_learned_by_heart_and_many_are_not():
+    few, many = (course(0, n, steps=600, rows=8, width=64, draws=1000) for n in (4, 2000))
+    assert few.crossing < few.steps[-1]  # soon the points are better known than the truth would know them
+    assert few.truth[-1] > 2 * few.truth.min()
+    assert many.crossing == np.inf
+    assert many.truth[-1] == many.truth.min()
+    assert few.copies.share.value > 0.3 > 0.2 > many.copies.share.value
+    assert few.truth_of_memory > 10 * many.truth_of_memory  # what complete memory would cost
+    assert few.best < few.steps[-1]
+    assert many.best == many.steps[-1]
