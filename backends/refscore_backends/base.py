@@ -74,6 +74,10 @@ class HostRng:
         """Draw uniform integers in [low, high) of shape `size`, and move them."""
         return self.move(self.generator.integers(low, high, size))
 
+    def spawn(self, n: int) -> "list[HostRng]":
+        """Make n independent generators of the same kind, as NumPy's `Generator.spawn` does."""
+        return [HostRng(child, self.move) for child in self.generator.spawn(n)]
+
 
 def dtype_name(dtype: Any) -> Any:
     """The name of a dtype of any library.

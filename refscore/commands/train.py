@@ -249,10 +249,11 @@ def average(run: Run, state: TrainingState) -> Array:
 def _held_out_loss(run: Run, theta: Array, backend: Backend) -> float:
     """The loss on samples that are not trained on, always with the same noise."""
     x, labels = run.held_out
-    if not x.shape[0]:
+    n = min(HELD_OUT, x.shape[0])
+    if not n:
         return math.nan
-    model = run.model if labels is None else run.model.told(labels[:HELD_OUT])
-    return float(run.objective(model, theta, x[:HELD_OUT, ...], backend.rng(run.settings.seed + 1))[0])
+    model = run.model if labels is None else run.model.told(labels[:n])
+    return float(run.objective(model, theta, x[:n, ...], backend.rng(run.settings.seed + 1))[0])
 
 
 def _floor(run: Run, backend: Backend) -> float | None:

@@ -403,6 +403,20 @@ def test_a_model_that_copies_is_found_out(files, tmp_path, monkeypatch, capsys):
     assert "distance to the nearest training point" in capsys.readouterr().out
 
 
+def test_every_command_works_on_a_device(files, tmp_path):
+    """On array-api-strict's pretended one, which refuses what a GPU would; the same samples as NumPy's."""
+    out, backend = tmp_path / "run", ["--backend", "strict"]
+    command("train", "--data", files["unet"], "--out", out, "--steps", 2, *SMALL["unet"], "--flips", *backend)
+    command("train", "--out", out, "--resume", *backend)
+    for name, more in (("a", backend), ("b", [])):
+        flags = ["--n", 3, "--steps", 2, "--labels", 0, 1, "--guidance", 2, *more]
+        command("sample", out, "--out", tmp_path / f"{name}.npz", "--trajectory", *flags)
+    a, b = (np.load(tmp_path / f"{name}.npz")["trajectory"] for name in "ab")
+    assert_close(a[0], b[0], 0)
+    assert_close(a[-1], b[-1], 1e-4 * np.max(np.abs(b[-1])))
+    command("evaluate", out, "--n", 3, "--points", 2, "--steps", 2, *backend)
+
+
 def test_help_has_an_example_for_every_command(capsys):
     for name in cli.COMMANDS:
         with pytest.raises(SystemExit) as ended:
