@@ -178,6 +178,9 @@ def test_a_label_is_a_row_of_its_table(host):
     dy = np.ones((4, 5), "float32")
     (dlabel,), grads = layer.backward(params, cache, host.asarray(dy))
     assert dlabel is None
+    again = layer.jvp_backward(params, cache, None, host.asarray(dy), host.asarray(dy[None]))
+    assert again[:2] == ((None,), (None,))
+    assert np.array_equal(host.to_numpy(again[2]["W"]), host.to_numpy(grads["W"]))
     assert np.array_equal(host.to_numpy(grads["W"]), np.array([2.0, 1.0, 0.0, 1.0])[:, None] * np.ones(5))
 
 
