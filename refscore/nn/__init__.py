@@ -74,9 +74,8 @@ LAYERS: dict[str, Callable[[int], Layer]] = {
     "conv-with-condition": lambda n: Conv(n, n + 1, n_cond=3),
     "conv-pointwise": lambda n: Conv(n, n + 1, kernel=1),
     "conv-strided": lambda n: Conv(n, n + 1, stride=2),
-    "conv-dilated": lambda n: Conv(n, n + 1, kernel=5, dilation=2),
+    "conv-dilated": lambda n: Conv(n, n + 1, dilation=2),
     "conv-grouped": lambda n: Conv(2 * n, 4, groups=2, stride=2),
-    "conv-depthwise": lambda n: Conv(n, 2 * n, groups=n),
     "group-norm": lambda n: GroupNorm(2 * n, groups=2, eps=0.1),  # where few numbers are nearly equal,
     "layer-norm": lambda n: LayerNorm(n + 1, eps=0.1),  # a small eps makes fifth derivatives of 1e10, in which
     "instance-norm": lambda n: InstanceNorm(n, eps=0.1),  # differences of finite step are lost

@@ -100,12 +100,14 @@ class UNet(Net):
         energy: bool = False,
         activation: Layer | None = None,
     ) -> None:
-        widths, blocks = tuple(widths), check_count("blocks", blocks)
+        widths, blocks, groups = tuple(widths), check_count("blocks", blocks), check_count("groups", groups)
         if not widths:
             raise ValueError("widths must name the channels of at least one level")
         last = len(widths) - 1
         if wrong := [l for l in attention if not -last - 1 <= l <= last]:
             raise ValueError(f"attention at levels {wrong}, of {last + 1}: they are 0 to {last}, or -1 for the lowest")
+        if wrong := sorted({widths[l] for l in attention if widths[l] % check_count("heads", heads)}):
+            raise ValueError(f"{heads} heads do not divide the {wrong[0]} channels of a level with attention")
         looks, phi = {l % (last + 1) for l in attention}, chosen(activation)
         rows = _embedding(embed, cond, classes, n_condition, phi)
         block = _Block(phi, cond if rows else 0, groups, heads, dropout, scale_shift)

@@ -35,10 +35,12 @@ NUMPY = NumpyBackend()
 
 # ------------------------------------------------------------------ convolutions
 
+some_or_many = st.sampled_from([1, 3, 8, 9])  # below 8 channels there is a form of its own
+
 
 @on_every_device
 @given(
-    seed=seeds, C=st.integers(1, 10), O=st.integers(1, 10), B=st.integers(1, 3), height=st.integers(1, 7),
+    seed=seeds, C=some_or_many, O=some_or_many, B=st.integers(1, 3), height=st.integers(1, 7),
     width=st.integers(1, 7), stack=st.booleans(),
 )  # fmt: skip
 def test_both_forms_of_a_convolution_agree(host, seed, C, O, B, height, width, stack):
@@ -178,6 +180,9 @@ def test_a_label_is_a_row_of_its_table(host):
     dy = np.ones((4, 5), "float32")
     (dlabel,), grads = layer.backward(params, cache, host.asarray(dy))
     assert dlabel is None
+    again = layer.jvp_backward(params, cache, None, host.asarray(dy), host.asarray(dy[None]))
+    assert again[:2] == ((None,), (None,))
+    assert np.array_equal(host.to_numpy(again[2]["W"]), host.to_numpy(grads["W"]))
     assert np.array_equal(host.to_numpy(grads["W"]), np.array([2.0, 1.0, 0.0, 1.0])[:, None] * np.ones(5))
 
 

@@ -20,7 +20,14 @@ ACTIVATIONS = {
     "softplus": Softplus(),
     "softmax": Softmax(),
 }
-FORMS = {"strided": (2, 1), "strided-odd": (2, 1), "dilated": (1, 2), "depthwise": (2, 1), "all": (2, 2)}  # not (1, 1)
+FORMS = {
+    "strided": (2, 1),
+    "strided-odd": (2, 1),
+    "strided-many": (2, 1),
+    "dilated": (1, 2),
+    "depthwise": (2, 1),
+    "all": (2, 2),
+}  # not (1, 1)
 
 
 def inside(a):
@@ -66,4 +73,4 @@ def test_a_layer_is_what_torch_calls_by_its_name(host, case):
 def test_every_kind_of_layer_is_recorded():
     kinds = {case.split(".")[0] for case in CASES}
     assert kinds == {"conv", "norm", "attention", "upsample", "avg-pool", "activation"}
-    assert len(CASES) == 28
+    assert len(CASES) == 29

@@ -176,6 +176,7 @@ def test_groups_that_do_not_divide_become_the_greatest_that_do():
     ({"widths": ()}, "widths must name"), ({"attention": (3,)}, r"attention at levels \[3\], of 3"),
     ({"attention": (-4,)}, r"levels \[-4\]"), ({"blocks": 0}, "blocks must be an integer of at least 1"),
     ({"classes": 2, "n_condition": 3}, "a label or a vector"), ({"dropout": 1.0}, r"rate must lie in \[0, 1\)"),
+    ({"groups": 0}, "groups must be"), ({"heads": 3}, "3 heads do not divide the 64 channels"),
     ({"embed": 3}, "must be even"), ({"widths": (0, 2)}, "at least 1"), ({"cond": 0}, "at least 1"),
 ])  # fmt: skip
 def test_a_unet_refuses_what_cannot_be(how, words):

@@ -350,6 +350,7 @@ def _check_shapes(
         else:
             assert dx is not None, f"dxs[{i}]"
             assert dx.shape == s.xs[i].shape, f"dxs[{i}]"
+    assert len(dxdots) in (0, len(s.tangents))
     for i, d in enumerate(dxdots):
         tangent = s.tangents[i]
         assert (d is None) if tangent is None else (d is not None and d.shape == tangent.shape), f"dxdots[{i}]"

@@ -28,6 +28,7 @@ CONVS = {  # name -> (B, C, H, W, O, kernel, stride, dilation, groups)
     "depthwise": (1, 3, 5, 4, 3, 3, 2, 1, 3),
     "all": (1, 4, 9, 8, 4, 3, 2, 2, 2),
     "one-pixel": (1, 2, 1, 1, 2, 3, 1, 1, 1),
+    "strided-many": (1, 8, 5, 3, 8, 3, 2, 1, 1),
 }
 NORMS = {"group": (2, 6, 3, 4, 3), "layer": (2, 4, 2, 3, 1), "instance": (2, 3, 4, 2, 3)}  # B, C, H, W, groups
 HEADS = {"one-head": (2, 3, 2, 3, 1), "two-heads": (2, 4, 3, 2, 2)}  # B, C, H, W, heads
