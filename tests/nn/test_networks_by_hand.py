@@ -528,20 +528,27 @@ def test_attention_knows_no_places():
 # ------------------------------------------------------------------ 14.8: what moves numbers, and what is told
 
 
-def matrix(layer, H, W, *more):
-    """Of a linear layer on images of H x W pixels and one channel."""
+def matrices(layer, H, W, *more):
+    """Of a linear layer on images of H x W pixels and one channel: by forward, and its transpose by backward."""
     units = np.eye(H * W).reshape(H, W, H * W, 1)
-    return layer.forward({}, units, *more)[0].reshape(-1, H * W)
+    A = layer.forward({}, units, *more)[0].reshape(-1, H * W)
+    y, cache = layer.forward({}, units[:, :, :1], *more)
+    units = np.eye(y.size).reshape(*y.shape[:2], y.size, 1)
+    cache = ((H, W, y.size, 1), *cache[1:])
+    return A, layer.backward({}, cache, units)[0][0].reshape(H * W, y.size)
 
 
 def test_pooling_and_doubling():
     """Eq. (14.22); at odd sizes the rows of P still add up to 1, those of Pᵀ to what each pixel counts (exercise 8)."""
-    P, U = matrix(AvgPool(), 6, 4), matrix(Upsample(), 3, 2, np.zeros((6, 4, 1, 1)))
+    (P, Pt), (U, Ut) = matrices(AvgPool(), 6, 4), matrices(Upsample(), 3, 2, np.zeros((6, 4, 1, 1)))
     assert np.array_equal(P @ U, np.eye(6))
-    assert np.array_equal(P.T, U / 4)
-    P = matrix(AvgPool(), 3, 3)
+    assert np.array_equal(Pt, U / 4)
+    assert np.array_equal(Ut, 4 * P)
+    assert np.array_equal(P.T, Pt)
+    P, Pt = matrices(AvgPool(), 3, 3)
+    assert np.array_equal(P.T, Pt)
     assert_close(P.sum(axis=1), 1, 0)
-    assert np.array_equal(P.sum(axis=0).reshape(3, 3), np.outer([0.5, 0.5, 1], [0.5, 0.5, 1]))
+    assert np.array_equal(Pt.sum(axis=1).reshape(3, 3), np.outer([0.5, 0.5, 1], [0.5, 0.5, 1]))
 
 
 def test_labels_and_dropout():
