@@ -65,7 +65,8 @@ class Replace:
 
     Noised afresh. The unknown ones are moved by the unconditional score, which sees that noise, and not by the
     conditional one: their law is another, however many steps there are; Eqs. (13.13), (13.14) say which. With moves > 1
-    each step is taken, undone by forward noise, and taken again (Lugmayr et al. 2022): that comes nearer.
+    each step is taken, undone by forward noise, and taken again (Lugmayr et al. 2022): that comes nearer. A multistep
+    method then takes first steps only: what it remembers is of a path that was left, and repeated it grows without bound.
 
     Parameters
     ----------
@@ -115,16 +116,16 @@ class Replace:
             raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
-        """Move x (B, ...) from time t to time s; the memory is that of the step."""
+        """Move x (B, ...) from time t to time s; the memory is that of the step, and with moves > 1 None."""
         alpha, sigma = float(self.sde.alpha(s)), float(self.sde.sigma(s))
         a = float(self.sde.alpha(t)) / alpha
         back = math.sqrt(max(float(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0))
         for move in range(self.moves):
             if move:
                 x = a * x + back * rng.standard_normal(x.shape, dtype=x.dtype)
-            x, found = self.step(x, t, s, rng, memory)
+            x, found = self.step(x, t, s, rng, memory if self.moves == 1 else None)
             noised = alpha * self.known + sigma * rng.standard_normal(x.shape, dtype=x.dtype)
             if noised.shape != x.shape:
                 raise ValueError(f"known {tuple(self.known.shape)} does not broadcast to x {tuple(x.shape)}")
             x = array_namespace(x).where(self.mask == 1, noised, x)  # not a product: the unknown may be NaN in `known`
-        return x, found
+        return x, found if self.moves == 1 else None

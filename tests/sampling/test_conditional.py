@@ -18,11 +18,13 @@ from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
 from refscore.laws.grid_chain import grid_law
 from refscore.laws.posterior import component, linear_posterior, observe
-from refscore.noise.grids import log_snr_times, uniform_times
+from refscore.noise.grids import karras_times, log_snr_times, uniform_times
 from refscore.noise.reverse import denoise
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.loop import last
+from refscore.sampling.transitions import SAMPLERS
 from tests.oracles.close import assert_close
+from tests.oracles.marks import each_sampler
 from tests.oracles.mixtures import PAIR, log_normal, observation
 from tests.oracles.statistics import assert_law
 from tests.oracles.strategies import mixtures, points, random_mixture, seeds
@@ -458,3 +460,13 @@ def test_replacement_is_the_chain_of_its_moves_each_with_noise_of_its_own(moves)
 def test_replacement_moves_at_least_once():
     with pytest.raises(ValueError, match="moves"):
         Replace(EULER, SDE, KNOWN, MASK, moves=0)
+
+
+@each_sampler
+def test_more_moves_come_nearer_under_every_sampler(name):
+    """Multistep methods, too: twenty moves with a memory of the level before would end at a mean of 6·10⁴."""
+    times = [1.0, *karras_times(SDE, 20, float(SDE.sigma(1.0) / SDE.alpha(1.0)), 0.002)[1:-1]]
+    step = SAMPLERS[name](SDE, PAIR_SCORE)
+    one, twelve = (exact_law(Replace(step, SDE, KNOWN, MASK, moves), times) for moves in (1, 12))
+    assert abs(twelve.mean[0] - RHO * Y) < 0.3 * abs(one.mean[0] - RHO * Y)
+    assert 0.15 < twelve.cov[0, 0] < 0.5  # .36 is the truth
