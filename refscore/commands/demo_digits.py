@@ -37,4 +37,4 @@ def digits_demo(steps: int, seed: int, backend: str, out: Path, say: Callable[[s
     train(DIGITS | {"steps": steps, "seed": seed, "backend": backend}, None, out, say=say)
     labels, chosen = list(range(10)), get(backend)
     for weight, name in ((1.0, "digits.png"), (2.0, "digits-guided.png")):
-        sample(out, 100, out / name, "dpm-solver++2m", 40, labels, weight, None, None, False, seed, chosen, say)
+        sample(out, 100, out / name, "dpm-solver++2m", 40, labels, weight, None, None, False, seed, chosen, say=say)

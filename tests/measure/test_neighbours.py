@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from refscore.measure import neighbours
 from refscore.measure.neighbours import memorised, nearest, two_sample_test
+from tests.oracles.close import assert_close
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.statistics import QUANTILE
 from tests.oracles.strategies import seeds
-from tests.oracles.close import assert_close
 
 # ------------------------------------------------------------------ the neighbour
 
@@ -163,7 +163,9 @@ def test_neighbours_are_the_same_on_every_backend(host):
         np.testing.assert_allclose(host.to_numpy(found), wanted, rtol=1e-14)
     found, wanted = memorised(X, Y, Z), memorised(x, y, z)
     assert (found.share, found.chance) == (wanted.share, wanted.chance)
-    assert_close([found.samples, found.held_out], [wanted.samples, wanted.held_out], 1e-14)  # a GPU sums in another order
+    assert_close(
+        [found.samples, found.held_out], [wanted.samples, wanted.held_out], 1e-14
+    )  # a GPU sums in another order
     assert two_sample_test(X, Y).value == two_sample_test(x, y).value
     assert two_sample_test(X, Y).error == pytest.approx(two_sample_test(x, y).error, rel=1e-12)
 
