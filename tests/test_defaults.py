@@ -64,7 +64,7 @@ def test_the_table_is_no_shorter_than_it_was():
     assert {
         "noise.sde VP(beta_max) = 20.0", "commands.samplers Row(evaluations) = []",
         "likelihood.adaptive solve(atol) = 1e-08",
-        "laws.mixture GaussianMixture.score(alpha) = 1.0", "command demo steps = 6000",
+        "laws.mixture GaussianMixture.score(alpha) = 1.0", "command samplers samples = 20000",
         "matching.denoising Denoising(weight) = sigma_squared", "training.optim SGD(rate) = 0.01",
     } <= lines  # fmt: skip
     assert len(lines) > 230

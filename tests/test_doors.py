@@ -184,7 +184,12 @@ def test_a_suggestion_gives_reasons_in_finite_numbers(dim):
 # ------------------------------------------------------------------ nouns
 
 # Filled in while a command runs, so that an interruption loses nothing.
-FILLED_IN = {"commands.demo_report.Report", "commands.samplers.Row", "commands.samplers.Report"}
+FILLED_IN = {
+    "commands.demo_report.Report",
+    "commands.samplers.Row",
+    "commands.samplers.Report",
+    "commands.evaluate.Report",
+}
 
 
 def test_every_dataclass_of_the_package_is_frozen_unless_it_is_filled_in():

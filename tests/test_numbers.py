@@ -61,6 +61,7 @@ from refscore.sampling.langevin import LevelStep, SNRLangevin
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import SGD, WarmupCosine, clip
+from refscore.training.parallel import Sharded
 
 WRITERS = {
     "float64": np.float64, "float32": np.float32, "0-d": np.asarray, "0-d float32": lambda v: np.asarray(v, "float32"),
@@ -84,6 +85,7 @@ EXAMPLES = {
     "DPMSolver": DPMSolver(VP(), score), "Repeat": Repeat(Langevin(score, 0.1), 2), "Fourier": Fourier(4),
     "AnnealedLangevin": AnnealedLangevin(score, VE(), 0.1, 1.0, 3), "Dense": Dense(2, 3, 1),
     "Conv": Conv(2, 4, n_cond=1), "GroupNorm": GroupNorm(8), "Dropout": Dropout(3, 0.5), "Labels": Labels(2, 3),
+    "Sharded": Sharded(Denoising(), 2),
     "FixedSteps": FixedSteps(VP(), 9),
     "Rings": Rings((1.0, 2.0), 0.3), "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
     "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
@@ -93,7 +95,7 @@ EXAMPLES = {
 RESULTS = {  # what functions answer with, the edges print, or holds shapes and what others have checked
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
     "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
-    "Reshape", "_Block", "Data", "Saved", "Settings",
+    "Reshape", "_Block", "Data", "Saved", "Settings", "Memorised", "Inpainted", "Course", "Condition",
 }  # fmt: skip
 
 

@@ -287,7 +287,7 @@ def _picture(made: Any, data: Data, backend: Backend, path: Path) -> str:
         needs_pillow()
     except ValueError as error:
         return f"no pictures: {error}"
-    some = made[:PAIRS, ...]
+    some = made[: min(PAIRS, made.shape[0]), ...]
     _, which = nearest(some, backend.asarray(data.x, "float32"))
     rows = np.concatenate([backend.to_numpy(some), data.x[backend.to_numpy(which)]])
     save_bytes(path, png(tiles(in_unit(rows), len(some)), max(1, 40 // rows.shape[1])))
