@@ -26,6 +26,7 @@ from refscore import (
     Implicit,
     ScoreModel,
     Sliced,
+    UNet,
     fit,
     last,
     load,
@@ -68,6 +69,7 @@ from refscore import fit, last, load, save
 threadpool_limits(1, user_api="blas")
 for path in sys.argv[1:]:
     saved, x = load(path), np.load(path + ".data.npy")
+    x = (x, np.arange(len(x)) % saved.model.classes) if saved.model.classes else x
     optimizer, ema, objective, rng = saved.optimizer, saved.ema, saved.objective, saved.rng
     state = last(fit(saved.model, objective, x, optimizer, rng, start=saved.state, ema=ema, **saved.config))
     save(path, saved.model, state, optimizer=optimizer, ema=ema, objective=objective, rng=rng, config=saved.config)
@@ -81,10 +83,13 @@ TO_GO_ON = {
         EnergyModel(MLP((2, 6, 1), embed=4, activation=Tanh()), ddpm(50)), Denoising(antithetic=True), Adam(), EMA(),
     ),
 }  # fmt: skip
-if hasattr(refscore, "UNet"):
-    IMAGES = np.random.default_rng(8).standard_normal((20, 4, 4, 1)).astype("float32")
-    UNET = ScoreModel(refscore.UNet(1, widths=(4, 8)), VP())
-    TO_GO_ON["a U-Net"] = (UNET, Denoising(), Adam(), EMA())
+IMAGES = np.random.default_rng(8).standard_normal((20, 4, 4, 1)).astype("float32")
+TOLD = {"classes": 3, "dropout": 0.1}
+TO_GO_ON |= {
+    "a U-Net": (ScoreModel(UNet(1, (4, 8)), VP()), Denoising(), Adam(), EMA()),
+    "a U-Net, labels, sgd": (ScoreModel(UNet(1, (4, 8), **TOLD), VP()), Denoising(), SGD(1e-3, 0.9), EMA()),
+    "labels": (ScoreModel(MLP((2, 6, 2), embed=4, **TOLD), VP()), Denoising(), Adam(), None),
+}
 
 
 @pytest.mark.parametrize("half", [20, pytest.param(500, marks=pytest.mark.slow)])
@@ -92,13 +97,14 @@ def test_in_a_new_process_training_goes_on_in_every_bit(half, tmp_path):
     """The file after n steps, a save, and n steps in another process is byte for byte that of 2n steps."""
     wanted = {}
     for name, (model, objective, optimizer, ema) in TO_GO_ON.items():
-        x = IMAGES if name == "a U-Net" else X
-        config = {"steps": half, "batch": 8, "max_norm": 5.0}
+        x = IMAGES if "U-Net" in name else X
+        data = (x, np.arange(len(x)) % 3) if model.classes else x
+        config = {"steps": half, "batch": 8, "max_norm": 5.0, "unlabelled": 0.2 if model.classes else 0.0}
         parts = {"optimizer": optimizer, "ema": ema, "objective": objective, "config": config}
         np.save(tmp_path / f"{name}.npz.data.npy", x)
         for path, steps in ((tmp_path / "whole.npz", 2 * half), (tmp_path / f"{name}.npz", half)):
             rng = np.random.default_rng(5)
-            state = last(fit(model, objective, x, optimizer, rng, ema=ema, **{**config, "steps": steps}))
+            state = last(fit(model, objective, data, optimizer, rng, ema=ema, **{**config, "steps": steps}))
             save(path, model, state, rng=rng, **parts)
         wanted[name] = (tmp_path / "whole.npz").read_bytes()
         assert wanted[name] != (tmp_path / f"{name}.npz").read_bytes()
