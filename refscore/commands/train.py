@@ -3,6 +3,8 @@
 import argparse
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -211,7 +213,7 @@ def _walk(
         max_norm=100.0, start=start, unlabelled=s.unlabelled if run.model.classes else 0.0,
     )  # fmt: skip
     state, total, drawn, began = start, 0.0, True, time.perf_counter()
-    with progress(steps, say) as show:
+    with progress(steps, say) as show, _whole_steps() as asked_to_stop:
         try:
             for state in training:
                 total = total + state.loss  # on the device: no waiting
@@ -227,6 +229,8 @@ def _walk(
                     saved_run.write(out, run, state, rng, backend)
                 if drawn and state.step % draw == 0:
                     drawn = picture(run.model, average(run, state), run.data, backend, out, state.step, say)
+                if asked_to_stop():
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             if state is None:
                 raise
@@ -238,6 +242,30 @@ def _walk(
     assert state is not None
     saved_run.write(out, run, state, rng, backend)
     return state
+
+
+@contextmanager
+def _whole_steps() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait for the end of a step, whose random numbers would be lost else; a second one does not."""
+    asked: list[int] = []
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        restore()
+
+    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+            if signal.getsignal(number) is signal.default_int_handler:
+                before[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        restore()
 
 
 def average(run: Run, state: TrainingState) -> Array:

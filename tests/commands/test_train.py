@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refscore import cli, load, save
+from refscore import Denoising, cli, load, save
 from refscore.commands import saved_run, train
 from refscore.commands.drawing import Drawing
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
@@ -114,6 +114,26 @@ def test_a_run_that_was_stopped_goes_on_in_the_same_bits(net, objective, files, 
     assert rows[0] == rows[1]
     command("train", "--out", stopped, "--resume")  # done: nothing happens
     assert load(stopped / CHECKPOINT).state.step == 6
+
+
+def test_a_signal_in_the_middle_of_a_step_costs_no_bit(files, tmp_path, monkeypatch):
+    """It waits until the step is done: a generator that has drawn half a step's numbers cannot be saved."""
+    whole, stopped = trained(files, tmp_path, "mlp", 6), tmp_path / "stopped"
+    draw, calls = Denoising.draw, []
+
+    def interrupted(self, sde, x0, rng):
+        drawn = draw(self, sde, x0, rng)
+        calls.append(len(x0))
+        if calls.count(8) == 3:  # the third batch; the others are held-out data
+            os.kill(os.getpid(), signal.SIGINT)
+        return drawn
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Denoising, "draw", interrupted)
+        command("train", "--data", files["mlp"], "--out", stopped, "--steps", 6, *SMALL["mlp"])
+    assert load(stopped / CHECKPOINT).state.step == 3
+    command("train", "--out", stopped, "--resume")
+    assert np.array_equal(load(whole / CHECKPOINT).theta, load(stopped / CHECKPOINT).theta)
 
 
 def test_a_terminated_process_has_saved_its_run(files, tmp_path):
