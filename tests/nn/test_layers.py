@@ -19,7 +19,10 @@ from refscore.nn import (
     Labels,
     Net,
     Reshape,
+    SiLU,
     Softmax,
+    Softplus,
+    Tanh,
     Upsample,
     shifts,
     winograd,
@@ -132,6 +135,18 @@ def test_gelu_is_nearly_x_times_the_normal_distribution():
     x = np.linspace(-10, 10, 20001)
     error = np.max(np.abs(GELU().forward({}, x)[0] - x * ndtr(x)))
     assert 4e-4 < error < 5e-4
+
+
+@on_every_device
+@pytest.mark.parametrize("phi", [SiLU(), Tanh(), Softplus(), GELU(), ELU()])
+def test_far_out_the_derivatives_of_an_activation_are_those_of_its_asymptotes(host, phi):
+    """In float32, up to where u of GELU, about x³, is no number any more: nowhere 0 · ∞."""
+    x = host.asarray(np.array([[-1e12, -1e9, -1e6, 1e6, 1e9, 1e12]]), dtype="float32")
+    _, cache = phi.forward({}, x)
+    slope, *others = (host.to_numpy(d(cache))[0] for d in (phi.slope, phi.curvature, phi.third))
+    rises = 0.0 if isinstance(phi, Tanh) else 1.0
+    assert np.array_equal(np.abs(slope), [0, 0, 0, rises, rises, rises])
+    assert not np.any(others)
 
 
 def test_elu_is_what_it_is_called():
