@@ -114,6 +114,13 @@ def test_a_constant_image_is_normalised_to_the_bias():
     assert np.array_equal(y, np.broadcast_to(np.arange(4.0), y.shape))
 
 
+def test_of_one_number_a_norm_leaves_nothing():
+    x = np.random.default_rng(0).standard_normal((1, 1, 2, 4))
+    kept = [GroupNorm(4, groups).forward({"g": np.ones(4), "b": np.zeros(4)}, x)[0] for groups in (4, 2)]
+    assert not kept[0].any()
+    assert_close(np.abs(kept[1]), 1, 1e-3, "and of two the sign")
+
+
 @on_every_device
 def test_softmax_takes_numbers_however_large(host):
     y, _ = Softmax().forward({}, host.asarray(np.array([[1e30, 1e30], [-1e30, 0.0]]), dtype="float32"))
