@@ -27,7 +27,8 @@ from refscore.protocols import Array, Params, Rng
 class GroupNorm:
     """Images (H, W, B, n), or vectors (B, n) that have no pixels -> the same shape, normalised sample by sample.
 
-    One group is layer norm, as many groups as channels is instance norm: see `LayerNorm` and `InstanceNorm`.
+    One group is layer norm, as many groups as channels is instance norm: see `LayerNorm` and `InstanceNorm`. A group
+    of one number, one channel of one pixel, is its own mean: y is b there, whatever x.
 
     Parameters
     ----------

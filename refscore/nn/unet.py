@@ -49,7 +49,8 @@ class UNet(Net):
     cond : int, default 128
         Number of features of e.
     groups : int, default 8
-        Groups of the norms; where they do not divide the channels, the greatest number that divides both.
+        Groups of the norms; where they do not divide the channels, the greatest number that divides both. Where the
+        lowest level has one pixel take fewer groups than channels: of one number a norm leaves nothing.
     classes : int, default 0
         Number K of classes of an input "condition" of labels 0 ... K - 1, and K for no label; 0 (default) for none.
     n_condition : int, default 0

@@ -109,7 +109,8 @@ def fit(
         Check every so many steps, and at the last, whether training has diverged.
     unlabelled : float, default 0.0
         Share of the samples whose label is withheld, so that the model learns the unconditional score as well
-        (classifier-free guidance, Ho and Salimans 2022). Default 0.
+        (classifier-free guidance, Ho and Salimans 2022). Default 0. Labels that the data lack, K, count as withheld:
+        what is learned is the score of all that are told no label, of the whole law if these miss at random.
 
     Yields
     ------

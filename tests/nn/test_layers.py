@@ -19,7 +19,10 @@ from refscore.nn import (
     Labels,
     Net,
     Reshape,
+    SiLU,
     Softmax,
+    Softplus,
+    Tanh,
     Upsample,
     shifts,
     winograd,
@@ -111,6 +114,13 @@ def test_a_constant_image_is_normalised_to_the_bias():
     assert np.array_equal(y, np.broadcast_to(np.arange(4.0), y.shape))
 
 
+def test_of_one_number_a_norm_leaves_nothing():
+    x = np.random.default_rng(0).standard_normal((1, 1, 2, 4))
+    kept = [GroupNorm(4, groups).forward({"g": np.ones(4), "b": np.zeros(4)}, x)[0] for groups in (4, 2)]
+    assert not kept[0].any()
+    assert_close(np.abs(kept[1]), 1, 1e-3, "and of two the sign")
+
+
 @on_every_device
 def test_softmax_takes_numbers_however_large(host):
     y, _ = Softmax().forward({}, host.asarray(np.array([[1e30, 1e30], [-1e30, 0.0]]), dtype="float32"))
@@ -132,6 +142,18 @@ def test_gelu_is_nearly_x_times_the_normal_distribution():
     x = np.linspace(-10, 10, 20001)
     error = np.max(np.abs(GELU().forward({}, x)[0] - x * ndtr(x)))
     assert 4e-4 < error < 5e-4
+
+
+@on_every_device
+@pytest.mark.parametrize("phi", [SiLU(), Tanh(), Softplus(), GELU(), ELU()])
+def test_far_out_the_derivatives_of_an_activation_are_those_of_its_asymptotes(host, phi):
+    """In float32, up to where u of GELU, about x³, is no number any more: nowhere 0 · ∞."""
+    x = host.asarray(np.array([[-1e12, -1e9, -1e6, 1e6, 1e9, 1e12]]), dtype="float32")
+    _, cache = phi.forward({}, x)
+    slope, *others = (host.to_numpy(d(cache))[0] for d in (phi.slope, phi.curvature, phi.third))
+    rises = 0.0 if isinstance(phi, Tanh) else 1.0
+    assert np.array_equal(np.abs(slope), [0, 0, 0, rises, rises, rises])
+    assert not np.any(others)
 
 
 def test_elu_is_what_it_is_called():

@@ -138,7 +138,7 @@ def test_the_curvature_is_symmetric():
 
 
 def test_a_forgotten_term_of_a_norm_leaves_the_curvature_symmetric():
-    """Exercise 1: each term is symmetric by itself; but only all three are the derivative of a gradient's Jacobian."""
+    """Exercise 1: H = n (Jq)ᵀ + Jq nᵀ + mean(n q) J, short of factors; exchanging a and q needs the last term."""
     rng = np.random.default_rng(0)
     x, a, b, q = rng.standard_normal((4, 1, 8))
     layer, ones = LayerNorm(8), {"g": np.ones(8), "b": np.zeros(8)}
@@ -549,6 +549,15 @@ def test_pooling_and_doubling():
     assert np.array_equal(P.T, Pt)
     assert_close(P.sum(axis=1), 1, 0)
     assert np.array_equal(Pt.sum(axis=1).reshape(3, 3), np.outer([0.5, 0.5, 1], [0.5, 0.5, 1]))
+
+
+def test_pooling_tells_even_from_odd_and_nothing_else_of_a_place():
+    """Section 14.9: pooled and doubled again, images commute with shifts by two pixels, not by one."""
+    x = np.random.default_rng(0).standard_normal((8, 6, 1, 2))
+    both = lambda x: Upsample().forward({}, AvgPool().forward({}, x)[0], x)[0]  # noqa: E731
+    for axis in (0, 1):
+        assert np.array_equal(both(np.roll(x, 2, axis)), np.roll(both(x), 2, axis))
+        assert np.max(np.abs(both(np.roll(x, 1, axis)) - np.roll(both(x), 1, axis))) > 0.1
 
 
 def test_labels_and_dropout():
