@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refscore import Denoising, cli, load, save
-from refscore.commands import saved_run, train
+from refscore.commands import evaluate, pictures, saved_run, train
 from refscore.commands.drawing import Drawing
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
 from refscore.commands.train_config import as_toml, fitting_sde, settle
@@ -31,6 +31,14 @@ SMALL = {
     "energy": ["--net", "energy", "--widths", "4", "--batch", "8"],
     "energy of images": ["--net", "energy", "--widths", "8", "--batch", "4"],
 }
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Small pictures, and a flow of few steps: but for two tests of its numbers, which want them all."""
+    monkeypatch.setattr(pictures, "SHOWN", 4)
+    monkeypatch.setattr(pictures, "POINTS", 20)
+    monkeypatch.setattr(evaluate, "FLOW", 4)
 
 
 @pytest.fixture
@@ -369,8 +377,9 @@ def test_what_is_no_folder_of_a_run_is_refused(files, tmp_path, capsys):
 # ------------------------------------------------------------------ evaluate
 
 
-def test_the_likelihood_of_a_gaussian_model_is_that_of_the_gaussian(files, tmp_path):
+def test_the_likelihood_of_a_gaussian_model_is_that_of_the_gaussian(files, tmp_path, monkeypatch):
     """In the units of the file; the flow's 40 steps and its three exact tangents err by less than 1e-3."""
+    monkeypatch.setattr(evaluate, "FLOW", 40)
     out = gaussian(files, tmp_path)
     command("evaluate", out, "--n", 4, "--steps", 3)
     found = json.loads((out / "evaluation.json").read_text())
@@ -383,8 +392,9 @@ def test_the_likelihood_of_a_gaussian_model_is_that_of_the_gaussian(files, tmp_p
     assert found["bits_per_dim"] is None
 
 
-def test_bits_per_dimension_of_a_gaussian_model_of_levels(tmp_path):
+def test_bits_per_dimension_of_a_gaussian_model_of_levels(tmp_path, monkeypatch):
     """Dequantised, and in bits: the mean over the noise in each cell is known, four standard errors of it allowed."""
+    monkeypatch.setattr(evaluate, "FLOW", 40)
     np.save(tmp_path / "images.npy", RNG.integers(0, 4, (300, 3, 2), dtype="uint8"))
     out = tmp_path / "run"
     command("train", "--data", tmp_path / "images.npy", "--out", out, "--steps", 1, "--predict", "F", "--widths", "8",
