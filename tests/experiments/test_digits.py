@@ -13,6 +13,7 @@ from refscore.experiments import digits
 from refscore.laws.examples import mixture
 from refscore.laws.posterior import linear_posterior
 from refscore.likelihood.flow import bits_per_dim
+from refscore.measure.neighbours import nearest
 from tests.oracles.book import ROOT
 from tests.oracles.statistics import QUANTILE, assert_mean
 
@@ -135,13 +136,22 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
     assert one.spread == pytest.approx(1.0, abs=0.03)
 
 
-def test_two_completions_differ_as_much_as_one_and_the_truth_if_they_are_of_the_posterior():
-    """Eq. (15.6): given y, the truth and both completions are three draws of one law; here of a mixture's posterior."""
+def test_completions_of_the_posterior_obey_what_refutes_others():
+    """Eq. (15.6): the truth and two completions are three draws of one law; here of a mixture's posterior."""
     rng, p, H = np.random.default_rng(0), mixture("tilted"), np.array([[0.0, 1.0]])
-    truth = p.sample(rng, 1500)
-    made = np.stack([linear_posterior(p, H, x[1:], np.zeros((1, 1))).sample(rng, 2)[:, 0] for x in truth])
+    truth, made, mean, chances = p.sample(rng, 1500), [], [], []
+    for x in truth:
+        post = linear_posterior(p, H, x[1:], np.zeros((1, 1)))
+        made.append(post.sample(rng, 2)[:, 0])
+        mean.append(post.weights @ post.means[:, 0])
+        chances.append(post.weights)
+    made, chances = np.stack(made), np.stack(chances)
     between, to_truth = (made[:, 0] - made[:, 1]) ** 2, (made[:, 0] - truth[:, 0]) ** 2
     assert_mean(between - to_truth, 0.0)
+    assert_mean(to_truth - 2 * (np.array(mean) - truth[:, 0]) ** 2, 0.0)  # the best guess: equality
+    assert to_truth.mean() < 2 * np.mean((truth[:, 0].mean() - truth[:, 0]) ** 2)  # another guess
+    guessed = np.mean(np.max(chances, axis=1))  # the best classifier of y is right so often
+    assert 0.6 < guessed**2 < np.mean(np.sum(chances**2, axis=1)) < guessed
 
 
 @pytest.mark.parametrize(("moves", "between", "to_truth"), [(1, 0.989, 0.944), (20, 0.732, 0.726)])
@@ -169,6 +179,23 @@ def test_the_bits_of_laws_without_a_network_are_those_of_the_table(seed):
     assert laws["memory"][1] == pytest.approx(memory[3][0], abs=0.01)
     recalled = np.log2(1617) / 64 + 0.5 * np.log2(2 * np.pi * np.e / 12)  # which image, and a normal law for a cell
     assert laws["memory"][1] == pytest.approx(recalled, abs=0.005)
+
+
+@pytest.mark.parametrize(("seed", "error", "right"), [(0, 0.437, 0.911), (1, 0.455, 0.922), (2, 0.438, 0.922)])
+def test_what_an_upper_half_tells_of_the_lower_refutes_the_moves_of_the_table(seed, error, right):
+    """Eq. (15.6): by the nearest training image, and by a classifier of upper halves."""
+    data = load_data("digits", seed=seed)
+    (upper, lower), (known, truth) = ((x[:, :4].copy(), x[:, 4:]) for x in (data.x, data.held_out))
+    guess = lower[nearest(known, upper)[1]]
+    assert np.sqrt(np.mean((guess - truth) ** 2)) == pytest.approx(error, abs=6e-4)
+    pairs = [np.mean((np.random.default_rng(i).permutation(truth) - truth) ** 2) for i in range(20)]
+    assert np.sqrt(np.mean(pairs)) == pytest.approx(0.74, abs=0.01)
+    one, _, twenty, _ = table("| | recognised as the true digit, % |").values()
+    assert one[2][seed] > np.sqrt(2) * error
+    svm = pytest.importorskip("sklearn.svm").SVC(gamma=0.1).fit(upper.reshape(len(upper), -1), data.labels)
+    found = np.mean(svm.predict(known.reshape(len(known), -1)) == data.held_out_labels)
+    assert found == pytest.approx(right, abs=0.012)
+    assert twenty[0][seed] / 100 < found**2 - 3 * np.sqrt(0.25 / 180)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +249,9 @@ def test_moves_bring_completions_nearer_to_the_truth_as_the_table_says(trained, 
         assert 100 * found.agreement.value == pytest.approx(agreement, abs=15)
         assert found.between == pytest.approx(between, abs=0.05)
         assert found.to_truth == pytest.approx(to_truth, abs=0.05)
+    told = digits.inpaint(trained, classify, 5, 0, told=True)
+    assert told.agreement.value > 0.93
+    assert told.to_truth < 0.5
 
 
 @pytest.mark.slow
