@@ -144,10 +144,10 @@ def memorised(samples: Array, training: Array, held_out: Array, level: float = 0
 def two_sample_test(x: Array, y: Array) -> Estimate:
     """Tell two samples apart by each point's nearest neighbour: how often it is right                   Eq. (15.5).
 
-    The classifier test of Lopez-Paz and Oquab 2017: each of the 2n points is given the side of its nearest other point. If both samples have one law this is right
-    with probability (n - 1)/(2n - 1), a little below ½, for n - 1 of the 2n - 1 others are of its side; laws that do
-    not overlap are told apart always. Well below chance, one sample copies the other. A point whose nearest points
-    are of both sides counts ½.
+    The classifier test of Lopez-Paz and Oquab 2017: each of the 2n points is given the side of its nearest other point.
+    If both samples have one law this is right with probability (n - 1)/(2n - 1), a little below ½, for n - 1 of the
+    2n - 1 others are of its side; laws that do not overlap are told apart always. Well below chance, one sample copies
+    the other. A point whose nearest points are of both sides counts ½.
 
     Two points that are nearest to each other are right or wrong together: the error counts them as one.
 
