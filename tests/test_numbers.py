@@ -87,7 +87,8 @@ EXAMPLES = {
 }  # fmt: skip
 RESULTS = {  # what functions answer with, or the edges print
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
-    "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
+    "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow", "Memorised", "Condition",
+    "Inpainted", "Course",
 }  # fmt: skip
 
 
