@@ -133,7 +133,7 @@ def memorised(samples: Array, training: Array, held_out: Array, level: float = 0
     xp, n, m = array_namespace(samples), samples.shape[0], held_out.shape[0]
     own, theirs = (xp.sort(nearest(x, training)[0]) for x in (samples, held_out))
     k = max(1, math.floor(level * (m + 1)))
-    share = float(xp.mean(xp.astype(own <= theirs[k - 1], own.dtype)))
+    share = float(xp.sum(xp.astype(own <= theirs[k - 1], own.dtype))) / n  # a count: exact in float32, too
     chance = k / (m + 1)
     return Memorised(
         _median(own), _median(theirs), Estimate(share, math.sqrt(share * (1 - share) / n)),
@@ -186,9 +186,10 @@ def two_sample_test(x: Array, y: Array) -> Estimate:
     right = xp.astype(own < other, x.dtype) + 0.5 * xp.astype(own == other, x.dtype)
     to = xp.where(own < other, xp.concat([to_xx, to_yy + n]), xp.concat([to_xy + n, to_yx]))
     mutual = xp.take(to, to) == xp.arange(2 * n, dtype=to.dtype, device=device(to))
-    away = (right - xp.mean(right)) ** 2
+    accuracy = float(xp.sum(right)) / (2 * n)
+    away = (right - accuracy) ** 2
     error = xp.sqrt(xp.sum(xp.where(mutual, 2 * away, away))) / (2 * n)
-    return Estimate(float(xp.mean(right)), float(error))
+    return Estimate(accuracy, float(error))
 
 
 def _nearest(a: Array, b: Array, side: int, own: int | None) -> tuple[Array, Array]:
