@@ -77,6 +77,7 @@ def samples(trained: Trained, path: Path = HERE / "15-samples.png") -> str:
 
 def guided(trained: Trained, path: Path = HERE / "15-guidance.png") -> str:
     fig, (axes,) = figure(3, size=3.6)
+    fig.get_layout_engine().set(wspace=0.06)
     labels = np.repeat([3, 5, 8, 9], 10)
     for ax, w in zip(axes, (0.0, 1.0, 3.0), strict=True):
         made = grey(trained.data, draw(trained, labels, np.random.default_rng(SEED + 2), weight=w))

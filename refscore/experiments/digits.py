@@ -186,6 +186,32 @@ def share(right: Array) -> Estimate:
     return Estimate(p, float(np.sqrt(p * (1 - p) / len(right))))
 
 
+def bits_of_laws(data: Data, rng: Any) -> dict[str, tuple[float, float]]:
+    """Bits per dimension of laws that need no network, on held-out and on training images, to compare with."""
+
+    def of(log_prob: Callable[[Array], Array], x: Array) -> float:
+        u: Array = data.scaling.dequantise(x.astype("float64"), rng.random(x.shape))
+        return float(np.mean(bits_per_dim(log_prob(u.reshape(len(x), -1)), x[0].size, data.scaling.width)))
+
+    flat, cell = data.x.reshape(len(data.x), -1).astype("float64"), data.scaling.width**2 / 12
+    classes = []
+    for k in range(data.classes):
+        z = flat[data.labels == k]
+        C = np.cov(z.T, bias=True) + cell * np.eye(z.shape[1])
+        classes.append(GaussianMixture(np.ones(1), z.mean(axis=0)[None], C[None]))
+    parts = (data.held_out, data.held_out_labels), (data.x, data.labels)
+
+    def normal(x: Array, labels: Array) -> float:
+        return float(sum(np.mean(labels == k) * of(p.log_prob, x[labels == k]) for k, p in enumerate(classes)))
+
+    recall, some = memory(data).log_prob, data.x[: len(data.held_out)]
+    return {
+        "uniform": (float(np.log2(data.scaling.levels or 1)),) * 2,
+        "normal": (normal(*parts[0]), normal(*parts[1])),
+        "memory": (of(recall, data.held_out), of(recall, some)),
+    }
+
+
 # ------------------------------------------------------------------ denoising: the law, or memory
 
 

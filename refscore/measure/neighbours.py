@@ -133,7 +133,7 @@ def memorised(samples: Array, training: Array, held_out: Array, level: float = 0
     xp, n, m = array_namespace(samples), samples.shape[0], held_out.shape[0]
     own, theirs = (xp.sort(nearest(x, training)[0]) for x in (samples, held_out))
     k = max(1, math.floor(level * (m + 1)))
-    share = float(xp.mean(xp.astype(own <= theirs[k - 1], own.dtype)))
+    share = float(xp.sum(xp.astype(own <= theirs[k - 1], own.dtype))) / n  # a count: exact in float32, too
     chance = k / (m + 1)
     return Memorised(
         _median(own), _median(theirs), Estimate(share, math.sqrt(share * (1 - share) / n)),
@@ -145,10 +145,9 @@ def two_sample_test(x: Array, y: Array) -> Estimate:
     """Tell two samples apart by each point's nearest neighbour: how often it is right                   Eq. (15.5).
 
     The classifier test of Lopez-Paz and Oquab 2017: each of the 2n points is given the side of its nearest other point.
-    If both samples have one law this is right
-    with probability (n - 1)/(2n - 1), a little below ½, for n - 1 of the 2n - 1 others are of its side; laws that do
-    not overlap are told apart always. Well below chance, one sample copies the other. A point whose nearest points
-    are of both sides counts ½.
+    If both samples have one law this is right with probability (n - 1)/(2n - 1), a little below ½, for n - 1 of the
+    2n - 1 others are of its side; laws that do not overlap are told apart always. Well below chance, one sample copies
+    the other. A point whose nearest points are of both sides counts ½.
 
     Two points that are nearest to each other are right or wrong together: the error counts them as one.
 
@@ -187,9 +186,10 @@ def two_sample_test(x: Array, y: Array) -> Estimate:
     right = xp.astype(own < other, x.dtype) + 0.5 * xp.astype(own == other, x.dtype)
     to = xp.where(own < other, xp.concat([to_xx, to_yy + n]), xp.concat([to_xy + n, to_yx]))
     mutual = xp.take(to, to) == xp.arange(2 * n, dtype=to.dtype, device=device(to))
-    away = (right - xp.mean(right)) ** 2
+    accuracy = float(xp.sum(right)) / (2 * n)
+    away = (right - accuracy) ** 2
     error = xp.sqrt(xp.sum(xp.where(mutual, 2 * away, away))) / (2 * n)
-    return Estimate(float(xp.mean(right)), float(error))
+    return Estimate(accuracy, float(error))
 
 
 def _nearest(a: Array, b: Array, side: int, own: int | None) -> tuple[Array, Array]:

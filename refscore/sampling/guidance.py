@@ -66,7 +66,7 @@ class Replace:
     Noised afresh. The unknown ones are moved by the unconditional score, which sees that noise, and not by the
     conditional one: their law is another, however many steps there are; Eqs. (13.13), (13.14) say which. With moves > 1
     each step is taken, undone by forward noise, and taken again (Lugmayr et al. 2022): that comes nearer. A multistep
-    method then takes first steps only: what it remembers is of a path that was left, and would grow without bound.
+    method then takes first steps only: what it remembers is of a path that was left, and repeated it diverges.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """A score model of digits: each measure says what it should of models whose answer is known; slow, what one learns."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,18 @@ from refscore.experiments import digits
 from refscore.laws.examples import mixture
 from refscore.laws.posterior import linear_posterior
 from refscore.likelihood.flow import bits_per_dim
+from refscore.measure.neighbours import nearest
+from tests.oracles.book import ROOT
 from tests.oracles.statistics import QUANTILE, assert_mean
 
-SVM = {"gamma": 0.05, "C": 1.0}  # errs on one of 180 held-out digits
+
+def table(first):
+    """Label -> cells, of the table of chapter 15 whose header begins so."""
+    text = (ROOT / "docs" / "chapters" / "15-images.md").read_text(encoding="utf-8")
+    lines = text[text.index(first) :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {label: [[float(n) for n in re.findall(r"\d+\.?\d*", re.sub(r"\(.*?\)", "", c))] for c in row]
+            for label, *row in cells}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +106,8 @@ def test_memory_sees_the_training_image_and_the_mean_of_all(tiny):
 
 
 def test_denoising_errors_are_of_the_pictures_that_their_rows_say(tiny):
-    found = digits.denoising_errors(replace(tiny, theta=np.zeros_like(tiny.theta)), np.array([0.3, 1.0]), 0)
+    silent = replace(tiny, model=replace(tiny.model, predict="noise"), theta=np.zeros_like(tiny.theta))
+    found = digits.denoising_errors(silent, np.array([0.3, 1.0]), 0)
     assert found.shape == (4, 2)
     np.testing.assert_allclose(found[:2], [[0.3, 1.0]] * 2, rtol=0.02)  # noise 0 predicted: nothing is removed
     assert found[3, 0] < 0.3 * found[2, 0]  # memory knows the training images, and not the new ones
@@ -126,13 +137,22 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
     assert one.spread == pytest.approx(1.0, abs=0.03)
 
 
-def test_two_completions_differ_as_much_as_one_and_the_truth_if_they_are_of_the_posterior():
-    """Eq. (15.6): given y, the truth and both completions are three draws of one law; here of a mixture's posterior."""
+def test_completions_of_the_posterior_obey_what_refutes_others():
+    """Eq. (15.6): the truth and two completions are three draws of one law; here of a mixture's posterior."""
     rng, p, H = np.random.default_rng(0), mixture("tilted"), np.array([[0.0, 1.0]])
-    truth = p.sample(rng, 1500)
-    made = np.stack([linear_posterior(p, H, x[1:], np.zeros((1, 1))).sample(rng, 2)[:, 0] for x in truth])
+    truth, made, mean, chances = p.sample(rng, 1500), [], [], []
+    for x in truth:
+        post = linear_posterior(p, H, x[1:], np.zeros((1, 1)))
+        made.append(post.sample(rng, 2)[:, 0])
+        mean.append(post.weights @ post.means[:, 0])
+        chances.append(post.weights)
+    made, chances = np.stack(made), np.stack(chances)
     between, to_truth = (made[:, 0] - made[:, 1]) ** 2, (made[:, 0] - truth[:, 0]) ** 2
     assert_mean(between - to_truth, 0.0)
+    assert_mean(to_truth - 2 * (np.array(mean) - truth[:, 0]) ** 2, 0.0)  # the best guess: equality
+    assert to_truth.mean() < 2 * np.mean((truth[:, 0].mean() - truth[:, 0]) ** 2)  # another guess
+    guessed = np.mean(np.max(chances, axis=1))  # the best classifier of y is right so often
+    assert 0.6 < guessed**2 < np.mean(np.sum(chances**2, axis=1)) < guessed
 
 
 @pytest.mark.parametrize(("moves", "between", "to_truth"), [(1, 0.989, 0.944), (20, 0.732, 0.726)])
@@ -144,3 +164,104 @@ def test_replacement_on_two_correlated_pixels_spreads_more_and_comes_less_near(m
     assert 2 * v == pytest.approx(between, abs=6e-4)
     assert v + (1 - rho**2) + (rho - m) ** 2 == pytest.approx(to_truth, abs=6e-4)  # y of variance 1
     assert 0.72 < to_truth < between
+
+
+# ------------------------------------------------------------------ the tables of chapter 15
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_bits_of_laws_without_a_network_are_those_of_the_table(seed):
+    """Memory is judged by a few far images: another draw within the cells moves it by a hundredth."""
+    laws, rows = digits.bits_of_laws(load_data("digits", seed=seed), np.random.default_rng(0)), table("| | seed 0 |")
+    assert laws["uniform"][0] == pytest.approx(rows["bits per dimension, held out"][3][0], abs=0.005)
+    normal, memory = rows["a normal law for each class, held out"], rows["memory, held out"]
+    assert laws["normal"] == pytest.approx((normal[seed][0], normal[3][0]), abs=0.006)
+    assert laws["memory"][0] == pytest.approx(memory[seed][0], abs=0.1)
+    assert laws["memory"][1] == pytest.approx(memory[3][0], abs=0.01)
+    recalled = np.log2(1617) / 64 + 0.5 * np.log2(2 * np.pi * np.e / 12)  # which image, and a normal law for a cell
+    assert laws["memory"][1] == pytest.approx(recalled, abs=0.005)
+
+
+@pytest.mark.parametrize(("seed", "error", "right"), [(0, 0.437, 0.911), (1, 0.455, 0.922), (2, 0.438, 0.922)])
+def test_what_an_upper_half_tells_of_the_lower_refutes_the_moves_of_the_table(seed, error, right):
+    """Eq. (15.6): by the nearest training image, and by a classifier of upper halves."""
+    data = load_data("digits", seed=seed)
+    (upper, lower), (known, truth) = ((x[:, :4].copy(), x[:, 4:]) for x in (data.x, data.held_out))
+    guess = lower[nearest(known, upper)[1]]
+    assert np.sqrt(np.mean((guess - truth) ** 2)) == pytest.approx(error, abs=6e-4)
+    pairs = [np.mean((np.random.default_rng(i).permutation(truth) - truth) ** 2) for i in range(20)]
+    assert np.sqrt(np.mean(pairs)) == pytest.approx(0.74, abs=0.01)
+    one, _, twenty, _ = table("| | recognised as the true digit, % |").values()
+    assert one[2][seed] > np.sqrt(2) * error
+    svm = pytest.importorskip("sklearn.svm").SVC(gamma=0.1).fit(upper.reshape(len(upper), -1), data.labels)
+    found = np.mean(svm.predict(known.reshape(len(known), -1)) == data.held_out_labels)
+    assert found == pytest.approx(right, abs=0.012)
+    assert twenty[0][seed] / 100 < found**2 - 3 * np.sqrt(0.25 / 180)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return digits.train(0)
+
+
+@pytest.fixture(scope="module")
+def classify(trained):
+    svm = pytest.importorskip("sklearn.svm")
+    data = trained.data
+    fitted = svm.SVC(gamma=0.05).fit(data.x.reshape(len(data.x), -1), data.labels)
+    return lambda x: fitted.predict(x.reshape(len(x), -1))
+
+
+@pytest.mark.slow
+def test_a_network_of_four_minutes_is_as_good_as_the_table_says(trained, classify):
+    """To four errors each: training enlarges the last bit, and samples are others on another machine."""
+    found, rows = digits.judge(trained, classify, 0), table("| | seed 0 |")
+    said = {label: cells[0][0] for label, cells in rows.items()}
+    assert found.bits.value == pytest.approx(said["bits per dimension, held out"], abs=0.03)
+    assert found.bits_training.value == pytest.approx(said["the same, training images"], abs=0.03)
+    assert found.bits.value - found.bits_training.value < 0.1  # not memorised, in bits
+    assert found.bits.value < said["a normal law for each class, held out"] - 0.6
+    assert found.agreement.value > 0.9
+    assert 100 * found.agreement.value == pytest.approx(said["samples taken for their class, %"], abs=4.5)
+    assert 100 * found.agreement_held_out.value == pytest.approx(99.4, abs=0.1)
+    assert found.copies.samples == pytest.approx(said["distance to the nearest training image"], abs=0.12)
+    assert found.copies.held_out == pytest.approx(1.94, abs=0.01)
+    assert found.copies.share.value <= 0.01
+    assert abs(100 * found.two_sample.value - said["told from held-out digits, %"]) < 13
+    assert abs(100 * found.two_sample_real.value - 48) < 1
+
+
+@pytest.mark.slow
+def test_guidance_trades_variety_for_agreement_as_the_table_says(trained, classify):
+    rows = table("| | samples taken for their class, % | spread")
+    for w, cells in zip((0.0, 1.0, 3.0), rows.values(), strict=True):
+        found, (agreement, spread, told) = digits.guidance(trained, classify, w, 0), [cell[0] for cell in cells]
+        assert 100 * found.agreement.value == pytest.approx(agreement, abs=4)
+        assert found.spread == pytest.approx(spread, abs=0.05)
+        assert 100 * found.two_sample.value == pytest.approx(told, abs=12)
+    assert found.agreement.value > 0.99
+
+
+@pytest.mark.slow
+def test_moves_bring_completions_nearer_to_the_truth_as_the_table_says(trained, classify):
+    rows = table("| | recognised as the true digit, % |")
+    for moves, cells in zip((1, 5, 20), rows.values(), strict=False):
+        found, (agreement, between, to_truth) = digits.inpaint(trained, classify, moves, 0), [c[0] for c in cells]
+        assert 100 * found.agreement.value == pytest.approx(agreement, abs=15)
+        assert found.between == pytest.approx(between, abs=0.05)
+        assert found.to_truth == pytest.approx(to_truth, abs=0.05)
+    told = digits.inpaint(trained, classify, 5, 0, told=True)
+    assert told.agreement.value > 0.93
+    assert told.to_truth < 0.5
+
+
+@pytest.mark.slow
+def test_a_network_errs_on_new_images_as_on_those_of_its_training_and_memory_does_not(trained):
+    network, network_training, memory, memory_training = digits.denoising_errors(
+        trained, np.array([0.1, 0.205, 1.2]), 0
+    )
+    assert network == pytest.approx(network_training, rel=0.06)
+    assert network[:2] == pytest.approx([0.068, 0.116], abs=0.006)
+    assert memory[0] > 2 * 0.1  # more than the noise
+    assert memory_training[:2] == pytest.approx([0.033, 0.034], abs=0.003)
+    assert memory[2] < 0.97 * network[2]  # better where many images are possible

@@ -9,6 +9,7 @@ from refscore.laws.empirical import empirical
 from refscore.laws.examples import mixture
 from refscore.matching.base import noised
 from refscore.measure.floor import denoising_floor
+from tests.oracles.book import ROOT
 from tests.oracles.statistics import QUANTILE
 
 
@@ -29,7 +30,7 @@ def test_a_distance_is_the_loss_less_its_floor(of):
 
 
 def test_few_points_are_learned_by_heart_and_many_are_not():
-    few, many = (course(0, n, steps=600, rows=8, width=64, draws=1000) for n in (4, 2000))
+    few, many = (course(0, n, steps=400, rows=6, width=48, draws=500) for n in (4, 2000))
     assert few.crossing < few.steps[-1]  # soon the points are better known than the truth would know them
     assert few.truth[-1] > 2 * few.truth.min()
     assert many.crossing == np.inf
@@ -38,3 +39,35 @@ def test_few_points_are_learned_by_heart_and_many_are_not():
     assert few.truth_of_memory > 10 * many.truth_of_memory  # what complete memory would cost
     assert few.best < few.steps[-1]
     assert many.best == many.steps[-1]
+
+
+def rows():
+    """The table of chapter 15: points, and the numbers beside them."""
+    text = (ROOT / "docs" / "chapters" / "15-images.md").read_text(encoding="utf-8")
+    lines = text[text.index("| points | nearest") :].split("\n\n")[0].splitlines()[2:]
+    return [[float(cell.strip(" %").replace(" ", "")) for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]:g}")
+def test_where_memory_and_the_truth_stand_is_as_the_table_says(row):
+    """No training: the distances of the two exact scores from each other, at the draws of the experiment."""
+    n, law = int(row[0]), mixture("tilted")
+    rng = np.random.default_rng([0, n])
+    points = law.sample(rng, n)
+    truth, memory = Away(law, rng, 4096), Away(empirical(points), rng, 4096)
+    assert truth(ExactScore(memory.law, SDE)) == pytest.approx(row[4], rel=0.02)
+    assert memory(ExactScore(law, SDE)) == pytest.approx(row[6], rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]:g}")
+def test_training_passes_from_the_law_to_the_points_as_the_table_says(row):
+    """To a third: training enlarges the last bit, which is another on another machine."""
+    n, best, least, end, _, memory, _, crossing, copies = row
+    run = course(0, int(n), 10_000)
+    assert run.truth.min() == pytest.approx(least, rel=0.35)
+    assert run.truth[-1] == pytest.approx(end, rel=0.35)
+    assert run.memory[-1] == pytest.approx(memory, rel=0.35)
+    assert best / 4 <= run.best <= 4 * best
+    assert crossing / 2 <= run.crossing <= 2 * crossing
+    assert run.copies.share.value == pytest.approx(copies / 100, abs=0.1)

@@ -105,12 +105,16 @@ def test_over_all_labellings_the_accuracy_is_chance_exactly(seed, n, dim):
 def test_two_sample_accuracy_is_that_of_the_classifier_written_as_loops(seed, n, dim):
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((n, dim)), 0.7 + rng.standard_normal((n, dim))
-    pool, right = np.concatenate([x, y]), []
+    pool, to = np.concatenate([x, y]), []
     for i, a in enumerate(pool):
         d = np.linalg.norm(pool - a, axis=1)
         d[i] = np.inf
-        right.append((i < n) == (np.argmin(d) < n))
-    assert two_sample_test(x, y).value == pytest.approx(np.mean(right), rel=1e-14)
+        to.append(int(np.argmin(d)))
+    right = np.array([(i < n) == (j < n) for i, j in enumerate(to)])
+    pairs = sum((right[i] - right.mean()) * (right[j] - right.mean()) for i, j in enumerate(to) if to[j] == i)
+    found = two_sample_test(x, y)
+    assert found.value == pytest.approx(right.mean(), rel=1e-14)
+    assert found.error == pytest.approx(math.sqrt(right.var() / (2 * n) + pairs / (2 * n) ** 2), rel=1e-9, abs=1e-9)
     assert two_sample_test(y, x).value == two_sample_test(x, y).value
 
 

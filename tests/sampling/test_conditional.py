@@ -470,3 +470,25 @@ def test_more_moves_come_nearer_under_every_sampler(name):
     one, twelve = (exact_law(Replace(step, SDE, KNOWN, MASK, moves), times) for moves in (1, 12))
     assert abs(twelve.mean[0] - RHO * Y) < 0.3 * abs(one.mean[0] - RHO * Y)
     assert 0.15 < twelve.cov[0, 0] < 0.5  # .36 is the truth
+
+
+def test_a_multistep_method_that_keeps_its_memory_from_move_to_move_diverges():
+    """The numbers of section 13.4: what `Replace` would do if it handed the memory on."""
+    times = [1.0, *karras_times(SDE, 40, float(SDE.sigma(1.0) / SDE.alpha(1.0)), 0.002)[1:-1]]
+    solver = SAMPLERS["dpm-solver++2m"](SDE, PAIR_SCORE)
+
+    def kept(moves):
+        def step(x, t, s, rng, memory=None):
+            one = Replace(solver, SDE, KNOWN, MASK)
+            a = SDE.alpha(t) / SDE.alpha(s)
+            back = math.sqrt(max(SDE.sigma(t) ** 2 - (a * SDE.sigma(s)) ** 2, 0.0))
+            for move in range(moves):
+                x = a * x + back * rng.standard_normal(x.shape) if move else x
+                x, found = one(x, t, s, rng, memory)
+            return x, found
+
+        return exact_law(step, times)
+
+    assert kept(1).mean[0] == pytest.approx(0.527, abs=1e-3)
+    assert kept(5).cov[0, 0] == pytest.approx(0.828, abs=1e-3)
+    assert kept(20).mean[0] > 6e4
