@@ -131,9 +131,9 @@ class Settings:
         check_seed(self.seed)
 
 
-WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
-KINDS = {  # of each setting: the type of its value, or of its parts where it has several
-    f.name: (next(kind for kind in WORDS if kind.__name__ in str(f.type)), "tuple" in str(f.type))
+_WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
+_KINDS = {  # of each setting: the type of its value, or of its parts where it has several
+    f.name: (next(kind for kind in _WORDS if kind.__name__ in str(f.type)), "tuple" in str(f.type))
     for f in fields(Settings)
 }
 
@@ -171,11 +171,11 @@ def settle(flags: Mapping[str, Any], file: Path | None) -> Settings:
             raise ValueError(f"{file} sets {', '.join(unknown)}; what may be set is {', '.join(sorted(known))}")
     given = table | {name: value for name, value in flags.items() if value is not None and name in known}
     for name, value in given.items():
-        kind, several = KINDS[name]
+        kind, several = _KINDS[name]
         value = tuple(value) if isinstance(value, list) else value
         parts = value if several and isinstance(value, tuple) else (None,) if several else (value,)
         if not all(type(part) in ((int, float) if kind is float else (kind,)) for part in parts):
-            wanted = "a list, each " * several + WORDS[kind]
+            wanted = "a list, each " * several + _WORDS[kind]
             raise ValueError(f"{name} = {value!r}{f' in {file}' if name in table else ''}: wanted is {wanted}")
         given[name] = value
     if not given.get("data"):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from refscore.checks import check_count
 from refscore.data.files import read_arrays
 from refscore.data.labels import as_labels, in_words, read_labelled
 from refscore.data.points import DataFileError, check_real
@@ -223,10 +222,11 @@ def flip(x: Array, which: Array) -> Array:
 def _scaled(name: str, images: Any, levels: int | None, span: tuple[float, float] | None) -> tuple[Any, Scaling, str]:
     """The images, how to scale them, and what was guessed."""
     if span is not None and not -np.inf < span[0] < span[1] < np.inf:
-        raise ValueError(f"span is the least and the largest value, two finite numbers; got {span}")
+        raise DataFileError(f"{name}: span is the least and the largest value, two finite numbers; got {span}")
+    if levels is not None and levels < 2:
+        raise DataFileError(f"{name}: grey levels are 0 ... levels - 1, at least two; got levels={levels}")
     low, high = float(images.min()), float(images.max())
     held = f"{'floats' if images.dtype.kind == 'f' else 'integers'} from {low:g} to {high:g}"
-    levels = None if levels is None else check_count("levels", levels, 2)
     whole = images.dtype.kind in "iu" or ((levels or high > 1) and span is None and not np.any(images % 1))
     if (levels is not None and not whole) or (span is not None and images.dtype.kind in "iu"):
         raise DataFileError(f"{name} holds {held}: give levels for integers, and span for floats")

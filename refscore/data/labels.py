@@ -108,8 +108,8 @@ def as_labels(name: str, labels: Any, n: int) -> Any:
     labels = labels.astype("uint8") if labels.dtype.kind == "b" else labels
     if labels.dtype.kind not in "fiu":
         raise DataFileError(
-            f"{name} holds labels of {labels.dtype}, not real numbers: write the classes as 0, 1, ..., as numpy.unique(labels, "
-            "return_inverse=True)[1] does"
+            f"{name} holds labels of {labels.dtype}, not real numbers: write the classes as 0, 1, ..., as "
+            "numpy.unique(labels, return_inverse=True)[1] does"
         )
     check_real(name, labels)
     wrong = labels[(labels % 1 != 0) | (labels < 0) | (labels >= n)]
