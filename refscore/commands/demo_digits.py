@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from refscore.checks import check_count
 from refscore.commands.sample import sample
-from refscore.commands.saved_run import CHECKPOINT
+from refscore.commands.saved_run import CHECKPOINT, read
 from refscore.commands.train import train
 from refscore_backends import get
 
@@ -33,7 +34,12 @@ def digits_demo(steps: int, seed: int, backend: str, out: Path, say: Callable[[s
     ValueError, OSError
         For a folder that cannot be written, or steps < 1.
     """
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    steps = check_count("steps", steps)
+    if (out / CHECKPOINT).exists():
+        kept = read(out, get("numpy")).config["settings"]
+        if any(kept[name] != value for name, value in DIGITS.items() if name not in ("widths", "steps")):
+            raise ValueError(f"{out} holds a run that is not the demo's: take another --out")
+        (out / CHECKPOINT).unlink()
     train(DIGITS | {"steps": steps, "seed": seed, "backend": backend}, None, out, say=say)
     labels, chosen = list(range(10)), get(backend)
     for weight, name in ((1.0, "digits.png"), (2.0, "digits-guided.png")):

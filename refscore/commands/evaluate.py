@@ -85,10 +85,11 @@ class Report:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FOLDER, --n, --points, --sampler, --steps, --out, --seed, --backend, --threads."""
+    """FOLDER, --data, --n, --points, --sampler, --steps, --out, --seed, --backend, --threads."""
     parser.epilog = EXAMPLE
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of a `refscore train`")
+    add("--data", metavar="FILE", help="where the data of the run are now, if they have moved")
     add("--n", type=int, default=500, help="samples to draw (default: 500; at most as many as were held out count)")
     add("--points", type=int, default=POINTS, help=f"held-out points for the likelihood (default: {POINTS})")
     add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
@@ -103,12 +104,22 @@ def run(args: argparse.Namespace) -> None:
     """`refscore evaluate`."""
     with blas_threads(args.threads) as said:
         print(said)
-        evaluate(args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed, get(args.backend))
+        evaluate(
+            args.folder,
+            args.n,
+            args.points,
+            args.sampler,
+            args.steps,
+            args.out,
+            args.seed,
+            get(args.backend),
+            args.data,
+        )
 
 
 def evaluate(
     folder: Path, n: int, points: int, sampler: str, steps: int, out: Path | None, seed: int, backend: Backend,
-    say: Callable[[str], None] = print,
+    moved: str | None = None, say: Callable[[str], None] = print,
 ) -> Report:  # fmt: skip
     """Measure, write `evaluation.json` and a picture, print.
 
@@ -121,7 +132,7 @@ def evaluate(
     if sampler not in SAMPLERS:
         raise ValueError(f"no sampler called {sampler!r}; there are {', '.join(SAMPLERS)}")
     saved = read(folder, backend)
-    data = _data(saved, folder)
+    data = _data(saved, folder, moved)
     out = out or (folder if folder.is_dir() else folder.parent)
     writable_folder(out)
     report = Report(str(folder), saved.step)
@@ -148,17 +159,18 @@ def evaluate(
     return report
 
 
-def _data(saved: Saved, folder: Path) -> Data:
-    """The data that the model was trained on, split as then."""
+def _data(saved: Saved, folder: Path, moved: str | None) -> Data:
+    """The data that the model was trained on, split as then; they may have moved."""
     kept = saved.config["settings"].items()
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in kept}
-    s = Settings(**values)
+    s = Settings(**values | ({} if moved is None else {"data": moved}))
     data = load(s)
     if fingerprint(data) != saved.config["data"]:
         raise CheckpointError(f"the data of {s.data} are not those that the model in {folder} was trained on")
     if len(data.held_out) < 2:
         raise ValueError(
-            f"the model in {folder} was trained with held_out={s.held_out}: nothing is left to judge it by"
+            f"{len(data.held_out)} samples were held out (held_out={s.held_out}) when the model in {folder} was "
+            "trained, and it takes two to judge it: train with more data, or hold more of them out"
         )
     return replace(data, labels=None, held_out_labels=None) if not saved.model.classes else data
 

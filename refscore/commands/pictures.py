@@ -72,12 +72,15 @@ def picture(
     labels = np.arange(n) % model.classes if model.classes else None
     *_, last = Drawing(model, theta, data.x.shape[1:], backend, steps=20)(n, backend.rng(0), labels)
     x = backend.to_numpy(last)
+    if not np.isfinite(x).all():
+        say(f"no picture at step {step}: samples are not finite")
+        return True
     path = out / f"samples-{step:06d}.png"
     if data.kind == "images":
         columns = model.classes if 1 < model.classes <= 16 else math.isqrt(n)
         save_bytes(path, png(tiles(in_unit(x), columns), max(1, 40 // x.shape[1])))
     else:
-        save_bytes(path, scatter(data.scaling.undo(x)[None], data.columns, ".png"))
+        save_bytes(path, scatter(data.scaling.undo(x.astype("float64"))[None], data.columns, ".png"))
     return True
 
 

@@ -12,9 +12,9 @@ from refscore.checks import check_count
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.pictures import in_unit, needs_pillow, scatter
 from refscore.commands.progress import progress
-from refscore.commands.saved_run import Saved, read
+from refscore.commands.saved_run import CHECKPOINT, Saved, read
 from refscore.commands.threads import add_threads, blas_threads
-from refscore.data.files import save_array, save_arrays, save_bytes, writable_folder
+from refscore.data.files import check_apart, save_array, save_arrays, save_bytes, writable_folder
 from refscore.data.images import load_mask
 from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
@@ -80,6 +80,8 @@ def sample(
     n, steps, seed = check_count("n", n), check_count("steps", steps), check_seed(seed)
     saved = read(folder, backend)
     _check(saved, out, sampler, labels, guidance, known, mask, trajectory)
+    read_too = (saved.config["settings"].get(name) for name in ("data", "labels"))
+    check_apart(out, known, mask, folder / CHECKPOINT, folder, *read_too)
     writable_folder(out.parent)
     told = None if labels is None else np.resize(np.asarray(labels), n)
     kept = _inpainting(saved, known, mask, n)
@@ -103,6 +105,8 @@ def sample(
     with progress(len(chunks) * steps, say) as show, pool(workers) as executor:
         parts = list((map if executor is None else executor.map)(chunk, chunks, rngs))
     path = np.concatenate(parts, axis=1)  # (states, n, ...)
+    if saved.config["kind"] == "points":
+        path = path.astype("float64")  # a column of years or of seconds is narrow beside its mean
     made = saved.scaling.undo(path[-1])
     _write(out, saved, path, made, told)
     say(f"{n} samples of shape {saved.shape}: {out}")
@@ -156,9 +160,16 @@ def _inpainting(saved: Saved, known: Path | None, mask: Path | None, n: int) -> 
         raise DataFileError(
             f"{known} holds an array of shape {values.shape}; wanted is {shape}, or one for each sample"
         )
-    x = np.asarray(saved.scaling.apply(values), dtype="float32")
-    where = load_mask(mask, shape)
-    return np.broadcast_to(x, (n, *shape)), np.broadcast_to(where, (n, *shape))
+    if values.dtype.kind not in "biuf":
+        raise DataFileError(f"{known} holds {values.dtype}, not real numbers")
+    values, where = np.broadcast_to(values, (n, *shape)), np.broadcast_to(load_mask(mask, shape), (n, *shape))
+    told, levels = values[where], saved.scaling.levels
+    if not np.isfinite(told).all():
+        raise DataFileError(f"{known} holds values under the mask that are not finite: the mask is 1 where it is known")
+    if levels is not None and not np.isin(told, np.arange(levels)).all():
+        raise DataFileError(f"{known} holds values under the mask that are not grey levels 0 ... {levels - 1}")
+    x = saved.scaling.apply(np.where(where, values, 0).astype("float64"))
+    return np.asarray(x, dtype="float32"), where
 
 
 # ------------------------------------------------------------------ what is written

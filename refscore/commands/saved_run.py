@@ -1,5 +1,6 @@
 """The folder of a training run: what `refscore train` writes, and `sample` and `evaluate` read."""
 
+import copy
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ def write(folder: Path, run: Run, state: Any, rng: Any, backend: Backend) -> Non
         The run.
     state : TrainingState
         Its state.
-    rng : Rng
-        The generator, between two steps.
+    rng : numpy.random.Generator or None
+        A `snapshot` of the generator, after the step of the state.
     backend : Backend
         Where the arrays are.
     """
@@ -69,11 +70,27 @@ def write(folder: Path, run: Run, state: Any, rng: Any, backend: Backend) -> Non
         "settings": asdict(run.settings), "kind": run.data.kind, "shape": list(run.data.x.shape[1:]),
         "scaling": run.data.scaling.to_dict(), "columns": list(run.data.columns), "data": fingerprint(run.data),
     }  # fmt: skip
-    kept = rng if isinstance(getattr(rng, "generator", rng), np.random.Generator) else None
     save(
-        folder / CHECKPOINT, run.model, state, optimizer=run.optimizer, ema=run.ema, objective=run.objective, rng=kept,
+        folder / CHECKPOINT, run.model, state, optimizer=run.optimizer, ema=run.ema, objective=run.objective, rng=rng,
         config=config, to_numpy=backend.to_numpy,
     )  # fmt: skip
+
+
+def snapshot(rng: Any) -> Any:
+    """A copy of a generator as it is now, or of the one inside a `HostRng`: a step that is interrupted draws on.
+
+    Parameters
+    ----------
+    rng : Rng
+        The generator.
+
+    Returns
+    -------
+    numpy.random.Generator or None
+        The copy; None for CuPy's, whose state cannot be read.
+    """
+    inside = getattr(rng, "generator", rng)
+    return copy.deepcopy(inside) if isinstance(inside, np.random.Generator) else None
 
 
 def fingerprint(data: Data) -> str:

@@ -3,8 +3,6 @@
 import argparse
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -18,9 +16,9 @@ from refscore.commands import saved_run
 from refscore.commands.pictures import picture
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
-from refscore.commands.threads import add_threads, blas_threads, one_blas_thread
+from refscore.commands.threads import add_threads, blas_threads, deaf, one_blas_thread
 from refscore.commands.train_config import LEARNABLE, NETS, Run, Settings, as_toml, build, settle
-from refscore.data.files import save_text, writable_folder
+from refscore.data.files import alone_in, check_apart, save_text, writable_folder
 from refscore.data.sets import NAMES
 from refscore.laws.mixture import GaussianMixture
 from refscore.matching.denoising import Denoising
@@ -39,6 +37,7 @@ EXAMPLE = (
     "example: refscore train --data digits --out digits && refscore sample digits --n 100 --out digits.png; "
     "refscore train --data points.csv --out points --steps 2000"
 )
+MOVABLE = ("backend", "data", "labels")  # what may change when a run goes on: the data are compared by content
 HELD_OUT = 256  # samples, at most, that the held-out loss is measured on
 COLUMNS = ("step", "loss", "excess", "held_out", "grad_norm", "per_second", "seconds")
 
@@ -123,15 +122,23 @@ def train(
     backend = get(settings.backend)
     run = build(settings, backend)
     writable_folder(out)
+    with alone_in(out):
+        return _train(run, out, backend, resume, workers, say)
+
+
+def _train(
+    run: Run, out: Path, backend: Backend, resume: bool, workers: int | None, say: Callable[[str], None]
+) -> TrainingState:
+    settings = run.settings
     start, rng = _resumed(run, out, backend) if resume else (None, backend.rng(settings.seed))
-    save_text(out / SETTINGS, as_toml(run.settings))
+    save_text(out / SETTINGS, as_toml(settings))
     for line in (*run.data.said, *_described(run, backend, out)):
         say(line)
-    steps = run.settings.steps or 0
+    steps = settings.steps or 0
     if start is not None and start.step >= steps:
         say(f"the run in {out} is done: all {steps} steps are taken")
         return start
-    with _processes(workers, run.settings) as executor:
+    with _processes(workers, settings) as executor:
         state = _walk(run, start, rng, backend, out, executor, say)
     say(f"\nmodel: {out / CHECKPOINT}, settings: {out / SETTINGS}, metrics: {out / METRICS}")
     say(f"next: refscore sample {out} --n 100 --out samples.npy; refscore evaluate {out}")
@@ -142,6 +149,8 @@ def _settings(flags: Mapping[str, Any], config: Path | None, out: Path, resume: 
     if not resume:
         if (out / CHECKPOINT).exists():
             raise ValueError(f"{out} holds a run already: go on with it by --resume, or take another --out")
+        for name in (SETTINGS, METRICS):
+            check_apart(out / name, config, flags.get("data"), flags.get("labels"))
         return settle(flags, config)
     if not (out / CHECKPOINT).exists():
         raise ValueError(f"{out} holds no {CHECKPOINT} to go on from")
@@ -150,11 +159,11 @@ def _settings(flags: Mapping[str, Any], config: Path | None, out: Path, resume: 
     kept = settle({}, out / SETTINGS)
     changed = [
         name for name, value in flags.items()
-        if value is not None and hasattr(kept, name) and name != "backend" and value != _listed(getattr(kept, name))
+        if value is not None and hasattr(kept, name) and name not in MOVABLE and value != _listed(getattr(kept, name))
     ]  # fmt: skip
     if changed:
         raise ValueError(f"a run goes on with its own settings: leave out --{', --'.join(changed).replace('_', '-')}")
-    return settle({"backend": flags.get("backend")}, out / SETTINGS)
+    return settle({name: flags.get(name) for name in MOVABLE}, out / SETTINGS)
 
 
 @contextmanager
@@ -168,6 +177,8 @@ def _processes(workers: int | None, settings: Settings) -> Iterator[Executor | N
     if settings.shards == 1:
         raise ValueError("--workers share the shards of a batch, and this run has one: --shards N when it begins")
     with ProcessPoolExecutor(check_count("workers", workers), get_context("spawn"), one_blas_thread) as executor:
+        with deaf():  # they are born so: Ctrl-C is for this process, which ends them
+            executor.submit(int)
         yield executor
 
 
@@ -205,6 +216,7 @@ def _walk(
     """Walk through `fit`, writing as it goes; Ctrl-C ends it, and everything is kept."""
     s, steps = run.settings, run.settings.steps or 0
     done = 0 if start is None else start.step
+    now: tuple[TrainingState | None, Any] = start, saved_run.snapshot(rng)  # one name: Ctrl-C does not come between
     metrics = Metrics(out / METRICS, done, _floor(run, backend))
     every, keep, draw = max(1, steps // 50), max(1, steps // 10), max(1, steps // 5)
     objective = run.objective if s.shards == 1 else Sharded(run.objective, s.shards, executor)
@@ -212,10 +224,11 @@ def _walk(
         run.model, objective, run.training, run.optimizer, rng, steps=steps - done, batch=s.batch or 0, ema=run.ema,
         max_norm=100.0, start=start, unlabelled=s.unlabelled if run.model.classes else 0.0,
     )  # fmt: skip
-    state, total, drawn, began = start, 0.0, True, time.perf_counter()
-    with progress(steps, say) as show, _whole_steps() as asked_to_stop:
+    total, drawn, began = 0.0, True, time.perf_counter()
+    with progress(steps, say) as show:
         try:
-            for state in training:
+            for now in ((state, saved_run.snapshot(rng)) for state in training):
+                state = now[0]
                 total = total + state.loss  # on the device: no waiting
                 if state.step % every == 0 or state.step == steps:
                     n = state.step - metrics.last
@@ -226,46 +239,20 @@ def _walk(
                     total = 0.0
                     show(state.step, metrics.words())
                 if (state.step % keep == 0 or state.step == done + 1) and state.step < steps:
-                    saved_run.write(out, run, state, rng, backend)
+                    saved_run.write(out, run, *now, backend)
                 if drawn and state.step % draw == 0:
                     drawn = picture(run.model, average(run, state), run.data, backend, out, state.step, say)
-                if asked_to_stop():
-                    raise KeyboardInterrupt
         except KeyboardInterrupt:
-            if state is None:
+            if now[0] is None:
                 raise
-            say(f"interrupted after step {state.step}: saved; go on with refscore train --out {out} --resume")
+            say(f"interrupted after step {now[0].step}: saved; go on with refscore train --out {out} --resume")
         except DivergenceError as error:
             if error.last_good is not None:
                 saved_run.write(out, run, error.last_good, None, backend)
             raise
-    assert state is not None
-    saved_run.write(out, run, state, rng, backend)
-    return state
-
-
-@contextmanager
-def _whole_steps() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the end of a step, whose random numbers would be lost else; a second one does not."""
-    asked: list[int] = []
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-        restore()
-
-    if threading.current_thread() is threading.main_thread():  # others may not set handlers
-        for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
-            if signal.getsignal(number) is signal.default_int_handler:
-                before[number] = signal.signal(number, note)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        restore()
+    assert now[0] is not None
+    saved_run.write(out, run, *now, backend)
+    return now[0]
 
 
 def average(run: Run, state: TrainingState) -> Array:

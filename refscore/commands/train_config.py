@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from refscore.checks import check_count, check_number
+from refscore.checks import check_count, check_number, check_positive
 from refscore.data.sets import Data, load_data
 from refscore.data.training import Dequantised
 from refscore.matching.base import ScoreMatching
@@ -114,15 +114,28 @@ class Settings:
             if getattr(self, name) not in table:
                 known = ", ".join(str(each) for each in table if each)
                 raise ValueError(f"no {name} called {getattr(self, name)!r}; there are {known}")
-        for name, least in (("steps", 1), ("batch", 1), ("shards", 1)):
+        for name, least in (("steps", 1), ("batch", 1), ("shards", 1), ("levels", 2)):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)
-        for name in ("held_out", "dropout", "unlabelled", "t_min"):
+        for name in ("held_out", "dropout", "unlabelled"):
             if not 0 <= check_number(name, getattr(self, name)) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if self.rate is not None and not check_number("rate", self.rate) > 0:
-            raise ValueError(f"rate must be positive, got {self.rate}")
+        if not 0 < check_number("t_min", self.t_min) < 1:
+            raise ValueError(f"t_min must lie in (0, 1), got {self.t_min}: at t = 0 there is no noise to learn from")
+        if self.rate is not None:
+            check_positive(rate=self.rate)
+        if self.widths is not None and (not self.widths or min(self.widths) < 1):
+            raise ValueError(f"widths are integers of at least 1, one or more, got {list(self.widths)}")
+        if self.span is not None and not (len(self.span) == 2 and -math.inf < self.span[0] < self.span[1] < math.inf):
+            raise ValueError(f"span is two finite numbers, the least and the largest value; got {list(self.span)}")
         check_seed(self.seed)
+
+
+_WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
+_KINDS = {  # of each setting: the type of its value, or of its parts where it has several
+    f.name: (next(kind for kind in _WORDS if kind.__name__ in str(f.type)), "tuple" in str(f.type))
+    for f in fields(Settings)
+}
 
 
 def settle(flags: Mapping[str, Any], file: Path | None) -> Settings:
@@ -158,11 +171,13 @@ def settle(flags: Mapping[str, Any], file: Path | None) -> Settings:
             raise ValueError(f"{file} sets {', '.join(unknown)}; what may be set is {', '.join(sorted(known))}")
     given = table | {name: value for name, value in flags.items() if value is not None and name in known}
     for name, value in given.items():
-        wanted = next(f.type for f in fields(Settings) if f.name == name)
-        if isinstance(value, list):
-            given[name] = tuple(value)
-        elif isinstance(value, bool) != (wanted is bool) or isinstance(value, str) != ("str" in str(wanted)):
-            raise ValueError(f"{name} = {value!r}{f' in {file}' if name in table else ''} is not of its kind")
+        kind, several = _KINDS[name]
+        value = tuple(value) if isinstance(value, list) else value
+        parts = value if several and isinstance(value, tuple) else (None,) if several else (value,)
+        if not all(type(part) in ((int, float) if kind is float else (kind,)) for part in parts):
+            wanted = "a list, each " * several + _WORDS[kind]
+            raise ValueError(f"{name} = {value!r}{f' in {file}' if name in table else ''}: wanted is {wanted}")
+        given[name] = value
     if not given.get("data"):
         raise ValueError("what should be learned? give --data NAME or --data FILE")
     return Settings(**given)
@@ -238,6 +253,7 @@ def build(settings: Settings, backend: Backend) -> Run:
         batch=s.batch or (64 if images else 512), rate=s.rate or (2e-3 if images else 3e-3),
         unconditional=s.unconditional or data.labels is None,
         dequantise=s.dequantise and data.scaling.levels is not None, flips=s.flips and images,
+        data=_anywhere(s.data), labels=s.labels and _anywhere(s.labels),
     )  # fmt: skip
     assert s.steps is not None
     assert s.rate is not None
@@ -255,10 +271,20 @@ def build(settings: Settings, backend: Backend) -> Run:
     rate = WarmupCosine(s.rate, s.steps, warmup=min(100, s.steps - 1), end=s.rate / 100)
     model = _model(s, data)
     objective = replace(OBJECTIVES[s.objective], weight=g_squared, times=UniformLogSNR(s.t_min), antithetic=True)
+    try:
+        told, some = model if labels is None else model.told(labels[:1]), backend.rng(0)
+        objective(told, model.init(some), x[:1, ...], some)
+    except TypeError as error:  # a network may lack the passes that an objective calls
+        raise ValueError(f"--net {net} cannot be trained with --objective {s.objective}: {error}") from error
     return Run(
         s, data, model, objective, Adam(rate), EMA(min(0.999, 1 - 20 / (s.steps + 20))), training,
         (backend.asarray(data.held_out, "float32"), judge),
     )  # fmt: skip
+
+
+def _anywhere(source: str) -> str:
+    """A file by its whole path, so that a run goes on from any folder; a name as it is."""
+    return str(Path(source).resolve()) if Path(source).suffix and Path(source).exists() else source
 
 
 def load(s: Settings) -> Data:
@@ -279,8 +305,6 @@ def load(s: Settings) -> Data:
     ValueError, OSError
         As `load_data`.
     """
-    if s.span is not None and len(s.span) != 2:
-        raise ValueError(f"span is two numbers, the least and the largest value; got {s.span}")
     span = None if s.span is None else (float(s.span[0]), float(s.span[1]))
     return load_data(s.data, s.labels, s.levels, span, held_out=s.held_out, seed=s.seed)
 

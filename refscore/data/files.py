@@ -7,8 +7,8 @@ import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +38,62 @@ def writable_folder(out: Path) -> None:
             f.write(bytes(NEEDED))
     except OSError as error:
         raise OSError(f"cannot write to the folder {out}: {error.strerror or error}") from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Refuse to work in a folder in which another process works, where the system can tell (not on Windows).
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; a process that ends, however it does, leaves it.
+
+    Yields
+    ------
+    None
+        The block works in the folder.
+
+    Raises
+    ------
+    ValueError
+        If another process is in such a block.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another process is at work in {folder}: wait for it, or take another") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_apart(out: Path, *inputs: Path | str | None) -> None:
+    """Refuse to write a file that is read.
+
+    Parameters
+    ----------
+    out : Path
+        To be written.
+    *inputs : Path, str or None
+        What is read: files, or names that are none.
+
+    Raises
+    ------
+    ValueError
+        If `out` is one of them.
+    """
+    for each in inputs:
+        if each is not None and out.exists() and Path(each).exists() and out.samefile(each):
+            raise ValueError(f"{out} would be overwritten, and it is what is read: write elsewhere")
 
 
 def save_text(path: Path, text: str) -> None:

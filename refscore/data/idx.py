@@ -57,7 +57,7 @@ def _read(path: Path, f: IO[bytes]) -> Any:
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or head[3] == 0:
         raise DataFileError(
             f"{path} is no IDX file: it begins with {head.hex(' ') or 'nothing'}, and not with 00 00, a type of "
-            f"{', '.join(f'{code:02x}' for code in _TYPES)}, and the number of axes"
+            f"{', '.join(f'{code:02x}' for code in _TYPES)}, and the number of axes; others end in .csv, .npy or .npz"
         )
     dtype, lengths = np.dtype(_TYPES[head[2]]), f.read(4 * head[3])
     if len(lengths) < 4 * head[3]:

@@ -221,6 +221,10 @@ def flip(x: Array, which: Array) -> Array:
 
 def _scaled(name: str, images: Any, levels: int | None, span: tuple[float, float] | None) -> tuple[Any, Scaling, str]:
     """The images, how to scale them, and what was guessed."""
+    if span is not None and not -np.inf < span[0] < span[1] < np.inf:
+        raise DataFileError(f"{name}: span is the least and the largest value, two finite numbers; got {span}")
+    if levels is not None and levels < 2:
+        raise DataFileError(f"{name}: grey levels are 0 ... levels - 1, at least two; got levels={levels}")
     low, high = float(images.min()), float(images.max())
     held = f"{'floats' if images.dtype.kind == 'f' else 'integers'} from {low:g} to {high:g}"
     whole = images.dtype.kind in "iu" or ((levels or high > 1) and span is None and not np.any(images % 1))

@@ -106,7 +106,12 @@ def as_labels(name: str, labels: Any, n: int) -> Any:
     if labels.shape != (n,):
         raise DataFileError(f"{name} holds labels of shape {labels.shape}, there are {n} samples: wanted is ({n},)")
     labels = labels.astype("uint8") if labels.dtype.kind == "b" else labels
-    check_real(f"{name} has labels and", labels)
+    if labels.dtype.kind not in "fiu":
+        raise DataFileError(
+            f"{name} holds labels of {labels.dtype}, not real numbers: write the classes as 0, 1, ..., as "
+            "numpy.unique(labels, return_inverse=True)[1] does"
+        )
+    check_real(name, labels)
     wrong = labels[(labels % 1 != 0) | (labels < 0) | (labels >= n)]
     if wrong.size:
         raise DataFileError(f"{name} holds the label {wrong[0]}; those of {n} samples are 0 ... K-1, K <= {n}")

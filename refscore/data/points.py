@@ -205,7 +205,8 @@ def as_table(
         points = points.astype("float64") if points.dtype.kind in "fiu" else points
     check_real(name, points)
     columns = list(header) or [f"x{i + 1}" for i in range(points.shape[1])]
-    said = [f"{len(columns)} columns: {', '.join(columns)}", f"{len(points)} rows", *note]
+    named = [*columns[:10], "...", columns[-1]] if len(columns) > 12 else columns
+    said = [f"{len(columns)} columns: {', '.join(named)}", f"{len(points)} rows", *note]
     if np.all(np.diff(points[:, 0]) == 1):
         said.append(f"{columns[0]} counts the rows: is it an index?")
     return Table(name, points, columns, "; ".join(said))
@@ -360,6 +361,8 @@ def _wrong(cells: list[str], row: list[float | None], width: int) -> str:
     if None in row:
         i = row.index(None)
         wrong = f": column {i + 1} is {cells[i][:20]!r}" if cells[i].strip() else f": column {i + 1} is empty"
+        if cells[i].strip()[:1].isalpha():
+            wrong += "; leave columns of words out, or write classes as 0, 1, ..."
     elif width:
         wrong = f": {len(row)} columns, not {width}"
     return f"{text[:60]!r} is not a row like the others, of numbers separated by commas{wrong}"

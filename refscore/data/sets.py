@@ -156,6 +156,8 @@ def _of_table(table: Table, labels: str | Path | None) -> tuple[Table, Any]:
         return table, None
     if str(labels) not in table.columns:
         return table, as_labels(str(labels), read_column(Path(labels)), len(table.points))
+    if table.columns.count(str(labels)) > 1:
+        raise DataFileError(f"{table.name} has {table.columns.count(str(labels))} columns called {labels}")
     i = table.columns.index(str(labels))
     found = as_labels(f"{table.name}, column {labels}", table.points[:, i], len(table.points))
     return as_table(table.name, np.delete(table.points, i, axis=1), None, np.delete(table.columns, i).tolist()), found

@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from refscore import Denoising, cli, load, save
+from refscore import cli, load, save
 from refscore.commands import evaluate, pictures, saved_run, train
 from refscore.commands.drawing import Drawing
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
-from refscore.commands.train_config import as_toml, fitting_sde, settle
+from refscore.commands.train_config import Settings, as_toml, fitting_sde, settle
+from refscore.data.files import alone_in
 from refscore.data.sets import load_data
 from refscore.noise.prior import prior_mismatch_bound
+from refscore.training.loop import fit
+from refscore.training.parallel import Sharded
 from refscore_backends import get
 from tests.oracles.close import assert_close
 
@@ -124,24 +127,90 @@ def test_a_run_that_was_stopped_goes_on_in_the_same_bits(net, objective, files, 
     assert load(stopped / CHECKPOINT).state.step == 6
 
 
-def test_a_signal_in_the_middle_of_a_step_costs_no_bit(files, tmp_path, monkeypatch):
-    """It waits until the step is done: a generator that has drawn half a step's numbers cannot be saved."""
-    whole, stopped = trained(files, tmp_path, "mlp", 6), tmp_path / "stopped"
-    draw, calls = Denoising.draw, []
+class Halfway:
+    """An objective during whose call number n, after it has drawn its numbers, Ctrl-C comes."""
 
-    def interrupted(self, sde, x0, rng):
-        drawn = draw(self, sde, x0, rng)
-        calls.append(len(x0))
-        if calls.count(8) == 3:  # the third batch; the others are held-out data
-            os.kill(os.getpid(), signal.SIGINT)
-        return drawn
+    def __init__(self, objective, n):
+        self.objective, self.n = objective, n
+
+    def __call__(self, *args):
+        made = self.objective(*args)
+        self.n -= 1
+        if not self.n:
+            raise KeyboardInterrupt
+        return made
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("step", [2, 4])
+def test_ctrl_c_in_the_middle_of_a_step_costs_no_bits(shards, step, files, tmp_path, monkeypatch):
+    """The step that is cut off has drawn numbers, and seeds of shards, which the next one must draw again."""
+    flags = ["--shards", shards, "--held-out", 0]
+    whole = trained(files, tmp_path, "mlp", 6, *flags)
+    stopped, walk = tmp_path / "stopped", train._walk
+
+    def interrupted(run, *args):
+        halves = Halfway(run.objective, shards * (step - 1) + 1)
+        monkeypatch.setattr(train, "fit", lambda model, objective, *a, **k: fit(
+            model, halves if shards == 1 else Sharded(halves, shards), *a, **k))  # fmt: skip
+        return walk(run, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Denoising, "draw", interrupted)
-        command("train", "--data", files["mlp"], "--out", stopped, "--steps", 6, *SMALL["mlp"])
-    assert load(stopped / CHECKPOINT).state.step == 3
+        patch.setattr(train, "_walk", interrupted)
+        command("train", "--data", files["mlp"], "--out", stopped, "--steps", 6, *SMALL["mlp"], *flags)
+    monkeypatch.setattr(train, "fit", fit)
+    assert load(stopped / CHECKPOINT).state.step == step - 1
     command("train", "--out", stopped, "--resume")
     assert np.array_equal(load(whole / CHECKPOINT).theta, load(stopped / CHECKPOINT).theta)
+
+
+def test_two_runs_do_not_share_a_folder(files, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    with alone_in(out):
+        assert "another process is at work in" in refused(capsys, "train", "--data", files["mlp"], "--out", out)
+    assert not list(out.iterdir())
+    trained(files, tmp_path)
+
+
+def test_a_run_goes_on_from_any_folder_and_with_data_that_have_moved(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command("train", "--data", "points.npy", "--out", "run", "--steps", 2, *SMALL["mlp"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    command("train", "--out", "../run", "--resume")
+    command("evaluate", "../run", "--n", 2, "--points", 2, "--steps", 2)
+    (tmp_path / "points.npy").rename(tmp_path / "moved.npy")
+    assert "there is no such file" in refused(capsys, "evaluate", "../run")
+    command("evaluate", "../run", "--n", 2, "--points", 2, "--steps", 2, "--data", "../moved.npy")
+    command("train", "--out", "../run", "--resume", "--data", "../moved.npy")
+    assert "are not those that the " in refused(capsys, "evaluate", "../run", "--data", "moons")
+
+
+def test_what_is_read_is_never_written(files, tmp_path, monkeypatch, capsys):
+    out = trained(files, tmp_path)
+    before = (out / CHECKPOINT).read_bytes(), (tmp_path / "points.npy").read_bytes()
+    for name in (out / CHECKPOINT, tmp_path / "points.npy"):
+        assert "would be overwritten" in refused(capsys, "sample", out, "--out", name)
+    assert ((out / CHECKPOINT).read_bytes(), (tmp_path / "points.npy").read_bytes()) == before
+    (tmp_path / SETTINGS).write_text(f"data = {json.dumps(files['mlp'])} # mine")
+    assert "would be overwritten" in refused(capsys, "train", "--config", tmp_path / SETTINGS, "--out", tmp_path)
+    assert (tmp_path / SETTINGS).read_text().endswith("# mine")
+    assert "is not the demo's" in refused(capsys, "demo", "--data", "digits", "--out", out)
+    assert (out / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(("centre", "scale"), [(2e9, 1.0), (0.0, 1e-300), (0.0, 1e300), (-1e-200, 1e-200)])
+def test_samples_are_as_fine_as_the_data(centre, scale, tmp_path, capsys):
+    """A column of seconds since 1970, say: in float32 its samples would be the mean, or 0, or infinite."""
+    np.save(tmp_path / "a.npy", centre + scale * np.stack([POINTS[:, 0], RNG.standard_normal(60)], axis=1))
+    command(
+        "train", "--data", tmp_path / "a.npy", "--out", tmp_path / "run", "--steps", 2, "--predict", "F", "--widths", 4
+    )
+    command("sample", tmp_path / "run", "--n", 50, "--out", tmp_path / "x.npy", "--trajectory", "--steps", 5)
+    x = np.load(tmp_path / "x.npy")[-1]
+    assert len(np.unique(x)) == 100
+    assert np.all(np.std((x - centre) / scale, axis=0) > 0.1)
 
 
 def test_a_terminated_process_has_saved_its_run(files, tmp_path):
@@ -191,7 +260,12 @@ def test_the_sde_ends_where_the_data_are_noise(name):
     (["--data", "{images}", "--net", "mlp"], "holds images: --net unet or energy"),
     (["--data", "{points}", "--labels", "missing.npy"], "missing.npy"),
     (["--data", "{points}", "--unlabelled", "1"], r"unlabelled must lie in [0, 1), got 1.0"),
-    (["--data", "{points}", "--rate", "-1"], "rate must be positive, got -1.0"),
+    (["--data", "{points}", "--rate", "-1"], "rate must be positive and finite, got -1.0"),
+    (["--data", "{points}", "--rate", "inf"], "rate must be positive and finite, got inf"),
+    (["--data", "{points}", "--t-min", "0"], "t_min must lie in (0, 1), got 0.0"),
+    (["--data", "{points}", "--widths", "0"], "widths are integers of at least 1, one or more, got [0]"),
+    (["--data", "{images}", "--levels", "-3"], "levels must be an integer of at least 2, got -3"),
+    (["--data", "{images}", "--span", "5", "1"], "the least and the largest value; got [5.0, 1.0]"),
     (["--data", "{points}", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
     (["--data", "{points}", "--seed", "-1"], "seed must lie in"),
     ([], "what should be learned? give --data NAME or --data FILE"),
@@ -208,12 +282,23 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(flags, say
     known = {"points": files["mlp"], "images": files["unet"]} | {k: tmp_path / f"{k}.toml" for k in texts}
     out = tmp_path / "run"
     args = [flag.format(**known) for flag in flags]
-    if "jet" in says:  # a network's passes are found out when they are called
-        with pytest.raises(TypeError, match=says):
-            cli.main(["train", "--out", str(out), *args])
-    else:
-        assert says in refused(capsys, "train", "--out", out, *args)
-    assert not (out / CHECKPOINT).exists()
+    assert says in refused(capsys, "train", "--out", out, *args)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["7", '"7"', "2.5", "true", "[]", "[7]", "[0.5]", '["a"]', "[[7]]", "2020-01-01", "nan"]
+)
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
+def test_a_setting_of_any_kind_is_taken_or_refused_with_a_sentence(name, value, tmp_path):
+    """Nothing else than ValueError comes out, and what is taken survives its file."""
+    (tmp_path / "a.toml").write_text(f"{name} = {value}")
+    try:
+        settings = settle({} if name == "data" else {"data": "digits"}, tmp_path / "a.toml")
+    except ValueError:
+        return
+    (tmp_path / "b.toml").write_text(as_toml(settings))
+    assert settle({}, tmp_path / "b.toml") == settings
 
 
 def test_a_run_is_neither_overwritten_nor_changed_on_the_way(files, tmp_path, capsys):
@@ -246,7 +331,7 @@ def test_samples_come_in_the_units_of_the_file(files, tmp_path):
     command("sample", out, "--n", 5, "--out", tmp_path / "new.npy", "--steps", 3, "--sampler", "ddim", "--seed", 2)
     saved, backend = saved_run.read(out, get("numpy")), get("numpy")
     *_, x = Drawing(saved.model, saved.theta, (3,), backend, "ddim", 3)(5, *backend.rng(2).spawn(1))
-    assert np.array_equal(np.load(tmp_path / "new.npy"), saved.scaling.undo(x))
+    assert np.array_equal(np.load(tmp_path / "new.npy"), saved.scaling.undo(x.astype("float64")))
 
 
 def test_samples_of_a_model_that_is_a_gaussian_are_its_samples(files, tmp_path):
@@ -351,13 +436,21 @@ def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
     (["--out", "x.gif"], "a GIF shows a trajectory: add --trajectory"),
     (["--mask", "{mask}"], "inpainting takes both"),
     (["--known", "{images}", "--mask", "{mask}"], "mask of shape (4, 5); wanted is (5, 4, 1) or (5, 4)"),
+    (["--known", "{levels}", "--mask", "{ones}"], "values under the mask that are not grey levels 0 ... 3"),
+    (["--known", "{nan}", "--mask", "{ones}"], "values under the mask that are not finite"),
+    (["--known", "{words}", "--mask", "{ones}"], "words.npy holds <U1, not real numbers"),
     (["--known", "{mask}", "--mask", "{mask}"], "an array of shape (4, 5); wanted is (5, 4, 1), or one for each"),
 ])  # fmt: skip
 def test_what_cannot_be_sampled_is_refused(flags, says, files, tmp_path, capsys):
     out = trained(files, tmp_path, "unet")
     np.save(tmp_path / "mask.npy", np.zeros((4, 5)))
-    np.save(tmp_path / "images.npy", IMAGES[:1])
-    flags = [flag.format(mask=tmp_path / "mask.npy", images=tmp_path / "images.npy") for flag in flags]
+    ones = np.ones((5, 4))
+    for name, array in {
+        "images": IMAGES[:1], "ones": ones, "levels": 4 * ones, "nan": np.nan * ones, "words": np.full((5, 4), "a"),
+    }.items():  # fmt: skip
+        np.save(tmp_path / f"{name}.npy", array)
+    names = {path.stem: path for path in tmp_path.glob("*.npy")}
+    flags = [flag.format(**names) for flag in flags]
     flags = flags if "--out" in flags else [*flags, "--out", tmp_path / "x.npy"]
     assert says in refused(capsys, "sample", out, *flags)
 
