@@ -3,7 +3,7 @@
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from refscore.nn.mlp import MLP
 from refscore.nn.score_model import ScoreModel
 from refscore.nn.unet import UNet
 from refscore.noise.parametrisation import PARAMETRISATIONS
-from refscore.noise.sde import SDES, VE, VP, LinearVE
+from refscore.noise.sde import OU, SDES, VE, VP, CosineVP, LinearVE, SubVP
 from refscore.noise.suggest import suggest_beta_max, suggest_sigma_max
 from refscore.protocols import SDE
 from refscore.training.optim import EMA, Adam, WarmupCosine
@@ -348,13 +348,15 @@ def fitting_sde(name: str, data: Data) -> SDE:
     Returns
     -------
     SDE
-        With β_max or σ_max of `refscore.noise.suggest` where its class has one and the usual one is too small.
+        With the end of `refscore.noise.suggest`, in the numbers of its class.
     """
-    usual = SDES[name]
-    x = data.x.astype("float64")
-    choices: dict[type, Callable[[], SDE]] = {
-        VP: lambda: VP(beta_max=max(20.0, math.ceil(suggest_beta_max(x)))),
-        VE: lambda: VE(sigma_max=max(10.0, math.ceil(suggest_sigma_max(x)))),
-        LinearVE: lambda: LinearVE(sigma_max=max(10.0, math.ceil(suggest_sigma_max(x)))),
-    }
-    return choices.get(type(usual), lambda: usual)()
+    usual, x = SDES[name], data.x.astype("float64")
+    wanted = max(20.0, math.ceil(suggest_beta_max(x, nats=0.0095)))  # of a VP; the others fall short of it by little
+    half = 0.25 * (wanted + 0.1)  # ½ ∫ β: α(1) = e^-half
+    far = max(10.0, math.ceil(suggest_sigma_max(x, nats=0.0095)))
+    choices: dict[str, SDE] = {
+        "vp": VP(beta_max=wanted), "subvp": SubVP(beta_max=wanted), "cosine": CosineVP(alpha_end=math.exp(-half)),
+        "ou": OU(theta=half, diffusion=math.sqrt(2 * half)),
+        "ve": VE(sigma_max=far), "linear-ve": LinearVE(sigma_max=far),
+    }  # fmt: skip
+    return choices.get(name, usual)
