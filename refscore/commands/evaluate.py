@@ -302,5 +302,5 @@ def _picture(made: Any, data: Data, backend: Backend, path: Path) -> str:
     some = made[: min(PAIRS, made.shape[0]), ...]
     _, which = nearest(some, backend.asarray(data.x, "float32"))
     rows = np.concatenate([backend.to_numpy(some), data.x[backend.to_numpy(which)]])
-    save_bytes(path, png(tiles(in_unit(rows), len(some)), max(1, 40 // rows.shape[1])))
+    save_bytes(path, png(tiles(in_unit(rows), some.shape[0]), max(1, 40 // rows.shape[1])))
     return f"picture: {path}, samples above, below each the nearest training image"

@@ -263,6 +263,7 @@ def test_the_sde_ends_where_the_data_are_noise(name):
     ([], "what should be learned? give --data NAME or --data FILE"),
     (["--data", "{points}", "--resume"], "holds no checkpoint.npz to go on from"),
     (["--data", "{images}", "--net", "energy", "--objective", "sliced", "--widths", "8"], "no passes jet"),
+    (["--config", "{points}s"], "cannot be read: No such file"),
     (["--config", "{toml}"], "sets colour; what may be set is backend, batch, data"),
     (["--config", "{broken}"], "is not TOML"),
     (["--config", "{kind}"], "steps = '7' in"),

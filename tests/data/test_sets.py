@@ -191,3 +191,17 @@ def test_a_file_may_be_called_as_a_set_is(tmp_path, monkeypatch):
     (tmp_path / "digits").write_bytes(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 1, 3, 9]))
     assert load_data("digits").kind == "images"
     assert load_data("./digits").scaling.undo(whole(load_data("./digits"))).ravel() == pytest.approx([3, 9], abs=1e-6)
+
+
+def test_a_column_of_labels_has_a_name_of_its_own(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("x,y,y\n1,2,0\n3,4,1\n")
+    with pytest.raises(DataFileError, match=r"a\.csv has 2 columns called y"):
+        load_data(path, labels="y")
+
+
+def test_many_columns_are_not_all_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((20, 500)))
+    said = load_data(tmp_path / "a.npy").said[0]
+    assert "500 columns: x1, " in said
+    assert said.endswith("x10, ..., x500; 20 rows")
