@@ -397,6 +397,17 @@ def test_what_is_known_is_kept_and_the_rest_is_drawn(files, tmp_path):
     assert len(np.unique(filled[:, :, 2:], axis=0)) > 1
 
 
+def test_known_columns_of_points_are_kept(files, tmp_path):
+    out = trained(files, tmp_path)
+    np.save(tmp_path / "known.npy", np.array([1.0, np.nan, -2.0]))
+    np.save(tmp_path / "mask.npy", np.array([1, 0, 1]))
+    flags = ["--known", tmp_path / "known.npy", "--mask", tmp_path / "mask.npy"]
+    command("sample", out, "--n", 6, "--steps", 3, "--out", tmp_path / "filled.npy", *flags)
+    filled = np.load(tmp_path / "filled.npy")
+    assert_close(filled[:, [0, 2]], np.tile([1.0, -2.0], (6, 1)), 1e-5)
+    assert len(np.unique(filled[:, 1])) == 6
+
+
 def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, monkeypatch):
     """But for which numbers they are given: a chunk begins where the last one ended."""
     out = trained(files, tmp_path)
