@@ -360,6 +360,7 @@ def test_points_of_a_plane_have_pictures(tmp_path):
     out = tmp_path / "run"
     command("train", "--data", "moons", "--out", out, "--steps", 2, *SMALL["mlp"])
     assert (out / "samples-000002.png").exists()
+    command("sample", out, "--n", 1, "--steps", 2, "--out", tmp_path / "one.png")  # without a warning
     for name in ("a.png", "a.gif"):
         command(
             "sample", out, "--n", 9, "--steps", 2, "--out", tmp_path / name, *(["--trajectory"] * (name == "a.gif"))
@@ -468,6 +469,8 @@ def test_what_is_no_folder_of_a_run_is_refused(files, tmp_path, capsys):
     out = trained(files, tmp_path)
     assert "the model was told no labels" in refused(
         capsys, "sample", out, "--labels", 1, "--out", tmp_path / "x.npy")  # fmt: skip
+    (tmp_path / "folder.npy").mkdir()
+    assert "is a folder: name a file" in refused(capsys, "sample", out, "--out", tmp_path / "folder.npy")
     assert "are no picture" in refused(capsys, "sample", out, "--out", tmp_path / "x.png")
 
 
