@@ -94,7 +94,7 @@ def scatter(states: Any, columns: Sequence[str], ending: str) -> bytes:
         fig, ((ax,),) = figure(1)
         ax.scatter(*points.T, s=2, color=LEARNED, linewidths=0)
         ax.set(xlabel=columns[0].replace("$", r"\$"), ylabel=columns[1].replace("$", r"\$"))
-        margin = 0.1 * (high - low)
+        margin = np.where(high > low, 0.1 * (high - low), 1.0)  # one point has no width
         ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
         f = io.BytesIO()
         fig.savefig(f, dpi=110, metadata={"Software": None})

@@ -129,6 +129,8 @@ def _check(
         raise ValueError(f"no sampler called {sampler!r}; there are {', '.join(SAMPLERS)}")
     if out.suffix not in ENDINGS:
         raise ValueError(f"{out} must end in {', '.join(ENDINGS)}")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: name a file")
     if out.suffix in (".png", ".gif"):
         if not images and saved.shape != (2,):
             raise ValueError(f"samples of shape {saved.shape} are no picture: write them to a .npy or .npz file")

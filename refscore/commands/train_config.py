@@ -167,6 +167,8 @@ def settle(flags: Mapping[str, Any], file: Path | None) -> Settings:
             table = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is not TOML: {error}") from error
+        except OSError as error:
+            raise OSError(f"{file} cannot be read: {error.strerror}") from error
         if unknown := sorted(set(table) - known):
             raise ValueError(f"{file} sets {', '.join(unknown)}; what may be set is {', '.join(sorted(known))}")
     given = table | {name: value for name, value in flags.items() if value is not None and name in known}

@@ -197,7 +197,7 @@ def load_mask(path: str | Path, shape: tuple[int, ...]) -> Any:
         raise DataFileError(f"{path} holds a mask of shape {mask.shape}; wanted is {shape} or {shape[:2]}")
     if mask.dtype.kind not in "biuf" or not np.all((mask == 0) | (mask == 1)):
         raise DataFileError(f"{path} holds a mask of other values than 0 (unknown) and 1 (known)")
-    return np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], shape).astype(bool)
+    return np.broadcast_to(mask if mask.shape == tuple(shape) else mask[..., None], shape).astype(bool)
 
 
 def flip(x: Array, which: Array) -> Array:

@@ -68,7 +68,7 @@ def check_real(name: str, x: Any) -> None:
         raise DataFileError(f"{name} holds {x.dtype}, not real numbers")
     if not np.isfinite(x).all():
         bad = np.argwhere(~np.isfinite(x))
-        raise DataFileError(f"{name} holds {len(bad)} values that are not finite, the first in row {bad[0][0]}")
+        raise DataFileError(f"{name} holds {len(bad)} values that are not finite, the first in row {bad[0][0]}, from 0")
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,12 @@ def split(n: int, held_out: float, rng: np.random.Generator, labels: Any = None)
     order, apart = rng.permutation(n), np.zeros(n, dtype=bool)
     classes = np.zeros(n) if labels is None else labels
     order = order[np.argsort(classes[order], kind="stable")]
-    rest = order[1:][np.diff(classes[order]) == 0]  # without the first of each class
-    count = min(max(round(n * held_out), 1), len(rest)) if held_out else 0
-    apart[rest[np.arange(count) * len(rest) // max(count, 1)]] = True  # at equal distances: each class gives its part
+    # Every 1/held_out-th of them, from the middle of the first stretch on: each class gives its part, to one sample.
+    count = min(max(round(n * held_out), 1), n - 1) if held_out else 0
+    apart[order[((np.arange(count) + 0.5) * n / max(count, 1)).astype(int)]] = True
+    first = np.r_[True, np.diff(classes[order]) != 0]  # of each class, which stays where all the others went
+    for one in order[first]:
+        apart[one] &= not np.all(apart[classes == classes[one]])
+    if held_out and not np.any(apart) and not np.all(first):
+        apart[order[~first][0]] = True
     return apart

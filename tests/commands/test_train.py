@@ -272,6 +272,7 @@ def test_the_sde_ends_where_the_data_are_noise(name):
     ([], "what should be learned? give --data NAME or --data FILE"),
     (["--data", "{points}", "--resume"], "holds no checkpoint.npz to go on from"),
     (["--data", "{images}", "--net", "energy", "--objective", "sliced", "--widths", "8"], "no passes jet"),
+    (["--config", "{points}s"], "cannot be read: No such file"),
     (["--config", "{toml}"], "sets colour; what may be set is backend, batch, data"),
     (["--config", "{broken}"], "is not TOML"),
     (["--config", "{kind}"], "steps = '7' in"),
@@ -368,6 +369,7 @@ def test_points_of_a_plane_have_pictures(tmp_path):
     out = tmp_path / "run"
     command("train", "--data", "moons", "--out", out, "--steps", 2, *SMALL["mlp"])
     assert (out / "samples-000002.png").exists()
+    command("sample", out, "--n", 1, "--steps", 2, "--out", tmp_path / "one.png")  # without a warning
     for name in ("a.png", "a.gif"):
         command(
             "sample", out, "--n", 9, "--steps", 2, "--out", tmp_path / name, *(["--trajectory"] * (name == "a.gif"))
@@ -403,6 +405,17 @@ def test_what_is_known_is_kept_and_the_rest_is_drawn(files, tmp_path):
     filled = np.load(tmp_path / "filled.npy")[..., 0]
     assert np.array_equal(filled[:, :, :2], np.broadcast_to(IMAGES[:1, :, :2], (6, 5, 2)))
     assert len(np.unique(filled[:, :, 2:], axis=0)) > 1
+
+
+def test_known_columns_of_points_are_kept(files, tmp_path):
+    out = trained(files, tmp_path)
+    np.save(tmp_path / "known.npy", np.array([1.0, np.nan, -2.0]))
+    np.save(tmp_path / "mask.npy", np.array([1, 0, 1]))
+    flags = ["--known", tmp_path / "known.npy", "--mask", tmp_path / "mask.npy"]
+    command("sample", out, "--n", 6, "--steps", 3, "--out", tmp_path / "filled.npy", *flags)
+    filled = np.load(tmp_path / "filled.npy")
+    assert_close(filled[:, [0, 2]], np.tile([1.0, -2.0], (6, 1)), 1e-5)
+    assert len(np.unique(filled[:, 1])) == 6
 
 
 def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, monkeypatch):
@@ -465,6 +478,8 @@ def test_what_is_no_folder_of_a_run_is_refused(files, tmp_path, capsys):
     out = trained(files, tmp_path)
     assert "the model was told no labels" in refused(
         capsys, "sample", out, "--labels", 1, "--out", tmp_path / "x.npy")  # fmt: skip
+    (tmp_path / "folder.npy").mkdir()
+    assert "is a folder: name a file" in refused(capsys, "sample", out, "--out", tmp_path / "folder.npy")
     assert "are no picture" in refused(capsys, "sample", out, "--out", tmp_path / "x.png")
 
 

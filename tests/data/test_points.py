@@ -291,6 +291,7 @@ def test_the_published_sets_have_their_parameters():
 @pytest.mark.parametrize(("text", "message"), [
     ("x,y\n1,2\n\n3,oops\n", r"line 4: '3,oops' is not a row like the others, of numbers separated by commas"),
     ("1,2\n3,4,5\n", "line 2: '3,4,5' is not a row like the others"),
+    ("x,kind\n1,cat\n", "column 2 is 'cat'; leave columns of words out, or write classes as 0, 1, ..."),
     ("1.3;-3.6\n2;3\n", "line 1: '1.3;-3.6' is separated by semicolons"),
     ("", "holds no lines of numbers"),
     ("x,y\n", "holds no lines of numbers"),
