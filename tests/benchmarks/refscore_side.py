@@ -2,6 +2,7 @@
 
     refscore          the public functions, nothing else
     refscore-fast     W3-mixture with `FastExactScore`, two matrix products
+    refscore-workers  W2 with the batch shared by two processes
 
 Where this differs from the definitions: nowhere in the arithmetic of the network. W1 runs inside `fit`,
 which also measures the gradient's norm, as it does for every user. Noise levels are told by t, from which the
@@ -12,7 +13,9 @@ noise, the peers' with minus the noise, so the last layer's weights have the oth
 import importlib
 import math
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import workloads as w
 
@@ -39,6 +42,7 @@ from refscore.matching.base import noised
 from refscore.matching.weights import sigma_squared
 from refscore.noise.exact_score import FastExactScore
 from refscore.sampling.loop import last
+from refscore.training.parallel import Sharded
 from refscore_backends import get, keep_memory
 
 __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]
@@ -110,6 +114,14 @@ def unet():
     return trained(UNET, Denoising(times=UniformLogSigma()), w.images(), unet_theta(), w.UNET_BATCH)
 
 
+def unet_shared():
+    """W2 by two processes, half of the batch each, with one BLAS thread."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    executor = ProcessPoolExecutor(2, get_context("spawn"), keep_memory)
+    objective = Sharded(Denoising(times=UniformLogSigma()), 2, executor)
+    return trained(UNET, objective, w.images(), unet_theta(), w.UNET_BATCH)
+
+
 # ---- W4 -----------------------------------------------------------------------------------------
 
 SLICED = Sliced(weight=sigma_squared, times=UniformLogSigma())  # one Rademacher probe, variance-reduced
@@ -149,6 +161,7 @@ def mixture(path=w.TIMED, exact=ExactScore):
 
 VARIANTS = {
     "refscore": {"W1": training, "W2": unet, "W3-net": network, "W3-mixture": mixture, "W4": lambda: training(SLICED)},
+    "refscore-workers": {"W2": unet_shared},
     "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
 }
 

@@ -27,6 +27,7 @@ OURS = "refscore"
 VARIANTS = {  # variant -> the library it needs, the workloads it has
     "refscore": ("refscore", w.NAMES),
     "refscore-fast": ("refscore", ("W3-mixture",)),
+    "refscore-workers": ("refscore", ("W2",)),
     "torch": ("torch", w.NAMES),
     "torch-best": ("torch", w.NAMES),
     "torch-gemm": ("torch", ("W3-mixture",)),
