@@ -106,7 +106,8 @@ class Stop:
 
 
 @pytest.mark.parametrize(("net", "objective"), [
-    ("mlp", "denoising"), ("mlp", "sliced"), ("unet", "denoising"), ("unet", "sliced"), ("energy of images", "denoising"),
+    ("mlp", "denoising"), ("mlp", "sliced"), ("unet", "denoising"), ("unet", "sliced"),
+    ("energy of images", "denoising"),
 ])  # fmt: skip
 def test_a_run_that_was_stopped_goes_on_in_the_same_bits(net, objective, files, tmp_path, monkeypatch):
     flags = ["--objective", objective, *(["--dropout", "0.2", "--flips"] if net == "unet" else [])]
