@@ -11,13 +11,17 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from refscore import cli, load, save
+from refscore import Denoising, cli, load, save
 from refscore.commands import evaluate, pictures, saved_run, train
 from refscore.commands.drawing import Drawing
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
-from refscore.commands.train_config import Settings, as_toml, fitting_sde, settle
+from refscore.commands.train_config import Settings, as_toml, build, fitting_sde, settle
 from refscore.data.files import alone_in
 from refscore.data.sets import load_data
+from refscore.laws.examples import mixture
+from refscore.matching.times import UniformLogSNR
+from refscore.matching.weights import g_squared
+from refscore.measure.floor import denoising_floor
 from refscore.noise.prior import prior_mismatch_bound
 from refscore.noise.sde import SDES
 from refscore.training.loop import fit
@@ -394,6 +398,23 @@ def test_guidance_goes_from_the_unconditional_score_through_the_conditional_one(
     assert not np.array_equal(made["told"], made["3"])
 
 
+def test_what_is_sampled_is_the_average_and_guided_from_the_unconditional_score(files, tmp_path):
+    out, backend = trained(files, tmp_path, "unet"), get("numpy")
+    saved, kept = saved_run.read(out, backend), load(out / CHECKPOINT)
+    assert np.array_equal(saved.theta, kept.average)
+    assert not np.array_equal(saved.theta, kept.theta)
+    x, labels = RNG.standard_normal((3, 5, 4, 1)).astype("float32"), np.array([0, 1, 2])
+    s, s_y = (saved.model.bind(saved.theta, told)(x, 0.5) for told in (None, labels))
+    guided = Drawing(saved.model, saved.theta, saved.shape, backend, guidance=3.0).score(labels)(x, 0.5)
+    assert_close(guided, s + 3 * (s_y - s), 1e-4 * np.max(np.abs(s_y - s)))
+
+
+def test_what_is_minimised_is_what_the_pages_say(files):
+    settings = settle({"data": files["unet"], "levels": 4}, None)
+    wanted = Denoising(weight=g_squared, times=UniformLogSNR(1e-3), antithetic=True)
+    assert build(settings, get("numpy")).objective == wanted
+
+
 def test_what_is_known_is_kept_and_the_rest_is_drawn(files, tmp_path):
     out = trained(files, tmp_path, "unet")
     mask = np.zeros((5, 4), dtype=bool)
@@ -526,8 +547,11 @@ def test_a_law_that_is_known_tells_why_the_likelihood_errs(tmp_path):
     found = json.loads((out / "evaluation.json").read_text())
     assert found["split"]
     assert found["exact_floor"]["value"] > 0
-    _, first, *_ = (out / METRICS).read_text().splitlines()
-    assert float(first.split(",")[2]) > 0  # the excess over the floor
+    kept, (_, *rows) = load(out / CHECKPOINT), (out / METRICS).read_text().splitlines()
+    floor = denoising_floor(kept.objective, mixture("two-modes"), kept.model.sde).value
+    for row in rows:
+        loss, excess = map(float, row.split(",")[1:3])
+        assert abs(loss - excess - floor) < 1e-5 * loss
 
 
 def test_a_model_that_copies_is_found_out(files, tmp_path, monkeypatch, capsys):
