@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of a `refscore train`")
     add("--data", metavar="FILE", help="where the data of the run are now, if they have moved")
-    add("--n", type=int, default=500, help="samples to draw (default: 500; at most as many as were held out count)")
+    add("--n", type=int, default=500, help="samples to draw (default: 500), limited by the held-out data")
     add("--points", type=int, default=POINTS, help=f"held-out points for the likelihood (default: {POINTS})")
     add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
     add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
