@@ -172,7 +172,7 @@ def _data(saved: Saved, folder: Path, moved: str | None) -> Data:
             f"{len(data.held_out)} samples were held out (held_out={s.held_out}) when the model in {folder} was "
             "trained, and it takes two to judge it: train with more data, or hold more of them out"
         )
-    return replace(data, labels=None, held_out_labels=None) if not saved.model.classes else data
+    return replace(data, labels=None, held_out_labels=None) if s.unconditional else data
 
 
 # ------------------------------------------------------------------ what is measured
@@ -232,8 +232,8 @@ def _mean(values: Any) -> Estimate:
 
 
 def _drawn(draw: Drawing, data: Data, n: int, rng: Any, backend: Backend, show: Callable[[int], None]) -> Any:
-    """Samples (n, ...), as the network sees them; labels as often as in the training data."""
-    labels = None if data.labels is None else np.random.default_rng(0).permutation(data.labels)[:n]
+    """Samples (n, ...), as the network sees them, under the labels of the held-out data."""
+    labels = data.held_out_labels
     parts = []
     for i, first in enumerate(range(0, n, CHUNK)):
         rows = slice(first, min(first + CHUNK, n))

@@ -70,6 +70,8 @@ def picture(
         return False
     n = SHOWN if data.kind == "images" else POINTS
     labels = np.arange(n) % model.classes if model.classes else None
+    if data.given:
+        labels = data.labels[np.arange(n) % len(data.labels)]
     *_, last = Drawing(model, theta, data.x.shape[1:], backend, steps=20)(n, backend.rng(0), labels)
     x = backend.to_numpy(last)
     if not np.isfinite(x).all():

@@ -18,6 +18,7 @@ from refscore.data.files import check_apart, save_array, save_arrays, save_bytes
 from refscore.data.images import load_mask
 from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
+from refscore.data.scaling import Scaling
 from refscore.plots import gif, png, tiles
 from refscore.sampling.shards import children, pool
 from refscore.sampling.transitions import SAMPLERS
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
     add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
     add("--labels", nargs="+", type=int, metavar="K", help="labels, in turn, of a model that was told labels")
+    add("--given", nargs="+", type=float, metavar="VALUE",
+        help="values of the columns that `train --condition` named, in the units of the data")  # fmt: skip
     add("--guidance", type=float, default=1.0, metavar="W",
         help="s + W (s_y - s): 1 is the conditional score (default), 0 the unconditional")  # fmt: skip
     add("--known", type=Path, metavar="FILE", help="inpainting: an image, or one a sample, whose masked part is kept")
@@ -61,14 +64,14 @@ def run(args: argparse.Namespace) -> None:
         print(said)
         sample(
             args.folder, args.n, args.out, args.sampler, args.steps, args.labels, args.guidance, args.known, args.mask,
-            args.trajectory, args.seed, get(args.backend), args.workers,
+            args.trajectory, args.seed, get(args.backend), args.workers, args.given,
         )  # fmt: skip
 
 
 def sample(
     folder: Path, n: int, out: Path, sampler: str, steps: int, labels: Sequence[int] | None, guidance: float,
     known: Path | None, mask: Path | None, trajectory: bool, seed: int, backend: Backend, workers: int | None = None,
-    say: Callable[[str], None] = print,
+    given: Sequence[float] | None = None, say: Callable[[str], None] = print,
 ) -> Any:  # fmt: skip
     """Draw samples and write them to a file; returns them in the units of the data, in NumPy.
 
@@ -80,10 +83,10 @@ def sample(
     n, steps, seed = check_count("n", n), check_count("steps", steps), check_seed(seed)
     saved = read(folder, backend)
     _check(saved, out, sampler, labels, guidance, known, mask, trajectory)
+    told: Any = _given(saved, given, n) if labels is None else np.resize(np.asarray(labels), n)
     read_too = (saved.config["settings"].get(name) for name in ("data", "labels"))
     check_apart(out, known, mask, folder / CHECKPOINT, folder, *read_too)
     writable_folder(out.parent)
-    told = None if labels is None else np.resize(np.asarray(labels), n)
     kept = _inpainting(saved, known, mask, n)
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps, guidance)
     rng, chunks = backend.rng(seed), [slice(first, min(first + CHUNK, n)) for first in range(0, n, CHUNK)]
@@ -108,7 +111,7 @@ def sample(
     if saved.config["kind"] == "points":
         path = path.astype("float64")  # a column of years or of seconds is narrow beside its mean
     made = saved.scaling.undo(path[-1])
-    _write(out, saved, path, made, told)
+    _write(out, saved, path, made, None if given else told)
     say(f"{n} samples of shape {saved.shape}: {out}")
     return made
 
@@ -147,6 +150,20 @@ def _check(
         raise ValueError("guidance goes towards a label: give --labels")
     if (known is None) != (mask is None):
         raise ValueError("inpainting takes both, --known FILE and --mask FILE")
+
+
+def _given(saved: Saved, given: Sequence[float] | None, n: int) -> Any:
+    """The condition (n, m) in the units of the network, of a model that was told columns; None for others."""
+    columns = saved.config.get("given") or []
+    if len(given or ()) != len(columns):
+        what = f"one value for each of {', '.join(columns)}: --given" if columns else "no values: leave --given out"
+        raise ValueError(f"the model takes {what}; got {list(given or ())}")
+    if not columns:
+        return None
+    values = Scaling.from_dict(saved.config["given_scaling"]).apply(np.asarray([given], dtype="float64"))
+    if not np.isfinite(values).all():
+        raise ValueError(f"given values must be finite, got {list(given or ())}")
+    return np.tile(np.asarray(values, dtype="float32"), (n, 1))
 
 
 def _inpainting(saved: Saved, known: Path | None, mask: Path | None, n: int) -> tuple[Any, Any]:

@@ -69,6 +69,7 @@ def write(folder: Path, run: Run, state: Any, rng: Any, backend: Backend) -> Non
     config = {
         "settings": asdict(run.settings), "kind": run.data.kind, "shape": list(run.data.x.shape[1:]),
         "scaling": run.data.scaling.to_dict(), "columns": list(run.data.columns), "data": fingerprint(run.data),
+        "given": list(run.data.given), "given_scaling": run.data.given_scaling and run.data.given_scaling.to_dict(),
     }  # fmt: skip
     save(
         folder / CHECKPOINT, run.model, state, optimizer=run.optimizer, ema=run.ema, objective=run.objective, rng=rng,

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", metavar="NAME|FILE", help=f"{', '.join(NAMES)}; or a .csv, .npy, .npz or IDX file (also .gz)")
     add("--labels", metavar="FILE", help="labels of the samples of a file: another file, or a column of a .csv")
+    add("--condition", nargs="+", metavar="COLUMN", help="columns of points under whose values the others are learned")
     add("--levels", type=int, metavar="L", help="grey levels of images of integers (default: guessed)")
     add("--span", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of images of floats (default: guessed)")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder for the model, its metrics and pictures")
@@ -201,6 +202,7 @@ def _resumed(run: Run, out: Path, backend: Backend) -> tuple[TrainingState, Any]
 def _described(run: Run, backend: Backend, out: Path) -> list[str]:
     s, size = run.settings, sum(math.prod(shape) for shape in run.model.shapes.values())
     told = f", told {run.model.classes} labels" if run.model.classes else ""
+    told = f", told {', '.join(run.data.given)}" if run.data.given else told
     return [
         f"refscore train: {s.net} {'-'.join(map(str, s.widths or ()))} with {size} parameters{told}, {run.model.sde}, "
         f"{s.objective}; {s.steps} steps of {s.batch} on {backend.name} ({backend.device()}), seed {s.seed}; "

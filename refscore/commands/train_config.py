@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refscore.checks import check_count, check_number, check_positive
-from refscore.data.sets import Data, load_data
+from refscore.data.sets import Data, condition_on, load_data
 from refscore.data.training import Dequantised
 from refscore.matching.base import ScoreMatching
 from refscore.matching.objectives import OBJECTIVES
@@ -41,6 +41,8 @@ class Settings:
         A name or a file, as `load_data` takes them.
     labels : str, optional
         Where a file's labels are, as `load_data` takes them.
+    condition : tuple of str, optional
+        Columns of points under whose values the others are learned.
     levels : int, optional
         Number of grey levels of images of integers, as `load_data` takes it.
     span : tuple of two floats, optional
@@ -85,6 +87,7 @@ class Settings:
 
     data: str = ""
     labels: str | None = None
+    condition: tuple[str, ...] | None = None
     levels: int | None = None
     span: tuple[float, ...] | None = None
     unconditional: bool = False
@@ -295,7 +298,7 @@ def load(s: Settings) -> Data:
     Parameters
     ----------
     s : Settings
-        Whose data, labels, levels, span, held_out and seed count.
+        Whose data, labels, condition, levels, span, held_out and seed count.
 
     Returns
     -------
@@ -308,7 +311,8 @@ def load(s: Settings) -> Data:
         As `load_data`.
     """
     span = None if s.span is None else (float(s.span[0]), float(s.span[1]))
-    return load_data(s.data, s.labels, s.levels, span, held_out=s.held_out, seed=s.seed)
+    data = load_data(s.data, s.labels, s.levels, span, held_out=s.held_out, seed=s.seed)
+    return data if s.condition is None else condition_on(data, s.condition)
 
 
 def _widths(data: Data, net: str) -> tuple[int, ...]:
@@ -323,7 +327,7 @@ def _model(s: Settings, data: Data) -> Any:
     """The network of the settings around the SDE that the data want."""
     assert s.widths is not None
     classes = 0 if s.unconditional else data.classes
-    told: dict[str, Any] = {"classes": classes, "dropout": s.dropout}
+    told: dict[str, Any] = {"classes": classes, "n_condition": len(data.given), "dropout": s.dropout}
     energy = s.net == "energy"
     body: Any
     if data.kind == "images" and s.net != "mlp":

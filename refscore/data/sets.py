@@ -1,7 +1,8 @@
 """Data sets by name, or from a file: one door, behind which everything is scaled, split, and described."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,10 @@ class Data:
         Names of the columns of points; () for images.
     said : tuple of str, default ()
         Lines for the user: what was read, guessed, scaled and held out.
+    given : tuple of str, default ()
+        Names of columns that are a condition, not data: then labels are vectors (N, m) of them, float32.
+    given_scaling : Scaling, optional
+        Undoes their units.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Data:
     law: Any = None
     columns: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    given_scaling: Scaling | None = None
 
     @property
     def std(self) -> float:
@@ -142,6 +149,55 @@ def load_data(
         f"each column in units of its deviation: in the file's, log densities are the network's minus {shift:.4g}"
     )
     return _split(name, "points", unit, found, scaling, held_out, rng, None, tuple(table.columns), said)
+
+
+def condition_on(data: Data, columns: Sequence[str]) -> Data:
+    """Take columns out of points, as the condition under which the rest is learned.
+
+    Parameters
+    ----------
+    data : Data
+        Points without labels.
+    columns : sequence of str
+        Names of some of its columns.
+
+    Returns
+    -------
+    Data
+        The other columns, and the vectors of these as labels; the exact law of a named set is not theirs.
+
+    Raises
+    ------
+    DataFileError
+        For images, points with labels, names that are no columns, or no column that is left.
+
+    Examples
+    --------
+    >>> from refscore.data.sets import condition_on, load_data
+    >>> data = condition_on(load_data("moons", n=100), ["x2"])
+    >>> data.columns, data.x.shape, data.labels.shape
+    (('x1',), (90, 1), (90, 1))
+    """
+    if data.kind != "points" or data.labels is not None:
+        raise DataFileError(f"{data.name}: columns are a condition of points without labels")
+    if unknown := [name for name in columns if data.columns.count(name) != 1]:
+        raise DataFileError(f"{data.name} has no column {unknown[0]!r}, or two; there are {', '.join(data.columns)}")
+    taken = [name in columns for name in data.columns]
+    if all(taken) or not any(taken):
+        raise DataFileError(f"{data.name}: a condition is some of the columns {', '.join(data.columns)}, not all")
+    of = [data.columns.index(name) for name in columns]
+    rest = [i for i, gone in enumerate(taken) if not gone]
+    return replace(
+        data, x=data.x[:, rest], held_out=data.held_out[:, rest], labels=data.x[:, of],
+        held_out_labels=data.held_out[:, of], law=None, columns=tuple(data.columns[i] for i in rest),
+        scaling=_columns(data.scaling, rest), given=tuple(columns), given_scaling=_columns(data.scaling, of),
+        said=(*data.said, f"{', '.join(data.columns[i] for i in rest)} under the condition of {', '.join(columns)}"),
+    )  # fmt: skip
+
+
+def _columns(scaling: Scaling, of: list[int]) -> Scaling:
+    centre, scale = (v if isinstance(v, float) else tuple(v[i] for i in of) for v in (scaling.centre, scaling.scale))
+    return Scaling(centre, scale)
 
 
 def _of_images(found: Images, held_out: float, rng: np.random.Generator) -> Data:
