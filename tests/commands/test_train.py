@@ -59,6 +59,16 @@ def files(tmp_path):
     )}  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def run_of_images(tmp_path_factory):
+    """A run for tests that only read it."""
+    folder = tmp_path_factory.mktemp("run")
+    np.savez(folder / "images.npz", images=IMAGES, labels=LABELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "SHOWN", 2)
+        return trained({"unet": folder / "images.npz"}, folder, "unet", 2)
+
+
 def command(*args):
     assert cli.main([str(arg) for arg in args]) == 0
 
@@ -476,8 +486,8 @@ def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
     (["--known", "{words}", "--mask", "{ones}"], "words.npy holds <U1, not real numbers"),
     (["--known", "{mask}", "--mask", "{mask}"], "an array of shape (4, 5); wanted is (5, 4, 1), or one for each"),
 ])  # fmt: skip
-def test_what_cannot_be_sampled_is_refused(flags, says, files, tmp_path, capsys):
-    out = trained(files, tmp_path, "unet")
+def test_what_cannot_be_sampled_is_refused(flags, says, run_of_images, tmp_path, capsys):
+    out = run_of_images
     np.save(tmp_path / "mask.npy", np.zeros((4, 5)))
     ones = np.ones((5, 4))
     for name, array in {
@@ -515,6 +525,7 @@ def related(tmp_path, n=2000):
     return path
 
 
+@pytest.mark.slow
 def test_told_a_column_the_others_are_drawn_from_their_posterior(tmp_path, monkeypatch):
     """Means and deviations at three observations, and the log likelihood, within what 2000 steps of training leave.
 
