@@ -16,6 +16,7 @@ from refscore.commands.progress import progress
 from refscore.commands.saved_run import Saved, fingerprint, read
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.commands.train_config import Settings, load
+from refscore.commands.widened import Widened
 from refscore.data.files import save_bytes, save_json, writable_folder
 from refscore.data.sets import Data
 from refscore.laws.expectation import Estimate
@@ -203,28 +204,11 @@ def _likelihood(
     if isinstance(data.law, GaussianMixture) and data.labels is None:
         x = data.held_out[:points].astype("float64")
         parts = error_split(
-            _Widened(saved.model.bind(saved.theta), backend), data.law, sde, x, t_min=t_min,
+            Widened(saved.model.bind(saved.theta), backend), data.law, sde, x, t_min=t_min,
             solve=FixedSteps(sde, FLOW), fine=FixedSteps(sde, 4 * FLOW),
         )  # fmt: skip
         report.split = {cause: float(np.sqrt(np.mean(part**2))) for cause, part in parts._asdict().items()}
     return -(-points // CHUNK)
-
-
-@dataclass(frozen=True)
-class _Widened:
-    """A score in float32 on a back end, for float64 samples in NumPy, with its derivative."""
-
-    score: Any
-    backend: Backend
-
-    def __call__(self, x: Any, t: Any) -> Any:
-        there = (self.backend.asarray(a, "float32") for a in (x, t))
-        return self.backend.to_numpy(self.score(*there)).astype("float64")
-
-    def jvp(self, x: Any, t: Any, v: Any) -> tuple[Any, Any]:
-        there = (self.backend.asarray(a, "float32") for a in (x, t, v))
-        s, sdot = self.score.jvp(*there)
-        return self.backend.to_numpy(s).astype("float64"), self.backend.to_numpy(sdot).astype("float64")
 
 
 def _mean(values: Any) -> Estimate:

@@ -15,6 +15,7 @@ from refscore.commands.demo import FEATURES, WIDTHS
 from refscore.commands.demo_problem import load_problem
 from refscore.commands.progress import progress
 from refscore.commands.threads import add_threads, blas_threads
+from refscore.commands.widened import Widened
 from refscore.data.files import read_array, save_json, writable_folder
 from refscore.laws.affine_chain import wasserstein
 from refscore.laws.examples import MIXTURES, mixture
@@ -225,23 +226,7 @@ def _learned(folder: Path, data: str) -> ScoreWithJvp:
     if theta.shape != (size,) or theta.dtype != np.float32 or not np.isfinite(theta).all():
         raise ValueError(f"{folder / 'theta.npy'} does not hold the {size} finite float32 numbers of the demo's model")
     bound = model.bind(theta)
-    return Widened(bound)
-
-
-@dataclass(frozen=True)
-class Widened:
-    """A float32 score for float64 samples, with its derivative."""
-
-    score: Any
-
-    def __call__(self, x: Array, t: Array) -> Array:
-        """x (B, D) -> (B, D)."""
-        return self.score(x.astype("float32"), t.astype("float32")).astype(x.dtype)
-
-    def jvp(self, x: Array, t: Array, v: Array) -> tuple[Array, Array]:
-        """v (K, B, D) -> s (B, D) and ∇s v (K, B, D)."""
-        s, sdot = self.score.jvp(x.astype("float32"), t.astype("float32"), v.astype("float32"))
-        return s.astype(x.dtype), sdot.astype(x.dtype)
+    return Widened(bound, backend)
 
 
 # ------------------------------------------------------------------ what is said and drawn

@@ -150,10 +150,10 @@ class Preconditioning:
 
     def _tiled(self, x: Array) -> tuple[Array | None, ...]:
         """What the body is told, once for each copy of the batch in x."""
-        if not self._told and len(self.body.inputs) > 1:
+        if not self._told:
             if "condition" in self.body.inputs:
                 self.body.check_condition(None)
-            return self.told()._told
+            return tuple(None for name in self.body.inputs if name in ("condition", "uniform"))
         return tuple(a if a is None else _tile(a, x) for a in self._told)
 
     def check_clean(self) -> None:

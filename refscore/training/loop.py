@@ -154,6 +154,7 @@ def fit(
     endless = isinstance(data, HasSamples)
     if not endless:
         check_data("data", data)
+        _check_condition(model, data, condition, unlabelled)
     if isinstance(start, TrainingState):
         # Nothing is drawn here: to go on from a state must do as the uninterrupted run does.
         if (start.average is None) != (ema is None):
@@ -168,7 +169,8 @@ def fit(
     else:
         example, condition = _pair(data.sample(rng, 1)) if endless else (data, condition)
         check_data("data", example)
-        _check_condition(model, example, condition, unlabelled)
+        if endless:
+            _check_condition(model, example, condition, unlabelled)
         theta = model.init(rng, example.dtype) if start is None else start
         _check_theta(theta, model, example)
         start = _begin(theta, optimizer, ema)
@@ -206,9 +208,13 @@ def _check_theta(theta: Array, model: Model, data: Array) -> None:
     check_same(theta, data=data)
 
 
+def _reads_condition(model: Any) -> bool:
+    return "condition" in getattr(getattr(model, "body", None), "inputs", ())
+
+
 def _check_condition(model: Any, data: Array, condition: Any, unlabelled: float) -> None:
     """Refuse conditions that are missing, or do not go with the data or the model."""
-    reads = "condition" in getattr(getattr(model, "body", None), "inputs", ())
+    reads = _reads_condition(model)
     if not 0 <= unlabelled < 1:
         raise ValueError(f"unlabelled is a share of the samples, in [0, 1); got {unlabelled}")
     if unlabelled and not (reads and model.classes):
@@ -288,6 +294,8 @@ def _step(
 def _tell(model: Any, rng: Rng, x0: Array, condition: Array | None, unlabelled: float) -> Any:
     """The model, told the conditions of this batch, some labels withheld, and the numbers of its dropout."""
     xp, B, uniforms = array_namespace(x0), x0.shape[0], getattr(model, "uniforms", 0)
+    if condition is None and _reads_condition(model):
+        raise ValueError("data.sample must answer with a pair (x, condition): the model reads a condition")
     if condition is not None and unlabelled:
         condition = xp.where(rng.random((B,), dtype=x0.dtype) < unlabelled, model.classes, condition)
     uniform = rng.random((B, uniforms), dtype=x0.dtype) if uniforms else None

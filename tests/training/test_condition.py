@@ -302,6 +302,27 @@ def test_conditions_that_cannot_work_are_refused(model, data, options, error, sa
         train(model, data, **options)
 
 
+def test_conditions_are_looked_at_when_training_goes_on_too():
+    """Labels outside the table have no row: unseen, they would train as zeros."""
+    state = train()
+    for data, says in ((x, "reads a condition"), ((x, LABELS + 1), "3 for no label"), ((x, LABELS[:5]), "got")):
+        with pytest.raises(ValueError, match=says):
+            train(data=data, start=state)
+
+
+def test_a_sampler_that_stops_giving_conditions_is_refused():
+    class Forgetful:
+        n = 0
+
+        def sample(self, rng, n):
+            self.n += 1
+            rows = rng.integers(0, 6, size=(n,))
+            return (x[rows], LABELS[rows]) if self.n < 4 else x[rows]
+
+    with pytest.raises(ValueError, match="must answer with a pair"):
+        train(data=Forgetful())
+
+
 def test_scores_that_cannot_be_told_are_refused():
     theta = parameters(TOLD)
     with pytest.raises(ValueError, match="no input 'condition': it reads x"):
