@@ -106,16 +106,9 @@ def run(args: argparse.Namespace) -> None:
     with blas_threads(args.threads) as said:
         print(said)
         evaluate(
-            args.folder,
-            args.n,
-            args.points,
-            args.sampler,
-            args.steps,
-            args.out,
-            args.seed,
-            get(args.backend),
+            args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed, get(args.backend),
             args.data,
-        )
+        )  # fmt: skip
 
 
 def evaluate(

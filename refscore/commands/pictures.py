@@ -1,6 +1,5 @@
 """Pictures of samples: a sheet of images, a cloud of points."""
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,28 +81,21 @@ def picture(
         columns = model.classes if 1 < model.classes <= 16 else math.isqrt(n)
         save_bytes(path, png(tiles(in_unit(x), columns), max(1, 40 // x.shape[1])))
     else:
-        save_bytes(path, scatter(data.scaling.undo(x.astype("float64"))[None], data.columns, ".png"))
+        save_bytes(path, png(scatter(data.scaling.undo(x.astype("float64"))[None], data.columns)[0]))
     return True
 
 
-def scatter(states: Any, columns: Sequence[str], ending: str) -> bytes:
-    """Points (states, N, 2) as a picture: the last state, or with the ending .gif each in turn."""
-    from PIL import Image
-
-    frames = []
+def scatter(states: Any, columns: Sequence[str]) -> Any:
+    """Points (states, N, 2) as frames (states, H, W, 3), numbers in [0, 1], all with the axes of the last."""
     low, high = states[-1].min(axis=0), states[-1].max(axis=0)
-    for points in states if ending == ".gif" else states[-1:]:
+    margin = np.where(high > low, 0.1 * (high - low), 1.0)  # one point has no width
+    frames = []
+    for points in states:
         fig, ((ax,),) = figure(1)
+        fig.set_dpi(110)
         ax.scatter(*points.T, s=2, color=LEARNED, linewidths=0)
         ax.set(xlabel=columns[0].replace("$", r"\$"), ylabel=columns[1].replace("$", r"\$"))
-        margin = np.where(high > low, 0.1 * (high - low), 1.0)  # one point has no width
         ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
-        f = io.BytesIO()
-        fig.savefig(f, dpi=110, metadata={"Software": None})
-        frames.append(f)
-    if ending != ".gif":
-        return frames[0].getvalue()
-    first, *rest = (Image.open(f).convert("P") for f in frames)
-    whole = io.BytesIO()
-    first.save(whole, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
-    return whole.getvalue()
+        fig.canvas.draw()
+        frames.append(np.asarray(fig.canvas.buffer_rgba())[..., :3] / 255)
+    return np.stack(frames)

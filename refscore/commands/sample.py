@@ -217,4 +217,5 @@ def _write(out: Path, saved: Saved, path: Any, made: Any, told: Any) -> None:
         else:
             save_bytes(out, png(tiles(frames[-1], math.isqrt(path.shape[1] - 1) + 1), zoom))
     else:
-        save_bytes(out, scatter(states if len(path) > 1 else made[None], saved.config["columns"], out.suffix))
+        frames = scatter(states if out.suffix == ".gif" else made[None], saved.config["columns"])
+        save_bytes(out, gif(frames) if out.suffix == ".gif" else png(frames[-1]))
