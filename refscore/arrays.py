@@ -9,24 +9,8 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
-from refscore.checks import check_answer, check_time, is_number
+from refscore.checks import check_answer, check_time, is_number, plain
 from refscore.protocols import Array, NeedsNoise, Params, Score, Shapes, Time
-
-
-def plain(t: Time) -> Any:
-    """Convert a number to a Python float: a numpy.float64 beside a float32 array would widen it.
-
-    Parameters
-    ----------
-    t : float or Array
-        The value.
-
-    Returns
-    -------
-    float or Array
-        A number as a Python float, an array as it is.
-    """
-    return float(t) if is_number(t) else t
 
 
 def namespace(t: Time) -> Any:
@@ -40,9 +24,9 @@ def namespace(t: Time) -> Any:
     Returns
     -------
     module
-        `math` for a number, the array's own library otherwise.
+        `math` for a number (or what the number has as `functions`), the array's own library otherwise.
     """
-    return math if is_number(t) else array_namespace(t)
+    return getattr(t, "functions", math) if is_number(t) else array_namespace(t)
 
 
 def constant(value: float, like: Time) -> Any:
@@ -118,7 +102,7 @@ def one_each(name: str, a: Any, x: Array) -> Any:
     if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
     if is_number(a):
-        return float(a)
+        return plain(a)
     if not (is_array_api_obj(a) and array_namespace(a) is xp):
         raise TypeError(f"{name} must be a number or an array of {xp.__name__}, as x is; got {type(a).__name__}")
     a, B = (xp.reshape(a, (1,)) if a.ndim == 0 else a), x.shape[0]
@@ -266,7 +250,7 @@ def per_sample(a: Any, x: Array, name: str = "a factor of samples") -> Any:
         For an array of another shape.
     """
     if is_number(a):
-        return float(a)
+        return plain(a)
     if a.shape not in ((), (1,), (x.shape[0],)):
         raise ValueError(
             f"{name} must be one number, or one for each of the {x.shape[0]} samples; got shape {tuple(a.shape)}"

@@ -30,6 +30,24 @@ def is_number(t: Time) -> bool:
     return isinstance(t, (float, Real))  # float first: the usual case, and faster to tell
 
 
+def plain(t: Time) -> Any:
+    """Convert a number to a Python float: a numpy.float64 beside a float32 array would widen it.
+
+    A number with `functions` of its own stays as it is: a recorder's, which stands for another one at the next call.
+
+    Parameters
+    ----------
+    t : float or Array
+        The value.
+
+    Returns
+    -------
+    float or Array
+        A number as a Python float, an array as it is.
+    """
+    return t if hasattr(t, "functions") or not is_number(t) else float(t)
+
+
 def check_floating(name: str, x: Array, ndim: int | None = None) -> None:
     """Refuse what is not a float32 or float64 array (of `ndim` axes).
 
@@ -187,7 +205,7 @@ def check_number(name: str, value: Any) -> float:
     if isinstance(value, (bool, complex, str, bytes)) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
-        return float(value)
+        return plain(value) if is_number(value) else float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
 
@@ -239,7 +257,7 @@ def check_positive(**values: float) -> None:
         For a number that is not finite and positive.
     """
     for name, value in values.items():
-        if not (math.isfinite(check_number(name, value)) and value > 0):
+        if not 0 < check_number(name, value) < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
@@ -337,4 +355,4 @@ def check_time(t: Time) -> Any:
         return t
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1] (data at 0, noise at 1), got {t}")
-    return float(t)
+    return plain(t)

@@ -172,7 +172,7 @@ class GaussianMixture:
         """
         alpha, sigma = check_number("alpha", alpha), check_number("sigma", sigma)
         for name, value in (("alpha", alpha), ("sigma", sigma)):
-            if not (math.isfinite(value) and value >= 0):
+            if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
         C = alpha**2 * self.covariances
         if C.ndim == 3:

@@ -3,13 +3,12 @@
 What they sample instead of the conditional law is known, and measured, on mixtures (`refscore.laws.posterior`).
 """
 
-import math
 from dataclasses import dataclass
 
 from array_api_compat import array_namespace, is_array_api_obj
 
 from refscore.arrays import answer
-from refscore.checks import check_floating, settle
+from refscore.checks import check_floating, plain, settle
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 
@@ -117,9 +116,9 @@ class Replace:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step, and with moves > 1 None."""
-        alpha, sigma = float(self.sde.alpha(s)), float(self.sde.sigma(s))
-        a = float(self.sde.alpha(t)) / alpha
-        back = math.sqrt(max(float(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0))
+        alpha, sigma = plain(self.sde.alpha(s)), plain(self.sde.sigma(s))
+        a = plain(self.sde.alpha(t)) / alpha
+        back = max(plain(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0) ** 0.5
         for move in range(self.moves):
             if move:
                 x = a * x + back * rng.standard_normal(x.shape, dtype=x.dtype)

@@ -3,12 +3,11 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 
 from array_api_compat import array_namespace
 
 from refscore.arrays import ask
-from refscore.checks import check_number, check_positive, settle
+from refscore.checks import check_number, check_positive, plain, settle
 from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
 
@@ -74,7 +73,7 @@ class Langevin:
                 stacklevel=2,
             )
         z = rng.standard_normal(x.shape, dtype=x.dtype)
-        return x + eps * ask(self.score, x, t) + sqrt(2 * eps) * z
+        return x + eps * ask(self.score, x, t) + (2 * eps) ** 0.5 * z
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class LevelStep:
 
     def __call__(self, t: float) -> float:
         """Return ε(t), in squared data units, for a float t."""
-        return float(self.step * (self.sde.sigma(t) / self.last) ** 2)
+        return plain(self.step * (self.sde.sigma(t) / self.last) ** 2)
 
 
 @dataclass(frozen=True)

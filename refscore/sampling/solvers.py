@@ -6,10 +6,10 @@ along a grid. Times are Python floats.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import NamedTuple
 
-from refscore.arrays import answer, plain
+from refscore.arrays import answer
+from refscore.checks import plain
 from refscore.protocols import Array, HasDirection, Process, Rng
 
 
@@ -56,7 +56,7 @@ class EulerMaruyama:
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
         drift, noise = answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))
         z = rng.standard_normal(x.shape, dtype=x.dtype)
-        moved = answer("noise · z", sqrt(abs(s - t)) * noise * z, x)
+        moved = answer("noise · z", abs(s - t) ** 0.5 * noise * z, x)
         return x + (s - t) * drift + moved, None
 
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import ask
-from refscore.checks import check_inverse, check_made_for, check_number, settle
+from refscore.arrays import ask, namespace
+from refscore.checks import check_inverse, check_made_for, check_number, plain, settle
 from refscore.noise.reverse import Reverse
 from refscore.protocols import SDE, Array, Rng, Score, Step
 from refscore.sampling.solvers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun, RungeKutta
@@ -51,7 +51,7 @@ class Transition(NamedTuple):
     @property
     def lost(self) -> float:
         """1 - e^{-2h}: the part of the noise variance at t that came after s."""
-        return -math.expm1(-2 * self.h)
+        return -namespace(self.h).expm1(-2 * self.h)
 
 
 def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transition:
@@ -87,12 +87,13 @@ def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transiti
     t, s = check_number("t", t), check_number("s", s)
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")
-    alpha_t, alpha_s, sigma_t, sigma_s = (float(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
+    alpha_t, alpha_s, sigma_t, sigma_s = (plain(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
     if x is not None and not alpha_t > 1e-36 and x.dtype == array_namespace(x).float32:
         raise ValueError(f"α({t}) = {alpha_t:.3g} is less than float32 holds: take float64, or an SDE with less noise")
     if sigma_t <= 0:
         raise ValueError(f"there is no noise to remove at t = {t}")
-    h = math.inf if sigma_s == 0 else math.log(alpha_s / alpha_t) + math.log(sigma_t / sigma_s)
+    log = namespace(sigma_t).log
+    h = math.inf if sigma_s == 0 else log(alpha_s / alpha_t) + log(sigma_t / sigma_s)
     if not h > 0:
         raise ValueError(f"t = {t} and s = {s} have the same noise: they are too near each other")
     return Transition(alpha_t, alpha_s, sigma_t, sigma_s, h)
@@ -143,7 +144,7 @@ class Ancestral:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
         mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
-        std = (p.sigma_s if self.variance == "small" else p.sigma_t) * math.sqrt(p.lost)
+        std = (p.sigma_s if self.variance == "small" else p.sigma_t) * p.lost**0.5
         return _noisy(mean, std, p, rng), None
 
 
@@ -183,7 +184,7 @@ class ReverseDiffusion:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
         variance = p.sigma_t**2 * p.lost
-        return _noisy((2 - p.a) * x + variance * ask(self.score, x, t), math.sqrt(variance), p, rng), None
+        return _noisy((2 - p.a) * x + variance * ask(self.score, x, t), variance**0.5, p, rng), None
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,8 @@ class DDIM:
         score = ask(self.score, x, t)
         noise = -p.sigma_t * score
         data = (x - p.sigma_t * noise) / p.alpha_t
-        c = self.eta * p.sigma_s * math.sqrt(p.lost)
-        return _noisy(p.alpha_s * data + math.sqrt(p.sigma_s**2 - c**2) * noise, c, p, rng), None
+        c = self.eta * p.sigma_s * p.lost**0.5
+        return _noisy(p.alpha_s * data + (p.sigma_s**2 - c**2) ** 0.5 * noise, c, p, rng), None
 
 
 @dataclass(frozen=True)
@@ -294,9 +295,9 @@ class DPMSolver:
             before, h = memory
             m = data + 0.5 * p.h / h * (data - before)
         if self.stochastic:
-            mean = p.sigma_s / p.sigma_t * math.exp(-p.h) * x + p.alpha_s * p.lost * m
-            return _noisy(mean, p.sigma_s * math.sqrt(p.lost), p, rng), (data, p.h)
-        return p.sigma_s / p.sigma_t * x - p.alpha_s * math.expm1(-p.h) * m, (data, p.h)
+            mean = p.sigma_s / p.sigma_t * namespace(p.h).exp(-p.h) * x + p.alpha_s * p.lost * m
+            return _noisy(mean, p.sigma_s * p.lost**0.5, p, rng), (data, p.h)
+        return p.sigma_s / p.sigma_t * x - p.alpha_s * namespace(p.h).expm1(-p.h) * m, (data, p.h)
 
 
 @dataclass(frozen=True)
@@ -363,10 +364,10 @@ class EDM:
         hat = now
         # Raise the noise, from now to hat; there is none beyond t = 1.
         if self.churn > 0 and self.low <= now <= self.high:
-            hat = min((1 + self.churn) * now, float(self.sde.sigma(1.0) / self.sde.alpha(1.0)))
+            hat = min((1 + self.churn) * now, self.sde.sigma(1.0) / self.sde.alpha(1.0))
             z = rng.standard_normal(x.shape, dtype=x.dtype)
-            x_hat = x_hat + self.inflate * math.sqrt(max(hat**2 - now**2, 0.0)) * z
-            t = min(float(self.sde.time_at_log_ratio(math.log(hat))), 1.0)
+            x_hat = x_hat + self.inflate * max(hat**2 - now**2, 0.0) ** 0.5 * z
+            t = min(plain(self.sde.time_at_log_ratio(namespace(hat).log(hat))), 1.0)
         # Euler step, from hat to end.
         d = self._slope(x_hat, t, hat)
         x_next = x_hat + (end - hat) * d
@@ -378,7 +379,7 @@ class EDM:
 
     def _slope(self, y: Array, t: float, level: float) -> Array:
         """dy/dς = (y - x̂₀)/ς = -σ s(α y)."""
-        alpha = float(self.sde.alpha(t))
+        alpha = plain(self.sde.alpha(t))
         return -level * alpha * ask(self.score, alpha * y, t)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from refscore.arrays import constant
+from refscore.arrays import constant, namespace
 from refscore.checks import check_number, check_positive, settle
 from refscore.protocols import Array, Rate
 
@@ -97,9 +97,9 @@ class Adam:
         m_scale = (1 - self.b1) / (1 - self.b1**n)
         v_scale = (1 - self.b2) / (1 - self.b2**n)
         move = array_namespace(v).sqrt(v)
-        move += self.eps / math.sqrt(v_scale)
+        move += self.eps / v_scale**0.5
         move = m / move
-        move *= -_rate(self.rate, n) * m_scale / math.sqrt(v_scale)
+        move *= -_rate(self.rate, n) * m_scale / v_scale**0.5
         move += theta
         return move, AdamState(n, m, v)
 
@@ -338,7 +338,7 @@ class WarmupCosine:
         if step <= self.warmup:
             return self.peak * step / self.warmup
         done = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
-        return self.end + (self.peak - self.end) * 0.5 * (1 + math.cos(math.pi * done))
+        return self.end + (self.peak - self.end) * 0.5 * (1 + namespace(done).cos(math.pi * done))
 
 
 def _rate(rate: Rate, step: int) -> float:
