@@ -37,6 +37,9 @@ class Backend(Protocol):
     def rng(self, seed: int) -> Any:
         """Make a generator (standard_normal, random, integers) on the device, from a seed in [0, 2**64)."""
 
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a function of arrays, numbers and generators faster: the same results, to rounding."""
+
     def synchronize(self) -> None:
         """Wait until the device has finished all its work."""
 

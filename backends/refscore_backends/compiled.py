@@ -125,14 +125,14 @@ class Compiled:
         It may be a dataclass with `__call__`, or a partial: arrays inside it are arguments too.
     build : callable Program -> callable
         Makes what runs: (arrays, numbers by name, generators) -> arrays.
-    rng : generator
-        Draws the examples on which the function is recorded.
+    rng : callable
+        Makes a generator that draws the examples on which the function is recorded.
     example : callable, optional
         Runs the recording with examples of its own: (record, arrays) -> None. By default the arguments are the examples.
     """
 
     def __init__(
-        self, function: Callable[..., Any], build: Callable[[Program], Run], rng: Any,
+        self, function: Callable[..., Any], build: Callable[[Program], Run], rng: Callable[[], Any],
         example: Callable[[Callable[[list[Any]], None], list[Any]], None] | None = None,
     ) -> None:  # fmt: skip
         self.function, self._build, self._rng, self._example = function, build, rng, example
@@ -190,7 +190,7 @@ class Compiled:
             given = [tape.fresh("n") for _ in leaves.numbers]
             stand_ins = [Recorded(tape, n, a) for n, a in zip(names, examples, strict=True)]
             numbers = [Number(tape, n, v) for n, v in zip(given, leaves.numbers, strict=True)]
-            rngs = [RecordedRng(tape, i, self._rng) for i in range(len(leaves.rngs))]
+            rngs = [RecordedRng(tape, i, self._rng()) for i in range(len(leaves.rngs))]
             own = len(leaves.arrays)
             function = _put_back(self._skeleton, stand_ins[own:], [], [])
             args = _put_back(skeleton, stand_ins[:own], numbers, rngs)

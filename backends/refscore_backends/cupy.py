@@ -1,10 +1,13 @@
 """CuPy: the same lines on an NVIDIA (or AMD) GPU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed
+from refscore_backends.compiled import Compiled
+from refscore_backends.fuse import Kernel, build
 
 
 class CupyBackend:
@@ -52,6 +55,15 @@ class CupyBackend:
         if self._host_noise:
             return HostRng(np.random.default_rng(seed), self.asarray)
         return self._cupy.random.default_rng(seed)
+
+    def compile(self, function: Callable[..., Any]) -> Compiled:
+        """Record the function, and run it as a program whose elementwise chains are one kernel each."""
+        return Compiled(function, lambda program: build(program, self.xp, self._kernel), lambda: self.rng(0))
+
+    def _kernel(self, kernel: Kernel) -> Any:
+        reads = [f"{dtype} {name}" for name, dtype in kernel.arrays] + [f"float64 {name}" for name in kernel.numbers]
+        writes = [f"{dtype} {name}" for name, dtype in kernel.outs]
+        return self._cupy.ElementwiseKernel(", ".join(reads), ", ".join(writes), kernel.body, kernel.name)
 
     def synchronize(self) -> None:
         """Wait until the current stream has finished its work."""

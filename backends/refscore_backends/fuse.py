@@ -8,13 +8,14 @@ A kernel begins where a line needs a result: it takes in what that result was ma
 and nothing has made it before, and writes down whatever of it a later line reads again.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from refscore_backends.base import dtype_name
 from refscore_backends.compiled import Program, Run, written
-from refscore_backends.record import Line, Ref
+from refscore_backends.record import Line, Ref, is_array
 
 TYPES = {"float32": "float", "float64": "double", "bool": "bool", "int32": "int", "int64": "long long"}
 INFIX = ("+", "-", "*", "/", "<", "<=", ">", ">=", "==", "!=", "&", "|", "^")
@@ -130,15 +131,20 @@ def fused(program: Program) -> list[Line | Kernel]:
             if (name := stack.pop()) not in group:
                 group.add(name)
                 stack += [r for r in waiting[name].refs() if r in waiting]
+        for n in group:  # a smaller shape that others read too is a kernel of its own
+            if values[n].shape != values[names[0]].shape and readers[n] - group:
+                flush([n])
+                return flush(names)
         if group:
             chosen = [waiting.pop(n) for n in list(waiting) if n in group]
             made.append(_kernel(program, chosen, {n for n in group if readers[n] - group}))
+        return None
 
     for line in lines:
         shape = values[line.name].shape
         joins = elementwise(program, line)
         for r in line.refs():
-            if r in waiting and not (joins and values[r].shape == shape):
+            if r in waiting and not (joins and (values[r].shape == shape or _cheap(r, waiting))):
                 flush([r])
         if joins:
             waiting[line.name] = line
@@ -147,6 +153,12 @@ def fused(program: Program) -> list[Line | Kernel]:
     for shape in dict.fromkeys(values[n].shape for n in waiting):
         flush([n for n in waiting if values[n].shape == shape])
     return made
+
+
+def _cheap(name: str, waiting: dict[str, Line]) -> bool:
+    """Whether a value of smaller shape may as well be computed again for every element that reads it."""
+    line = waiting[name]
+    return line.function not in MATH and all(_cheap(r, waiting) for r in line.refs() if r in waiting)
 
 
 def _kernel(program: Program, lines: list[Line], kept: set[str]) -> Kernel:
@@ -163,7 +175,7 @@ def _kernel(program: Program, lines: list[Line], kept: set[str]) -> Kernel:
 
 
 def _is_array(program: Program, name: str) -> bool:
-    return name in program.tape.values or hasattr(program.tape.held.get(name), "shape")
+    return name in program.tape.values or is_array(program.tape.held.get(name))
 
 
 # ---- what runs ------------------------------------------------------------------------------------
@@ -270,7 +282,25 @@ def drawn(program: Program, rngs: Sequence[Any]) -> list[Any]:
     return [getattr(rngs[i], method)(*args, **kwargs) for _, i, method, args, kwargs in program.tape.draws]
 
 
+def settled(program: Program, xp: Any) -> None:
+    """Compute once, now, what depends on no argument; the program then holds the results."""
+    held = program.tape.held
+    once, rest, known = [], [], set(held)
+    for line in alive(program):
+        constant = line.function not in ("zeros", "empty", "put") and all(r in known for r in line.refs())
+        (once if constant else rest).append(line)
+        known |= {line.name} if constant else set()
+    wanted = {r for line in rest for r in line.refs()} | set(program.returned)
+    names = [line.name for line in once if line.name in wanted]
+    tape = dataclasses.replace(program.tape, draws=[], lines=once)
+    tape.xp, tape.library = program.tape.xp, program.tape.library
+    made = runner(dataclasses.replace(program, tape=tape, arrays=[], returned=names), xp)([], {}, [])
+    held.update(zip(names, made, strict=True))
+    program.tape.lines = rest
+
+
 def build(program: Program, xp: Any, make: Callable[[Kernel], Callable[..., Any]] | None = None) -> Run:
     """What `Compiled` runs: draws, then the body, with kernels if `make` makes them."""
+    settled(program, xp)
     body = runner(program, xp, fused(program) if make else None, make)
     return lambda arrays, numbers, rngs: body(arrays, numbers, drawn(program, rngs))

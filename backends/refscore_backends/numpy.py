@@ -1,6 +1,7 @@
 """NumPy: the back end everybody has."""
 
 import ctypes
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,10 @@ class NumpyBackend:
     def rng(self, seed: int) -> np.random.Generator:
         """Make a numpy.random.Generator from a seed in [0, 2**64)."""
         return np.random.default_rng(check_seed(seed))
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function itself: NumPy's operations have nothing to be made into."""
+        return function
 
     def synchronize(self) -> None:
         """Do nothing: NumPy has finished when it returns."""

@@ -61,12 +61,17 @@ class Tape:
 
     xp: Any
     numbers: list[str] = field(default_factory=list)
+    library: Any = None  # xp, as it is
     known: dict[str, "Number"] = field(default_factory=dict)  # an expression of numbers -> the number it gave
     draws: list[tuple[str, int, str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
+    made: dict[str, "Recorded"] = field(default_factory=dict)  # what a line says -> what it gave: none is written twice
     values: dict[str, Any] = field(default_factory=dict)  # examples: shape and dtype of each value
     held: dict[str, Any] = field(default_factory=dict)  # arrays and other objects that are not arguments
     _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.library, self.xp = self.xp, Namespace(self, self.xp)
 
     def fresh(self, letter: str) -> str:
         """A new name."""
@@ -100,15 +105,21 @@ class Tape:
 
     def line(self, function: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function on the examples, and write the line down."""
+        if function in ("full_like", "zeros_like", "ones_like", "empty_like") and isinstance(args[0], Recorded):
+            x, kwargs = args[0], {"dtype": args[0].dtype, "device": args[0].device} | kwargs  # of x only the shape counts
+            function, args = function.removesuffix("_like"), (x.shape, *args[1:])
+            call = getattr(self.library, function)
+        words = tuple(self.named(a) for a in args), {k: self.named(v) for k, v in kwargs.items()}
+        if (before := self.made.get(said := repr((function, words)))) is not None:
+            return before
         made = call(*(_example(a) for a in args), **{k: _example(v) for k, v in kwargs.items()})
-        if not _is_array(made) and not (isinstance(made, (tuple, list)) and all(map(_is_array, made))):
+        if not is_array(made) and not (isinstance(made, (tuple, list)) and all(map(is_array, made))):
             return made  # a dtype, a truth about dtypes
         name = self.fresh("v")
-        self.lines.append(
-            Line(name, function, tuple(self.named(a) for a in args), {k: self.named(v) for k, v in kwargs.items()})
-        )
-        if _is_array(made):
-            return Recorded(self, name, made)
+        self.lines.append(Line(name, function, *words))
+        if is_array(made):
+            self.made[said] = Recorded(self, name, made)
+            return self.made[said]
         return [self.line("[]", operator.getitem, (_Several(name, made), i), {}) for i in range(len(made))]
 
     def named(self, value: Any) -> Any:
@@ -140,7 +151,7 @@ def _example(value: Any) -> Any:
     return value
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
@@ -215,7 +226,7 @@ def _number_operator(name: str, swapped: bool) -> Callable[[Number, Any], Any]:
             return NotImplemented
         a, b = (other, self) if swapped else (self, other)
         if not isinstance(other, (int, float, Number)):
-            return self.tape.line(BINARY[name], call, (a, b), {}) if _is_array(other) else NotImplemented
+            return self.tape.line(BINARY[name], call, (a, b), {}) if is_array(other) else NotImplemented
         outcome = call(*(v.value if isinstance(v, Number) else v for v in (a, b)))
         if name in COMPARE:
             return self.tape.guard((name, a, b), outcome)
@@ -266,7 +277,7 @@ class Recorded:
 
     def __array_namespace__(self, api_version: Any = None) -> "Namespace":
         """The functions, recorded."""
-        return namespace(self.tape)
+        return self.tape.xp
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -316,7 +327,7 @@ def _plain_key(key: Any) -> Any:
         return tuple(_plain_key(k) for k in key)
     if isinstance(key, slice):
         return slice(*(None if v is None else operator.index(v) for v in (key.start, key.stop, key.step)))
-    return key if key is None or key is Ellipsis or _is_array(key) else operator.index(key)
+    return key if key is None or key is Ellipsis or is_array(key) else operator.index(key)
 
 
 @dataclass(frozen=True)
@@ -374,13 +385,6 @@ class Namespace:
         made = lambda *args, **kwargs: self._tape.line(self._prefix + name, real, args, kwargs)  # noqa: E731
         setattr(self, name, made)
         return made
-
-
-def namespace(tape: Tape) -> Namespace:
-    """The one namespace of a tape."""
-    if not isinstance(tape.xp, Namespace):
-        tape.xp = Namespace(tape, tape.xp)
-    return tape.xp
 
 
 class RecordedRng:

@@ -4,11 +4,14 @@
 hidden float64. The arithmetic is NumPy's, so results can be compared to the last bit.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name
+from refscore_backends.compiled import Compiled
+from refscore_backends.fuse import build
 
 
 class StrictBackend:
@@ -48,6 +51,10 @@ class StrictBackend:
     def rng(self, seed: int) -> HostRng:
         """Make a `HostRng`: NumPy's generator, whose numbers are moved to the pretended device."""
         return HostRng(np.random.default_rng(check_seed(seed)), self.asarray)
+
+    def compile(self, function: Callable[..., Any]) -> Compiled:
+        """Run the function as a recorded program, without kernels: what a compiler is given, where all is looked at."""
+        return Compiled(function, lambda program: build(program, self.xp), lambda: self.rng(0))
 
     def synchronize(self) -> None:
         """Do nothing: the arithmetic is NumPy's, and has finished when it returns."""
