@@ -21,6 +21,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device
 
+from refscore.arrays import put
 from refscore.nn.shifts import padded
 from refscore.protocols import Array
 
@@ -56,8 +57,8 @@ def convolve(x: Array, W: Array) -> Array:
         ]
         for j in range(2):
             for i, part in enumerate(_answers(*(side[j] for side in sides))):
-                place = y[..., at.start + i : at.stop : 2, j::2, :, :]
-                place[...] = xp.reshape(part, place.shape)
+                place = (..., slice(at.start + i, at.stop, 2), slice(j, None, 2), slice(None), slice(None))
+                y = put(y, place, xp.reshape(part, y[place].shape))
     return y[..., :height, :width, :, :]
 
 

@@ -93,7 +93,7 @@ class Adam:
         m += grad
         v = self.b2 * state.v
         v += grad * grad
-        # m̂ = m_scale m, v̂ = v_scale v
+        # m̂ = m_scale m, v̂ = v_scale v; the step may be an array of a compiler's, which `math` cannot take
         m_scale = (1 - self.b1) / (1 - self.b1**n)
         v_scale = (1 - self.b2) / (1 - self.b2**n)
         move = array_namespace(v).sqrt(v)
