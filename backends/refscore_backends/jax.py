@@ -1,10 +1,13 @@
 """JAX: the same lines on its arrays; its automatic derivatives are not used."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
+from refscore_backends.compiled import Compiled, Program, Run
+from refscore_backends.fuse import drawn, runner
 
 KIND = "threefry2x32"  # JAX's own default: the same numbers on every device
 
@@ -59,6 +62,30 @@ class JaxBackend:
         rng = JaxRng(None)
         rng.set_state({"bit_generator": f"jax-{KIND}", "state": f"{seed:016x}"})  # jax.random.key takes 63 bits
         return rng
+
+    def compile(self, function: Callable[..., Any]) -> Compiled:
+        """Record the function, and let jax.jit compile the program, its draws in it; the keys go in and come out."""
+        return Compiled(function, self._built, lambda: self.rng(0), self._jax.eval_shape)
+
+    def _built(self, program: Program) -> Run:
+        body = runner(program, self.xp, put=_put, put_into=_put)
+
+        @self._jax.jit
+        def whole(arrays: Any, numbers: Any, keys: Any) -> Any:
+            rngs = [JaxRng(key) for key in keys]
+            return body(arrays, numbers, drawn(program, rngs)), [rng.key for rng in rngs]
+
+        within = self._jax.jit(body)
+
+        def run(arrays: list[Any], numbers: dict[str, float], rngs: list[Any]) -> list[Any]:
+            if not all(isinstance(rng, JaxRng) for rng in rngs):  # noise of the host
+                return within(arrays, numbers, drawn(program, rngs))
+            made, keys = whole(arrays, numbers, [rng.key for rng in rngs])
+            for rng, key in zip(rngs, keys, strict=True):
+                rng.key = key
+            return made
+
+        return run
 
     def synchronize(self) -> None:
         """Wait until all arrays that there are have been computed."""
@@ -125,6 +152,10 @@ class JaxRng:
 
         self.key, *keys = jax.random.split(self.key, n + 1)
         return keys
+
+
+def _put(x: Any, key: Any, value: Any) -> Any:
+    return x.at[key].set(value)
 
 
 def _allowed(dtype: Any) -> str:

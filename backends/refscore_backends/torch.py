@@ -1,11 +1,14 @@
 """PyTorch: the same lines on its tensors, on the host or on a GPU; its automatic derivatives are not used."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
+from refscore_backends.compiled import Compiled, Program, Run
+from refscore_backends.fuse import drawn, runner, settled
 
 WORDS = slice(3, 3 + 624)  # in the state of a generator on the host, as uint64: those of the Mersenne Twister
 
@@ -67,6 +70,15 @@ class TorchBackend:
         if self._host_noise:
             return HostRng(np.random.default_rng(seed), self.asarray)
         return TorchRng(_seeded(seed, self._device))
+
+    def compile(self, function: Callable[..., Any]) -> Compiled:
+        """Record the function, and let torch.compile make kernels of the program; its draws are made before."""
+        return Compiled(function, self._built, lambda: self.rng(0))
+
+    def _built(self, program: Program) -> Run:
+        settled(program, self.xp)
+        body = self._torch.compile(runner(program, self.xp))
+        return lambda arrays, numbers, rngs: body(arrays, numbers, drawn(program, rngs))
 
     def synchronize(self) -> None:
         """Wait until the device has finished its work."""

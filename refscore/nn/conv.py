@@ -138,7 +138,7 @@ class Conv:
             return _pointwise(x, W[0, 0, ...])
         parts = [
             winograd.convolve(v, w)
-            if self._is_usual(*w.shape[2:])
+            if self._is_usual(v, *w.shape[2:])
             else shifts.convolve(v, w, self.stride, self.dilation)
             for v, w in zip(self._split(x), self._split(W), strict=True)
         ]
@@ -151,7 +151,7 @@ class Conv:
             return _pointwise(dy, xp.matrix_transpose(params["W"][0, 0, ...]))
         parts = [
             winograd.convolve(d, shifts.turned(w))
-            if self._is_usual(*w.shape[2:])
+            if self._is_usual(d, *w.shape[2:])
             else shifts.image_gradient(d, w, x.shape[-4], x.shape[-3], self.stride, self.dilation)
             for d, w in zip(self._split(dy), self._split(params["W"]), strict=True)
         ]
@@ -163,15 +163,16 @@ class Conv:
             return (array_namespace(x).matrix_transpose(rows(x)) @ rows(dy))[None, None, :, :]
         parts = [
             winograd.kernel_gradient(v, d)
-            if self._is_usual(v.shape[-1], d.shape[-1])
+            if self._is_usual(v, v.shape[-1], d.shape[-1])
             else shifts.kernel_gradient(v, d, self.kernel, self.stride, self.dilation)
             for v, d in zip(self._split(x), self._split(dy), strict=True)
         ]
         return _joined(parts)
 
-    def _is_usual(self, C: int, O: int) -> bool:
+    def _is_usual(self, x: Array, C: int, O: int) -> bool:
         """Whether the fast form can be taken, and pays."""
-        return (self.kernel, self.stride, self.dilation) == (3, 1, 1) and min(C, O) >= shifts.FEW
+        usual = (self.kernel, self.stride, self.dilation) == (3, 1, 1)
+        return usual and not shifts.side_by_side(x, min(C, O))
 
     def _split(self, a: Array) -> list[Array]:
         """The channels of each group, last axis."""

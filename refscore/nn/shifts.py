@@ -40,7 +40,7 @@ def convolve(x: Array, W: Array, stride: int = 1, dilation: int = 1) -> Array:
     k, _, C, O = W.shape
     height, width = (-(-n // stride) for n in x.shape[-4:-2])
     views = shifted(x, k, stride, dilation)
-    if C < FEW:
+    if side_by_side(x, C):
         y = xp.concat(list(views), axis=-1) @ xp.reshape(W, (k * k * C, O))
     elif O < FEW:
         z = merged(x) @ xp.reshape(xp.permute_dims(W, (2, 0, 1, 3)), (C, k * k * O))
@@ -75,7 +75,7 @@ def kernel_gradient(x: Array, dy: Array, k: int, stride: int = 1, dilation: int 
     """
     xp, C, O = array_namespace(x), x.shape[-1], dy.shape[-1]
     views, dy = list(shifted(x, k, stride, dilation)), merged(dy)
-    if C < FEW:
+    if side_by_side(x, C):
         views = [xp.concat(views, axis=-1)]
     axes = tuple(range(dy.ndim - 2))
     dW = [xp.sum(xp.matrix_transpose(v) @ dy, axis=axes) for v in views]
@@ -123,6 +123,24 @@ def turned(W: Array) -> Array:
     """
     xp = array_namespace(W)
     return xp.matrix_transpose(xp.flip(W, axis=(0, 1)))
+
+
+def side_by_side(x: Array, channels: int) -> bool:
+    """Whether one product for all shifts side by side is better than many: it has k² times as many numbers in memory.
+
+    Parameters
+    ----------
+    x : Array
+        The images.
+    channels : int
+        How many are multiplied.
+
+    Returns
+    -------
+    bool
+        True for few channels, and off NumPy's host, where each operation costs a launch, or a line to compile.
+    """
+    return channels < FEW or device(x) != "cpu"
 
 
 def shifted(x: Array, k: int, stride: int, dilation: int) -> Iterator[Array]:

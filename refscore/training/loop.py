@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -255,6 +255,8 @@ def _walk(
     while state.step < end:
         (x0, condition), before = draw(rng), state
         state = take(state, x0, condition, rng)
+        if before.step == 0:  # here, for a step that is compiled shall be the same for all
+            state = replace(state, first_loss=state.loss)
         if state.step % every == 0 or state.step == end:
             look(state, x0, last_good)
             last_good = before  # whose parameters have just been seen to give a sound loss
@@ -292,8 +294,7 @@ def _step(
     if theta.dtype != state.theta.dtype:
         raise TypeError(f"the optimizer turned theta from {state.theta.dtype} into {theta.dtype}: convert it")
     average = ema.update(state.average, theta) if ema is not None and state.average is not None else None
-    first = loss if state.step == 0 else state.first_loss
-    return TrainingState(state.step + 1, theta, loss, norm, first, optimizer_state, average)
+    return TrainingState(state.step + 1, theta, loss, norm, state.first_loss, optimizer_state, average)
 
 
 def _tell(model: Any, rng: Rng, x0: Array, condition: Array | None, unlabelled: float) -> Any:
