@@ -48,6 +48,7 @@ from refscore_backends import get, keep_memory
 __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]
 
 BACKEND = get(os.environ.get("REFSCORE_BACKEND", "numpy"))
+COMPILE = BACKEND.compile if os.environ.get("REFSCORE_COMPILE") else None
 BODY = MLP((w.DIMENSION, *[w.WIDTH] * w.DEPTH, w.DIMENSION), embed=w.EMBEDDING)
 
 
@@ -94,6 +95,7 @@ def trained(model, objective, data, start, batch):
         batch=batch,
         ema=EMA(w.EMA_DECAY),
         start=BACKEND.asarray(start),
+        compile=COMPILE,
     )
     return lambda: next(states).loss
 
@@ -143,6 +145,7 @@ def sampling(score, path):
     """Fifty steps of the reverse SDE; returns the samples."""
     step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), BACKEND.asarray(w.prior())
     rng = Quiet() if path.quiet else BACKEND.rng(seed=0)
+    step = COMPILE(step) if COMPILE else step
 
     return lambda: last(simulate(step, start, times, rng))
 

@@ -21,7 +21,7 @@ from time import perf_counter
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-SIDES = ("cupy", "torch", "jax")
+SIDES = ("cupy", "cupy-compiled", "torch", "jax", "refscore-torch-compiled", "refscore-jax-compiled")
 BATCHES = (512, 65536)  # samples of W3: eight times 512 as on the CPU, and 65536
 CHUNKS, SECONDS = 7, 0.15
 
@@ -51,7 +51,7 @@ def measure(args):
     import workloads as w
 
     w.BATCH, w.SAMPLES = args.batch, max(4096, args.batch)
-    side, seconds = {"cupy": cupy_side, "torch": torch_side, "jax": jax_side}[args.side]()
+    side, seconds = {"torch": torch_side, "jax": jax_side}.get(args.side, ours)(args.side)
     variants = dict(side.VARIANTS)
     if args.side == "torch" and args.compiled:
         variants["torch-compiled"] = compiled(side)
@@ -86,27 +86,67 @@ def figures(unit, side, seconds):
             "units": units}  # fmt: skip
 
 
-def cupy_side():
-    """refscore on CuPy, and its clock."""
-    os.environ["REFSCORE_BACKEND"] = "cupy"
+def ours(name):
+    """refscore on CuPy, PyTorch or JAX, compiled or not, and that library's clock."""
+    backend, *compiled = name.removeprefix("refscore-").split("-")
+    os.environ["REFSCORE_BACKEND"] = backend
+    os.environ |= {"REFSCORE_COMPILE": "1"} if compiled else {}
+    if backend == "jax":
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+    import refscore_side as side
+
+    side.VARIANTS = {name: side.VARIANTS["refscore"], f"{name}, fast": side.VARIANTS["refscore-fast"]}
+    return side, {"cupy": cupy_seconds, "torch": torch_seconds, "jax": host_seconds(side)}[backend]
+
+
+def cupy_seconds(unit, units):
+    """Seconds a unit, on the device and on the host."""
     import cupy
-    import refscore_side
+
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    given = between(start, end, unit, units)
+    return 1e-3 * cupy.cuda.get_elapsed_time(start, end) / units, given / units
+
+
+def torch_seconds(unit, units):
+    """Seconds a unit, on the device and on the host."""
+    import torch
+
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    given = between(start, end, unit, units)
+    return 1e-3 * start.elapsed_time(end) / units, given / units
+
+
+def between(start, end, unit, units):
+    """Run units between two events of the device; the seconds in which the host has given them out."""
+    start.record()
+    began = perf_counter()
+    for _ in range(units):
+        unit()
+    given = perf_counter() - began
+    end.record()
+    end.synchronize()
+    return given
+
+
+def host_seconds(side):
+    """A clock for a library without events: the host's, stopped when the device has finished."""
 
     def seconds(unit, units):
-        start, end = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
         began = perf_counter()
         for _ in range(units):
-            unit()
+            result = unit()
         given = perf_counter() - began
-        end.record()
-        end.synchronize()
-        return 1e-3 * cupy.cuda.get_elapsed_time(start, end) / units, given / units
+        side.wait(result)
+        return (perf_counter() - began) / units, given / units
 
-    return refscore_side, seconds
+    return seconds
 
 
-def torch_side():
+def torch_side(name):
     """PyTorch on CUDA, in float32 as the others (no TF32), and its clock."""
     import torch
 
@@ -117,18 +157,7 @@ def torch_side():
     whole = lambda: side.network_best(chunk=1 << 30)  # noqa: E731 (chunks are for a CPU's cache)
     side.VARIANTS["torch-best"]["W3-net"] = whole
 
-    def seconds(unit, units):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        began = perf_counter()
-        for _ in range(units):
-            unit()
-        given = perf_counter() - began
-        end.record()
-        end.synchronize()
-        return 1e-3 * start.elapsed_time(end) / units, given / units
-
-    return side, seconds
+    return side, torch_seconds
 
 
 def compiled(side):
@@ -148,7 +177,7 @@ def compiled(side):
     return {"W1": training, "W3-net": sampling}
 
 
-def jax_side():
+def jax_side(name):
     """JAX on CUDA, products in float32, and the host's clock."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     import jax
@@ -156,15 +185,7 @@ def jax_side():
     jax.config.update("jax_default_matmul_precision", "highest")
     import jax_side as side
 
-    def seconds(unit, units):
-        began = perf_counter()
-        for _ in range(units):
-            result = unit()
-        given = perf_counter() - began
-        side.wait(result)
-        return (perf_counter() - began) / units, given / units
-
-    return side, seconds
+    return side, host_seconds(side)
 
 
 if __name__ == "__main__":
