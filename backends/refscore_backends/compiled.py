@@ -11,11 +11,12 @@ would leave it.
 import dataclasses
 import functools
 import math
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from refscore_backends.record import Line, Number, Recorded, RecordedRng, Ref, Tape
+from refscore_backends.record import Line, Number, Recorded, RecordedRng, Ref, Tape, is_array
 
 MOST = 16  # programs of one signature: beyond, the function depends on its numbers in a way that no program holds
 
@@ -137,7 +138,7 @@ class Compiled:
     ) -> None:  # fmt: skip
         self.function, self._build, self._rng, self._example = function, build, rng, example
         self._held = Leaves(frozen=True)
-        self._skeleton = self._held.take(_bound(function))
+        self._skeleton = self._held.take(function)
         self.programs: dict[Any, list[Program]] = {}
         self._given_up = False
         functools.update_wrapper(self, function, updated=())
@@ -194,7 +195,7 @@ class Compiled:
             own = len(leaves.arrays)
             function = _put_back(self._skeleton, stand_ins[own:], [], [])
             args = _put_back(skeleton, stand_ins[:own], numbers, rngs)
-            answer = _call(function, args)
+            answer = function(*args)
             returned: list[str] = []
 
             def named(leaf: Any) -> Any:
@@ -247,7 +248,7 @@ class Leaves:
             return value
         if isinstance(value, (int, float)):
             return value if self._frozen else self._slot("numbers", value)
-        if hasattr(value, "shape") and hasattr(value, "dtype"):
+        if is_array(value):
             return self._slot("arrays", value)
         if isinstance(value, tuple):
             return (type(value), *(self.take(v) for v in value))
@@ -259,9 +260,18 @@ class Leaves:
             return self._slot("rngs", value)
         if isinstance(value, functools.partial):
             return (functools.partial, self.take(value.func), self.take(value.args), self.take(value.keywords))
+        if self._frozen and isinstance(value, types.MethodType):
+            return (types.MethodType, self.take(value.__func__), self.take(value.__self__))
+        if self._frozen and isinstance(value, types.FunctionType) and value.__closure__:
+            return (types.FunctionType, value, *(self._cell(cell) for cell in value.__closure__))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return (_Object, type(value), *((k, self.take(v)) for k, v in vars(value).items()))
         return value
+
+    def _cell(self, cell: types.CellType) -> Any:
+        """What a function has of the place where it was made: an array, or anything else, as it is."""
+        value = cell.cell_contents
+        return self.take(value) if is_array(value) or dataclasses.is_dataclass(value) else value
 
     def _slot(self, kind: str, value: Any) -> _Slot:
         of = getattr(self, kind)
@@ -274,16 +284,6 @@ _PROXY = type.__dict__["__dict__"].__get__(object)
 
 class _Object:
     """Marks the structure of a dataclass."""
-
-
-def _bound(function: Any) -> Any:
-    """A method as a pair of function and object, so that arrays in the object are seen."""
-    own = getattr(function, "__self__", None)
-    return (function.__func__, own) if dataclasses.is_dataclass(own) else (function,)
-
-
-def _call(function: Any, args: Any) -> Any:
-    return function[0](*function[1:], *args)
 
 
 def _put_back(skeleton: Any, arrays: list[Any], numbers: list[Any], rngs: list[Any]) -> Any:
@@ -303,6 +303,13 @@ def _put_back(skeleton: Any, arrays: list[Any], numbers: list[Any], rngs: list[A
         if kind is functools.partial:
             func, args, keywords = (back(p) for p in parts)
             return functools.partial(func, *args, **keywords)
+        if kind is types.FunctionType:
+            f, cells = parts[0], tuple(types.CellType(back(p)) for p in parts[1:])
+            made = types.FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, cells)
+            made.__kwdefaults__ = f.__kwdefaults__
+            return made
+        if kind is types.MethodType:
+            return types.MethodType(back(parts[0]), back(parts[1]))
         if kind is _Object:
             made = object.__new__(parts[0])
             made.__dict__.update({k: back(p) for k, p in parts[1:]})

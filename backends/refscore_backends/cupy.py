@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed
-from refscore_backends.compiled import Compiled
-from refscore_backends.fuse import Kernel, build
+from refscore_backends.compiled import Compiled, Program, Run
+from refscore_backends.cuda import Source
+from refscore_backends.launch import built
+from refscore_backends.plain import settled
 
 
 class CupyBackend:
@@ -57,13 +59,31 @@ class CupyBackend:
         return self._cupy.random.default_rng(seed)
 
     def compile(self, function: Callable[..., Any]) -> Compiled:
-        """Record the function, and run it as a program whose elementwise chains are one kernel each."""
-        return Compiled(function, lambda program: build(program, self.xp, self._kernel), lambda: self.rng(0))
+        """Record the function, and run it as few kernels: see `refscore_backends.plan`."""
+        return Compiled(function, self._built, lambda: self.rng(0))
 
-    def _kernel(self, kernel: Kernel) -> Any:
-        reads = [f"{dtype} {name}" for name, dtype in kernel.arrays] + [f"float64 {name}" for name in kernel.numbers]
-        writes = [f"{dtype} {name}" for name, dtype in kernel.outs]
-        return self._cupy.ElementwiseKernel(", ".join(reads), ", ".join(writes), kernel.body, kernel.name)
+    def _built(self, program: Program) -> Run:
+        settled(program, self.xp)
+        return built(program, self.xp, self._launcher, self._dense, self._lay)
+
+    def _dense(self, array: Any) -> Any:
+        return array if array.flags.c_contiguous else self._cupy.ascontiguousarray(array)
+
+    def _lay(self, array: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
+        return self._cupy.ndarray(shape, array.dtype, array.data + offset, strides)
+
+    def _launcher(self, kernel: Source) -> Callable[..., Any]:
+        raw = self._cupy.RawKernel(kernel.text, kernel.name)
+        raw.compile()
+        outs = [(shape, self._cupy.dtype(dtype)) for shape, dtype in kernel.outs]
+        grid, block, ndarray = kernel.grid, kernel.block, self._cupy.ndarray
+
+        def launch(*given: Any) -> Any:
+            made = [ndarray(shape, dtype) for shape, dtype in outs]
+            raw(grid, block, (*given, *made))
+            return made if len(made) > 1 else made[0]
+
+        return launch
 
     def synchronize(self) -> None:
         """Wait until the current stream has finished its work."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
 from refscore_backends.compiled import Compiled, Program, Run
-from refscore_backends.fuse import drawn, runner
+from refscore_backends.plain import drawn, runner
 
 KIND = "threefry2x32"  # JAX's own default: the same numbers on every device
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name
 from refscore_backends.compiled import Compiled
-from refscore_backends.fuse import build
+from refscore_backends.plain import build
 
 
 class StrictBackend:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from array_api_compat import array_namespace, device
 
 from refscore.arrays import put
+from refscore.nn.layer import rows
 from refscore.protocols import Array
 
 FEW = 8  # channels, below which products are thin: one product for all shifts side by side is better
@@ -76,9 +77,9 @@ def kernel_gradient(x: Array, dy: Array, k: int, stride: int = 1, dilation: int 
     xp, C, O = array_namespace(x), x.shape[-1], dy.shape[-1]
     views, dy = list(shifted(x, k, stride, dilation)), merged(dy)
     if side_by_side(x, C):
-        views = [xp.concat(views, axis=-1)]
-    axes = tuple(range(dy.ndim - 2))
-    dW = [xp.sum(xp.matrix_transpose(v) @ dy, axis=axes) for v in views]
+        views, dy = [rows(xp.concat(views, axis=-1))], rows(dy)
+    dW = [xp.matrix_transpose(v) @ dy for v in views]
+    dW = [xp.sum(p, axis=tuple(range(p.ndim - 2))) if p.ndim > 2 else p for p in dW]
     return xp.reshape(xp.stack(dW), (k, k, C, O))
 
 
