@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
-from refscore_backends.compiled import Compiled, Program, Run
-from refscore_backends.plain import drawn, runner
+from refscore_backends.recorded.compiled import Compiled
+from refscore_backends.recorded.plain import drawn, runner
+from refscore_backends.recorded.program import Program, Run, references
+from refscore_backends.recorded.structure import Leaves
 
 KIND = "threefry2x32"  # JAX's own default: the same numbers on every device
 
@@ -65,27 +67,39 @@ class JaxBackend:
 
     def compile(self, function: Callable[..., Any]) -> Compiled:
         """Record the function, and let jax.jit compile the program, its draws in it; the keys go in and come out."""
-        return Compiled(function, self._built, lambda: self.rng(0), self._jax.eval_shape)
+        return Compiled(function, self._built, lambda: self.rng(0), self._jax.eval_shape, self._scan)
 
     def _built(self, program: Program) -> Run:
-        body = runner(program, self.xp, put=_put, put_into=_put)
+        return _Jitted(self._jax, program, runner(program, self.xp, put=_put, put_into=_put))
 
-        @self._jax.jit
-        def whole(arrays: Any, numbers: Any, keys: Any) -> Any:
-            rngs = [JaxRng(key) for key in keys]
-            return body(arrays, numbers, drawn(program, rngs)), [rng.key for rng in rngs]
-
-        within = self._jax.jit(body)
-
-        def run(arrays: list[Any], numbers: dict[str, float], rngs: list[Any]) -> list[Any]:
-            if not all(isinstance(rng, JaxRng) for rng in rngs):  # noise of the host
-                return within(arrays, numbers, drawn(program, rngs))
-            made, keys = whole(arrays, numbers, [rng.key for rng in rngs])
-            for rng, key in zip(rngs, keys, strict=True):
-                rng.key = key
-            return made
-
-        return run
+    def _scan(self, compiled: Compiled, x: Any, pairs: Any, rng: Any, memory: Any) -> tuple[Any, Any, int]:
+        """As many steps as the first one's program is good for, in one loop on the device."""
+        taken = Leaves()
+        skeleton = taken.take((x, *pairs[0], rng, memory))
+        found = compiled.find(taken, skeleton)
+        if found is None or not isinstance(rng, JaxRng):
+            return x, memory, 0
+        program, steps = found[0], []
+        kinds = [program.tape.values[name] for name in (*program.arrays[: len(taken.arrays)], *_arrays(program.out))]
+        if kinds[: len(taken.arrays)] != kinds[len(taken.arrays) :]:  # it does not answer with what it is given
+            return x, memory, 0
+        given, answers = taken.numbers, [program.tape.values[name] for name in program.returned]
+        for t, s in pairs:  # what the numbers will be is known beforehand
+            given = [t, s, *given[2:]]
+            if (numbers := program.numbers(given)) is None:
+                break
+            steps.append(numbers)
+            after = Leaves()
+            if after.take((x, t, s, rng, program.answer(answers, numbers)[1]))[1:] != skeleton[1:]:
+                break
+            given = after.numbers
+        if len(steps) < 2:
+            return x, memory, 0
+        stacks = {name: self.xp.asarray([n[name] for n in steps], dtype=x.dtype) for name in program.used}
+        assert isinstance(program.run, _Jitted)
+        arrays = program.run.scan(taken.arrays, compiled.held, stacks, rng)
+        x, memory = program.answer(arrays, steps[-1])
+        return x, memory, len(steps)
 
     def synchronize(self) -> None:
         """Wait until all arrays that there are have been computed."""
@@ -152,6 +166,47 @@ class JaxRng:
 
         self.key, *keys = jax.random.split(self.key, n + 1)
         return keys
+
+
+class _Jitted:
+    """A program compiled by jax.jit: called, one step; `scan`, as many as there are numbers for."""
+
+    def __init__(self, jax: Any, program: Program, body: Callable[..., Any]) -> None:
+        self._program = program
+        places = [program.returned.index(name) for name in _arrays(program.out)]
+
+        def once(arrays: Any, numbers: Any, keys: Any) -> Any:
+            rngs = [JaxRng(key) for key in keys]
+            return body(arrays, numbers, drawn(program, rngs)), [rng.key for rng in rngs]
+
+        def loop(arrays: Any, held: Any, numbers: Any, keys: Any) -> Any:
+            def one(carry: Any, now: Any) -> Any:
+                made, keys = once(carry[0] + held, now, carry[1])
+                return ([made[i] for i in places], keys), None
+
+            (made, keys), _ = jax.lax.scan(one, (arrays, keys), numbers)
+            return [made[places.index(i)] for i in range(len(program.returned))], keys
+
+        self._once, self._loop, self._body = jax.jit(once), jax.jit(loop), jax.jit(body)
+
+    def __call__(self, arrays: list[Any], numbers: dict[str, float], rngs: list[Any]) -> list[Any]:
+        """Run it once."""
+        if not all(isinstance(rng, JaxRng) for rng in rngs):  # noise of the host
+            return list(self._body(arrays, numbers, drawn(self._program, rngs)))
+        made, keys = self._once(arrays, numbers, [rng.key for rng in rngs])
+        for rng, key in zip(rngs, keys, strict=True):
+            rng.key = key
+        return list(made)
+
+    def scan(self, arrays: list[Any], held: list[Any], numbers: dict[str, Any], rng: JaxRng) -> list[Any]:
+        """Run it again and again, on what it answered, with one row of numbers after the other."""
+        made, [rng.key] = self._loop(arrays, held, numbers, [rng.key])
+        return list(made)
+
+
+def _arrays(out: Any) -> list[str]:
+    """Names of the arrays of an answer, in the order in which they would be arguments."""
+    return [name for name in references(out) if name[0] != "n"]
 
 
 def _put(x: Any, key: Any, value: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name
-from refscore_backends.compiled import Compiled
-from refscore_backends.plain import build
+from refscore_backends.recorded.compiled import Compiled
+from refscore_backends.recorded.plain import build
 
 
 class StrictBackend:

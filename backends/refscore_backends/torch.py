@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
-from refscore_backends.compiled import Compiled, Program, Run
-from refscore_backends.plain import drawn, runner, settled
+from refscore_backends.recorded.compiled import Compiled
+from refscore_backends.recorded.plain import drawn, runner, settled
+from refscore_backends.recorded.program import Program, Run
 
 WORDS = slice(3, 3 + 624)  # in the state of a generator on the host, as uint64: those of the Mersenne Twister
 

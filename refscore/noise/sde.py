@@ -12,8 +12,8 @@ array: every method returns the same kind, in the dtype and on the device of t.
 import math
 from dataclasses import dataclass
 
-from refscore.arrays import constant, namespace, plain
-from refscore.checks import check_positive, check_time, is_number, settle
+from refscore.arrays import constant, namespace
+from refscore.checks import check_positive, check_time, is_number, plain, settle
 from refscore.protocols import SDE, Time
 
 

@@ -181,8 +181,8 @@ def fit(
             _check_spread(model, data)
     if callable(optimizer.rate):
         optimizer.rate(start.step + steps)  # a schedule that ends too early says so now
-    draw = partial(_batch, data, None if endless else condition, batch, start.theta.dtype)
-    take = partial(_step, model, objective, optimizer, ema, max_norm, unlabelled)
+    draw: Callable[[Rng], Batch] = partial(_batch, data, None if endless else condition, batch, start.theta.dtype)
+    take: Callable[..., TrainingState] = partial(_step, model, objective, optimizer, ema, max_norm, unlabelled)
     if compile is not None:
         draw, take = compile(draw), compile(take)
     look = partial(_check, model if endless else None, objective, optimizer)  # an array's width was looked at above

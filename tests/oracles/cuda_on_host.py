@@ -1,4 +1,4 @@
-"""CUDA's kernels on the host: the same text through a C++ compiler, a block's threads as threads, one block at a time."""
+"""CUDA's kernels on the host: their text through a C++ compiler, a block's threads as threads, block after block."""
 
 import ctypes
 import hashlib
@@ -13,10 +13,11 @@ from typing import Any
 import array_api_compat.numpy as xp
 import numpy as np
 
-from refscore_backends.compiled import Compiled, Program, Run
-from refscore_backends.cuda import Source
-from refscore_backends.launch import built
-from refscore_backends.plain import settled
+from refscore_backends.recorded.compiled import Compiled
+from refscore_backends.recorded.cuda import Source
+from refscore_backends.recorded.launch import built
+from refscore_backends.recorded.plain import settled
+from refscore_backends.recorded.program import Program, Run
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 HEAD = """

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from refscore_backends import cuda
-from refscore_backends.compiled import Program, Run, written
-from refscore_backends.plain import drawn
-from refscore_backends.plan import Assemble, Elementwise, Plan, Product, Reduce, View
-from refscore_backends.record import is_array
-
+from refscore_backends.recorded import cuda
+from refscore_backends.recorded.plain import drawn
+from refscore_backends.recorded.plan import Assemble, Elementwise, Plan, Product, Reduce, View
+from refscore_backends.recorded.program import Program, Run, written
+from refscore_backends.recorded.tape import is_array
 
 Make = Callable[[cuda.Source], Callable[..., Any]]
 
@@ -38,7 +37,7 @@ def built(program: Program, xp: Any, make: Make, dense: Callable[[Any], Any], la
     text, scope = source(plan, make)
     held = {n: dense(xp.asarray(a)) if is_array(a) else a for n, a in program.tape.held.items()}
     names = {"xp": xp, "dense": dense, "lay": lay} | held | scope
-    exec(compile(text, "<planned>", "exec"), names)  # noqa: S102 (of steps that were planned)
+    exec(compile(text, "<planned>", "exec"), names)
     body = names["body"]
     return lambda arrays, numbers, rngs: body(arrays, numbers, drawn(program, rngs))
 
@@ -90,12 +89,17 @@ def source(plan: Plan, make: Make) -> tuple[str, dict[str, Any]]:
             text.append((f"{step.out} = {call}", [*first.reads]))
         elif isinstance(step, Product):
             a, b = (seen(v, plan.dtype(v.base)) for v in (step.a, step.b))
-            text.append((f"{step.out} = xp.matmul({a}, {b})", [step.a.base, step.b.base]))
+            text.append((f"{step.out} = {a} @ {b}", [step.a.base, step.b.base]))
         else:
             views = {r: seen(v, plan.dtype(v.base)) for r, v in step.reads.items()}
             call = written(step.line, lambda n: f'numbers["{n}"]')
             arrays = "; ".join(f"{r} = {v}" for r, v in views.items() if r not in program.tape.held)
-            text.append((f"{arrays}; {call}; {step.line.name} = dense({step.line.name})" if arrays else call, [v.base for v in step.reads.values()]))
+            text.append(
+                (
+                    f"{arrays}; {call}; {step.line.name} = dense({step.line.name})" if arrays else call,
+                    [v.base for v in step.reads.values()],
+                )
+            )
     answers = []
     flat = {step.out for step in plan.steps if isinstance(step, Product)}  # whose arrays are of another shape
     for name in program.returned:

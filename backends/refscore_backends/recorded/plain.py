@@ -1,11 +1,11 @@
-"""A recorded program as plain Python: a line a line, each value freed after its last reader. Compilers are given this."""
+"""A recorded program as plain Python, each value freed after its last reader: what compilers are given."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from refscore_backends.compiled import Program, Run, written
-from refscore_backends.record import Line
+from refscore_backends.recorded.program import Program, Run, written
+from refscore_backends.recorded.tape import Line
 
 
 def alive(program: Program) -> list[Line]:
@@ -59,7 +59,7 @@ def runner(program: Program, xp: Any, **scope: Any) -> Callable[[list[Any], dict
         (arrays, numbers, draws) -> arrays.
     """
     names: dict[str, Any] = {"xp": xp, "put": put, "put_into": put_into} | program.tape.held | scope
-    exec(compile(source(program), "<recorded>", "exec"), names)  # noqa: S102 (of lines that were recorded)
+    exec(compile(source(program), "<recorded>", "exec"), names)
     return names["body"]
 
 
@@ -82,7 +82,7 @@ def drawn(program: Program, rngs: Sequence[Any]) -> list[Any]:
 def settled(program: Program, xp: Any) -> None:
     """Compute once, now, what depends on no argument; the program then holds the results."""
     held = program.tape.held
-    once, rest, known = [], [], set(held)
+    once, rest, known = list[Line](), list[Line](), set(held)
     for line in alive(program):
         constant = line.function not in ("zeros", "empty", "put") and all(r in known for r in line.refs())
         (once if constant else rest).append(line)

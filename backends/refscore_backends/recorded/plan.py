@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from refscore_backends.base import dtype_name
-from refscore_backends.compiled import Program
-from refscore_backends.plain import alive
-from refscore_backends.record import Line, Ref, is_array
+from refscore_backends.recorded.plain import alive
+from refscore_backends.recorded.program import Program
+from refscore_backends.recorded.tape import Line, Ref, is_array
 
 FLOATS = ("float32", "float64")
 SIMPLE = ("bool", "int32", "int64", *FLOATS)  # from the narrowest
@@ -173,7 +173,14 @@ class Plan:
 
     def _take(self, line: Line) -> None:
         if self._simple(line):
-            for way in (self._as_elementwise, self._as_view, self._as_parts, self._as_reduction, self._as_product):
+            for way in (
+                self._as_elementwise,
+                self._as_view,
+                self._as_parts,
+                self._as_put,
+                self._as_reduction,
+                self._as_product,
+            ):
                 if way(line):
                     return
         self._need(self._arrays(line))
@@ -237,7 +244,7 @@ class Plan:
         if line.function not in VIEWS or not line.args or not isinstance(line.args[0], Ref):
             return False
         name = line.args[0].name
-        if name in self.program.tape.held and not is_array(self.program.tape.held[name]) or name not in self.program.tape.values and name not in self.program.tape.held:
+        if name not in self._arrays(line):  # one of several answers
             return False
         self._flush([name])
         made = VIEWS[line.function](self.view(name), line, self._shape(line.name))
@@ -260,48 +267,37 @@ class Plan:
     # -- parts
 
     def _as_parts(self, line: Line) -> bool:
-        out = self._shape(line.name)
-        if line.function in ("concat", "stack"):
-            refs = [r.name for r in line.args[0]]
-            axis = line.kwargs.get("axis", 0)
-            axis = axis % len(out)
-            parts, start = [], 0
-            self._need(refs)
-            if len(refs) == 1 and (alone := _reshaped(self.view(refs[0]), out)) is not None:
-                self.views[line.name] = alone
-                return True
-            for r in refs:
-                view = self.view(r)
-                if line.function == "stack":
-                    shape, strides = list(view.shape), list(view.strides)
-                    view = View(view.base, (*shape[:axis], 1, *shape[axis:]), (*strides[:axis], 0, *strides[axis:]), view.offset)
-                where = [(0, 1)] * len(out)
-                where[axis] = (start, 1)
-                parts.append((view, tuple(where)))
-                start += view.shape[axis]
-            self.steps.append(Assemble(line.name, out, self.dtype(line.name), tuple(parts)))
+        if line.function not in ("concat", "stack"):
+            return False
+        out, refs = self._shape(line.name), [r.name for r in line.args[0]]
+        axis, start, parts = line.kwargs.get("axis", 0) % len(out), 0, []
+        self._need(refs)
+        if len(refs) == 1 and (alone := _reshaped(self.view(refs[0]), out)) is not None:
+            self.views[line.name] = alone
             return True
-        if line.function == "put":
-            base, key, value = line.args
-            keys = _regions(key, out)
-            if keys is None or not isinstance(value, Ref):
-                return False
-            for r in (base.name, value.name):
-                if not (r in self.waiting and self.waiting[r].function in ("zeros", "empty") and r == base.name):
-                    self._flush([r])
-            inside = tuple(n for _, _, n in keys)
-            part = _broadcast(self.view(value.name), inside)
-            zero = base.name in self.waiting
-            if zero and self.readers[base.name] == {line.name}:
-                del self.waiting[base.name]
-            self.steps.append(
-                Assemble(
-                    line.name, out, self.dtype(line.name), ((part, tuple((a, s) for a, s, _ in keys)),),
-                    0.0 if zero else self.view(base.name),
-                )
-            )  # fmt: skip
-            return True
-        return False
+        for r in refs:
+            view = self.view(r) if line.function == "concat" else _widened(self.view(r), axis)
+            parts.append((view, tuple((start if d == axis else 0, 1) for d in range(len(out)))))
+            start += view.shape[axis]
+        self.steps.append(Assemble(line.name, out, self.dtype(line.name), tuple(parts)))
+        return True
+
+    def _as_put(self, line: Line) -> bool:
+        if line.function != "put" or not isinstance(line.args[2], Ref):
+            return False
+        out, (base, key, value) = self._shape(line.name), line.args
+        if (regions := _regions(key, out)) is None:
+            return False
+        zero = base.name in self.waiting and self.waiting[base.name].function in ("zeros", "empty")
+        self._need([value.name] if zero else [base.name, value.name])
+        part = _broadcast(self.view(value.name), tuple(n for _, _, n in regions))
+        where = tuple((start, step) for start, step, _ in regions)
+        if zero and self.readers[base.name] == {line.name}:
+            del self.waiting[base.name]
+        self.steps.append(
+            Assemble(line.name, out, self.dtype(line.name), ((part, where),), 0.0 if zero else self.view(base.name))
+        )
+        return True
 
     # -- sums and products
 
@@ -335,11 +331,12 @@ class Plan:
                 self._copy(r)
         a, b = (self.view(r) for r in names)
         if len(b.shape) == 2 and len(a.shape) > 2:  # one product, of all rows
-            flat = _reshaped(a, (math.prod(a.shape[:-1]), a.shape[-1]))
-            if flat is None:
+            rows = (math.prod(a.shape[:-1]), a.shape[-1])
+            if (merged := _reshaped(a, rows)) is None:
                 self._copy(names[0])
-                flat = _reshaped(self.view(names[0]), (math.prod(a.shape[:-1]), a.shape[-1]))
-            a = flat
+                merged = _reshaped(self.view(names[0]), rows)
+            assert merged is not None
+            a = merged
         self.steps.append(Product(line.name, a, b))
         return True
 
@@ -382,42 +379,41 @@ def _fits_product(view: View) -> bool:
 
 def _reshaped(view: View, shape: tuple[int, ...]) -> View | None:
     """The same elements in another shape; None where they do not lie so."""
-    old = [(n, s) for n, s in zip(view.shape, view.strides, strict=True) if n != 1]
-    merged: list[list[int]] = []
-    for n, s in old:
-        if merged and merged[-1][1] == n * s:
-            merged[-1] = [merged[-1][0] * n, s]
-        else:
-            merged.append([n, s])
     if 0 in shape:
         return View(view.base, shape, rowwise(shape), view.offset)
-    strides: list[int] = []
-    left = merged[::-1]
-    have = 1
-    step = 0
+    runs = merged(view.shape, view.strides)
+    strides, left, step = list[int](), 1, 0  # of the run that is being cut up: what is left of it
     for n in reversed(shape):
-        if n == 1:
-            strides.append(0)
-            continue
-        if have == 1:
-            if not left:
-                return None
-            have, step = left.pop(0)
-        if have % n:
+        if n > 1 and left == 1:
+            left, step = runs.pop()
+        if left % n:
             return None
-        strides.append(step)
-        have //= n
-        step *= n
+        strides.append(step if n > 1 else 0)
+        left, step = left // n, step * n
     return View(view.base, shape, tuple(strides[::-1]), view.offset)
+
+
+def merged(shape: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Lengths and strides, axes made one where they lie as one; without axes of length 1."""
+    runs = list[tuple[int, int]]()
+    for n, s in zip(shape, strides, strict=True):
+        if n != 1:
+            joins = bool(runs) and runs[-1][1] == n * s
+            runs[-1:] = [(runs[-1][0] * n, s)] if joins else [*runs[-1:], (n, s)]
+    return runs
 
 
 def _broadcast(view: View, shape: tuple[int, ...]) -> View:
     """Stretched, with strides 0."""
     lead = len(shape) - len(view.shape)
-    strides = (0,) * lead + tuple(
-        0 if n == 1 else s for n, s in zip(view.shape, view.strides, strict=True)
-    )
+    strides = (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(view.shape, view.strides, strict=True))
     return View(view.base, shape, strides, view.offset)
+
+
+def _widened(view: View, axis: int) -> View:
+    """With one axis of length 1 more."""
+    (*n,), (*s,) = view.shape, view.strides
+    return View(view.base, (*n[:axis], 1, *n[axis:]), (*s[:axis], 0, *s[axis:]), view.offset)
 
 
 def _sliced(view: View, line: Line, shape: tuple[int, ...]) -> View | None:

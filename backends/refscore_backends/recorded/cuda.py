@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refscore_backends.plan import INFIX, MADE, Assemble, Elementwise, Reduce, View, rowwise
-from refscore_backends.record import Line, Ref
+from refscore_backends.recorded.plan import INFIX, Assemble, Elementwise, Reduce, View, merged, rowwise
+from refscore_backends.recorded.tape import Line, Ref
 
 TYPES = {"float32": "float", "float64": "double", "bool": "bool", "int32": "int", "int64": "long long"}
 FORMS = {
@@ -87,51 +87,56 @@ def assemble(step: Assemble) -> Source:
 
 
 def reduce(step: Reduce) -> list[Source]:
-    """Blocks of (outputs, terms); where outputs are few the terms are shared by blocks, and a second kernel joins them."""
-    shape, axes = step.inner.shape, step.axes
+    """Blocks of outputs and terms. Where outputs are few, blocks share the terms, and a second kernel joins them."""
+    shape, axes, of = step.inner.shape, step.axes, step.of
     kept = [d for d in range(len(shape)) if d not in axes]
-    O, R = math.prod(shape[d] for d in kept), math.prod(shape[d] for d in axes)
-    dtype = step.inner.types[step.of]
-    if len(shape) - 1 in axes:
-        x, y = (128, 1) if R <= 64 else (1, 128)
-    else:
-        x = min(32, 1 << max(0, (O - 1).bit_length()))
-        y = THREADS // x
-    shares = max(1, min(WIDE // max(1, -(-O // x)), R // (4 * y)))
-    size = -(-R // shares)
-    shares = -(-R // size)
-    scale = f" / {R}" if step.function == "mean" else ""
+    outputs, terms = math.prod(shape[d] for d in kept), math.prod(shape[d] for d in axes)
+    kind = step.inner.types[of]
+    inward = len(shape) - 1 in axes  # neighbours in memory are terms of one output
+    x, y = ((128, 1) if terms <= 64 else (1, 128)) if inward else _block(outputs)
+    shares = max(1, min(WIDE // -(-outputs // x), terms // (4 * y)))
+    size = -(-terms // shares)
+    shares = -(-terms // size)  # none is empty
+    scale = f" / {terms}" if step.function == "mean" else ""
     loads = _loads(step.inner, lambda view: _split_place(view, shape, kept, axes))
-    value = [*loads, *_lines(step.inner), f"acc = r == first ? {step.of} : join(acc, {step.of});"]
-    name = f"reduce_{step.function}"
-    outs = [f"{TYPES[dtype]}* __restrict__ q"]
-    text = _reduction(name, step.function, dtype, _parameters(step.inner, outs), value, (O, R, size), (x, y), "" if shares > 1 else scale)
-    reads = tuple(v.base for v in step.inner.reads.values())
-    grid = (-(-O // x), shares)
-    first = Source(name, text, reads, step.inner.numbers, (((shares, O) if shares > 1 else step.shape, dtype),), grid, (x, y))
+    value = [*loads, *_lines(step.inner), f"acc = r == first ? {of} : join(acc, {of});"]
+    text = _reduction(
+        step.function, kind, _parameters(step.inner, [f"{TYPES[kind]}* __restrict__ q"]), value,
+        (outputs, terms, size), (x, y), scale if shares == 1 else "",
+    )  # fmt: skip
+    grid = (-(-outputs // x), shares)
+    made = ((shares, outputs) if shares > 1 else step.shape, kind)
+    reads = tuple(view.base for view in step.inner.reads.values())
+    first = Source(f"reduce_{step.function}", text, reads, step.inner.numbers, (made,), grid, (x, y))
     if shares == 1:
         return [first]
-    t = TYPES[dtype]
-    x = min(32, 1 << max(0, (O - 1).bit_length()))
-    y = min(THREADS // x, 1 << max(0, (shares - 1).bit_length()))
-    again = [f"{t} v = p[r * {O} + o];", "acc = r == first ? v : join(acc, v);"]
-    text = _reduction("reduce_shares", step.function, dtype, f"const {t}* __restrict__ p, {t}* __restrict__ q", again, (O, shares, shares), (x, y), scale)
-    return [first, Source("reduce_shares", text, ("",), (), ((step.shape, dtype),), (-(-O // x), 1), (x, y))]
+    t, (x, y) = TYPES[kind], _block(outputs)
+    again = [f"const {t} v = p[r * {outputs} + o];", "acc = r == first ? v : join(acc, v);"]
+    parameters = f"const {t}* __restrict__ p, {t}* __restrict__ q"
+    text = _reduction(step.function, kind, parameters, again, (outputs, shares, shares), (x, y), scale)
+    name = f"reduce_{step.function}"
+    return [first, Source(name, text, ("",), (), ((step.shape, kind),), (-(-outputs // x), 1), (x, y))]
+
+
+def _block(outputs: int) -> tuple[int, int]:
+    """Threads for neighbours that are outputs, and threads for the terms of each."""
+    x = min(32, 1 << max(0, (outputs - 1).bit_length()))
+    return x, THREADS // x
 
 
 def _reduction(
-    name: str, function: str, dtype: str, parameters: str, value: Sequence[str], sizes: tuple[int, int, int],
+    function: str, kind: str, parameters: str, value: Sequence[str], sizes: tuple[int, int, int],
     block: tuple[int, int], scale: str,
 ) -> str:  # fmt: skip
-    (O, R, size), (x, y), t = sizes, block, TYPES[dtype]
+    (outputs, terms, size), (x, y), t = sizes, block, TYPES[kind]
     inner = "\n      ".join(value)
-    return f"""{_join(function, t)}
-extern "C" __global__ void {name}({parameters}) {{
+    return f"""__device__ inline {t} join({t} a, {t} b) {{ return {JOIN[function]}; }}
+extern "C" __global__ void reduce_{function}({parameters}) {{
   __shared__ {t} part[{x * y}];
-  const int o = blockIdx.x * {x} + threadIdx.x, start = blockIdx.y * {size}, stop = min(start + {size}, {R});
+  const int o = blockIdx.x * {x} + threadIdx.x, start = blockIdx.y * {size}, stop = min(start + {size}, {terms});
   const int first = start + threadIdx.y, active = min({y}, stop - start);
   {t} acc = 0;
-  if (o < {O})
+  if (o < {outputs})
     for (int r = first; r < stop; r += {y}) {{
       {inner}
     }}
@@ -143,12 +148,8 @@ extern "C" __global__ void {name}({parameters}) {{
           join(part[threadIdx.y * {x} + threadIdx.x], part[(threadIdx.y + half) * {x} + threadIdx.x]);
     __syncthreads();
   }}
-  if (threadIdx.y == 0 && o < {O}) q[blockIdx.y * {O} + o] = part[threadIdx.x]{scale};
+  if (threadIdx.y == 0 && o < {outputs}) q[blockIdx.y * {outputs} + o] = part[threadIdx.x]{scale};
 }}"""
-
-
-def _join(function: str, t: str) -> str:
-    return f"__device__ inline {t} join({t} a, {t} b) {{ return {JOIN[function]}; }}"
 
 
 def _kernel(name: str, parameters: str, body: str) -> str:
@@ -201,19 +202,12 @@ def _aligned(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _index(shape: Sequence[int], strides: Sequence[int], i: str) -> str:
     """Σ coordinate · stride, axes merged where they lie as one."""
-    merged: list[list[int]] = []
-    for n, s in zip(shape, strides, strict=True):
-        if n == 1:
-            continue
-        if merged and merged[-1][1] == n * s:
-            merged[-1] = [merged[-1][0] * n, s]
-        else:
-            merged.append([n, s])
+    runs = merged(shape, strides)
     terms, after = [], 1
-    for k, (n, s) in enumerate(reversed(merged)):
+    for k, (n, s) in enumerate(reversed(runs)):
         if s:
             c = i if after == 1 else f"{i} / {after}"
-            c = c if k == len(merged) - 1 else f"{c} % {n}"
+            c = c if k == len(runs) - 1 else f"{c} % {n}"
             terms.append(c if s == 1 else f"({c}) * {s}")
         after *= n
     return _sum(terms) if terms else "0"
@@ -242,7 +236,7 @@ def _right(line: Line, types: dict[str, str]) -> str:
     form = FORMS.get(line.function, "pow({0}, {1})")
     if line.function == "**" and isinstance(line.args[1], (int, float)):
         form = POWERS.get(line.args[1], form)
-    if line.function in MADE and line.function == "full":
+    if line.function == "full":
         words[1] = _word(line.args[1], types, out)
     return f"({TYPES[out]})({form.format(*words)})"
 

@@ -14,7 +14,6 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from numbers import Real
-from types import MappingProxyType
 from typing import Any
 
 BINARY = {
@@ -106,7 +105,10 @@ class Tape:
     def line(self, function: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function on the examples, and write the line down."""
         if function in ("full_like", "zeros_like", "ones_like", "empty_like") and isinstance(args[0], Recorded):
-            x, kwargs = args[0], {"dtype": args[0].dtype, "device": args[0].device} | kwargs  # of x only the shape counts
+            x, kwargs = (
+                args[0],
+                {"dtype": args[0].dtype, "device": args[0].device} | kwargs,
+            )  # of x only the shape counts
             function, args = function.removesuffix("_like"), (x.shape, *args[1:])
             call = getattr(self.library, function)
         words = tuple(self.named(a) for a in args), {k: self.named(v) for k, v in kwargs.items()}
@@ -153,6 +155,7 @@ def _example(value: Any) -> Any:
 
 
 def is_array(value: Any) -> bool:
+    """Whether a value has a shape and a dtype, as an array of any library, and is no type."""
     return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type)
 
 
