@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import array_api_compat.numpy as xp
 import numpy as np
 
+from refscore_backends.recorded import cuda
 from refscore_backends.recorded.compiled import Compiled
 from refscore_backends.recorded.cuda import Source
 from refscore_backends.recorded.launch import built
@@ -122,6 +124,7 @@ def planned(function: Callable[..., Any], make: Callable[[Source], Callable[...,
 
     def build(program: Program) -> Run:
         settled(program, xp)
-        return built(program, xp, make, lambda a: np.asarray(a, order="C"), lay)
+        with patch.object(cuda, "THREADS", 8):  # threads of the host are slow to start
+            return built(program, xp, make, lambda a: np.asarray(a, order="C"), lay)
 
     return Compiled(function, build, lambda: np.random.default_rng(0))

@@ -93,7 +93,7 @@ def reduce(step: Reduce) -> list[Source]:
     outputs, terms = math.prod(shape[d] for d in kept), math.prod(shape[d] for d in axes)
     kind = step.inner.types[of]
     inward = len(shape) - 1 in axes  # neighbours in memory are terms of one output
-    x, y = ((128, 1) if terms <= 64 else (1, 128)) if inward else _block(outputs)
+    x, y = ((THREADS, 1) if terms <= 64 else (1, THREADS // 2)) if inward else _block(outputs)
     shares = max(1, min(WIDE // -(-outputs // x), terms // (4 * y)))
     size = -(-terms // shares)
     shares = -(-terms // size)  # none is empty
@@ -120,7 +120,7 @@ def reduce(step: Reduce) -> list[Source]:
 
 def _block(outputs: int) -> tuple[int, int]:
     """Threads for neighbours that are outputs, and threads for the terms of each."""
-    x = min(32, 1 << max(0, (outputs - 1).bit_length()))
+    x = min(32, THREADS, 1 << max(0, (outputs - 1).bit_length()))
     return x, THREADS // x
 
 

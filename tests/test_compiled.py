@@ -1,0 +1,431 @@
+"""Compiled functions do what the functions do: every step, every objective, layers; as programs and as kernels.
+
+The kernels written for a GPU are run here on the host: their C goes through the host's C++ compiler.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import array_api_compat.numpy as xp_numpy
+import numpy as np
+import pytest
+
+from refscore import (
+    EMA,
+    MLP,
+    SGD,
+    VE,
+    VP,
+    Adam,
+    Denoising,
+    EnergyModel,
+    EulerMaruyama,
+    ExactScore,
+    First,
+    Langevin,
+    Reverse,
+    ScoreModel,
+    Sliced,
+    Stay,
+    SubVP,
+    Then,
+    UNet,
+    fit,
+    simulate,
+)
+from refscore.laws.examples import mixture
+from refscore.matching.objectives import OBJECTIVES
+from refscore.matching.times import UniformTime
+from refscore.nn import shifts
+from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.langevin import LevelStep
+from refscore.sampling.loop import last
+from refscore.sampling.transitions import DDIM, SAMPLERS
+from refscore.training.optim import WarmupCosine
+from refscore_backends.recorded.compiled import MOST, Compiled, NotCompiledWarning
+from refscore_backends.recorded.plain import alive, build
+from refscore_backends.recorded.plan import Assemble, Call, Elementwise, Plan, Product, Reduce
+from refscore_backends.strict import StrictBackend
+from tests.oracles.close import assert_close
+from tests.oracles.cuda_on_host import COMPILER, planned
+
+STRICT = StrictBackend()
+P = mixture("tilted", np.asarray, "float64")
+TIMES = [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05]
+X = np.random.default_rng(1).standard_normal((5, 2))
+kernels = pytest.mark.skipif(COMPILER is None, reason="the kernels are compiled by a C++ compiler, and there is none")
+
+
+def plain(function):
+    """As a straight program of NumPy's lines."""
+    return Compiled(function, lambda program: build(program, xp_numpy), lambda: np.random.default_rng(0))
+
+
+STEPS = SAMPLERS | {
+    "langevin": lambda sde, score: First(Langevin(score, 1e-3), Stay()),
+    "predictor-corrector": lambda sde, score: Then(DDIM(sde, score), Langevin(score, LevelStep(sde, 1e-4, 0.1))),
+    "replace": lambda sde, score: Replace(DDIM(sde, score), sde, np.ones((1, 2)), np.array([[True, False]]), 2),
+    "guided": lambda sde, score: DDIM(sde, Guided(score, lambda x, t: -x, 2.0)),
+}
+
+
+def walked(step, times, seed=0):
+    return list(simulate(step, X, times, np.random.default_rng(seed)))
+
+
+# ---------------------------------------------------------------- programs: the same bits
+
+
+@pytest.mark.parametrize("sde", [VP(), VE(1e-2, 5.0), SubVP()], ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("make", STEPS.values(), ids=STEPS)
+def test_every_step_as_a_program_gives_the_same_bits(make, sde):
+    step = make(sde, ExactScore(P, sde))
+    compiled = plain(step)
+    for grid in (TIMES, TIMES[::2]):
+        for found, wanted in zip(walked(compiled, grid), walked(step, grid), strict=True):
+            assert np.array_equal(found, wanted)
+    assert sum(map(len, compiled.programs.values())) <= 4  # whatever the times are
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm-solver++2m", "edm"])
+def test_a_step_that_ends_without_noise_is_a_program_of_its_own(name):
+    step = SAMPLERS[name](VP(), ExactScore(P, VP()))
+    compiled = plain(step)
+    assert all(map(np.array_equal, walked(compiled, [*TIMES, 0.0]), walked(step, [*TIMES, 0.0])))
+    assert max(map(len, compiled.programs.values())) == 2
+
+
+def trained(objective, model, data, compile, optimizer=Adam(1e-3), **more):  # noqa: B008
+    rng = np.random.default_rng(1)
+    return list(fit(model, objective, data, optimizer, rng, steps=4, batch=8, ema=EMA(0.9), compile=compile, **more))
+
+
+def same_training(found, wanted):
+    for a, b in zip(found, wanted, strict=True):
+        assert (a.step, a.average.step, a.average.weight) == (b.step, b.average.step, b.average.weight)
+        for name in ("theta", "loss", "grad_norm", "first_loss"):
+            assert np.array_equal(getattr(a, name), getattr(b, name))
+        assert np.array_equal(a.average.value + a.average.low, b.average.value + b.average.low)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("energy", [False, True], ids=["score", "energy"])
+def test_training_as_a_program_gives_the_same_bits(objective, energy):
+    kind, out = (EnergyModel, 1) if energy else (ScoreModel, 2)
+    model = kind(MLP((2, 8, 8, out), embed=4), VP(), data_std=1.6)
+    objective = replace(objective, times=UniformTime())
+    data = np.random.default_rng(3).standard_normal((40, 2), dtype=np.float32)
+    for optimizer in (Adam(WarmupCosine(1e-3, 10, warmup=2)), SGD(1e-3, 0.9)):
+        same_training(*(trained(objective, model, data, c, optimizer, max_norm=1.0) for c in (plain, None)))
+
+
+def test_labels_dropout_and_a_law_of_the_data_are_compiled_too():
+    rng = np.random.default_rng(5)
+    data = rng.standard_normal((20, 8, 8, 1), dtype=np.float32), rng.integers(0, 3, 20)
+    unet = ScoreModel(UNet(1, widths=(8, 16), classes=3, dropout=0.1), VE())
+    same_training(*(trained(Denoising(), unet, data, c, unlabelled=0.2) for c in (plain, None)))
+    model = ScoreModel(MLP((2, 4, 2), embed=4), VP(), data_std=1.6)
+    law = mixture("tilted", np.asarray, "float32")
+    same_training(*(trained(Denoising(), model, law, c) for c in (plain, None)))
+
+
+def test_a_program_runs_on_a_device_that_refuses_every_transfer():
+    p = mixture("tilted", STRICT.asarray, "float64")
+    step = EulerMaruyama(Reverse(VP(), ExactScore(p, VP())))
+    found, wanted = (last(simulate(s, STRICT.asarray(X), TIMES, STRICT.rng(0))) for s in (STRICT.compile(step), step))
+    assert np.array_equal(STRICT.to_numpy(found), STRICT.to_numpy(wanted))
+    assert found.device == wanted.device
+
+
+def test_a_walk_ends_where_a_simulation_does():
+    step = SAMPLERS["dpm-solver++2m"](VP(), ExactScore(P, VP()))
+    assert np.array_equal(plain(step).walk(X, TIMES, np.random.default_rng(0)), walked(step, TIMES)[-1])
+
+
+# ---------------------------------------------------------------- what a program is good for
+
+
+def test_a_branch_on_a_number_is_a_program_of_its_own():
+    f = plain(lambda x, t: x + 1 if t > 0.5 else x * 2)
+    for t in (0.9, 0.1, 0.8, 0.2):
+        assert np.array_equal(f(X, t), X + 1 if t > 0.5 else X * 2)
+    [programs] = f.programs.values()
+    assert len(programs) == 2
+
+
+def test_other_shapes_and_dtypes_are_programs_of_their_own():
+    f = plain(lambda x: x * 3)
+    for x in (X, X[:2], X.astype("float32")):
+        assert f(x).dtype == x.dtype
+        assert np.array_equal(f(x), 3 * x)
+    assert len(f.programs) == 3
+
+
+def test_a_number_that_is_looked_at_gives_up_in_the_end_and_stays_right():
+    def f(x, t):
+        return x * float(t)
+
+    compiled = plain(f)
+    with pytest.warns(NotCompiledWarning, match=f"f looks at the value of a number.*after {MOST} of them"):
+        found = [compiled(X, i / 8) for i in range(MOST + 3)]
+    assert all(np.array_equal(x, X * (i / 8)) for i, x in enumerate(found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(compiled(X, 0.3), X * 0.3)  # without another word
+
+
+@pytest.mark.parametrize("look", [float, bool, int, list, np.asarray], ids=lambda look: look.__name__)
+def test_the_values_of_an_array_are_not_looked_at(look):
+    with pytest.raises(TypeError, match="may not look at the values of an array"):
+        plain(lambda x: x * look(x[0, 0]))(X)
+
+
+def test_an_integer_that_is_a_shape_is_one_of_the_program():
+    f = plain(lambda n, rng: rng.standard_normal((n, 2)))
+    for n in (3, 4, 3):
+        assert np.array_equal(f(n, np.random.default_rng(n)), np.random.default_rng(n).standard_normal((n, 2)))
+
+
+def test_a_generator_is_left_where_the_function_leaves_it():
+    def f(x, rng):
+        return x + rng.standard_normal(x.shape) * rng.random(x.shape), rng.integers(0, 9, (3,))
+
+    one, other = np.random.default_rng(4), np.random.default_rng(4)
+    for _ in range(3):
+        assert all(map(np.array_equal, plain(f)(X, one), f(X, other)))
+    assert one.bit_generator.state == other.bit_generator.state
+
+
+class Pair(NamedTuple):
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Affine:
+    factor: Any
+    shift: Any
+
+    def __call__(self, x, more):
+        return Pair(self.factor * x + self.shift, {"n": more["n"] + 1, "rest": [more["y"], None, "word", True]})
+
+
+def test_structures_go_in_and_come_out():
+    f = Affine(2.0, np.ones(2))
+    made = plain(f)(X, {"n": 3, "y": X[:1]})
+    assert np.array_equal(made.a, 2 * X + 1)
+    assert isinstance(made, Pair)
+    assert (made.b["n"], made.b["rest"][1:]) == (4, [None, "word", True])
+    assert np.array_equal(made.b["rest"][0], X[:1])
+    held = np.full(2, 5.0)  # in a function's closure
+    assert np.array_equal(plain(lambda x: x + held)(X), X + 5)
+
+
+def test_arguments_are_never_written_into():
+    def f(x, z):
+        y = np.zeros(()) if False else z.__array_namespace__().zeros((4, 2), dtype=z.dtype)
+        y = y.at[1:3, :].set(z) if hasattr(y, "at") else y
+        return y, x * 2
+
+    z = np.ones((2, 2))
+    z.flags.writeable = False
+    made = plain(f)(X, z)[0]
+    assert made.tolist() == [[0, 0], [1, 1], [1, 1], [0, 0]]
+    again = plain(lambda y, z: (y.at[0:1, :].set(z[:1, :]), y))(X, z)
+    assert np.array_equal(again[1], X)
+    assert again[0][0].tolist() == [1, 1]
+
+
+def test_the_program_can_be_read():
+    f = plain(lambda x, t: x.__array_namespace__().tanh(0.5 * x) @ (x * t).__array_namespace__().matrix_transpose(x))
+    f(X, 0.5)
+    [[program]] = f.programs.values()
+    assert str(program).splitlines()[0].endswith("= 0.5 * a1")
+    assert "xp.tanh(" in str(program)
+    assert len(alive(program)) == 4  # x * t is read by nobody
+
+
+# ---------------------------------------------------------------- kernels: the host's C++ compiler runs CUDA's text
+
+
+def forms(x, y):
+    """Every elementwise form, on numbers that hold NaN, infinities and zeros of both signs."""
+    xp = x.__array_namespace__()
+    u, v = abs(x) + 0.5, x > y
+    return (
+        x + y, x - y, x * y, x / u, -x, abs(x), x**2, u**0.5, u**-1, u**-0.5, u**3, u**1.7, 2.0**y, xp.exp(x),
+        xp.expm1(x), xp.log(u), xp.log1p(u), xp.sqrt(u), xp.tanh(x), xp.sin(x), xp.cos(x), xp.tan(x), xp.asinh(x),
+        xp.atan2(x, u),
+        xp.square(x), xp.maximum(x, y), xp.minimum(x, y), xp.where(v, x, y), xp.where(v, x, 0.0), xp.isfinite(x),
+        v & (x < 0), v | (x < 0), v ^ (x < 0), ~v, xp.logical_and(v, x < 0), xp.logical_or(v, ~v), xp.logical_not(v),
+        xp.astype(v, x.dtype), x <= y, x >= y, x == y, x != y, xp.full_like(x, 0.3), 1.0 / u, x * float("inf"),
+        xp.astype(x > 0, xp.int64) * 3, xp.positive(x), xp.real(x), xp.zeros_like(x) + 1, xp.ones_like(x) - 2,
+    )  # fmt: skip
+
+
+@kernels
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_elementwise_form_in_c_is_numpys(dtype):
+    rng = np.random.default_rng(0)
+    x, y = (3 * rng.standard_normal((7, 5)).astype(dtype) for _ in range(2))
+    x[0], y[:2, 0] = [np.nan, np.inf, -np.inf, 0.0, -0.0], np.nan
+    with np.errstate(all="ignore"):
+        wanted = forms(xp_array(x), xp_array(y))
+        found = planned(forms)(x, y)
+    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        b = np.asarray(b)
+        assert a.dtype == b.dtype, i
+        assert np.array_equal(np.isnan(a), np.isnan(b)), i
+        sound = np.isfinite(b)
+        assert np.array_equal(a[~sound], b[~sound], equal_nan=True), i
+        a, b = (np.asarray(each, dtype) for each in (a, b))
+        assert_close(a[sound], b[sound], 8 * np.finfo(dtype).eps * (1 + abs(b[sound])), i)
+
+
+def xp_array(x):
+    """NumPy's array; its namespace is that of array-api-compat."""
+
+    class WithNamespace(np.ndarray):
+        def __array_namespace__(self, api_version=None):
+            return xp_numpy
+
+    return x.view(WithNamespace)
+
+
+def places(x):
+    """Views of views, and arrays put together of them."""
+    xp = x.__array_namespace__()
+    a = x[1:, ::2, :][..., ::-1][:, None, :, 1]
+    b = xp.reshape(xp.permute_dims(x, (2, 0, 1)), (4, -1))
+    c = xp.matrix_transpose(x)[0, ...] @ xp.flip(x, axis=(0, 1))[1, ...]
+    d = xp.broadcast_to(x[:1, :, :1], x.shape) + x
+    e = xp.concat([x[:, :2, :], 2 * x, x[:, -1:, :]], axis=1)
+    f = xp.stack([x[0, ...], x[1, ...] + 1], axis=-1)
+    g = put_in(xp.zeros((5, 9, 4), dtype=x.dtype), (slice(1, 4), slice(0, 9, 2), slice(None)), x)
+    h = put_in(x + 0, (..., slice(2, 3)), x[:, :, :1])
+    i = xp.reshape(g[1:4, ::2, :], (-1, 4)) @ xp.reshape(x, (4, 15)) + xp.reshape(x[0, ...], (20,))[:15]
+    return a, b, c, d, e, f, g, h, i, xp.reshape(a, (-1,)), x[2, 3, 1], b[None, 2:, ::3], x @ x[0, :4, :]
+
+
+def put_in(y, where, values):
+    if hasattr(y, "at"):
+        return y.at[where].set(values)
+    y = np.array(y)
+    y[where] = values
+    return y
+
+
+@kernels
+def test_views_and_parts_lie_where_numpy_says():
+    x = np.random.default_rng(0).standard_normal((3, 5, 4))
+    for found, wanted in zip(planned(places)(x), places(xp_array(x)), strict=True):
+        assert found.shape == wanted.shape
+        assert_close(found, wanted, 1e-14 * (1 + abs(wanted)))
+
+
+REDUCED = [
+    ((5, 7), None), ((5, 7), 0), ((5, 7), 1), ((5, 7), -1), ((3, 4, 5), (0, 2)), ((3, 4, 5), (0, 1, 2)), ((3, 4, 5), 1),
+    ((2000, 3), 0), ((2, 3000), 1), ((3, 200), -1), ((40, 33), 0), ((1, 6), 0), ((6, 1), 1), ((9000,), None),
+]  # fmt: skip
+
+
+@kernels
+def test_sums_and_extremes_over_any_axes_are_numpys():
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) - 5 for shape, _ in REDUCED]  # below 0: a forgotten 0 would be the maximum
+
+    def f(*arrays):
+        xp = arrays[0].__array_namespace__()
+        return [
+            getattr(xp, name)(a * a * a, axis=axis, keepdims=keep)
+            for a, (_, axis) in zip(arrays, REDUCED, strict=True)
+            for name, keep in (("sum", False), ("mean", True), ("max", False), ("min", True))
+        ]
+
+    for found, wanted in zip(planned(f)(*arrays), f(*map(xp_array, arrays)), strict=True):
+        assert found.shape == wanted.shape
+        assert_close(found, wanted, 1e-13 * abs(wanted))
+
+
+@kernels
+@pytest.mark.parametrize("name", ["euler-maruyama", "dpm-solver++2m", "edm-churn"])
+def test_steps_as_kernels_end_where_the_steps_do(name):
+    step = SAMPLERS[name](VP(), ExactScore(P, VP()))
+    for found, wanted in zip(walked(planned(step), TIMES), walked(step, TIMES), strict=True):
+        assert_close(found, wanted, 1e-12 * (1 + abs(wanted)))
+
+
+def gradients_agree(objective, model, x0, z):
+    rng = np.random.default_rng(2)
+    f = lambda model, theta, x0, t, z: objective.at(model, theta, x0, t, z)  # noqa: E731
+    args = model, model.init(rng, "float64"), x0, np.linspace(0.1, 0.9, len(x0)), z
+    (loss, grad), (wanted, wanted_grad) = (g(*args) for g in (planned(f), f))
+    assert_close(loss, wanted, 1e-12 * abs(wanted))
+    assert_close(grad, wanted_grad, 1e-12 * np.max(abs(wanted_grad)))
+
+
+@kernels
+@pytest.mark.parametrize("objective", [Denoising(), Sliced()], ids=["denoising", "sliced"])
+def test_gradients_as_kernels_are_the_gradients(objective):
+    rng = np.random.default_rng(0)
+    model = ScoreModel(MLP((2, 8, 8, 2), embed=4), VP(), data_std=1.6)
+    z = rng.standard_normal((8, 2)) if isinstance(objective, Denoising) else rng.choice([-1.0, 1.0], (1, 8, 2))
+    gradients_agree(objective, model, rng.standard_normal((8, 2)), z)
+
+
+@kernels
+@pytest.mark.slow
+def test_a_unets_gradient_as_kernels_is_its_gradient(monkeypatch):
+    """In the form for GPUs: one product for all shifts of a kernel."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(shifts, "side_by_side", lambda x, channels: True)
+    model = ScoreModel(UNet(1, widths=(8, 16), classes=3), VE()).told(rng.integers(0, 3, 8))
+    x, z = rng.standard_normal((2, 8, 8, 8, 1))
+    gradients_agree(Denoising(), model, x, z)
+
+
+def plan_of(function, *args):
+    plans = []
+
+    def build_plan(program):
+        plans.append(Plan(program))
+        return build(program, xp_numpy)
+
+    Compiled(function, build_plan, lambda: np.random.default_rng(0))(*args)
+    return plans[0]
+
+
+def test_an_optimiser_with_its_average_is_one_kernel():
+    adam, ema = Adam(1e-3), EMA(0.9)
+    theta = np.ones(50)
+
+    def f(grad, state, average, theta):
+        theta, state = adam.update(grad, state, theta)
+        return theta, state, ema.update(average, theta)
+
+    steps = plan_of(f, theta, adam.init(theta), ema.init(theta), theta).steps
+    assert [type(step) for step in steps] == [Elementwise]
+    assert len(steps[0].outs) == 5  # theta, m, v, the average in two parts
+
+
+def test_a_layer_forward_is_a_product_and_a_kernel():
+    layer = MLP((2, 8, 2))
+    steps = plan_of(
+        lambda params, x: layer.forward(params, x), layer.init(np.random.default_rng(0)), X.astype("float32")
+    )
+    kinds = [type(step) for step in steps.steps]
+    assert kinds.count(Product) == 2
+    assert len(kinds) <= 4
+    assert Call not in kinds
+
+
+def test_a_square_in_a_sum_is_not_written_down():
+    [step] = plan_of(lambda x: x.__array_namespace__().sum(x * x, axis=0), X).steps
+    assert isinstance(step, Reduce)
+    assert step.inner.outs == ()
+
+
+def test_a_frame_of_zeros_is_one_kernel():
+    [step] = plan_of(lambda x: shifts.padded(x, (1, 1), (1, 1)), np.ones((3, 3, 2, 1))).steps
+    assert isinstance(step, Assemble)
