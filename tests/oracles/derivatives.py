@@ -141,7 +141,7 @@ def _run(s: Subject, at: Point, along: Point, method: str, jvp: bool) -> tuple[A
 
 
 def _with_complex(s: Subject) -> Subject:
-    """The same layer on NumPy, where a library refuses products of real and complex matrices or compiles every shape."""
+    """The layer on NumPy, where a library refuses products of real and complex matrices or compiles every shape."""
     return replace(s, backend=NumpyBackend()) if s.backend.name in ("torch", "jax") else s
 
 
