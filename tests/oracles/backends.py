@@ -47,6 +47,7 @@ FRAMEWORKS: list[Any] = []  # with random numbers of their own, where `pytest --
 
 def choose(names: Sequence[str]) -> None:
     """Let the laws run on these alone, with NumPy's random numbers on each."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "NPROC": "1"}  # of PyTorch and JAX, as of BLAS
     if "jax" in names:  # every shape is compiled: not again in the next run
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
