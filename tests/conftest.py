@@ -13,6 +13,7 @@ from tests.oracles.backends import FRAMEWORKS, LAW_BACKENDS, NARROW_BACKENDS, ch
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None, database=None)
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("nightly", max_examples=5000, derandomize=False, deadline=None, print_blob=True)
+settings.register_profile("compiled", settings.get_profile("quick"), max_examples=5)
 settings.load_profile("quick")  # `pytest --hypothesis-profile=nightly` chooses another
 
 
@@ -38,6 +39,8 @@ def pytest_configure(config):
         choose(names)
     except BackendUnavailable as error:
         raise pytest.UsageError(f"--backends: {error}") from error
+    if "jax" in names and not config.getoption("--hypothesis-profile"):
+        settings.load_profile("compiled")  # JAX compiles every shape that is drawn
 
 
 def pytest_generate_tests(metafunc):

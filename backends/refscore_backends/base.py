@@ -82,6 +82,25 @@ class HostRng:
         return [HostRng(child, self.move) for child in self.generator.spawn(n)]
 
 
+def host_noise(seed: Any, backend: Backend) -> Any:
+    """Make NumPy's generator, with its numbers on a back end: the same numbers on each.
+
+    Parameters
+    ----------
+    seed : int, sequence of int or numpy.random.Generator
+        What `numpy.random.default_rng` takes.
+    backend : Backend
+        Where the numbers are wanted.
+
+    Returns
+    -------
+    numpy.random.Generator or HostRng
+        The generator itself on the NumPy back end, where nothing is moved.
+    """
+    rng = np.random.default_rng(seed)
+    return rng if backend.name == "numpy" else HostRng(rng, backend.asarray)
+
+
 def dtype_name(dtype: Any) -> Any:
     """The name of a dtype of any library.
 

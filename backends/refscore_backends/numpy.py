@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import array_api_compat.numpy as xp_numpy
@@ -27,7 +27,7 @@ class NumpyBackend:
     """
 
     name: str = "numpy"
-    xp: Any = xp_numpy
+    xp: Any = field(default=xp_numpy, repr=False)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Any:
         """Copy x (an array or numbers) to a NumPy array, as `dtype` if that is given."""

@@ -16,7 +16,7 @@ from refscore.commands.progress import progress
 from refscore.commands.saved_run import Saved, fingerprint, read
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.commands.train_config import Settings, load
-from refscore.commands.widened import Widened
+from refscore.commands.widened import Widened, law_on
 from refscore.data.files import save_bytes, save_json, writable_folder
 from refscore.data.sets import Data
 from refscore.laws.expectation import Estimate
@@ -195,12 +195,14 @@ def _likelihood(
     if scaling.levels is not None:
         report.bits_per_dim = _mean(np.asarray(bits_per_dim(nats, D, scaling.width)))
     if isinstance(data.law, GaussianMixture) and data.labels is None:
-        x = data.held_out[:points].astype("float64")
+        x = backend.asarray(data.held_out[:points], "float64")
         parts = error_split(
-            Widened(saved.model.bind(saved.theta), backend), data.law, sde, x, t_min=t_min,
+            Widened(saved.model.bind(saved.theta)), law_on(backend, data.law), sde, x, t_min=t_min,
             solve=FixedSteps(sde, FLOW), fine=FixedSteps(sde, 4 * FLOW),
         )  # fmt: skip
-        report.split = {cause: float(np.sqrt(np.mean(part**2))) for cause, part in parts._asdict().items()}
+        report.split = {
+            cause: float(np.sqrt(np.mean(backend.to_numpy(part) ** 2))) for cause, part in parts._asdict().items()
+        }
     return -(-points // CHUNK)
 
 

@@ -26,6 +26,7 @@ from refscore.experiments.song_ermon_2019 import (
 )
 from refscore.laws.examples import mixture
 from refscore.plots import EXACT, INK, LEARNED, density, figure, save
+from refscore_backends import BACKENDS, Backend, get
 
 Say = Callable[[str], None]
 
@@ -34,7 +35,7 @@ HELP = "hold published toy results against measurements"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME, --seeds, --steps, --out, --threads."""
+    """NAME, --seeds, --steps, --out, --backend, --threads."""
     parser.epilog = "example: refscore reproduce song-ermon-2019 --seeds 1"
     parser.add_argument("name", nargs="?", metavar="NAME", help="what to reproduce; left out, a list of what there is")
     parser.add_argument("--seeds", type=int, default=3, help="networks to train, each from its own seed (default: 3)")
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training steps of each, at least 600 (default: 10000, the paper's: a minute a seed)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("refscore-reproduce"), help="folder for numbers and pictures")
+    parser.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
     add_threads(parser)
 
 
@@ -53,10 +55,10 @@ def run(args: argparse.Namespace) -> None:
         return
     with blas_threads(args.threads) as said:
         print(said)
-        reproduce(args.name, args.out, args.seeds, args.steps)
+        reproduce(args.name, args.out, args.seeds, args.steps, get(args.backend))
 
 
-def reproduce(name: str, out: Path, seeds: int, steps: int, say: Say = print) -> list[Claim]:
+def reproduce(name: str, out: Path, seeds: int, steps: int, backend: Backend, say: Say = print) -> list[Claim]:
     """Reproduce a paper's toy results; prints the claims, writes claims.json and figures into `out`.
 
     Raises
@@ -70,7 +72,7 @@ def reproduce(name: str, out: Path, seeds: int, steps: int, say: Say = print) ->
     if steps < 600:
         raise ValueError(f"steps must be at least 600, or nothing is learned; got {steps}")
     writable_folder(out)
-    results = measure(out, range(seeds), steps, say)
+    results = measure(out, range(seeds), steps, backend, say)
     claims = PAPERS[name][1](results)
     save_json(out / "claims.json", [asdict(claim) for claim in claims])  # before anything is printed
     for claim in claims:
@@ -89,12 +91,12 @@ def reproduce(name: str, out: Path, seeds: int, steps: int, say: Say = print) ->
     return claims
 
 
-def measure(out: Path, seeds: Sequence[int], steps: int, say: Say = print) -> Results:
+def measure(out: Path, seeds: Sequence[int], steps: int, backend: Backend, say: Say = print) -> Results:
     """Run what is not in the folder yet, load what is."""
     each = []
     for seed in seeds:
         with progress(work(steps), say) as show:
-            each.append(measure_seed(out, seed, steps, show))
+            each.append(measure_seed(out, seed, steps, show, backend))
     return Results(*(list(column) for column in zip(*each, strict=True)))
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from refscore.commands.demo import FEATURES, WIDTHS
 from refscore.commands.demo_problem import load_problem
 from refscore.commands.progress import progress
 from refscore.commands.threads import add_threads, blas_threads
-from refscore.commands.widened import Widened
+from refscore.commands.widened import Widened, law_on
 from refscore.data.files import read_array, save_json, writable_folder
 from refscore.laws.affine_chain import wasserstein
 from refscore.laws.examples import MIXTURES, mixture
@@ -37,8 +38,8 @@ from refscore.noise.exact_score import ExactScore
 from refscore.noise.sde import SDES
 from refscore.protocols import Score, ScoreWithJvp
 from refscore.sampling.transitions import SAMPLERS
-from refscore_backends import get
-from refscore_backends.base import check_seed
+from refscore_backends import BACKENDS, Backend, get
+from refscore_backends.base import check_seed, host_noise
 
 EVALUATIONS = (8, 16, 32, 64, 128)
 MOST_EVALUATIONS = 100_000
@@ -80,7 +81,7 @@ class Report:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--data, --samplers, --evaluations, --sde, --samples, --seed, --model, --out, --threads."""
+    """--data, --samplers, --evaluations, --sde, --samples, --seed, --model, --out, --backend, --threads."""
     parser.epilog = "example: refscore samplers --data two-modes --samplers ddim heun --evaluations 8 32"
     parser.add_argument(
         "--data", metavar="NAME",
@@ -94,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the learned score of a `refscore demo`")
     parser.add_argument("--out", type=Path, default=Path("refscore-samplers"), help="folder for numbers and picture")
+    parser.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
     add_threads(parser)
 
 
@@ -101,12 +103,15 @@ def run(args: argparse.Namespace) -> None:
     """`refscore samplers`."""
     with blas_threads(args.threads) as said:
         print(said)
-        compare(args.data, args.samplers, args.evaluations, args.sde, args.samples, args.seed, args.model, args.out)
+        compare(
+            args.data, args.samplers, args.evaluations, args.sde, args.samples, args.seed, args.model, args.out,
+            get(args.backend),
+        )  # fmt: skip
 
 
 def compare(
     data: str | None, names: Sequence[str] | None, budgets: Sequence[int], sde: str, samples: int, seed: int,
-    model: Path | None, out: Path, say: Callable[[str], None] = print,
+    model: Path | None, out: Path, backend: Backend, say: Callable[[str], None] = print,
 ) -> Report:  # fmt: skip
     """Measure, print the table, draw; numbers and picture are in `out`.
 
@@ -131,30 +136,32 @@ def compare(
     if samples > MOST_SAMPLES:
         raise ValueError(f"samples must be at most {MOST_SAMPLES}, which take some 10 GB, got {samples}")
     _check_name("SDE", sde, SDES)
-    process, exact = SDES[sde], GAUSSIAN if data == "gaussian" else mixture(data)
+    process, exact = SDES[sde], law_on(backend, GAUSSIAN if data == "gaussian" else mixture(data))
     score: ScoreWithJvp = ExactScore(exact, process)
     if model is not None:
         if sde != "vp":
             raise ValueError(f"the models of `refscore demo` are made for the SDE 'vp', not {sde!r}")
-        score = _learned(model, data)
+        score = _learned(model, data, backend)
     writable_folder(out)
 
     gaussian = data == "gaussian"
     distance = "2-Wasserstein, exact" if gaussian else "sliced Wasserstein, sampled"
+    make = partial(host_noise, backend=backend)  # the same numbers on every back end
     report = Report(data, sde, "exact" if model is None else str(model), distance, seed,
                     None if gaussian else samples, list(budgets))  # fmt: skip
     if gaussian:
-        report.prior = wasserstein(*starts(process))
-        error = gaussian_error(process)
+        report.prior = wasserstein(*starts(process, exact))
+        error = gaussian_error(process, exact)
     else:
-        report.floor = sliced_wasserstein_floor(exact, samples, np.random.default_rng(seed))
-        error = sampled_error(process, exact, samples, seed)
-    say(f"refscore samplers: {data}, SDE {sde}, {report.score} score, {distance}; files in {out}/")
+        report.floor = sliced_wasserstein_floor(exact, samples, make(seed))
+        error = sampled_error(process, exact, samples, seed, make)
+    where = "" if backend.name == "numpy" else f" on {backend.name}"
+    say(f"refscore samplers: {data}, SDE {sde}, {report.score} score{where}, {distance}; files in {out}/")
     try:
         with progress(len(names) * (len(budgets) + 1), say) as show:
             for name in names:
                 report.rows.append(_row(name, score, budgets, error, len(report.rows) * (len(budgets) + 1), show))
-        report.likelihood = likelihood_split(score, exact, process, seed)
+        report.likelihood = likelihood_split(score, exact, process, seed, make)
     except KeyboardInterrupt:
         if not report.rows:
             raise
@@ -214,9 +221,8 @@ def _data_of(data: str | None, model: Path | None) -> str:
     return trained
 
 
-def _learned(folder: Path, data: str) -> ScoreWithJvp:
+def _learned(folder: Path, data: str, backend: Backend) -> ScoreWithJvp:
     """The score of a model of `refscore demo`; it computes in float32, what is around it in float64."""
-    backend = get("numpy")
     model = ScoreModel(MLP(WIDTHS, embed=FEATURES), SDES["vp"], data_std=load_problem(data, backend, 0).std)
     try:
         theta = read_array(folder / "theta.npy")
@@ -225,8 +231,7 @@ def _learned(folder: Path, data: str) -> ScoreWithJvp:
     size = sum(math.prod(shape) for shape in model.shapes.values())
     if theta.shape != (size,) or theta.dtype != np.float32 or not np.isfinite(theta).all():
         raise ValueError(f"{folder / 'theta.npy'} does not hold the {size} finite float32 numbers of the demo's model")
-    bound = model.bind(theta)
-    return Widened(bound, backend)
+    return Widened(model.bind(backend.asarray(theta)))
 
 
 # ------------------------------------------------------------------ what is said and drawn

@@ -1,6 +1,7 @@
 """How many BLAS threads a command runs on."""
 
 import argparse
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,9 +20,24 @@ def blas_threads(asked: int | None) -> Iterator[str]:
     except ImportError:
         yield "BLAS threads: as many as BLAS takes; threadpoolctl, which could set them, is not installed"
         return
+    n = str(asked or 1)
     why = "as asked" if asked else "more gain little on networks this small, and lose much on a busy machine: --threads"
-    with threadpool_limits(asked or 1, user_api="blas"):
-        yield f"BLAS threads: {asked or 1} ({why})"
+    with threadpool_limits(asked or 1, user_api="blas"), _environment(OMP_NUM_THREADS=n, NPROC=n):
+        yield f"BLAS threads: {n} ({why})"
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Libraries that are loaded inside, PyTorch and JAX, take their number of threads from the environment."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ from refscore.training.checkpoint import CheckpointError, load
 from refscore.training.loop import DivergenceError, TrainingState, fit
 from refscore.training.parallel import Sharded
 from refscore_backends import BACKENDS, Backend, HostRng, get
+from refscore_backends.base import host_noise
 
 HELP = "learn the score of your data: points or images, from a file or by name"
 EXAMPLE = (
@@ -131,7 +132,7 @@ def _train(
     run: Run, out: Path, backend: Backend, resume: bool, workers: int | None, say: Callable[[str], None]
 ) -> TrainingState:
     settings = run.settings
-    start, rng = _resumed(run, out, backend) if resume else (None, backend.rng(settings.seed))
+    start, rng = _resumed(run, out, backend, say) if resume else (None, backend.rng(settings.seed))
     save_text(out / SETTINGS, as_toml(settings))
     for line in (*run.data.said, *_described(run, backend, out)):
         say(line)
@@ -187,16 +188,22 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _resumed(run: Run, out: Path, backend: Backend) -> tuple[TrainingState, Any]:
+def _resumed(run: Run, out: Path, backend: Backend, say: Callable[[str], None]) -> tuple[TrainingState, Any]:
     """The state and the generator of the run in the folder."""
-    kept = load(out / CHECKPOINT, asarray=backend.asarray)
+    own = backend.rng(0)
+    kept = load(out / CHECKPOINT, asarray=backend.asarray, rng=own)
     if kept.config.get("data") != saved_run.fingerprint(run.data):
         raise CheckpointError(f"the data of {run.data.name} are not those that the run in {out} began with")
     if kept.model != run.model or not isinstance(kept.state, TrainingState):
         raise CheckpointError(f"the model in {out} is not the one that {out / SETTINGS} describes")
-    if kept.rng is None:  # CuPy's cannot be read: other numbers, of the same law
+    if kept.rng is None:
+        say(f"the generator of the run is not one of {backend.name}'s: it goes on with other numbers, of the same law")
         return kept.state, backend.rng(hash((run.settings.seed, kept.state.step)) % 2**63)
-    return kept.state, kept.rng if backend.name == "numpy" else HostRng(kept.rng, backend.asarray)
+    if kept.rng is own:
+        return kept.state, own
+    if not isinstance(own, (HostRng, type(kept.rng))):
+        say(f"the random numbers are those of the run, which NumPy draws: each is copied to {backend.name}")
+    return kept.state, host_noise(kept.rng, backend)
 
 
 def _described(run: Run, backend: Backend, out: Path) -> list[str]:

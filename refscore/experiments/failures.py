@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
+from refscore.arrays import as_array, constant, long_sum, row_squares
 from refscore.laws.examples import mixture
 from refscore.laws.grid_chain import GridLaw, grid_law, langevin_law
 from refscore.laws.mixture import GaussianMixture
@@ -29,8 +31,11 @@ from refscore.sampling.langevin import Langevin, LevelStep
 from refscore.sampling.loop import last, simulate
 from refscore.training.loop import fit
 from refscore.training.optim import EMA, Adam, WarmupCosine
+from refscore_backends import Backend, get
+from refscore_backends.base import host_noise
 
 Array = Any
+HOST = get("numpy")
 Show = Callable[[int, str], None]  # step, words: a progress bar
 SDE_TOY = VE(0.01, 25.0)
 BOX = 8.0  # Song and Ermon 2019 look at [-8, 8]², and start there
@@ -45,8 +50,9 @@ class Circle:
 
     def sample(self, rng: Any, n: int) -> Array:
         """n points (n, 2), float32."""
-        angle = 2 * math.pi * rng.random(n, dtype="float32")
-        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        angle = 2 * math.pi * rng.random((n,), dtype="float32")
+        xp = array_namespace(angle)
+        return xp.stack([xp.cos(angle), xp.sin(angle)], axis=1)
 
 
 def thick_circle(thickness: float) -> GaussianMixture:
@@ -66,11 +72,11 @@ def ring_fisher_information(thickness: float) -> float:
     return float(mass @ np.sum(p.score(x) ** 2, axis=1) / mass.sum())
 
 
-def manifold_curve(noise: float, steps: int, seed: int, show: Show) -> Array:
+def manifold_curve(noise: float, steps: int, seed: int, show: Show, backend: Backend = HOST) -> Array:
     """The sliced score matching loss, in 60 means, on the circle with this much noise; 0.0 is none."""
     model = ScoreModel(MLP((2, 64, 64, 2)), SDE_TOY, data_std=math.sqrt(0.5), predict="score")
     objective = Sliced(times=FixedTime(float(SDE_TOY.time(noise))))
-    return _train(model, objective, Circle(), steps, 256, seed, show)[1]
+    return _train(model, objective, Circle(), steps, 256, seed, show, backend)[1]
 
 
 def manifold_floor(noise: float) -> float:
@@ -98,27 +104,30 @@ WALK = (0, 1, 10, 100, 1000)
 LEVELS = geometric_levels(20.0, 0.2, 12)
 
 
-def low_density(steps: int, seed: int, show: Show, n: int = 60, chains: int = 2000) -> LowDensity:
+def low_density(
+    steps: int, seed: int, show: Show, n: int = 60, chains: int = 2000, backend: Backend = HOST
+) -> LowDensity:
     """Learn the score of ⅘ N((5, 5), I) + ⅕ N((-5, -5), I) without noise, and with noise at many levels."""
-    p, data = mixture("two-modes"), mixture("two-modes", dtype="float32")
+    move, host = backend.asarray, backend.to_numpy
+    p, data = mixture("two-modes", move), mixture("two-modes", move, "float32")
     exact, sde = ExactScore(p, SDE_TOY), SDE_TOY
     vanilla = ScoreModel(MLP((2, 128, 128, 2), activation=Softplus()), sde, data_std=5.1, predict="score")
-    theta, _ = _train(vanilla, Sliced(law=gaussian), data, steps, 128, seed, show)
+    theta, _ = _train(vanilla, Sliced(law=gaussian), data, steps, 128, seed, show, backend)
     cured = ScoreModel(MLP((2, 128, 128, 2), embed=16), sde, data_std=5.1)
     theta_cured, _ = _train(
-        cured, Denoising(times=Levels(LEVELS)), data, steps, 128, seed, lambda i, w: show(steps + i, w)
+        cured, Denoising(times=Levels(LEVELS)), data, steps, 128, seed, lambda i, w: show(steps + i, w), backend
     )
-    plain, many = _double(vanilla.bind(theta)), _double(cured.bind(theta_cured))
+    plain, many = (_double(score) for score in (vanilla.bind(theta), cured.bind(theta_cured)))
 
     axis = BOX * ((np.arange(n) + 0.5) / n * 2 - 1)
-    box = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    order, top = np.argsort(p.log_prob(box)), float(sde.time(LEVELS[0]))
-    off, size = _squares(plain, exact, box, 0.0)
-    noised_off, noised_size = _squares(many, exact, box, top)
+    box = move(np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2))
+    order, top = np.argsort(host(p.log_prob(box))), float(sde.time(LEVELS[0]))
+    off, size = map(host, _squares(plain, exact, box, 0.0))
+    noised_off, noised_size = map(host, _squares(many, exact, box, top))
     tenths = np.array_split(order, 10)
 
-    rng = np.random.default_rng([seed, 1])
-    start = rng.uniform(-BOX, BOX, (chains, 2))
+    rng = host_noise([seed, 1], backend)
+    start = 2 * BOX * rng.random((chains, 2)) - BOX
     walk = First(Langevin(lambda x, t: plain(x, 0.0), 0.05), Stay())
     states: list[Any] = [start, *simulate(walk, start, uniform_times(WALK[-1]), rng)]
     times = level_times(sde, LEVELS)
@@ -129,8 +138,8 @@ def low_density(steps: int, seed: int, show: Show, n: int = 60, chains: int = 20
         np.array([noised_off[i].sum() / noised_size[i].sum() for i in tenths]),
         np.array([_relative(plain, exact, states[k], 0.0) for k in WALK]),
         np.array([_relative(many, exact, x, t) for x, t in zip(ends, times, strict=False)]),
-        float(np.mean(states[-1].sum(axis=1) > 0)),
-        float(np.mean(ends[-1].sum(axis=1) > 0)),
+        float(np.mean(host(states[-1]).sum(axis=1) > 0)),
+        float(np.mean(host(ends[-1]).sum(axis=1) > 0)),
         np.log10(off / size).reshape(n, n),
     )
 
@@ -154,22 +163,21 @@ class Weights:
 TOY_LEVELS = geometric_levels(20.0, 1.0, 10)
 
 
-def weights(seed: int, chains: int = 20_000, moves: int = 100) -> Weights:
+def weights(seed: int, chains: int = 20_000, moves: int = 100, backend: Backend = HOST) -> Weights:
     """Song and Ermon 2019, Figure 3: exact scores, 1000 steps of ε = 0.05 (theirs is 0.1 in name), from the box.
 
     Their noised laws have components of standard deviation σ, from 20 down to 1, where it is the mixture itself: two
     points with noise added.
     """
-    rng = np.random.default_rng(seed)
-    start = rng.uniform(-BOX, BOX, (chains, 2))
-    p, sde = mixture("two-modes"), SDE_TOY
-    points = GaussianMixture(p.weights, p.means, np.zeros(2))
+    rng = host_noise(seed, backend)
+    start = 2 * BOX * rng.random((chains, 2)) - BOX
+    p, sde = mixture("two-modes", backend.asarray), SDE_TOY
+    points = GaussianMixture(p.weights, p.means, constant(0.0, p.weights))
     step = First(Langevin(lambda x, t: p.score(x), 0.05), Stay())
-    plain: Any = start
-    annealed: Any = start
-    plain = last(simulate(step, start, uniform_times(len(TOY_LEVELS) * moves), rng))
+    plain: Any = last(simulate(step, start, uniform_times(len(TOY_LEVELS) * moves), rng))
     sampler = AnnealedLangevin(ExactScore(points, sde), sde, step=0.05, last=TOY_LEVELS[-1], moves=moves)
-    annealed = last(simulate(sampler, start, level_times(sde, TOY_LEVELS), rng))
+    annealed: Any = last(simulate(sampler, start, level_times(sde, TOY_LEVELS), rng))
+    plain, annealed = map(backend.to_numpy, (plain, annealed))
     share = [float(np.mean(x.sum(axis=1) > 0)) for x in (plain, annealed)]
     plain_law, annealed_law = weights_law(moves)
     return Weights(share[0], share[1], plain_law, annealed_law, 0.5 / math.sqrt(chains), plain, annealed)
@@ -208,31 +216,35 @@ def diagonal_of_box(half: float, cells: int) -> GridLaw:
 
 
 def _train(
-    model: ScoreModel, objective: Objective, data: Any, steps: int, batch: int, seed: int, show: Show
+    model: ScoreModel, objective: Objective, data: Any, steps: int, batch: int, seed: int, show: Show, backend: Backend
 ) -> tuple[Array, Array]:
     """Averaged parameters, and the loss in 60 means."""
     adam, ema = Adam(WarmupCosine(2e-3, steps, end=2e-5)), EMA(min(0.999, 1 - 20 / (steps + 20)))
-    rng, losses = np.random.default_rng(seed), []
+    rng, losses = host_noise(seed, backend), []
     for state in fit(model, objective, data, adam, rng, steps=steps, batch=batch, ema=ema, max_norm=100.0):
-        losses.append(float(state.loss))
+        losses.append(state.loss)  # on the device: no waiting
         if state.step % max(1, steps // 60) == 0:
-            show(state.step, f"loss {losses[-1]:.3g}")
+            show(state.step, f"loss {float(state.loss):.3g}")
     assert state.average is not None
-    return ema.mean(state.average), np.array([np.mean(part) for part in np.array_split(losses, 60)])
+    return ema.mean(state.average), np.array([np.mean(part) for part in np.array_split([*map(float, losses)], 60)])
 
 
 def _double(score: Score) -> Score:
     """A float32 network for float64 samples."""
-    single: Callable[..., Any] = score
-    return lambda x, t: single(x.astype("float32"), np.asarray(t, dtype="float32").reshape(-1)).astype("float64")
+
+    def double(x: Array, t: Any) -> Array:
+        xp = array_namespace(x)
+        return xp.astype(score(xp.astype(x, xp.float32), xp.astype(as_array(t, x), xp.float32)), x.dtype)
+
+    return double
 
 
 def _squares(score: Score, exact: Score, x: Array, t: float) -> tuple[Array, Array]:
     """‖s - s*‖² and ‖s*‖² at each x (N, 2)."""
     truth = exact(x, t)
-    return np.sum((score(x, t) - truth) ** 2, axis=1), np.sum(truth**2, axis=1)
+    return row_squares(score(x, t) - truth), row_squares(truth)
 
 
 def _relative(score: Score, exact: Score, x: Array, t: float) -> float:
-    off, size = _squares(score, exact, x, t)
-    return float(off.sum() / size.sum())
+    off, size = (float(long_sum(part, 0)) for part in _squares(score, exact, x, t))
+    return off / size

@@ -13,6 +13,7 @@ import numpy as np
 
 from refscore.data.files import read_arrays, save_arrays
 from refscore.experiments.failures import (
+    HOST,
     LowDensity,
     Show,
     Weights,
@@ -21,6 +22,7 @@ from refscore.experiments.failures import (
     manifold_floor,
     weights,
 )
+from refscore_backends import Backend
 
 NOISE = 0.1  # what cures the circle
 FALLS = 0.2  # a loss that falls by more, from the second to the last quarter, has not settled
@@ -47,23 +49,28 @@ class Results:
     weights: list[Weights]
 
 
-def measure_seed(out: Path, seed: int, steps: int, show: Show) -> tuple[Any, Any, LowDensity, Weights]:
-    """What one seed measures, an entry for each field of `Results`: run if it is not in the folder yet, else loaded."""
-    short = _short(steps)
+def measure_seed(
+    out: Path, seed: int, steps: int, show: Show, backend: Backend = HOST
+) -> tuple[Any, Any, LowDensity, Weights]:
+    """What one seed measures, an entry for each field of `Results`: run if it is not in the folder yet, else loaded.
+
+    Rounding differs between libraries, and after many steps of training it shows: each has files of its own.
+    """
+    short, own = _short(steps), seed if backend.name == "numpy" else f"{seed}-{backend.name}"
 
     def curve(noise: float, before: int) -> dict[str, Any]:
-        return {"curve": manifold_curve(noise, short, seed, _after(before, show))}
+        return {"curve": manifold_curve(noise, short, seed, _after(before, show), backend)}
 
     low = _after(2 * short, show)
     parts: list[tuple[Path, Callable[[], Any], Collection[str]]] = [
-        (out / f"manifold-0-{short}-{seed}.npz", lambda: curve(0.0, 0), ["curve"]),
-        (out / f"manifold-{NOISE:g}-{short}-{seed}.npz", lambda: curve(NOISE, short), ["curve"]),
+        (out / f"manifold-0-{short}-{own}.npz", lambda: curve(0.0, 0), ["curve"]),
+        (out / f"manifold-{NOISE:g}-{short}-{own}.npz", lambda: curve(NOISE, short), ["curve"]),
         (
-            out / f"density-{steps}-{seed}.npz",
-            lambda: asdict(low_density(steps, seed, low)),
+            out / f"density-{steps}-{own}.npz",
+            lambda: asdict(low_density(steps, seed, low, backend=backend)),
             LowDensity.__annotations__,
         ),
-        (out / f"weights-{seed}.npz", lambda: asdict(weights(seed)), Weights.__annotations__),
+        (out / f"weights-{own}.npz", lambda: asdict(weights(seed, backend=backend)), Weights.__annotations__),
     ]
     for path, _, names in parts:  # what is damaged is said before anything is computed
         if path.exists():

@@ -7,9 +7,12 @@ steps and of the score; or from the prior, which shows what that adds.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
+from refscore.arrays import constant
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.laws.mixture import GaussianMixture
 from refscore.likelihood.flow import FixedSteps, error_split
@@ -85,13 +88,15 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
 # ------------------------------------------------------------------ the error
 
 
-def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
-    """The true law of `GAUSSIAN` at t = 1, and the prior.
+def starts(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> tuple[Gaussian, Gaussian]:
+    """The true law of one Gaussian at t = 1, and the prior.
 
     Parameters
     ----------
     sde : SDE
         The SDE that adds the noise.
+    exact : GaussianMixture, default GAUSSIAN
+        The law of the data, of one component.
 
     Returns
     -------
@@ -99,35 +104,38 @@ def starts(sde: SDE) -> tuple[Gaussian, Gaussian]:
         Both laws.
     """
     alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
-    m, C = GAUSSIAN.means[0], GAUSSIAN.covariances[0]
-    return Gaussian(alpha * m, alpha**2 * C + sigma**2 * np.eye(2)), Gaussian(
-        np.zeros_like(m), sde.prior_std**2 * np.eye(2)
-    )
+    m, C = exact.means[0, :], exact.covariances[0, ...]
+    one = array_namespace(C).eye(exact.dim, dtype=C.dtype, device=device(C))
+    return Gaussian(alpha * m, alpha**2 * C + sigma**2 * one), Gaussian(constant(0.0, m), sde.prior_std**2 * one)
 
 
-def gaussian_error(sde: SDE) -> Error:
-    """The exact error on `GAUSSIAN`: the law of the chain itself, Eq. (10.11), its distance by Eq. (10.12).
+def gaussian_error(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> Error:
+    """The exact error on one Gaussian: the law of the chain itself, Eq. (10.11), its distance by Eq. (10.12).
 
     Parameters
     ----------
     sde : SDE
         The SDE of the sampler.
+    exact : GaussianMixture, default GAUSSIAN
+        The law of the data, of one component; its arrays are where the work is done.
 
     Returns
     -------
     callable (score, name, steps, from_prior) -> float
         The Wasserstein distance, in data units.
     """
-    true = Gaussian(GAUSSIAN.means[0], GAUSSIAN.covariances[0])
+    true = Gaussian(exact.means[0, :], exact.covariances[0, ...])
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
         made = probe(lambda x, rng: sample(score, sde, name, steps, x, rng), true.mean)
-        return wasserstein(made.law(starts(sde)[int(from_prior)]), true)
+        return wasserstein(made.law(starts(sde, exact)[int(from_prior)]), true)
 
     return error
 
 
-def sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
+def sampled_error(
+    sde: SDE, exact: GaussianMixture, n: int, seed: int, make: Callable[[Any], Rng] = np.random.default_rng
+) -> Error:
     """The error by samples: their sliced Wasserstein distance to as many of the mixture.
 
     Parameters
@@ -140,16 +148,18 @@ def sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
         Number of samples.
     seed : int
         Of all that is random.
+    make : callable, default numpy.random.default_rng
+        Makes a generator from a list of integers; its numbers are where the law's arrays are.
 
     Returns
     -------
     callable (score, name, steps, from_prior) -> float
         The distance, in data units; infinite where a sample is not finite.
     """
-    fresh = exact.sample(np.random.default_rng([seed, 1]), n)
+    fresh = exact.sample(make([seed, 1]), n)
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
-        rng = np.random.default_rng([seed, 2])  # the same noise for all: differences are not luck
+        rng = make([seed, 2])  # the same noise for all: differences are not luck
         x = prior(sde, (n, exact.dim), rng, "float64")
         if not from_prior:
             x = sde.alpha(1.0) * exact.sample(rng, n) + sde.sigma(1.0) * x / sde.prior_std
@@ -157,12 +167,15 @@ def sampled_error(sde: SDE, exact: GaussianMixture, n: int, seed: int) -> Error:
             made = sample(score, sde, name, steps, x, rng)
         except NotFiniteError:
             return math.inf
-        return sliced_wasserstein(made, fresh, np.random.default_rng([seed, 3]))
+        return sliced_wasserstein(made, fresh, make([seed, 3]))
 
     return error
 
 
-def likelihood_split(score: ScoreWithJvp, exact: GaussianMixture, sde: SDE, seed: int) -> dict[str, float]:
+def likelihood_split(
+    score: ScoreWithJvp, exact: GaussianMixture, sde: SDE, seed: int,
+    make: Callable[[Any], Rng] = np.random.default_rng,
+) -> dict[str, float]:  # fmt: skip
     """Root mean square over exact points of the parts of log p_model - log p, with 50 steps of RK4 and one probe.
 
     Parameters
@@ -175,14 +188,17 @@ def likelihood_split(score: ScoreWithJvp, exact: GaussianMixture, sde: SDE, seed
         The SDE for which the score was made.
     seed : int
         Of the points and of the probe.
+    make : callable, default numpy.random.default_rng
+        As for `sampled_error`.
 
     Returns
     -------
     dict of str to float
         Cause, see `ErrorSplit` -> nats.
     """
-    rng = np.random.default_rng([seed, 4])
+    rng = make([seed, 4])
     x = exact.sample(rng, POINTS)
     probes = rademacher(rng, (1, *x.shape), "float64")
     split = error_split(score, exact, sde, x, probes=probes, solve=FixedSteps(sde, 50), fine=FixedSteps(sde, 200))
-    return {cause: float(np.sqrt(np.mean(part**2))) for cause, part in split._asdict().items()}
+    xp = array_namespace(x)
+    return {cause: math.sqrt(float(xp.mean(part * part))) for cause, part in split._asdict().items()}

@@ -39,8 +39,8 @@ def _small(monkeypatch):
     monkeypatch.setattr(samplers, "_draw", lambda *args: "no picture")
     curve, noised, density, moded = fake()
     monkeypatch.setattr(song_ermon_2019, "manifold_curve", lambda noise, *args: noised if noise else curve)
-    monkeypatch.setattr(song_ermon_2019, "low_density", lambda *args: density)
-    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: moded)
+    monkeypatch.setattr(song_ermon_2019, "low_density", lambda *args, backend: density)
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed, backend: moded)
     monkeypatch.setattr(reproduce, "save", lambda fig, path: str(path))
     for name in ("density", "weights"):
         monkeypatch.setattr(reproduce, f"draw_{name}", lambda results: None)
@@ -111,8 +111,8 @@ def test_numbers_are_on_disk_before_they_are_printed(command, tmp_path):
 
     run = {
         "demo": lambda: demo.demo("tilted", get("numpy"), 2, 0, tmp_path, say),
-        "samplers": lambda: samplers.compare(None, ["ddim"], [8], "vp", 10, 0, None, tmp_path, say),
-        "reproduce": lambda: reproduce.reproduce("song-ermon-2019", tmp_path, 1, 600, say),
+        "samplers": lambda: samplers.compare(None, ["ddim"], [8], "vp", 10, 0, None, tmp_path, get("numpy"), say),
+        "reproduce": lambda: reproduce.reproduce("song-ermon-2019", tmp_path, 1, 600, get("numpy"), say),
     }[command]
     with pytest.raises(BrokenPipeError):
         run()
@@ -159,7 +159,7 @@ def test_no_module_writes_json_but_through_the_one_door():
 
 
 def test_a_sampler_that_diverges_is_a_string_in_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(samplers, "gaussian_error", lambda sde: lambda *args: math.inf)
+    monkeypatch.setattr(samplers, "gaussian_error", lambda *of: lambda *args: math.inf)
     assert cli.main([*COMMANDS["samplers"][0], "--out", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "numbers.json").read_text(), parse_constant=pytest.fail)["rows"]
     assert (row["errors"], row["from_prior"]) == (["inf"], "inf")

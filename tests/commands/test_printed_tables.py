@@ -196,7 +196,7 @@ def assert_a_bar(shown):
 def test_the_bar_of_samplers_counts_every_error(shown, monkeypatch, tmp_path):
     monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
-    samplers.compare(None, ["ddim", "rk4"], [2, 8], "vp", 100, 0, None, tmp_path, lambda text: None)
+    samplers.compare(None, ["ddim", "rk4"], [2, 8], "vp", 100, 0, None, tmp_path, get("numpy"), lambda text: None)
     assert_a_bar(shown)
     assert len(shown) == 2 * 3  # two budgets and the prior, for each
 
@@ -204,11 +204,11 @@ def test_the_bar_of_samplers_counts_every_error(shown, monkeypatch, tmp_path):
 def test_the_bar_of_reproduce_counts_every_step_of_training(shown, monkeypatch, tmp_path):
     """180 and 180 on the circle, 600 without noise and 600 with it; kept results are no progress, but the end is."""
 
-    def curve(noise, steps, seed, show):
+    def curve(noise, steps, seed, show, backend):
         show(steps, "loss")
         return np.zeros(60)
 
-    def low(steps, seed, show):
+    def low(steps, seed, show, backend):
         show(steps, "loss")
         show(2 * steps - 1, "loss")
         z = np.zeros(10)
@@ -217,10 +217,10 @@ def test_the_bar_of_reproduce_counts_every_step_of_training(shown, monkeypatch, 
     z = np.zeros((3, 2))
     monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
     monkeypatch.setattr(song_ermon_2019, "low_density", low)
-    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: failures.Weights(0.0, 0.0, 0.0, 0.0, 0.0, z, z))
-    reproduce.measure(tmp_path, [0], 600, lambda text: None)
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed, backend: failures.Weights(*[0.0] * 5, z, z))
+    reproduce.measure(tmp_path, [0], 600, get("numpy"), lambda text: None)
     assert_a_bar(shown)
     assert [step for step, _ in shown] == [180, 360, 960, 1559, 1560]
     shown.clear()
-    reproduce.measure(tmp_path, [0], 600, lambda text: None)
+    reproduce.measure(tmp_path, [0], 600, get("numpy"), lambda text: None)
     assert [step for step, _ in shown] == [1560]

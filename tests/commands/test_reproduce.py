@@ -7,6 +7,7 @@ import pytest
 from refscore import cli
 from refscore.commands import reproduce
 from refscore.experiments import song_ermon_2019
+from refscore_backends import get
 from tests.oracles.measured import fake
 
 
@@ -25,18 +26,18 @@ def counted(monkeypatch):
     ran = []
     fall, noised, density, w = fake()
 
-    def curve(noise, steps, seed, show):
+    def curve(noise, steps, seed, show, backend):
         ran.append(f"curve {noise:g}")
         show(steps, "loss")
         return noised if noise else fall
 
-    def low(steps, seed, show):
+    def low(steps, seed, show, backend):
         ran.append("density")
         return density
 
     monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
     monkeypatch.setattr(song_ermon_2019, "low_density", low)
-    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: (ran.append("weights"), w)[1])
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed, backend: (ran.append("weights"), w)[1])
     return ran
 
 
@@ -85,5 +86,5 @@ def test_it_refuses_before_any_work(args, message, counted, capsys):
 @pytest.mark.slow
 def test_the_published_claims_hold(tmp_path):
     """The experiment itself, one seed: about a minute."""
-    claims = song_ermon_2019.song_ermon_2019(reproduce.measure(tmp_path, [0], 10_000))
+    claims = song_ermon_2019.song_ermon_2019(reproduce.measure(tmp_path, [0], 10_000, get("numpy")))
     assert all(claim.match for claim in claims), claims

@@ -9,6 +9,7 @@ import pytest
 from refscore import VP, cli
 from refscore.commands import samplers
 from refscore.noise.sde import SDES
+from refscore_backends import get
 from tests.oracles.marks import each_sde
 
 
@@ -170,7 +171,7 @@ def measured(monkeypatch, out, sde, data):
     """31 steps of order 2 with the exact score, 400 points: error from the true law, from the prior, and the floor."""
     monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     monkeypatch.setattr(samplers, "_draw", lambda *args: "", raising=False)
-    report = samplers.compare(data, ["dpm-solver++2m"], [32], sde, 400, 0, None, out, lambda text: None)
+    report = samplers.compare(data, ["dpm-solver++2m"], [32], sde, 400, 0, None, out, get("numpy"), lambda text: None)
     (row,) = report.rows
     return row.errors[0] or 0.0, row.from_prior or 0.0, report.floor
 

@@ -641,18 +641,62 @@ def test_a_model_that_copies_is_found_out(files, tmp_path, monkeypatch, capsys):
     assert "distance to the nearest training point" in capsys.readouterr().out
 
 
-def test_every_command_works_on_a_device(files, tmp_path):
-    """On array-api-strict's pretended one, which refuses what a GPU would; the same samples as NumPy's."""
-    out, backend = tmp_path / "run", ["--backend", "strict"]
-    command("train", "--data", files["unet"], "--out", out, "--steps", 2, *SMALL["unet"], "--flips", *backend)
-    command("train", "--out", out, "--resume", *backend)
-    for name, more in (("a", backend), ("b", [])):
+def works_on(backend, files, tmp_path):
+    """The trajectories of samples there and on NumPy."""
+    out, there = tmp_path / "run", ["--backend", backend]
+    command("train", "--data", files["unet"], "--out", out, "--steps", 2, *SMALL["unet"], "--flips", *there)
+    command("train", "--out", out, "--resume", *there)
+    for name, more in (("a", [*there, "--workers", 2]), ("b", [])):
         flags = ["--n", 3, "--steps", 2, "--labels", 0, 1, "--guidance", 2, *more]
         command("sample", out, "--out", tmp_path / f"{name}.npz", "--trajectory", *flags)
-    a, b = (np.load(tmp_path / f"{name}.npz")["trajectory"] for name in "ab")
+    command("evaluate", out, "--n", 3, "--points", 2, "--steps", 2, *there)
+    for name, more in (("c", there), ("d", [])):
+        command("samplers", "--samplers", "edm-churn", "--evaluations", 8, "--out", tmp_path / name, *more)
+    c, d = (json.loads((tmp_path / name / "numbers.json").read_text()) for name in "cd")
+    assert c["rows"][0]["errors"] == pytest.approx(d["rows"][0]["errors"], rel=1e-9)
+    assert c["likelihood"] == pytest.approx(d["likelihood"], rel=1e-6, abs=1e-9)
+    return [np.load(tmp_path / f"{name}.npz")["trajectory"] for name in "ab"]
+
+
+def test_every_command_works_on_a_device(files, tmp_path):
+    """On array-api-strict's pretended one, which refuses what a GPU would; the same samples as NumPy's."""
+    a, b = works_on("strict", files, tmp_path)
     assert_close(a[0], b[0], 0)
     assert_close(a[-1], b[-1], 1e-4 * np.max(np.abs(b[-1])))
-    command("evaluate", out, "--n", 3, "--points", 2, "--steps", 2, *backend)
+
+
+def test_every_command_works_on_a_framework(framework, files, tmp_path):
+    a, b = works_on(framework.name, files, tmp_path)
+    assert a.shape == b.shape
+    assert np.isfinite(a).all()
+
+
+def test_a_run_on_a_framework_goes_on_in_the_same_bits_there_and_in_others_elsewhere(
+    framework, files, tmp_path, monkeypatch, capsys
+):
+    there = ["--backend", framework.name]
+    whole = trained(files, tmp_path, "mlp", 6, *there)
+
+    def stopped_and_resumed(name, first, then):
+        """What is said when it goes on."""
+        stop = Stop(3)
+        with monkeypatch.context() as patch:
+            patch.setattr(train.Metrics, "add", lambda metrics, *args: stop(metrics, *args))
+            command("train", "--data", files["mlp"], "--out", tmp_path / name, "--steps", 6, *SMALL["mlp"], *first)
+        capsys.readouterr()
+        command("train", "--out", tmp_path / name, "--resume", *then)
+        return capsys.readouterr().out
+
+    stopped_and_resumed("here", there, there)
+    said = stopped_and_resumed("elsewhere", there, ["--backend", "numpy"])
+    assert "the generator of the run is not one of numpy's" in said
+    assert f"each is copied to {framework.name}" in stopped_and_resumed("from NumPy", [], there)
+    here, elsewhere, other, wanted = (
+        load(folder / CHECKPOINT) for folder in (*(tmp_path / n for n in ("here", "elsewhere", "from NumPy")), whole)
+    )
+    assert np.array_equal(here.theta, wanted.theta)
+    assert not np.array_equal(elsewhere.theta, wanted.theta)
+    assert elsewhere.state.step == other.state.step == 6
 
 
 def test_help_has_an_example_for_every_command(capsys):

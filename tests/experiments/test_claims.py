@@ -142,18 +142,18 @@ def steps_taken(monkeypatch):
         taken.append(steps)
         show(steps, "loss")
 
-    def curve(noise, steps, seed, show):
+    def curve(noise, steps, seed, show, backend):
         asked(steps, show)
         return GOOD["noised"] if noise else GOOD["bare"]
 
-    def low(steps, seed, show):
+    def low(steps, seed, show, backend):
         asked(steps, show)
         result = GOOD["density"]
         return result
 
     monkeypatch.setattr(song_ermon_2019, "manifold_curve", curve)
     monkeypatch.setattr(song_ermon_2019, "low_density", low)
-    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed: GOOD["weights"])
+    monkeypatch.setattr(song_ermon_2019, "weights", lambda seed, backend: GOOD["weights"])
     for name in ("draw_manifold", "draw_density", "draw_weights"):
         monkeypatch.setattr(reproduce, name, lambda results: None, raising=False)
     monkeypatch.setattr(reproduce, "save", lambda fig, path: str(path))

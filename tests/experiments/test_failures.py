@@ -18,6 +18,7 @@ from refscore.experiments.failures import (
     Circle,
     diagonal_of_box,
     low_density,
+    manifold_curve,
     manifold_floor,
     ring_fisher_information,
     thick_circle,
@@ -29,6 +30,8 @@ from refscore.matching.probes import gaussian
 from refscore.matching.times import Levels
 from refscore.measure.distance import fisher_divergence
 from refscore.nn import Dense, Net, Softplus
+from refscore_backends import get
+from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close
 from tests.oracles.statistics import QUANTILE, assert_mean
 from tests.oracles.strategies import seeds
@@ -167,6 +170,24 @@ def test_the_experiment_measures_what_it_says(monkeypatch):
     assert r.errors.shape == (10, 10)
     assert np.all(r.deciles > 0)
     assert 0 <= r.weight <= 1
+
+
+@pytest.mark.parametrize("host", [b for b in LAW_BACKENDS if "numpy" not in b.name], ids=lambda b: b.name)
+def test_every_back_end_measures_the_same(host, monkeypatch):
+    """The noise is NumPy's on each; a few steps of training, before rounding in float32 grows."""
+    monkeypatch.setattr("refscore.experiments.failures.WALK", (0, 5, 20))
+    show = lambda step, words: None  # noqa: E731
+    found, wanted = (
+        (
+            manifold_curve(0.1, 60, 0, show, there),
+            *vars(low_density(60, 0, show, n=4, chains=5, backend=there)).values(),
+            *vars(weights(1, chains=50, moves=2, backend=there)).values(),
+        )
+        for there in (host, get("numpy"))
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert isinstance(one, (float, np.ndarray))
+        assert_close(one, other, 1e-3 * np.max(np.abs(other)))
 
 
 def test_the_annealed_chain_runs_on_two_points_with_noise():

@@ -44,7 +44,7 @@ def test_every_layer_is_differentiated_rightly(name, seed, n, B, K, shared):
     check_all(listed(NUMPY, name, seed, n, B, K, shared), seed)
 
 
-@pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
+@pytest.mark.parametrize("host", [b for b in LAW_BACKENDS if b.name != "numpy"], ids=lambda b: b.name)
 @pytest.mark.parametrize("name", LAYERS)
 @few
 @given(**drawn)

@@ -1,6 +1,7 @@
 """The back ends that the tests run on."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from refscore_backends import BACKENDS, Backend, BackendUnavailable, HostRng
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
+from tests.oracles.book import ROOT
 
 
 class TestBackend(Backend, Protocol):
@@ -45,6 +47,11 @@ FRAMEWORKS: list[Any] = []  # with random numbers of their own, where `pytest --
 
 def choose(names: Sequence[str]) -> None:
     """Let the laws run on these alone, with NumPy's random numbers on each."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "NPROC": "1"}  # of PyTorch and JAX, as of BLAS
+    if "jax" in names:  # every shape is compiled: not again in the next run
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     own = [BACKENDS[name]() for name in names]
     LAW_BACKENDS[:] = [type(b)(host_noise=True) if b.name in ("cupy", "torch", "jax") else b for b in own]  # type: ignore[call-arg]
     NARROW_BACKENDS.clear()
