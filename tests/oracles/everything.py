@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.likelihood.elbo import discrete_loss, elbo
 from refscore.likelihood.flow import FixedSteps, Flow, bits_per_dim, error_split, interpolate
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
-from refscore.matching.objectives import OBJECTIVES, OfProbes, Sliced
+from refscore.matching.objectives import OBJECTIVES, FiniteDifference, OfProbes, Sliced
 from refscore.matching.probes import gaussian, rademacher, sphere
 from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unweighted
@@ -232,7 +233,7 @@ def convolutions(at: Place) -> Callable[[], Any]:
 
 def sde_values(sde: Any) -> Make:
     def made(at: Place) -> Callable[[], Any]:
-        t, x, score = at([0.05, 0.3, 0.9]), at.normal(3, 2), lambda x, t: -x
+        t, x, score = at([0.05, 0.2, 0.4]), at.normal(3, 2), lambda x, t: -x  # later σ is near 1
         forward, back = Forward(sde), Reverse(sde, score, 0.5)
         return lambda: (
             [getattr(sde, name)(t) for name in ("f", "g", "alpha", "sigma")], sde.time(sde.sigma(t)),
@@ -360,7 +361,7 @@ def watched(at: Place) -> Callable[[], Any]:
             karras_times(VP(), 4, 80.0, 0.002),
             quadratic_times(4),
         ]
-        grids += [geometric_levels(2.0, 0.5, 3), level_times(VP(), [0.9, 0.5])]
+        grids += [karras_times(VP(), 4, 80.0, 0.002), geometric_levels(2.0, 0.5, 3), level_times(VP(), [0.9, 0.5])]
         return drawn, grids, score.stable_step(0.5), [(chain.n, chain.times) for chain in chains]
 
     return run
@@ -376,6 +377,7 @@ WAYS: dict[str, Any] = {
     "sliced-sphere": Sliced(probes=2, law=sphere, times=LATE),
     "denoising-control": Denoising(control=True, antithetic=True, weight=g_squared, times=UniformLogSNR()),
     "denoising-levels": Denoising(times=Levels((0.9, 0.5)), weight=SigmaPower(1.0)),
+    "finite-difference": FiniteDifference(times=LATE, step=0.1),  # rounding is divided by the step
     "denoising-one-time": Denoising(times=FixedTime(0.5), weight=unweighted),
 }
 
@@ -410,7 +412,14 @@ def training(optimizer: Any, objective: Any, data: Callable[[Place], Any], model
     def made(at: Place) -> Callable[[], Any]:
         theta, mean = at.theta(model), EMA(0.9)
         states = fit(model, objective, data(at), optimizer, at.rng(), steps=9, batch=4, ema=mean, start=theta, **more)
-        return lambda: [(state := next(states), state.average and mean.mean(state.average)) for _ in range(3)]
+
+        def run() -> Any:  # all of the state but what the average has rounded off
+            return [
+                (s.theta, s.loss, s.grad_norm, s.optimizer_state, s.average and mean.mean(s.average))
+                for s in islice(states, 3)
+            ]
+
+        return run
 
     return made
 
@@ -449,12 +458,13 @@ def likelihoods(at: Place) -> Callable[[], Any]:
     p, x, (model, theta) = at.law(), at.normal(3, 2), at.model()
     exact, score, probes = ExactScore(p, VP()), model.bind(theta), rademacher(at.rng(), (2, 3, 2), at.kind)
     few = FixedSteps(VP(), 6)
+    split = partial(error_split, score, p, VP(), x, t_min=0.01, solve=few, fine=few)
     return lambda: (
         log_likelihood(exact, VP(), x, t_min=0.01, solve=few), log_likelihood(score, VP(), x, t_min=0.01, solve=few),
         log_likelihood(score, VP(), x, t_min=0.01, probes=probes, solve=few),
         interpolate(score, VP(), x, x + 1.0, 0.3, 0.01, few), bits_per_dim(x[:, 0], 2, 1 / 128),
         discrete_loss(score, VP(), x, [x, x], [0.9, 0.5, 0.1]), elbo(score, VP(), x, at.rng(), 4, 0.1),
-        (split := error_split(score, p, VP(), x, t_min=0.01, solve=few, fine=few)), split.total,
+        [1 + a for a in split()], 1 + split().total,  # differences of numbers of size 1
     )  # fmt: skip
 
 
