@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def _train(
     run: Run, out: Path, backend: Backend, resume: bool, workers: int | None, say: Callable[[str], None]
 ) -> TrainingState:
     settings = run.settings
-    start, rng = _resumed(run, out, backend) if resume else (None, backend.rng(settings.seed))
+    start, rng = _resumed(run, out, backend, say) if resume else (None, backend.rng(settings.seed))
     save_text(out / SETTINGS, as_toml(settings))
     for line in (*run.data.said, *_described(run, backend, out)):
         say(line)
@@ -187,14 +187,15 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _resumed(run: Run, out: Path, backend: Backend) -> tuple[TrainingState, Any]:
+def _resumed(run: Run, out: Path, backend: Backend, say: Callable[[str], None]) -> tuple[TrainingState, Any]:
     """The state and the generator of the run in the folder."""
     kept = load(out / CHECKPOINT, asarray=backend.asarray)
     if kept.config.get("data") != saved_run.fingerprint(run.data):
         raise CheckpointError(f"the data of {run.data.name} are not those that the run in {out} began with")
     if kept.model != run.model or not isinstance(kept.state, TrainingState):
         raise CheckpointError(f"the model in {out} is not the one that {out / SETTINGS} describes")
-    if kept.rng is None:  # CuPy's cannot be read: other numbers, of the same law
+    if kept.rng is None:
+        say("the state of the generator could not be saved: other random numbers from here on, of the same law")
         return kept.state, backend.rng(hash((run.settings.seed, kept.state.step)) % 2**63)
     return kept.state, kept.rng if backend.name == "numpy" else HostRng(kept.rng, backend.asarray)
 
@@ -251,6 +252,12 @@ def _walk(
         except DivergenceError as error:
             if error.last_good is not None:
                 saved_run.write(out, run, error.last_good, None, backend)
+            raise
+        except Exception:  # out of memory, a device that fails: what was learned is kept
+            if now[0] is not None and now[0].step > done:
+                with suppress(Exception):  # the device may be gone
+                    saved_run.write(out, run, *now, backend)
+                    say(f"stopped after step {now[0].step}: saved; go on with refscore train --out {out} --resume")
             raise
     assert now[0] is not None
     saved_run.write(out, run, *now, backend)
