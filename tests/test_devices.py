@@ -1,0 +1,109 @@
+"""What CuPy does otherwise than NumPy, shown without a device: where arrays are made, eigenvalues, singular systems."""
+
+import types
+
+import array_api_compat.numpy as xp
+import numpy as np
+import pytest
+from array_api_compat.common import _aliases
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refscore import GaussianMixture
+from refscore.laws.posterior import linear_posterior
+from tests.oracles.close import assert_close
+from tests.oracles.names import trees, uses
+from tests.oracles.strategies import seeds
+
+# ------------------------------------------------------------------ where arrays are made
+
+
+@pytest.mark.parametrize(("name", "args"), [
+    ("full", ((2,), 1.0)), ("zeros", ((2,),)), ("ones", ((2,),)), ("empty", ((2,),)), ("arange", (3,)), ("eye", (2,)),
+    ("linspace", (0.0, 1.0, 3)), ("full_like", (np.ones(2), 1.0)),
+])  # fmt: skip
+def test_the_compat_layer_drops_the_device_of_a_cupy_array(name, args):
+    """So CuPy makes arrays on its current device: one process works on one GPU, and `backends/README.md` says so.
+
+    Should this fail, the layer has learned to pass the device on, and that sentence can go.
+    """
+    passed = {}
+
+    def make(*args, **kwargs):
+        passed.update(kwargs)
+
+    cupy = types.SimpleNamespace(**{name: make})
+    getattr(_aliases, name)(*args, xp=cupy, dtype="float32", device="the second GPU")
+    assert "device" not in passed
+    assert passed["dtype"] == "float32"
+
+
+# ------------------------------------------------------------------ eigenvalues by Jacobi's method
+
+
+def jacobi(C, u):
+    """Eigenvalues and axes as cuSOLVER's batched solver finds them: by rotations, until the rest is u |C|."""
+    lam, axes = [], []
+    for A in np.array(C):
+        V, D = np.eye(len(A), dtype=A.dtype), len(A)
+        for _ in range(100):
+            if np.linalg.norm(A - np.diag(np.diag(A))) <= u * np.linalg.norm(A):
+                break
+            for p in range(D):
+                for q in range(p + 1, D):
+                    turn = 0.5 * np.arctan2(2 * A[p, q], A[q, q] - A[p, p])
+                    c, s = np.cos(turn), np.sin(turn)
+                    J = np.eye(D, dtype=A.dtype)
+                    J[p, p], J[q, q], J[p, q], J[q, p] = c, c, s, -s
+                    A, V = J.T @ A @ J, V @ J
+        order = np.argsort(np.diag(A))
+        lam.append(np.diag(A)[order])
+        axes.append(V[:, order])
+    return np.stack(lam), np.stack(axes)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@given(seed=seeds, D=st.integers(2, 6), rank=st.integers(1, 5))
+def test_singular_covariances_are_taken_with_the_rounding_of_jacobis_method(dtype, seed, D, rank):
+    """The slack for eigenvalues below zero is wide enough for it, and the law is the same."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((2, D, min(rank, D))) * np.exp(rng.uniform(-3, 3, (2, 1, 1)))
+    C = (A @ np.swapaxes(A, 1, 2)).astype(dtype)
+    C = 0.5 * (C + np.swapaxes(C, 1, 2))
+    given_ = np.full(2, 0.5, dtype), rng.standard_normal((2, D)).astype(dtype), C
+    x = rng.standard_normal((3, D)).astype(dtype)
+    usual = GaussianMixture(*given_).score(x, 1.0, 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xp.linalg, "eigh", lambda C: jacobi(C, np.finfo(dtype).eps))
+        p = GaussianMixture(*given_)
+        found = p.score(x, 1.0, 1.0)
+    low, high = np.min(jacobi(C, np.finfo(dtype).eps)[0]), np.max(np.abs(C))
+    assert low >= -8 * D * np.finfo(dtype).eps * high
+    # C is off by u |C|, and (C + I)⁻¹ as much; its eigenvalues are at most 1
+    assert_close(found, usual, 300 * np.finfo(dtype).eps * (1 + high) * np.max(np.abs(usual)) + 1e-30)
+
+
+# ------------------------------------------------------------------ singular systems
+
+
+def silent(A, b):
+    """As CuPy solves a singular system: with infinities, and no error."""
+    try:
+        return np.linalg.solve(A, b)
+    except np.linalg.LinAlgError:
+        return np.full_like(b, np.inf)
+
+
+@pytest.mark.parametrize("solve", [np.linalg.solve, silent], ids=["raises", "is silent"])
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+def test_observations_without_an_answer_are_refused_before_they_are_solved(solve, scale, monkeypatch):
+    """The only `solve` of the library stands behind a look at the eigenvalues, on every back end."""
+    places = {use.where.split(":")[0] for where, tree in trees() for use in uses(where, tree) if "solve" in use.name}
+    assert places == {"refscore/laws/posterior.py"}
+    monkeypatch.setattr(xp.linalg, "solve", solve)
+    one = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.array([[[1.0, 0.0], [0.0, 0.0]]]) * scale**2)
+    H, R = np.array([[1.0, 0.0], [2.0, 0.0]]), np.zeros((2, 2))
+    with pytest.raises(ValueError, match=r"H C Hᵀ \+ R is singular .*: give a larger R"):
+        linear_posterior(one, H, np.array([1.0, 2.0]) * scale, R)
+    post = linear_posterior(one, H, np.array([1.0, 2.0]) * scale, 1e-6 * scale**2 * np.eye(2))
+    assert np.isfinite(post.means).all()
