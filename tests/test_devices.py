@@ -1,5 +1,6 @@
-"""What CuPy does otherwise than NumPy, shown without a device: where arrays are made, eigenvalues, singular systems."""
+"""Devices: what CuPy does otherwise than NumPy, shown without one; training that moves between them; memory."""
 
+import re
 import types
 
 import array_api_compat.numpy as xp
@@ -9,9 +10,14 @@ from array_api_compat.common import _aliases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refscore import GaussianMixture
+from refscore import EMA, MLP, VP, Adam, Denoising, GaussianMixture, ScoreModel, fit, last, load, save
 from refscore.laws.posterior import linear_posterior
+from refscore_backends import HostRng, in_words
+from refscore_backends.numpy import NumpyBackend
+from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close
+from tests.oracles.everything import Place
+from tests.oracles.memory import peak
 from tests.oracles.names import trees, uses
 from tests.oracles.strategies import seeds
 
@@ -94,12 +100,15 @@ def silent(A, b):
         return np.full_like(b, np.inf)
 
 
+def test_systems_are_solved_in_one_place():
+    places = {use.where.split(":")[0] for where, tree in trees() for use in uses(where, tree) if "solve" in use.name}
+    assert places == {"refscore/laws/posterior.py"}
+
+
 @pytest.mark.parametrize("solve", [np.linalg.solve, silent], ids=["raises", "is silent"])
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
 def test_observations_without_an_answer_are_refused_before_they_are_solved(solve, scale, monkeypatch):
-    """The only `solve` of the library stands behind a look at the eigenvalues, on every back end."""
-    places = {use.where.split(":")[0] for where, tree in trees() for use in uses(where, tree) if "solve" in use.name}
-    assert places == {"refscore/laws/posterior.py"}
+    """It stands behind a look at the eigenvalues, on every back end."""
     monkeypatch.setattr(xp.linalg, "solve", solve)
     one = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.array([[[1.0, 0.0], [0.0, 0.0]]]) * scale**2)
     H, R = np.array([[1.0, 0.0], [2.0, 0.0]]), np.zeros((2, 2))
@@ -107,3 +116,67 @@ def test_observations_without_an_answer_are_refused_before_they_are_solved(solve
         linear_posterior(one, H, np.array([1.0, 2.0]) * scale, R)
     post = linear_posterior(one, H, np.array([1.0, 2.0]) * scale, 1e-6 * scale**2 * np.eye(2))
     assert np.isfinite(post.means).all()
+
+
+# ------------------------------------------------------------------ training moves from one to another
+
+on_every_other = pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
+NUMPY = NumpyBackend()
+BATCH, WIDTH = 2048, 128
+
+
+def steps(host, dtype, n, path=None, saved_by=None):
+    """Train so many steps on a back end, from the start or from what another one saved; save where asked."""
+    at, model = Place(host, dtype), ScoreModel(MLP((2, 8, 2), embed=4), VP())
+    start, rng = at.theta(model), np.random.default_rng(1)
+    if saved_by is not None:
+        saved = load(saved_by, asarray=host.asarray)
+        model, start, rng = saved.model, saved.state, saved.rng
+    moved = HostRng(rng, host.asarray)
+    states = fit(model, Denoising(), at.normal(99, 2), Adam(), moved, steps=n, batch=16, ema=EMA(0.9), start=start)
+    state = last(states)
+    if path is not None:
+        save(
+            path, model, state, optimizer=Adam(), ema=EMA(0.9), objective=Denoising(), rng=moved, to_numpy=host.to_numpy
+        )
+    return [host.to_numpy(a) for a in (state.theta, EMA().mean(state.average), state.optimizer_state.v, state.loss)]
+
+
+@on_every_other
+@pytest.mark.parametrize(("dtype", "rounding"), [("float64", 1e-11), ("float32", 1e-4)])
+def test_training_goes_on_on_another_device(host, dtype, rounding, tmp_path):
+    """Ten steps here and ten there, either way, are twenty: with the generator and all of the state."""
+    whole = steps(NUMPY, dtype, 20)
+    for first, second in ((NUMPY, host), (host, NUMPY)):
+        steps(first, dtype, 10, path=tmp_path / "run.npz")
+        for found, wanted in zip(steps(second, dtype, 10, saved_by=tmp_path / "run.npz"), whole, strict=True):
+            assert found.dtype == dtype
+            assert_close(found, wanted, rounding * np.max(np.abs(wanted)))
+    assert np.max(np.abs(steps(NUMPY, dtype, 10)[0] - whole[0])) > 1e-3  # the second half matters
+
+
+# ------------------------------------------------------------------ memory
+
+
+MEASURED = [b for b in LAW_BACKENDS if b.name in ("numpy", "strict-device1", "cupy")]
+
+
+@pytest.mark.parametrize("host", MEASURED, ids=lambda b: b.name)
+def test_a_step_of_training_takes_five_times_the_memory_of_its_hidden_layers(host):
+    """Each keeps what it was given and its slope; what is made on the way is less than one layer of the net."""
+    at, model = Place(host, "float32"), ScoreModel(MLP((2, WIDTH, WIDTH, WIDTH, 2), embed=16), VP())
+    start, data = at.theta(model), at.normal(4 * BATCH, 2)
+    states = fit(model, Denoising(), data, Adam(), at.rng(), steps=5, batch=BATCH, ema=EMA(0.9), start=start)
+    next(states)
+    taken = peak(host, lambda: next(states))
+    layers = 3 * BATCH * WIDTH * 4
+    assert layers < taken < 5 * layers
+
+
+@pytest.mark.parametrize("host", [host for host in LAW_BACKENDS if host.name == "cupy"], ids=lambda b: b.name)
+def test_a_gpu_without_memory_says_what_was_asked_for(host):
+    with pytest.raises(MemoryError) as caught:
+        host.xp.zeros((2**44,), dtype=host.xp.float32)  # 64 TiB
+    assert re.match(
+        r"not enough memory: 64 TiB were asked for, [\d.]+ GiB of [\d.]+ GiB are free$", in_words(caught.value)
+    )
