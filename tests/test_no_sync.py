@@ -179,6 +179,7 @@ AT_THE_DOOR = {  # what looks at values before it begins, and says so; a step of
     "other laws": "an observation must be regular, a mixture's covariances too",
     "affine chains": "`simulate` looks at where it starts, and the distance is a number",
     "watched samplers": "`watch` is for looking",
+    "grey levels": "there is none for NaN",
     "likelihoods": "the solver is a `simulate`; its velocity is `flow`, which does not wait",
     "measures": "what they measure is printed",
 }

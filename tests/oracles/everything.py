@@ -46,6 +46,8 @@ from refscore import (
     watch,
 )
 from refscore.arrays import views
+from refscore.data.scaling import Scaling
+from refscore.data.training import Dequantised
 from refscore.laws.affine_chain import Gaussian, law_of, probe, wasserstein
 from refscore.laws.empirical import empirical
 from refscore.laws.expectation import expectation, gauss_legendre, moments, quadrature_grid
@@ -444,6 +446,21 @@ TRAINING: dict[str, Make] = {
 }
 
 
+def data_of_training(at: Place) -> Callable[[], Any]:
+    """What is done to data on the device: grey levels spread, images mirrored, columns scaled."""
+    grey, columns = Scaling.of_levels(4), Scaling((1.0, -2.0), (0.5, 3.0))
+    images, v = at(grey.apply(np.arange(24).reshape(6, 2, 2, 1) % 4)), at.normal(5, 2)
+    labels = at.backend.asarray(np.arange(6) % 3)
+    return lambda: (
+        Dequantised(images, grey, labels, flips=True).sample(at.rng(), 9), columns.apply(v), columns.undo(v),
+    )  # fmt: skip
+
+
+def grey_levels(at: Place) -> Callable[[], Any]:
+    x = at.normal(2, 3, 3, 1)
+    return lambda: [Scaling.of_levels(levels).undo(x) for levels in (4, 300)]
+
+
 # ------------------------------------------------------------------ likelihoods and measures
 
 
@@ -502,6 +519,8 @@ EVERYTHING: dict[str, Make] = {
     **{f"objective {name}": objective_values(name, ScoreModel) for name in WAYS},
     **{f"objective {name} of an energy": objective_values(name, EnergyModel) for name in WAYS},
     "objective maximum-likelihood": contrast,
+    "data of training": data_of_training,
+    "grey levels": grey_levels,
     **{f"training {name}": make for name, make in TRAINING.items()},
     "flow": flow_velocity,
     "likelihoods": likelihoods,

@@ -13,7 +13,8 @@ ARCHITECTURE = "compute_75"  # of what PTX is made for: the oldest that CUDA 13 
 KERNEL = """
 {types}
 extern "C" __global__ void kernel({arguments}, long long n) {{
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < n; i += (long long)gridDim.x * blockDim.x) {{
+    long long step = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {{
         {loads}
         {operation};
         {stores}
