@@ -17,6 +17,7 @@ from refscore_backends.numpy import NumpyBackend
 from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close
 from tests.oracles.everything import Place
+from tests.oracles.marks import on_every_other
 from tests.oracles.memory import peak
 from tests.oracles.names import trees, uses
 from tests.oracles.strategies import seeds
@@ -120,7 +121,6 @@ def test_observations_without_an_answer_are_refused_before_they_are_solved(solve
 
 # ------------------------------------------------------------------ training moves from one to another
 
-on_every_other = pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
 NUMPY = NumpyBackend()
 BATCH, WIDTH = 2048, 128
 

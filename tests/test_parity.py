@@ -13,8 +13,8 @@ import pytest
 
 from refscore_backends.base import dtype_name
 from refscore_backends.numpy import NumpyBackend
-from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.everything import EVERYTHING, Place, leaves
+from tests.oracles.marks import on_every_other
 from tests.oracles.names import trees, with_numpy
 
 TOLERANCE = {
@@ -39,7 +39,7 @@ def check_same(found, wanted, dtype):
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-@pytest.mark.parametrize("host", LAW_BACKENDS[1:], ids=lambda b: b.name)
+@on_every_other
 def test_every_back_end_gives_numpys_numbers(host, name):
     for dtype in TOLERANCE:
         found, wanted = list(leaves(EVERYTHING[name](Place(host, dtype))())), numpys(name, dtype)
