@@ -124,7 +124,7 @@ def test_what_is_made_is_made_in_a_dtype_on_a_device():
 
 STANDARD = {"dtype", "device", "mT", "ndim", "shape", "to_device"}
 METHODS = {name for name in dir(np.ndarray) if name[0] != "_"} - STANDARD | {
-    "bool", "cpu", "cuda", "detach", "double", "expand", "float", "item", "long", "numpy", "permute", "set",
+    "bool", "cpu", "cuda", "detach", "double", "expand", "float", "item", "long", "numpy", "permute",
     "unsqueeze",
 }  # fmt: skip
 ATTRIBUTES = {"T", "base", "ctypes", "data", "flags", "flat", "imag", "itemsize", "nbytes", "real", "strides"}
