@@ -43,7 +43,7 @@ if ! "$python" -c "import sys; from refscore_backends import get; print(get('$ba
     echo "nothing was run; BACKEND=numpy shows that this script works"
     exit 2
 fi
-mark=gpu
+mark="gpu and not slow"
 [ "$backend" = cupy ] || mark="not slow"
 pytest=("$python" -m pytest --confcutdir=tests -q --numprocesses="${PROCESSES:-12}" -m "$mark")
 
