@@ -181,6 +181,7 @@ AT_THE_DOOR = {  # what looks at values before it begins, and says so; a step of
     "watched samplers": "`watch` is for looking",
     "grey levels": "there is none for NaN",
     "likelihoods": "the solver is a `simulate`; its velocity is `flow`, which does not wait",
+    "on the host": "there it is computed",
     "measures": "what they measure is printed",
 }
 

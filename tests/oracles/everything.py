@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import refscore.likelihood.adaptive as adaptive
 import refscore.measure.distance as distance
 import refscore.nn.shifts as shifts
 import refscore.nn.winograd as winograd
@@ -77,6 +78,7 @@ from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, convert, si
 from refscore.noise.prior import gaussian_prior, prior_kl, prior_mismatch, prior_mismatch_bound
 from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES, log_ratio
+from refscore.noise.suggest import suggest_beta_max, suggest_schedule, suggest_sigma_max
 from refscore.protocols import HasJets
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.langevin import LevelStep, SNRLangevin
@@ -485,6 +487,15 @@ def likelihoods(at: Place) -> Callable[[], Any]:
     )  # fmt: skip
 
 
+def on_the_host(at: Place) -> Callable[[], Any]:
+    """What SciPy and NumPy compute for arrays of a device."""
+    x, data, score = at.normal(2, 2), at.normal(30, 2, seed=5), ExactScore(at.law(), VP())
+    return lambda: (
+        log_likelihood(score, VP(), x, t_min=0.01, solve=partial(adaptive.solve, rtol=1e-3, atol=1e-3)),
+        suggest_schedule(data), suggest_sigma_max(data), suggest_beta_max(data),
+    )  # fmt: skip
+
+
 def measures(at: Place) -> Callable[[], Any]:
     p, sde = at.law(), VP()
     x, y, exact, score = at.normal(12, 2), at.normal(12, 2, seed=1), ExactScore(p, sde), SCORES["network"](at, sde)
@@ -524,6 +535,7 @@ EVERYTHING: dict[str, Make] = {
     **{f"training {name}": make for name, make in TRAINING.items()},
     "flow": flow_velocity,
     "likelihoods": likelihoods,
+    "on the host": on_the_host,
     "measures": measures,
 }
 
