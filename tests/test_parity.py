@@ -41,7 +41,7 @@ def check_same(found, wanted, dtype):
 @pytest.mark.parametrize("name", EVERYTHING)
 @on_every_other
 def test_every_back_end_gives_numpys_numbers(host, name):
-    for dtype in TOLERANCE:
+    for dtype in ("float32",) if host.name.startswith("strict") else TOLERANCE:  # its float64 is NumPy's, and slow
         found, wanted = list(leaves(EVERYTHING[name](Place(host, dtype))())), numpys(name, dtype)
         assert len(found) == len(wanted) > 0
         for a, b in zip(found, wanted, strict=True):

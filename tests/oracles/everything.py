@@ -476,7 +476,7 @@ def flow_velocity(at: Place) -> Callable[[], Any]:
 def likelihoods(at: Place) -> Callable[[], Any]:
     p, x, (model, theta) = at.law(), at.normal(3, 2), at.model()
     exact, score, probes = ExactScore(p, VP()), model.bind(theta), rademacher(at.rng(), (2, 3, 2), at.kind)
-    few = FixedSteps(VP(), 6)
+    few = FixedSteps(VP(), 3)
     split = partial(error_split, score, p, VP(), x, t_min=0.01, solve=few, fine=few)
     return lambda: (
         log_likelihood(exact, VP(), x, t_min=0.01, solve=few), log_likelihood(score, VP(), x, t_min=0.01, solve=few),
@@ -491,7 +491,7 @@ def on_the_host(at: Place) -> Callable[[], Any]:
     """What SciPy and NumPy compute for arrays of a device."""
     x, data, score = at.normal(2, 2), at.normal(30, 2, seed=5), ExactScore(at.law(), VP())
     return lambda: (
-        log_likelihood(score, VP(), x, t_min=0.01, solve=partial(adaptive.solve, rtol=1e-3, atol=1e-3)),
+        log_likelihood(score, VP(), x, t_min=0.01, solve=partial(adaptive.solve, rtol=1e-2, atol=1e-2)),
         suggest_schedule(data), suggest_sigma_max(data), suggest_beta_max(data),
     )  # fmt: skip
 
