@@ -1,6 +1,7 @@
 """Devices: what CuPy does otherwise than NumPy, shown without one; training that moves between them; memory."""
 
 import re
+import sys
 import types
 
 import array_api_compat.numpy as xp
@@ -171,6 +172,14 @@ def test_a_step_of_training_takes_five_times_the_memory_of_its_hidden_layers(hos
     taken = peak(host, lambda: next(states))
     layers = 3 * BATCH * WIDTH * 4
     assert layers < taken < 5 * layers
+
+
+def test_the_memory_of_cupy_is_what_its_pool_grew_by(monkeypatch):
+    held = [100]
+    pool = types.SimpleNamespace(free_all_blocks=lambda: held.__setitem__(0, 60), total_bytes=lambda: held[0])
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
+    host = types.SimpleNamespace(name="cupy", synchronize=lambda: None)
+    assert peak(host, lambda: held.__setitem__(0, 95)) == 35
 
 
 @pytest.mark.parametrize("host", [host for host in LAW_BACKENDS if host.name == "cupy"], ids=lambda b: b.name)
