@@ -11,7 +11,8 @@ from typing import Any
 import refscore
 from refscore.commands import demo, evaluate, info, reproduce, sample, samplers, train
 from refscore.commands.progress import Outlet
-from refscore_backends import BackendUnavailable, in_words, keep_memory
+from refscore_backends import BackendUnavailable, keep_memory
+from refscore_backends.errors import in_words
 
 COMMANDS = {
     "demo": demo, "train": train, "sample": sample, "evaluate": evaluate, "samplers": samplers, "reproduce": reproduce,

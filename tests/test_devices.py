@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from refscore import EMA, MLP, VP, Adam, Denoising, GaussianMixture, ScoreModel, fit, last, load, save
 from refscore.laws.posterior import linear_posterior
-from refscore_backends import HostRng, in_words
+from refscore_backends import HostRng
+from refscore_backends.errors import in_words
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close

@@ -7,8 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from refscore_backends import BackendUnavailable, get, in_words
+from refscore_backends import BackendUnavailable, get
 from refscore_backends.cupy import CupyBackend
+from refscore_backends.errors import in_words
 
 
 def made(name, message, base=RuntimeError):

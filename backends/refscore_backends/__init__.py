@@ -11,11 +11,10 @@ from collections.abc import Callable
 
 from refscore_backends.base import Backend, BackendUnavailable, HostRng
 from refscore_backends.cupy import CupyBackend
-from refscore_backends.errors import in_words
 from refscore_backends.numpy import NumpyBackend, keep_memory
 from refscore_backends.strict import StrictBackend
 
-__all__ = ["BACKENDS", "Backend", "BackendUnavailable", "HostRng", "get", "in_words", "keep_memory"]
+__all__ = ["BACKENDS", "Backend", "BackendUnavailable", "HostRng", "get", "keep_memory"]
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "numpy": NumpyBackend,

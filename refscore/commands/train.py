@@ -131,7 +131,7 @@ def _train(
     run: Run, out: Path, backend: Backend, resume: bool, workers: int | None, say: Callable[[str], None]
 ) -> TrainingState:
     settings = run.settings
-    start, rng = _resumed(run, out, backend, say) if resume else (None, backend.rng(settings.seed))
+    start, rng = _resumed(run, out, backend) if resume else (None, backend.rng(settings.seed))
     save_text(out / SETTINGS, as_toml(settings))
     for line in (*run.data.said, *_described(run, backend, out)):
         say(line)
@@ -187,15 +187,14 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _resumed(run: Run, out: Path, backend: Backend, say: Callable[[str], None]) -> tuple[TrainingState, Any]:
+def _resumed(run: Run, out: Path, backend: Backend) -> tuple[TrainingState, Any]:
     """The state and the generator of the run in the folder."""
     kept = load(out / CHECKPOINT, asarray=backend.asarray)
     if kept.config.get("data") != saved_run.fingerprint(run.data):
         raise CheckpointError(f"the data of {run.data.name} are not those that the run in {out} began with")
     if kept.model != run.model or not isinstance(kept.state, TrainingState):
         raise CheckpointError(f"the model in {out} is not the one that {out / SETTINGS} describes")
-    if kept.rng is None:
-        say("the state of the generator could not be saved: other random numbers from here on, of the same law")
+    if kept.rng is None:  # CuPy's cannot be read: other numbers, of the same law
         return kept.state, backend.rng(hash((run.settings.seed, kept.state.step)) % 2**63)
     return kept.state, kept.rng if backend.name == "numpy" else HostRng(kept.rng, backend.asarray)
 

@@ -730,19 +730,3 @@ def test_a_mistake_of_ours_keeps_its_traceback(files, tmp_path, monkeypatch):
     with pytest.raises(KeyError, match="ours"):
         trained(files, tmp_path, steps=9)
     assert load(tmp_path / "run" / CHECKPOINT).state.step == 2
-
-
-def test_a_generator_that_could_not_be_saved_is_said_to_be_another(files, tmp_path, monkeypatch, capsys):
-    """As CuPy's: the law of the noise is the same, and a second resumption draws what the first did."""
-    monkeypatch.setattr(saved_run, "snapshot", lambda rng: None)
-    ends = []
-    for name in ("one", "two"):
-        out = trained(files, tmp_path / name, steps=4)
-        settings = out / SETTINGS
-        settings.write_text(settings.read_text().replace("steps = 4", "steps = 8"))
-        capsys.readouterr()
-        command("train", "--out", out, "--resume")
-        assert "could not be saved: other random numbers from here on, of the same law" in capsys.readouterr().out
-        ends.append(load(out / CHECKPOINT))
-    assert ends[0].state.step == 8
-    assert np.array_equal(ends[0].theta, ends[1].theta)
