@@ -730,3 +730,17 @@ def test_a_mistake_of_ours_keeps_its_traceback(files, tmp_path, monkeypatch):
     with pytest.raises(KeyError, match="ours"):
         trained(files, tmp_path, steps=9)
     assert load(tmp_path / "run" / CHECKPOINT).state.step == 2
+
+
+def test_a_run_whose_generator_could_not_be_saved_goes_on_in_the_same_way_each_time(files, tmp_path, monkeypatch):
+    """As CuPy's: with other random numbers, of the same law, and every resumption with those."""
+    monkeypatch.setattr(saved_run, "snapshot", lambda rng: None)
+    ends = []
+    for name in ("one", "two"):
+        out = trained(files, tmp_path / name, steps=4)
+        settings = out / SETTINGS
+        settings.write_text(settings.read_text().replace("steps = 4", "steps = 8"))
+        command("train", "--out", out, "--resume")
+        ends.append(load(out / CHECKPOINT))
+    assert ends[0].state.step == 8
+    assert np.array_equal(ends[0].theta, ends[1].theta)
