@@ -14,14 +14,14 @@ import pytest
 from refscore.protocols import Rng
 from refscore_backends import BACKENDS, Backend, HostRng
 from refscore_backends.strict import StrictBackend
-from tests.oracles.names import NAMESPACES, Use, is_namespace, lacks, trees, uses, with_numpy
+from tests.oracles.names import NAMESPACES, Use, in_core, is_namespace, lacks, trees, uses
 
 LIBRARIES = (
     "array_api_strict", "array_api_compat.numpy", "array_api_compat.cupy", "array_api_compat.torch", "jax.numpy",
 )  # fmt: skip
 TREES = dict(trees())
 ASKED = [use for where, tree in TREES.items() for use in uses(where, tree)]
-CORE = {where: tree for where, tree in TREES.items() if not with_numpy(where)}
+CORE = {where: tree for where, tree in TREES.items() if in_core(where, tree)}
 
 
 def library(name):

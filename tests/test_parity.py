@@ -15,7 +15,7 @@ from refscore_backends.base import dtype_name
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.everything import EVERYTHING, Place, leaves
 from tests.oracles.marks import on_every_other
-from tests.oracles.names import trees, with_numpy
+from tests.oracles.names import in_core, trees
 
 TOLERANCE = {
     "float64": 1e-12,
@@ -68,9 +68,9 @@ ABSTRACT = {  # those of whose kind are in
 
 def public():
     """The code of every public function and method of the core, by its name."""
-    for where, _ in trees():
+    for where, tree in trees():
         module = sys.modules.get(where.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-        if module is None or with_numpy(where) or module.__name__ in ("refscore.checks", "refscore.protocols"):
+        if module is None or not in_core(where, tree) or module.__name__ in ("refscore.checks", "refscore.protocols"):
             continue
         for name, thing in vars(module).items():
             if name[0] == "_" or getattr(thing, "__module__", "") != module.__name__:

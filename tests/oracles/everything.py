@@ -455,6 +455,7 @@ def data_of_training(at: Place) -> Callable[[], Any]:
     labels = at.backend.asarray(np.arange(6) % 3)
     return lambda: (
         Dequantised(images, grey, labels, flips=True).sample(at.rng(), 9), columns.apply(v), columns.undo(v),
+        grey.log_det(4), columns.to_dict(),
     )  # fmt: skip
 
 

@@ -10,11 +10,6 @@ from tests.oracles.book import ROOT
 
 NAMESPACES = ("array_namespace", "namespace")  # functions that answer with one
 
-WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
-    "data", "plots", "laws.examples", "laws.grid_chain", "laws.plane", "noise.suggest", "likelihood.adaptive",
-    "measure.work_precision", "experiments", "commands", "cli", "training.checkpoint", "training.safetensors",
-)  # fmt: skip
-
 
 class Use(NamedTuple):
     """One `xp.name`, or one call of it: `arguments` is None where it is not called, or where `*` hides how many."""
@@ -31,10 +26,11 @@ def trees() -> Iterator[tuple[str, ast.Module]]:
         yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
 
 
-def with_numpy(where: str) -> bool:
-    """Whether a file or module of the package may import NumPy."""
-    module = where.removeprefix("refscore/").removesuffix(".py").replace("/", ".")
-    return any(module == name or module.startswith(f"{name}.") for name in WITH_NUMPY)
+def in_core(where: str, tree: ast.AST) -> bool:
+    """Whether a file works on arrays of any library: it imports neither NumPy nor SciPy, and is no command."""
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return not {name.split(".")[0] for name in names} & {"numpy", "scipy"} and "/commands/" not in where
 
 
 def is_namespace(node: ast.AST) -> bool:
