@@ -12,11 +12,13 @@ import refscore
 from refscore.commands import demo, evaluate, info, reproduce, sample, samplers, train
 from refscore.commands.progress import Outlet
 from refscore_backends import BackendUnavailable, keep_memory
+from refscore_backends.errors import in_words
 
 COMMANDS = {
     "demo": demo, "train": train, "sample": sample, "evaluate": evaluate, "samplers": samplers, "reproduce": reproduce,
     "info": info,
 }  # fmt: skip
+SMALLER = ("batch", "n", "samples", "points", "widths")  # flags by which a command takes less memory
 STATUS = (
     "exit status: 0 done (Ctrl-C and SIGTERM end the work early: what was learned or measured is kept), 2 refused or "
     "failed, with a message, 130 interrupted before there was a result (`reproduce` goes on where it stopped)"
@@ -46,12 +48,15 @@ def _run(argv: Sequence[str] | None) -> int:
     except (ValueError, ArithmeticError, OSError, BackendUnavailable) as error:
         print(f"refscore: {error}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        print(f"refscore: not enough memory: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("refscore: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (said := in_words(error)) is None:
+            raise
+        flags = [f"--{name}" for name in SMALLER if hasattr(args, name) and said.startswith("not enough memory")]
+        print(f"refscore: {said}{'; give a smaller ' * bool(flags)}{' or '.join(flags)}", file=sys.stderr)
+        return 2
     return 0
 
 

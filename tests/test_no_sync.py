@@ -4,12 +4,16 @@ On array-api-strict's pretended device every way from an array to a Python value
 is taken. (A GPU would only become slow, and nobody would know why.)
 """
 
-from dataclasses import replace
+import importlib
+import pkgutil
+from dataclasses import fields, is_dataclass, replace
+from types import MethodType
 
 import array_api_strict
 import numpy as np
 import pytest
 
+import refscore.sampling as sampling_
 from refscore import (
     EMA,
     MLP,
@@ -35,6 +39,7 @@ from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTim
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.training.optim import WarmupCosine
+from tests.oracles.everything import EVERYTHING, STEPS, Place
 from tests.oracles.models import KINDS
 from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
@@ -166,3 +171,49 @@ def test_no_sampler_waits(dtype, sde, learned):
         with nobody_waits():
             for x in states:
                 assert x.shape == (5, 2)
+
+
+# ------------------------------------------------------------------ everything public
+
+AT_THE_DOOR = {  # what looks at values before it begins, and says so; a step of what it does waits for nothing
+    "other laws": "an observation must be regular, a mixture's covariances too",
+    "affine chains": "`simulate` looks at where it starts, and the distance is a number",
+    "watched samplers": "`watch` is for looking",
+    "grey levels": "there is none for NaN",
+    "likelihoods": "the solver is a `simulate`; its velocity is `flow`, which does not wait",
+    "on the host": "there it is computed",
+    "measures": "what they measure is printed",
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_nothing_public_waits_but_at_its_door(name):
+    run = EVERYTHING[name](Place(BACKEND, "float32"))
+    with nobody_waits():
+        if name in AT_THE_DOOR:
+            with pytest.raises(Waited):
+                run()
+        else:
+            run()
+
+
+def test_no_step_kernel_or_score_of_the_folder_is_forgotten():
+    """What has a call, in any module of the samplers, is part of a step that is walked."""
+    folder = [importlib.import_module(f"refscore.sampling.{m.name}") for m in pkgutil.iter_modules(sampling_.__path__)]
+    there = {
+        thing for module in folder for thing in vars(module).values()
+        if isinstance(thing, type) and "__call__" in vars(thing) and thing.__module__ == module.__name__
+    }  # fmt: skip
+    x = BACKEND.asarray([[1.0, 2.0]])
+    walked = {type(part) for build in STEPS.values() for part in parts(build(VP(), ExactScore(P, VP()), x))}
+    assert len(there) > 15
+    assert there <= walked, there - walked
+
+
+def parts(thing):
+    """A step, and whatever it is made of."""
+    yield thing
+    for field in fields(thing) if is_dataclass(thing) else ():
+        yield from parts(getattr(thing, field.name))
+    if isinstance(thing, MethodType):
+        yield from parts(thing.__self__)

@@ -62,6 +62,8 @@ from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import SGD, WarmupCosine, clip
 from refscore.training.parallel import Sharded
+from refscore_backends import HostRng
+from refscore_backends.strict import StrictBackend
 
 WRITERS = {
     "float64": np.float64, "float32": np.float32, "0-d": np.asarray, "0-d float32": lambda v: np.asarray(v, "float32"),
@@ -175,7 +177,7 @@ CALLS = {
         MODEL.init(np.random.default_rng(0))
     )(X, w(0.5)),
     "exact score": lambda w: ExactScore(P, VP())(X, w(0.5)),
-    "exact jvp": lambda w: ExactScore(P, VP()).jvp(X, w(0.5), X[None])[1],
+    "exact jvp": lambda w: ExactScore(P, VP()).jvp(X, w(0.5), X[None, ...])[1],
     "noised mixture": lambda w: P.diffuse(w(0.5), w(0.25)).means,
     "mixture": lambda w: P.score(X, w(0.5), w(0.25)),
     "posterior": lambda w: P.posterior_mean(X, w(0.5), w(0.25)),
@@ -225,6 +227,20 @@ CALLS = {
 def test_float32_stays_float32_whoever_made_the_numbers(call, write):
     found, wanted = call(write), call(float)
     assert found.dtype == wanted.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("write", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_number_of_numpy_comes_to_stand_left_of_an_array_of_a_device(call, write, monkeypatch):
+    """There it would ask for the array on the host: CuPy refuses, PyTorch and JAX answer in another precision."""
+    host, wanted = StrictBackend("device1"), call(float)
+    rng = lambda seed: HostRng(np.random.Generator(np.random.PCG64(seed)), host.asarray)  # noqa: E731
+    monkeypatch.setattr(np.random, "default_rng", rng)
+    monkeypatch.setitem(globals(), "X", host.asarray(X))
+    monkeypatch.setitem(globals(), "P", GaussianMixture(*map(host.asarray, (P.weights, P.means, P.covariances))))
+    found = host.to_numpy(call(write))
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
 
 

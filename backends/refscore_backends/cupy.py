@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from refscore_backends.base import BackendUnavailable, HostRng, check_seed
+from refscore_backends.errors import in_words
 from refscore_backends.recorded.compiled import Compiled
 from refscore_backends.recorded.cuda import Source
 from refscore_backends.recorded.launch import built
@@ -34,12 +35,14 @@ class CupyBackend:
         try:
             import array_api_compat.cupy as xp
             import cupy
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise BackendUnavailable(
                 'CuPy is not installed: pip install -e ".[cuda12]" or ".[cuda13]" in the checkout, by your driver'
             ) from error
+        except ImportError as error:
+            raise BackendUnavailable(f"CuPy is installed but cannot be loaded: {_first(error)}") from error
         if not cupy.is_available():
-            raise BackendUnavailable("CuPy is installed but finds no usable GPU: check the driver (nvidia-smi)")
+            raise BackendUnavailable(f"CuPy is installed but finds no usable GPU: {_why_not(cupy)}")
         self.xp = xp
         self._cupy = cupy
         self._host_noise = host_noise
@@ -95,3 +98,16 @@ class CupyBackend:
         """Return the name of the current device."""
         number = self._cupy.cuda.runtime.getDevice()
         return str(self._cupy.cuda.runtime.getDeviceProperties(number)["name"].decode())
+
+
+def _why_not(cupy: Any) -> str:
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        return in_words(error) or "check the driver (nvidia-smi)"
+    return "check the driver (nvidia-smi)"
+
+
+def _first(error: ImportError) -> str:
+    """The first line with words: CuPy draws a frame around its explanation."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip(" =")), "no reason is given")

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,12 @@ def _walk(
         except DivergenceError as error:
             if error.last_good is not None:
                 saved_run.write(out, run, error.last_good, None, backend)
+            raise
+        except Exception:  # out of memory, a device that fails: what was learned is kept
+            if now[0] is not None and now[0].step > done:
+                with suppress(Exception):  # the device may be gone
+                    saved_run.write(out, run, *now, backend)
+                    say(f"stopped after step {now[0].step}: saved; go on with refscore train --out {out} --resume")
             raise
     assert now[0] is not None
     saved_run.write(out, run, *now, backend)

@@ -711,3 +711,80 @@ def test_nothing_is_left_of_a_run_that_could_not_begin(files, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "file" in refused(capsys, "train", "--data", files["mlp"], "--out", tmp_path / "file" / "run")
     assert not os.path.isdir(tmp_path / "file")
+
+
+# ------------------------------------------------------------------ a device that fails
+
+
+def failing(error, after):
+    """`fit`, whose device gives out after so many steps."""
+
+    def states(*args, **more):
+        for n, state in enumerate(fit(*args, **more), 1):
+            yield state
+            if n == after:
+                raise error
+
+    return states
+
+
+def test_a_device_without_memory_costs_no_step(files, tmp_path, monkeypatch, capsys):
+    """What was learned until then is saved, and training goes on from there to what it would have been."""
+    whole = trained(files, tmp_path / "whole", steps=9)
+    kind = type("OutOfMemoryError", (MemoryError,), {"__module__": "cupy.cuda.memory"})
+    monkeypatch.setattr(
+        train, "fit", failing(kind("Out of memory allocating 8,589,934,592 bytes (allocated so far: 5)."), 7)
+    )
+    out = tmp_path / "run"
+    args = ["train", "--data", files["mlp"], "--out", str(out), "--steps", "9", *SMALL["mlp"]]
+    assert cli.main(args) == 2
+    said = capsys.readouterr()
+    assert f"stopped after step 7: saved; go on with refscore train --out {out} --resume" in said.out
+    assert said.err.splitlines()[-1] == (
+        "refscore: not enough memory: 8 GiB were asked for; give a smaller --batch or --widths"
+    )
+    assert load(out / CHECKPOINT).state.step == 7
+    monkeypatch.setattr(train, "fit", fit)
+    command("train", "--out", out, "--resume")
+    assert np.array_equal(load(out / CHECKPOINT).theta, load(whole / CHECKPOINT).theta)
+
+
+def test_a_device_that_is_gone_leaves_the_last_checkpoint(files, tmp_path, monkeypatch, capsys):
+    kind = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
+    monkeypatch.setattr(train, "fit", failing(kind("cudaErrorIllegalAddress: an illegal memory access"), 3))
+    wrote, kept = saved_run.write, []
+
+    def write(folder, run, state, *more):
+        if state.step == 3:
+            raise kind("cudaErrorIllegalAddress")
+        kept.append(state.step)
+        wrote(folder, run, state, *more)
+
+    monkeypatch.setattr(saved_run, "write", write)
+    args = ["train", "--data", files["mlp"], "--out", str(tmp_path / "run"), "--steps", "90", *SMALL["mlp"]]
+    assert cli.main(args) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "refscore: CuPy failed: cudaErrorIllegalAddress: an illegal memory access"
+    assert "saved; go on" not in said.out
+    assert load(tmp_path / "run" / CHECKPOINT).state.step == kept[-1] == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "fit", failing(KeyError("ours"), 2))
+    with pytest.raises(KeyError, match="ours"):
+        trained(files, tmp_path, steps=9)
+    assert load(tmp_path / "run" / CHECKPOINT).state.step == 2
+
+
+def test_a_run_whose_generator_could_not_be_saved_goes_on_in_the_same_way_each_time(files, tmp_path, monkeypatch):
+    """As CuPy's: with other random numbers, of the same law, and every resumption with those."""
+    monkeypatch.setattr(saved_run, "snapshot", lambda rng: None)
+    ends = []
+    for name in ("one", "two"):
+        out = trained(files, tmp_path / name, steps=4)
+        settings = out / SETTINGS
+        settings.write_text(settings.read_text().replace("steps = 4", "steps = 8"))
+        command("train", "--out", out, "--resume")
+        ends.append(load(out / CHECKPOINT))
+    assert ends[0].state.step == 8
+    assert np.array_equal(ends[0].theta, ends[1].theta)

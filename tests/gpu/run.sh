@@ -1,18 +1,58 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU: the quick suite with the laws on CuPy, the demo, benchmarks. Results go to files in OUT.
-#     bash tests/gpu/run.sh OUT [python]
+# Everything that wants a GPU, in under nine minutes: the laws on CuPy, parity with NumPy, the demo, training that moves
+# between devices, benchmarks. Each part has a limit of its own and writes OUT/<part>.txt as it goes; OUT/summary.txt
+# has a line for each as soon as it is over, so that a part that fails or hangs costs none of the others.
+#     bash tests/gpu/run.sh OUT [python]                   on a machine with a GPU and CuPy
+#     BACKEND=numpy bash tests/gpu/run.sh OUT [python]     the same script elsewhere, to see that it works
+# LIMIT=seconds sets one limit for every part, BENCHMARK="..." what the benchmarks are given.
 set -uo pipefail
-out=$(mkdir -p "$1" && cd "$1" && pwd) python=${2:-python3}
+[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
+mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
+python=${2:-python3} backend=${BACKEND:-cupy}
 cd "$(dirname "$0")/../.."
 export PYTHONPATH="$PWD:$PWD/backends${PYTHONPATH:+:$PYTHONPATH}" OPENBLAS_NUM_THREADS=1
-refscore() { "$python" -m refscore.cli "$@"; }
+: >"$out/summary.txt"
 
-{ date -u; nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; refscore info --backend cupy; } >"$out/machine.txt" 2>&1
-cat "$out/machine.txt"
-"$python" -m pytest --confcutdir=tests tests -m "not slow" -q --numprocesses=8 --durations=15 >"$out/laws.txt" 2>&1
-tail -40 "$out/laws.txt" | cut -c1-200
-for backend in cupy numpy; do
-    { time refscore demo --backend $backend --steps 2000 --out "$out/demo-$backend"; } >"$out/demo-$backend.txt" 2>&1
-    tail -n 25 "$out/demo-$backend.txt"
-done
-"$python" tests/gpu/benchmark.py --out "$out/benchmark.jsonl" 2>"$out/benchmark.err"
+part() { # name, seconds, command: its output in OUT/name.txt, its end in OUT/summary.txt
+    local name=$1 limit=${LIMIT:-$2} begun=$SECONDS status
+    shift 2
+    timeout --kill-after=5 "$limit" "$@" >"$out/$name.txt" 2>&1
+    status=$?
+    case $status in 0) said=done ;; 124 | 137) said="stopped after $limit s" ;; *) said="failed with status $status" ;; esac
+    echo "$name: $said, $((SECONDS - begun)) s" | tee -a "$out/summary.txt"
+    tail -n 8 "$out/$name.txt" | cut -c1-200 | sed 's/^/    /'
+    return "$status"
+}
+refscore() { "$python" -m refscore.cli "$@"; }
+resume() { # twenty steps of each, in turns, in one run; what is trained is looked at at the end
+    local other=numpy folder="$out/resumed" steps=20
+    rm -rf "$folder"
+    refscore train --data tilted --out "$folder" --steps $steps --batch 256 --backend "$1" || return
+    for next in "$other" "$1"; do
+        steps=$((steps + 20))
+        sed -i "s/^steps = .*/steps = $steps/" "$folder/config.toml"
+        refscore train --out "$folder" --resume --backend "$next" || return
+    done
+    refscore sample "$folder" --n 100 --out "$out/resumed.npy" --backend "$1"
+}
+export -f refscore resume
+export python out
+
+if ! "$python" -c "import sys; from refscore_backends import get; print(get('$backend').device())" >"$out/device.txt" 2>&1; then
+    tail -n 1 "$out/device.txt" | sed 's/^[A-Za-z_.]*: //'
+    echo "nothing was run; BACKEND=numpy shows that this script works"
+    exit 2
+fi
+mark="gpu and not slow"
+[ "$backend" = cupy ] || mark="not slow"
+pytest=("$python" -m pytest --confcutdir=tests -q --numprocesses="${PROCESSES:-12}" -m "$mark")
+
+date -u | tee "$out/date.txt"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/gpu.txt" 2>&1
+part machine 30 bash -c 'refscore info'
+[ "$backend" = cupy ] && part laws 150 "${pytest[@]}" --durations=15 tests
+part parity 60 "${pytest[@]}" tests/test_parity.py tests/test_devices.py
+part demo 60 bash -c "refscore demo --backend $backend --steps 2000 --out '$out/demo'"
+part resume 60 bash -c "resume $backend"
+part benchmark 170 "$python" tests/gpu/benchmark.py --out "$out/benchmark.jsonl" ${BENCHMARK:-}
+! grep -qv ': done' "$out/summary.txt"
