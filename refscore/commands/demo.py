@@ -16,6 +16,7 @@ from refscore.commands.demo_digits import DIGITS, digits_demo
 from refscore.commands.demo_figures import draw
 from refscore.commands.demo_problem import Problem, load_problem, mismatch_in_words
 from refscore.commands.demo_report import Report, loss_in_words, tables
+from refscore.commands.library import add_backend, chosen
 from refscore.commands.progress import progress
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.data.files import save_array, save_json, writable_folder
@@ -33,7 +34,7 @@ from refscore.noise.sde import VP
 from refscore.protocols import Array
 from refscore.training.loop import DivergenceError, TrainingState, fit
 from refscore.training.optim import EMA, Adam, WarmupCosine
-from refscore_backends import BACKENDS, Backend, get
+from refscore_backends import Backend
 
 # Likelihood weighting, with times drawn so that every log signal-to-noise ratio counts alike: the
 # excess loss then bounds, in nats, the Kullback-Leibler divergence between data and the reverse SDE with
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--steps", type=int, help="training steps (default: 6000; digits: 1800)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
-    parser.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_backend(parser)
     parser.add_argument("--out", type=Path, default=Path("refscore-demo"), help="folder for numbers and pictures")
     add_threads(parser)
 
@@ -64,9 +65,11 @@ def run(args: argparse.Namespace) -> None:
     with blas_threads(args.threads) as said:
         print(said)
         if args.data == "digits":
-            digits_demo(DIGITS["steps"] if args.steps is None else args.steps, args.seed, args.backend, args.out)
+            steps = DIGITS["steps"] if args.steps is None else args.steps
+            digits_demo(steps, args.seed, args.backend, args.out, args.compile)
         else:
-            demo(args.data, get(args.backend), 6000 if args.steps is None else args.steps, args.seed, args.out)
+            steps = 6000 if args.steps is None else args.steps
+            demo(args.data, chosen(args.backend, args.compile), steps, args.seed, args.out)
 
 
 def demo(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Callable[[str], None] = print) -> Report:
@@ -97,7 +100,7 @@ def demo(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Cal
     ema = EMA(min(0.999, 1 - 20 / (steps + 20)))  # over a twentieth of a short run
     started = time.perf_counter()
     try:
-        state = _train(model, problem, ema, rng, report, say)
+        state = _train(model, problem, ema, rng, report, backend.compile, say)
     except DivergenceError as error:
         if error.last_good is not None:
             save_array(out / "theta.npy", backend.to_numpy(error.last_good.theta))
@@ -122,12 +125,16 @@ def demo(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Cal
 
 
 def _train(
-    model: ScoreModel, problem: Problem, ema: EMA, rng: Any, report: Report, say: Callable[[str], None]
-) -> TrainingState:
+    model: ScoreModel, problem: Problem, ema: EMA, rng: Any, report: Report,
+    compile: Callable[..., Any], say: Callable[[str], None],
+) -> TrainingState:  # fmt: skip
     """Walk through `fit`; Ctrl-C ends it and keeps what was done."""
     steps = report.steps
     rate = WarmupCosine(RATE, steps, warmup=min(100, steps - 1), end=RATE / 100)
-    training = fit(model, OBJECTIVE, problem.data, Adam(rate), rng, steps=steps, batch=BATCH, ema=ema, max_norm=100.0)
+    training = fit(
+        model, OBJECTIVE, problem.data, Adam(rate), rng, steps=steps, batch=BATCH, ema=ema, max_norm=100.0,
+        compile=compile,
+    )  # fmt: skip
     every = max(1, steps // 100)
     state, total = None, 0.0
     with progress(steps, say) as show:

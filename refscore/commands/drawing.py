@@ -1,12 +1,13 @@
 """Drawing samples from a trained model: any sampler, under labels, guided, around what is known."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from refscore.noise.grids import karras_times
 from refscore.noise.prior import prior
 from refscore.noise.reverse import denoise
-from refscore.protocols import Array, Score
+from refscore.protocols import Array, Score, Step
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.loop import simulate
 from refscore.sampling.transitions import SAMPLERS
@@ -50,9 +51,7 @@ class Drawing:
         """Draw n samples, told labels (n,) or none, with known values and a mask or none."""
         sde, score = self.model.sde, self.score(labels)
         known, mask = (None if a is None else self.backend.asarray(a) for a in kept)
-        step = SAMPLERS[self.sampler](sde, score)
-        if known is not None and mask is not None:
-            step = Replace(step, sde, known, mask, moves=5)
+        step = self._step if labels is None and mask is None else self._compiled(score, known, mask)
         x = prior(sde, (n, *self.shape), rng, self.theta.dtype)
         yield x
         if len(self.times) > 1:
@@ -63,6 +62,17 @@ class Drawing:
         if known is not None and mask is not None:
             x = self.backend.xp.where(mask, known, x)
         yield x
+
+    @cached_property
+    def _step(self) -> Step:
+        """The step without labels or mask: one for all chunks, so that it is compiled once."""
+        return self._compiled(self.score(None), None, None)
+
+    def _compiled(self, score: Score, known: Any, mask: Any) -> Step:
+        step = SAMPLERS[self.sampler](self.model.sde, score)
+        if known is not None and mask is not None:
+            step = Replace(step, self.model.sde, known, mask, moves=5)
+        return self.backend.compile(step)
 
     def score(self, labels: Any) -> Score:
         """The score under labels, guided."""

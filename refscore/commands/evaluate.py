@@ -11,6 +11,7 @@ import numpy as np
 
 from refscore.checks import check_count
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
+from refscore.commands.library import add_backend, chosen
 from refscore.commands.pictures import in_unit, needs_pillow
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import Saved, fingerprint, read
@@ -28,7 +29,7 @@ from refscore.measure.neighbours import Memorised, memorised, nearest, two_sampl
 from refscore.plots import png, tiles
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.checkpoint import CheckpointError
-from refscore_backends import BACKENDS, Backend, get
+from refscore_backends import Backend
 from refscore_backends.base import check_seed
 
 HELP = "judge a trained model by data it has not seen (the table of samplers is `refscore samplers`)"
@@ -97,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
     add("--out", type=Path, metavar="FOLDER", help="folder for numbers and picture (default: the model's)")
     add("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
-    add("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_backend(parser)
     add_threads(parser)
 
 
@@ -106,8 +107,8 @@ def run(args: argparse.Namespace) -> None:
     with blas_threads(args.threads) as said:
         print(said)
         evaluate(
-            args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed, get(args.backend),
-            args.data,
+            args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed,
+            chosen(args.backend, args.compile), args.data,
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refscore.checks import check_count
+from refscore.commands.library import add_backend
 from refscore.commands.progress import progress
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.data.files import save_json, writable_folder
@@ -26,7 +27,7 @@ from refscore.experiments.song_ermon_2019 import (
 )
 from refscore.laws.examples import mixture
 from refscore.plots import EXACT, INK, LEARNED, density, figure, save
-from refscore_backends import BACKENDS, Backend, get
+from refscore_backends import Backend, get
 
 Say = Callable[[str], None]
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training steps of each, at least 600 (default: 10000, the paper's: a minute a seed)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("refscore-reproduce"), help="folder for numbers and pictures")
-    parser.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_backend(parser, compiles=False)
     add_threads(parser)
 
 

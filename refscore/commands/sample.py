@@ -10,6 +10,7 @@ import numpy as np
 
 from refscore.checks import check_count
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
+from refscore.commands.library import add_backend, chosen
 from refscore.commands.pictures import in_unit, needs_pillow, scatter
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import CHECKPOINT, Saved, read
@@ -22,7 +23,7 @@ from refscore.data.scaling import Scaling
 from refscore.plots import gif, png, tiles
 from refscore.sampling.shards import children, pool
 from refscore.sampling.transitions import SAMPLERS
-from refscore_backends import BACKENDS, Backend, get
+from refscore_backends import Backend
 from refscore_backends.base import check_seed
 
 HELP = "draw samples from a trained model"
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trajectory", action="store_true", help="keep what is between noise and sample: a strip, a GIF, or an axis")
     add("--workers", type=int, metavar="N", help="threads that share the samples (default: none)")
     add("--seed", type=int, default=0, help="same seed, same machine: same samples (default: 0)")
-    add("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_backend(parser)
     add_threads(parser)
 
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         print(said)
         sample(
             args.folder, args.n, args.out, args.sampler, args.steps, args.labels, args.guidance, args.known, args.mask,
-            args.trajectory, args.seed, get(args.backend), args.workers, args.given,
+            args.trajectory, args.seed, chosen(args.backend, args.compile), args.workers, args.given,
         )  # fmt: skip
 
 

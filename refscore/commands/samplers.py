@@ -14,6 +14,7 @@ import numpy as np
 
 from refscore.commands.demo import FEATURES, WIDTHS
 from refscore.commands.demo_problem import load_problem
+from refscore.commands.library import add_backend
 from refscore.commands.progress import progress
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.commands.widened import Widened, law_on
@@ -38,7 +39,7 @@ from refscore.noise.exact_score import ExactScore
 from refscore.noise.sde import SDES
 from refscore.protocols import Score, ScoreWithJvp
 from refscore.sampling.transitions import SAMPLERS
-from refscore_backends import BACKENDS, Backend, get
+from refscore_backends import Backend, get
 from refscore_backends.base import check_seed, host_noise
 
 EVALUATIONS = (8, 16, 32, 64, 128)
@@ -95,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the learned score of a `refscore demo`")
     parser.add_argument("--out", type=Path, default=Path("refscore-samplers"), help="folder for numbers and picture")
-    parser.add_argument("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_backend(parser, compiles=False)
     add_threads(parser)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from refscore.checks import check_count
 from refscore.commands import saved_run
+from refscore.commands.library import add_backend, chosen
 from refscore.commands.pictures import picture
 from refscore.commands.progress import progress
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
@@ -30,7 +31,7 @@ from refscore.protocols import Array
 from refscore.training.checkpoint import CheckpointError, load
 from refscore.training.loop import DivergenceError, TrainingState, fit
 from refscore.training.parallel import Sharded
-from refscore_backends import BACKENDS, Backend, HostRng, get
+from refscore_backends import Backend, HostRng, get
 from refscore_backends.base import host_noise
 
 HELP = "learn the score of your data: points or images, from a file or by name"
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, metavar="N", help="processes that share each batch (default: none)")
     add("--shards", type=int, help="parts into which a batch is cut (default: 1; with workers 4)")
     add("--seed", type=int, help="same seed, same machine: same numbers (default: 0)")
-    add("--backend", choices=list(BACKENDS), help="array library (default: numpy)")
+    add_backend(parser, default=None)
     add_threads(parser)
 
 
@@ -121,7 +122,7 @@ def train(
         When training diverges; the last good state is saved first.
     """
     settings = _settings(flags, config, out, resume)
-    backend = get(settings.backend)
+    backend = chosen(settings.backend, bool(flags.get("compile")), say)
     run = build(settings, backend)
     writable_folder(out)
     with alone_in(out):
@@ -232,6 +233,7 @@ def _walk(
     training = fit(
         run.model, objective, run.training, run.optimizer, rng, steps=steps - done, batch=s.batch or 0, ema=run.ema,
         max_norm=100.0, start=start, unlabelled=s.unlabelled if run.model.classes else 0.0,
+        compile=backend.compile,
     )  # fmt: skip
     total, drawn, began = 0.0, True, time.perf_counter()
     with progress(steps, say) as show:

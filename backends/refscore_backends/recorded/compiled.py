@@ -12,6 +12,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from time import perf_counter
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -56,6 +57,7 @@ class Compiled:
         self._skeleton = self._held.take(function)
         self.programs: dict[Any, list[Program]] = {}
         self._given_up = False
+        self.say: Callable[[str], None] | None = None  # takes a line about each first call
         functools.update_wrapper(self, function, updated=())
 
     def __getattr__(self, name: str) -> Any:
@@ -63,13 +65,23 @@ class Compiled:
 
     def __call__(self, *args: Any) -> Any:
         """As the function, to rounding."""
-        leaves = Leaves()
+        leaves, began = Leaves(), perf_counter()
         found = None if self._given_up else self.find(leaves, leaves.take(args))
         if found is None:
             return self.function(*args)
         program, numbers = found
         assert program.run is not None
-        return program.answer(program.run(leaves.arrays + self.held, numbers, leaves.rngs), numbers)
+        made = program.answer(program.run(leaves.arrays + self.held, numbers, leaves.rngs), numbers)
+        if program.first is None:
+            program.first = perf_counter() - began
+            if self.say is not None:
+                self.say(f"compiled {self._name}: its first call took {program.first:.2g} s")
+        return made
+
+    @property
+    def _name(self) -> str:
+        function = self.function.func if isinstance(self.function, functools.partial) else self.function
+        return getattr(function, "__name__", type(function).__name__).strip("_")
 
     @property
     def held(self) -> list[Any]:
@@ -138,7 +150,7 @@ class Compiled:
     def _give_up(self) -> None:
         self._given_up = True
         warnings.warn(
-            f"{getattr(self.function, '__name__', type(self.function).__name__)} looks at the value of a number in a "
+            f"{self._name} looks at the value of a number in a "
             f"way that needs a program for each: after {MOST} of them it runs as it is; compile its score alone",
             NotCompiledWarning,
             stacklevel=4,

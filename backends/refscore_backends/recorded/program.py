@@ -22,6 +22,7 @@ class Program:
     returned: list[str]  # names of the arrays in it
     used: list[str]  # names of the numbers that lines read
     run: Run | None = None
+    first: float | None = None  # seconds of its first call
     _numbers: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
