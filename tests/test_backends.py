@@ -294,7 +294,7 @@ def test_jax_refuses_float64_where_it_is_switched_off(framework):
         pytest.skip("of JAX")
     code = """
 from refscore_backends.jax import JaxBackend
-backend = JaxBackend(x64=False)
+backend = JaxBackend(precise=False)
 print(backend.asarray([1.0], "float32").dtype)
 for make in (lambda: backend.asarray([1.0]), lambda: backend.rng(0).random((2,))):
     try:

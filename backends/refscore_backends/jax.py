@@ -22,10 +22,11 @@ class JaxBackend:
     host_noise : bool
         Draw noise with NumPy and move it, so that runs can be compared with the NumPy back
         end number by number. Default False.
-    x64 : bool
-        Switch float64 on, for the whole process: JAX answers in float32 otherwise. What is made without a dtype, in
-        other code of the process too, is then float64. Default True; with False the switch is left as it is, and where
-        it is off float64 is refused.
+    precise : bool
+        Set two switches of JAX, for the whole process: float64, which it answers in float32 otherwise, and products
+        of float32 matrices in float32, which a GPU rounds to eleven bits otherwise (TF32). Other code of the process
+        then makes float64 where it names no dtype. Default True; with False the switches are left as they are, and
+        float64 is refused where it is off.
 
     Raises
     ------
@@ -35,13 +36,14 @@ class JaxBackend:
 
     name = "jax"
 
-    def __init__(self, host_noise: bool = False, x64: bool = True) -> None:
+    def __init__(self, host_noise: bool = False, precise: bool = True) -> None:
         try:
             import jax
         except ImportError as error:
             raise BackendUnavailable('JAX is not installed: pip install -e ".[jax]" in the checkout') from error
-        if x64:
+        if precise:
             jax.config.update("jax_enable_x64", True)
+            jax.config.update("jax_default_matmul_precision", "highest")
         self.xp = jax.numpy
         self._jax = jax
         self._host_noise = host_noise
