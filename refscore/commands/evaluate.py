@@ -4,12 +4,15 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refscore.checks import check_count
+from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.pictures import in_unit, needs_pillow
 from refscore.commands.progress import progress
@@ -36,6 +39,7 @@ EXAMPLE = "example: refscore evaluate digits --n 500"
 CHUNK, POINTS, PAIRS = 100, 200, 16  # points whose likelihood is asked for; samples shown beside their neighbours
 FLOW = 40  # steps of RK4
 PROBES = 4
+Chunks = Callable[..., list[Any]]  # `in_chunks` with its generator and workers
 
 
 @dataclass
@@ -86,7 +90,7 @@ class Report:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FOLDER, --data, --n, --points, --sampler, --steps, --out, --seed, --backend, --threads."""
+    """FOLDER, --data, --n, --points, --sampler, --steps, --out, --workers, --seed, --backend, --threads."""
     parser.epilog = EXAMPLE
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of a `refscore train`")
@@ -96,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
     add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
     add("--out", type=Path, metavar="FOLDER", help="folder for numbers and picture (default: the model's)")
+    add("--workers", type=int, metavar="N", help="threads that share points and samples (default: none)")
     add("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
     add("--backend", default="numpy", choices=list(BACKENDS), help="array library (default: numpy)")
     add_threads(parser)
@@ -107,13 +112,13 @@ def run(args: argparse.Namespace) -> None:
         print(said)
         evaluate(
             args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed, get(args.backend),
-            args.data,
+            args.data, args.workers,
         )  # fmt: skip
 
 
 def evaluate(
     folder: Path, n: int, points: int, sampler: str, steps: int, out: Path | None, seed: int, backend: Backend,
-    moved: str | None = None, say: Callable[[str], None] = print,
+    moved: str | None = None, workers: int | None = None, say: Callable[[str], None] = print,
 ) -> Report:  # fmt: skip
     """Measure, write `evaluation.json` and a picture, print.
 
@@ -134,12 +139,15 @@ def evaluate(
     rng, show_all = backend.rng(seed), min(points, len(data.held_out))
     n = min(n, len(data.held_out), len(data.x))
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps)
-    made = None
+    chunks = partial(in_chunks, rng=rng, workers=workers, size=CHUNK, say=say)
+    made, done = None, count(1)
     try:
         with progress(-(-show_all // CHUNK) + -(-n // CHUNK), say) as show:
-            done = _likelihood(report, saved, data, show_all, rng, backend, show)
-            made = _drawn(draw, data, n, rng, backend, lambda i: show(done + i, "samples"))
-        _compare(report, data, made, rng, backend)
+            _likelihood(report, saved, data, show_all, backend, chunks, lambda: show(next(done), "likelihood"))
+            if report.points == show_all:
+                made = _drawn(draw, data, n, backend, chunks, lambda: show(next(done), "samples"))
+        if made is not None:
+            _compare(report, data, made, rng, backend)
     except KeyboardInterrupt:
         if report.nats is None:
             raise
@@ -173,51 +181,51 @@ def _data(saved: Saved, folder: Path, moved: str | None) -> Data:
 
 
 def _likelihood(
-    report: Report, saved: Saved, data: Data, points: int, rng: Any, backend: Backend, show: Callable[[int, str], None]
-) -> int:
-    """Log likelihoods of held-out points, under their labels; returns the number of chunks."""
+    report: Report, saved: Saved, data: Data, points: int, backend: Backend, chunks: Chunks, show: Callable[[], None]
+) -> None:
+    """Log likelihoods of held-out points, under their labels, and what they err by where the law is known."""
     D, sde, t_min = math.prod(saved.shape), saved.model.sde, saved.config["settings"]["t_min"]
-    values, scaling = [], data.scaling
-    for i, first in enumerate(range(0, points, CHUNK)):
-        rows = slice(first, min(first + CHUNK, points))
+    scaling, solve = data.scaling, FixedSteps(sde, FLOW)
+    law = data.law if isinstance(data.law, GaussianMixture) and data.labels is None else None
+
+    def chunk(rows: slice, rng: Any) -> tuple[Any, Any]:
         x = backend.asarray(data.held_out[rows], "float32")
         if scaling.levels is not None:
             x = scaling.dequantise(x, rng.random(x.shape, dtype=x.dtype))
         told = None if data.held_out_labels is None else backend.asarray(data.held_out_labels[rows])
         probes = None if D <= PROBES else rademacher(rng, (PROBES, *x.shape), x.dtype)
-        found = log_likelihood(
-            saved.model.bind(saved.theta, told), sde, x, t_min=t_min, probes=probes, solve=FixedSteps(sde, FLOW)
-        )
-        values.append(backend.to_numpy(found.value).astype("float64"))
-        show(i + 1, "likelihood")
+        found = log_likelihood(saved.model.bind(saved.theta, told), sde, x, t_min=t_min, probes=probes, solve=solve)
+        split = None if law is None else error_split(
+            Widened(saved.model.bind(saved.theta), backend), law, sde, data.held_out[rows].astype("float64"),
+            t_min=t_min, solve=solve, fine=FixedSteps(sde, 4 * FLOW),
+        )  # fmt: skip
+        show()
+        return backend.to_numpy(found.value).astype("float64"), split
+
+    values, splits = zip(*chunks(chunk, points, what="points"), strict=True)
     nats = np.concatenate(values)
-    report.points, report.nats = points, _mean(nats - scaling.log_det(D))
+    report.points, report.nats = len(nats), _mean(nats - scaling.log_det(D))
     if scaling.levels is not None:
         report.bits_per_dim = _mean(np.asarray(bits_per_dim(nats, D, scaling.width)))
-    if isinstance(data.law, GaussianMixture) and data.labels is None:
-        x = data.held_out[:points].astype("float64")
-        parts = error_split(
-            Widened(saved.model.bind(saved.theta), backend), data.law, sde, x, t_min=t_min,
-            solve=FixedSteps(sde, FLOW), fine=FixedSteps(sde, 4 * FLOW),
-        )  # fmt: skip
-        report.split = {cause: float(np.sqrt(np.mean(part**2))) for cause, part in parts._asdict().items()}
-    return -(-points // CHUNK)
+    if law is not None:
+        causes = {cause: np.concatenate([getattr(split, cause) for split in splits]) for cause in splits[0]._fields}
+        report.split = {cause: float(np.sqrt(np.mean(part**2))) for cause, part in causes.items()}
 
 
 def _mean(values: Any) -> Estimate:
     return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)))
 
 
-def _drawn(draw: Drawing, data: Data, n: int, rng: Any, backend: Backend, show: Callable[[int], None]) -> Any:
+def _drawn(draw: Drawing, data: Data, n: int, backend: Backend, chunks: Chunks, show: Callable[[], None]) -> Any:
     """Samples (n, ...), as the network sees them, under the labels of the held-out data."""
     labels = data.held_out_labels
-    parts = []
-    for i, first in enumerate(range(0, n, CHUNK)):
-        rows = slice(first, min(first + CHUNK, n))
-        *_, x = draw(rows.stop - first, rng, None if labels is None else labels[rows])
-        parts.append(x)
-        show(i + 1)
-    return backend.xp.concat(parts)
+
+    def chunk(rows: slice, rng: Any) -> Any:
+        *_, x = draw(rows.stop - rows.start, rng, None if labels is None else labels[rows])
+        show()
+        return x
+
+    return backend.xp.concat(chunks(chunk, n, what="samples"))
 
 
 def _compare(report: Report, data: Data, made: Any, rng: Any, backend: Backend) -> None:

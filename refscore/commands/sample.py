@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refscore.checks import check_count
+from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.pictures import in_unit, needs_pillow, scatter
 from refscore.commands.progress import progress
@@ -20,7 +21,6 @@ from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
 from refscore.data.scaling import Scaling
 from refscore.plots import gif, png, tiles
-from refscore.sampling.shards import children, pool
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends import BACKENDS, Backend, get
 from refscore_backends.base import check_seed
@@ -75,6 +75,8 @@ def sample(
 ) -> Any:  # fmt: skip
     """Draw samples and write them to a file; returns them in the units of the data, in NumPy.
 
+    After Ctrl-C the file holds the samples of the chunks that are finished: the first of those that were asked for.
+
     Raises
     ------
     ValueError, OSError
@@ -89,8 +91,6 @@ def sample(
     writable_folder(out.parent)
     kept = _inpainting(saved, known, mask, n)
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps, guidance)
-    rng, chunks = backend.rng(seed), [slice(first, min(first + CHUNK, n)) for first in range(0, n, CHUNK)]
-    rngs = children(rng, len(chunks)) if hasattr(rng, "spawn") else [rng] * len(chunks)
     done = 0
 
     def chunk(rows: slice, own: Any) -> Any:
@@ -105,13 +105,14 @@ def sample(
                 show(done, f"{n} samples")
         return np.stack(states)
 
-    with progress(len(chunks) * steps, say) as show, pool(workers) as executor:
-        parts = list((map if executor is None else executor.map)(chunk, chunks, rngs))
+    with progress(-(-n // CHUNK) * steps, say) as show:
+        parts = in_chunks(chunk, n, backend.rng(seed), workers, CHUNK, say, "samples")
     path = np.concatenate(parts, axis=1)  # (states, n, ...)
+    n = path.shape[1]
     if saved.config["kind"] == "points":
         path = path.astype("float64")  # a column of years or of seconds is narrow beside its mean
     made = saved.scaling.undo(path[-1])
-    _write(out, saved, path, made, None if given else told)
+    _write(out, saved, path, made, None if given else _rows(told, slice(n)))
     say(f"{n} samples of shape {saved.shape}: {out}")
     return made
 
