@@ -1,8 +1,5 @@
 """Shards of samples and of points: the same for any number and kind of workers."""
 
-import os
-import shutil
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -17,6 +14,7 @@ from refscore.likelihood.flow import FixedSteps
 from refscore.matching.probes import rademacher
 from refscore.sampling.shards import in_shards, over_shards
 from tests.oracles.close import assert_close
+from tests.oracles.ranks import mpiexec
 
 SDE = VP()
 SCORE = ExactScore(mixture("tilted"), SDE)
@@ -76,11 +74,8 @@ def test_dask_s_executor_draws_the_same_samples():
 
 def test_mpi_s_executor_draws_the_same_samples(tmp_path):
     """This file run by three ranks: one submits, two work."""
-    pytest.importorskip("mpi4py")
-    if shutil.which("mpiexec") is None:
-        pytest.skip("no mpiexec")
-    args = ["mpiexec", "-n", "3", sys.executable, "-m", "mpi4py.futures", __file__, tmp_path / "made.npz"]
-    subprocess.run([*map(str, args)], check=True, timeout=100, env=os.environ | {"PYTHONPATH": ":".join(sys.path)})
+    ended = mpiexec(3, "mpi4py.futures", __file__, tmp_path / "made.npz")
+    assert ended.returncode == 0, ended.stderr
     with np.load(tmp_path / "made.npz") as made:
         assert np.array_equal(shards(1), made["samples"])
         assert np.array_equal(likelihood(1), made["points"])
