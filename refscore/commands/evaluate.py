@@ -15,7 +15,7 @@ from refscore.checks import check_count
 from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.pictures import in_unit, needs_pillow
-from refscore.commands.progress import progress
+from refscore.commands.progress import check_ends, progress
 from refscore.commands.saved_run import Saved, fingerprint, read
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.commands.train_config import Settings, load
@@ -128,6 +128,7 @@ def evaluate(
         Before any work: for a folder, a sampler or data that cannot be used.
     """
     n, points, seed = check_count("n", n, 2), check_count("points", points, 2), check_seed(seed)
+    steps = check_ends("steps", steps, 1e-4)
     if sampler not in SAMPLERS:
         raise ValueError(f"no sampler called {sampler!r}; there are {', '.join(SAMPLERS)}")
     saved = read(folder, backend)

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from refscore.checks import check_count
 from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.pictures import in_unit, needs_pillow, scatter
-from refscore.commands.progress import progress
+from refscore.commands.progress import check_ends, progress
 from refscore.commands.saved_run import CHECKPOINT, Saved, read
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.data.files import check_apart, save_array, save_arrays, save_bytes, writable_folder
@@ -82,7 +81,8 @@ def sample(
     ValueError, OSError
         Before any work: for a folder, sampler, label, mask or file that cannot be used.
     """
-    n, steps, seed = check_count("n", n), check_count("steps", steps), check_seed(seed)
+    steps = check_ends("steps", steps, 1e-4)
+    n, seed = check_ends("n", n, 1e-7 * steps), check_seed(seed)
     saved = read(folder, backend)
     _check(saved, out, sampler, labels, guidance, known, mask, trajectory)
     told: Any = _given(saved, given, n) if labels is None else np.resize(np.asarray(labels), n)

@@ -282,6 +282,7 @@ def test_the_sde_ends_where_the_data_are_noise(name):
     (["--data", "{images}", "--levels", "-3"], "levels must be an integer of at least 2, got -3"),
     (["--data", "{images}", "--span", "5", "1"], "the least and the largest value; got [5.0, 1.0]"),
     (["--data", "{points}", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
+    (["--data", "{points}", "--steps", str(10**20)], f"steps={10**20} would take 3e+08 years on a fast machine"),
     (["--data", "{points}", "--seed", "-1"], "seed must lie in"),
     ([], "what should be learned? give --data NAME or --data FILE"),
     (["--data", "{points}", "--resume"], "holds no checkpoint.npz to go on from"),
@@ -461,6 +462,93 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, mo
     assert np.array_equal(made, np.load(tmp_path / "b.npy"))
 
 
+class Chunks:
+    """Draws as `Drawing`; at the start of chunk number n comes Ctrl-C, or it comes to the process while it is drawn."""
+
+    def __init__(self, n, to_process=False):
+        self.n, self.to_process, self.draw = n, to_process, Drawing.__call__
+
+    def __call__(self, drawing, *args):
+        self.n -= 1
+        if not self.n and not self.to_process:
+            raise KeyboardInterrupt
+        for i, x in enumerate(self.draw(drawing, *args)):
+            if not self.n and i == 1:
+                time.sleep(0.1)  # until all chunks are handed out
+                os.kill(os.getpid(), signal.SIGINT)
+            yield x
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_keeps_the_samples_of_finished_chunks(workers, files, tmp_path, monkeypatch, capsys):
+    """They are the first of those that were asked for; none is lost that a thread has begun."""
+    out = trained(files, tmp_path)
+    monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
+    flags = ["--n", 12, "--steps", 2, "--workers", workers]
+    command("sample", out, *flags, "--out", tmp_path / "whole.npy")
+    whole = np.load(tmp_path / "whole.npy")
+    with monkeypatch.context() as patch:
+        chunks = Chunks(3)
+        patch.setattr(Drawing, "__call__", lambda *args: chunks(*args))
+        command("sample", out, *flags, "--out", tmp_path / "part.npy")
+    part = np.load(tmp_path / "part.npy")
+    assert len(part) in ((6,) if workers == 1 else (3, 6))  # the second to be drawn may be the third to begin
+    assert np.array_equal(part, whole[: len(part)])
+    assert f"interrupted: the first {len(part)} of 12 samples are kept" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        first = Chunks(1)
+        patch.setattr(Drawing, "__call__", lambda *args: first(*args))
+        assert cli.main(["sample", str(out), "--n", "12", "--out", str(tmp_path / "none.npy")]) == 130
+    assert not (tmp_path / "none.npy").exists()
+
+
+def test_ctrl_c_waits_for_the_chunks_that_threads_have_begun(files, tmp_path, monkeypatch):
+    out = trained(files, tmp_path)
+    monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
+    flags = ["--n", 60, "--steps", 2, "--workers", 2, "--out"]
+    command("sample", out, *flags, tmp_path / "whole.npy")
+    chunks = Chunks(3, to_process=True)
+    monkeypatch.setattr(Drawing, "__call__", lambda *args: chunks(*args))
+    command("sample", out, *flags, tmp_path / "part.npy")
+    part = np.load(tmp_path / "part.npy")
+    assert len(part) >= 9
+    assert np.array_equal(part, np.load(tmp_path / "whole.npy")[: len(part)])
+
+
+@pytest.mark.parametrize("data", ["files", "two-modes"])
+def test_evaluation_is_the_same_for_any_workers_and_keeps_what_it_has(data, files, tmp_path, monkeypatch, capsys):
+    out, found = trained(files | {"mlp": data}, tmp_path, "unet" if data == "files" else "mlp"), {}
+    monkeypatch.setattr(evaluate, "CHUNK", 2)
+    flags = [out, "--n", 4, "--points", 4, "--steps", 2]
+    for workers in ("1", "2"):
+        command("evaluate", *flags, "--workers", workers)
+        found[workers] = json.loads((out / "evaluation.json").read_text())
+    command("evaluate", *flags)
+    assert found["1"] == found["2"] == json.loads((out / "evaluation.json").read_text())
+    for stop, points, n in ((1, 4, 0), (2, 4, 2)):
+        chunks = Chunks(stop)
+        with monkeypatch.context() as patch:
+            patch.setattr(Drawing, "__call__", lambda *args, chunks=chunks: chunks(*args))
+            command("evaluate", *flags)
+        kept = json.loads((out / "evaluation.json").read_text())
+        assert (kept["points"], kept["n"]) == (points, n)
+        assert kept["nats"] == found["1"]["nats"]
+        assert "kept" in capsys.readouterr().out
+    likelihood, left = evaluate.log_likelihood, [1]
+
+    def interrupted(*args, **kwargs):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return likelihood(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "log_likelihood", interrupted)
+    command("evaluate", *flags)
+    kept = json.loads((out / "evaluation.json").read_text())
+    assert (kept["points"], kept["n"], kept["distance"]) == (2, 0, None)
+    assert cli.main(["evaluate", str(out)]) == 130
+
+
 def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
     alone = trained(files, tmp_path, "unet", 3, "--shards", 2)
     out = tmp_path / "shared"
@@ -474,6 +562,8 @@ def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
 @pytest.mark.parametrize(("flags", "says"), [
     (["--sampler", "nobody"], "no sampler called 'nobody'; there are euler-maruyama"),
     (["--n", "0"], "n must be an integer of at least 1"),
+    (["--n", str(10**20)], f"n={10**20} would take 1e+07 years"),
+    (["--steps", str(10**15)], f"steps={10**15} would take 3e+03 years"),
     (["--labels", "3", "5"], "labels are 0 to 2, and 3 for no label; got [3, 5]"),
     (["--guidance", "2"], "guidance goes towards a label: give --labels"),
     (["--labels", "1", "--guidance", "inf"], "guidance must be finite, got inf"),
