@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -462,21 +463,16 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, mo
     assert np.array_equal(made, np.load(tmp_path / "b.npy"))
 
 
-class Chunks:
-    """Draws as `Drawing`; at the start of chunk number n comes Ctrl-C, or it comes to the process while it is drawn."""
+def interrupted(f, n):
+    """f, but for call number n, in which Ctrl-C comes."""
+    calls = count(1)
 
-    def __init__(self, n, to_process=False):
-        self.n, self.to_process, self.draw = n, to_process, Drawing.__call__
-
-    def __call__(self, drawing, *args):
-        self.n -= 1
-        if not self.n and not self.to_process:
+    def g(*args, **kwargs):
+        if next(calls) == n:
             raise KeyboardInterrupt
-        for i, x in enumerate(self.draw(drawing, *args)):
-            if not self.n and i == 1:
-                time.sleep(0.1)  # until all chunks are handed out
-                os.kill(os.getpid(), signal.SIGINT)
-            yield x
+        return f(*args, **kwargs)
+
+    return g
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -488,16 +484,14 @@ def test_ctrl_c_keeps_the_samples_of_finished_chunks(workers, files, tmp_path, m
     command("sample", out, *flags, "--out", tmp_path / "whole.npy")
     whole = np.load(tmp_path / "whole.npy")
     with monkeypatch.context() as patch:
-        chunks = Chunks(3)
-        patch.setattr(Drawing, "__call__", lambda *args: chunks(*args))
+        patch.setattr(Drawing, "__call__", interrupted(Drawing.__call__, 3))
         command("sample", out, *flags, "--out", tmp_path / "part.npy")
     part = np.load(tmp_path / "part.npy")
     assert len(part) in ((6,) if workers == 1 else (3, 6))  # the second to be drawn may be the third to begin
     assert np.array_equal(part, whole[: len(part)])
     assert f"interrupted: the first {len(part)} of 12 samples are kept" in capsys.readouterr().out
     with monkeypatch.context() as patch:
-        first = Chunks(1)
-        patch.setattr(Drawing, "__call__", lambda *args: first(*args))
+        patch.setattr(Drawing, "__call__", interrupted(Drawing.__call__, 1))
         assert cli.main(["sample", str(out), "--n", "12", "--out", str(tmp_path / "none.npy")]) == 130
     assert not (tmp_path / "none.npy").exists()
 
@@ -507,45 +501,50 @@ def test_ctrl_c_waits_for_the_chunks_that_threads_have_begun(files, tmp_path, mo
     monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
     flags = ["--n", 60, "--steps", 2, "--workers", 2, "--out"]
     command("sample", out, *flags, tmp_path / "whole.npy")
-    chunks = Chunks(3, to_process=True)
-    monkeypatch.setattr(Drawing, "__call__", lambda *args: chunks(*args))
+    draw, calls = Drawing.__call__, count(1)
+
+    def signalled(*args):
+        call = next(calls)
+        for i, x in enumerate(draw(*args)):
+            if (call, i) == (3, 1):
+                time.sleep(0.1)  # until all chunks are handed out
+                os.kill(os.getpid(), signal.SIGINT)
+            yield x
+
+    monkeypatch.setattr(Drawing, "__call__", signalled)
     command("sample", out, *flags, tmp_path / "part.npy")
     part = np.load(tmp_path / "part.npy")
     assert len(part) >= 9
     assert np.array_equal(part, np.load(tmp_path / "whole.npy")[: len(part)])
 
 
-@pytest.mark.parametrize("data", ["files", "two-modes"])
-def test_evaluation_is_the_same_for_any_workers_and_keeps_what_it_has(data, files, tmp_path, monkeypatch, capsys):
-    out, found = trained(files | {"mlp": data}, tmp_path, "unet" if data == "files" else "mlp"), {}
+@pytest.mark.parametrize("data", ["two-modes", "images"])
+def test_an_evaluation_is_the_same_for_any_workers(data, files, tmp_path, monkeypatch):
+    net = "unet" if data == "images" else "mlp"
+    out, found = trained(files if net == "unet" else {net: data}, tmp_path, net, 2), []
+    monkeypatch.setattr(evaluate, "CHUNK", 2)
+    for workers in ([], ["--workers", 2]):
+        command("evaluate", out, "--n", 4, "--points", 4, "--steps", 2, *workers)
+        found.append(json.loads((out / "evaluation.json").read_text()))
+    assert found[0] == found[1]
+
+
+def test_an_evaluation_that_is_stopped_keeps_what_it_has(files, tmp_path, monkeypatch, capsys):
+    out = trained(files, tmp_path)
     monkeypatch.setattr(evaluate, "CHUNK", 2)
     flags = [out, "--n", 4, "--points", 4, "--steps", 2]
-    for workers in ("1", "2"):
-        command("evaluate", *flags, "--workers", workers)
-        found[workers] = json.loads((out / "evaluation.json").read_text())
     command("evaluate", *flags)
-    assert found["1"] == found["2"] == json.loads((out / "evaluation.json").read_text())
-    for stop, points, n in ((1, 4, 0), (2, 4, 2)):
-        chunks = Chunks(stop)
+    whole = json.loads((out / "evaluation.json").read_text())
+    samples, points = (Drawing, "__call__"), (evaluate, "log_likelihood")
+    for place, stop, kept_points, n in ((samples, 1, 4, 0), (samples, 2, 4, 2), (points, 2, 2, 0)):
         with monkeypatch.context() as patch:
-            patch.setattr(Drawing, "__call__", lambda *args, chunks=chunks: chunks(*args))
+            patch.setattr(*place, interrupted(getattr(*place), stop))
             command("evaluate", *flags)
         kept = json.loads((out / "evaluation.json").read_text())
-        assert (kept["points"], kept["n"]) == (points, n)
-        assert kept["nats"] == found["1"]["nats"]
-        assert "kept" in capsys.readouterr().out
-    likelihood, left = evaluate.log_likelihood, [1]
-
-    def interrupted(*args, **kwargs):
-        if not left:
-            raise KeyboardInterrupt
-        left.pop()
-        return likelihood(*args, **kwargs)
-
-    monkeypatch.setattr(evaluate, "log_likelihood", interrupted)
-    command("evaluate", *flags)
-    kept = json.loads((out / "evaluation.json").read_text())
-    assert (kept["points"], kept["n"], kept["distance"]) == (2, 0, None)
+        assert (kept["points"], kept["n"], kept["distance"] is None) == (kept_points, n, n == 0)
+        assert (kept["nats"] == whole["nats"]) == (kept_points == 4)
+        assert "interrupted: " in capsys.readouterr().out
+    monkeypatch.setattr(*points, interrupted(getattr(*points), 1))
     assert cli.main(["evaluate", str(out)]) == 130
 
 
