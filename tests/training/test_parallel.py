@@ -1,7 +1,9 @@
 """Sharded training: the mean of the shards, the same bits for any workers, and resumed as any other; ranks, too."""
 
+import re
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from copy import deepcopy
 from multiprocessing import get_context
 from threading import Barrier
 
@@ -11,6 +13,7 @@ import pytest
 from refscore import MLP, VP, Adam, Denoising, ScoreModel, fit, last, load, save
 from refscore.matching.times import UniformTime
 from refscore.training.parallel import Sharded
+from tests.oracles.book import ROOT
 from tests.oracles.close import assert_close
 from tests.oracles.ranks import mpiexec
 
@@ -109,6 +112,14 @@ def test_any_number_of_ranks_trains_the_same_weights(n):
         assert_close(state.loss, alone.loss, 1e-12)
 
 
+def test_another_number_of_ranks_goes_on():
+    rngs = [np.random.default_rng(1) for _ in range(2)]
+    half, *_ = on_ranks(2, lambda rank, comm: train(comm=comm, steps=3, rng=rngs[rank]))
+    four = [deepcopy(rngs[0]) for _ in range(4)]
+    whole, *_ = on_ranks(4, lambda rank, comm: train(comm=comm, steps=3, rng=four[rank], start=half))
+    assert_close(whole.theta, train().theta, 1e-12)
+
+
 def test_a_rank_does_its_part_and_no_more():
     counted = [Failing(), Failing()]
     on_ranks(2, lambda rank, comm: train(comm=comm, steps=2, loss=counted[rank]))
@@ -139,6 +150,17 @@ def test_a_rank_that_fails_ends_the_job_with_its_message(tmp_path):
     assert ended.returncode != 0
     assert "something that only this rank has seen" in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_program_of_the_page_runs_on_two_ranks(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "several-processors.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```py\n(.*?)^```", page, flags=re.S | re.M)
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert mpiexec(2, "mpi4py", "program.py").returncode == 0
+    two = np.load("theta.npy")
+    assert mpiexec(1, "mpi4py", "program.py").returncode == 0
+    assert_close(np.load("theta.npy"), two, 1e-4)  # fifty steps in float32
 
 
 if __name__ == "__main__":
