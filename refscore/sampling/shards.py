@@ -115,14 +115,8 @@ def in_shards(draw: Callable[[int, Rng], Array], n: int, rng: Rng, workers: Work
     ----------
     draw : callable (n, rng) -> (n, ...)
         Draws n samples, for example by `last(simulate(...))` from `prior(...)`; for processes it must be picklable.
-    n : int
-        Number of samples.
-    rng : Rng
-        Source of all numbers.
-    workers : int or Executor, optional
-        Number of threads, or any executor; by default there are no chunks: draw(n, rng).
-    size : int, default 512
-        Samples of a chunk.
+    n, rng, workers, size : see `over_shards`
+        Without workers there are no chunks: draw(n, rng).
 
     Returns
     -------
@@ -131,10 +125,8 @@ def in_shards(draw: Callable[[int, Rng], Array], n: int, rng: Rng, workers: Work
 
     Raises
     ------
-    ValueError
-        For n, workers or size below 1.
-    TypeError
-        For a generator that cannot spawn others.
+    ValueError, TypeError
+        As `over_shards`.
 
     Examples
     --------
