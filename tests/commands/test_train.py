@@ -44,9 +44,10 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Small pictures, and a flow of few steps: but for two tests of its numbers, which want them all."""
+    """Small pictures in few steps, and a flow of few steps: but for two tests of its numbers, which want them all."""
     monkeypatch.setattr(pictures, "SHOWN", 4)
     monkeypatch.setattr(pictures, "POINTS", 20)
+    monkeypatch.setattr(pictures, "STEPS", 2)
     monkeypatch.setattr(evaluate, "FLOW", 4)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -45,6 +45,7 @@ def gauss_legendre(n):
 @weights
 @times
 @pytest.mark.parametrize("antithetic", [False, True])
+@settings(max_examples=settings.default.max_examples // 5)  # for each of 36
 @given(seed=seeds, B=st.integers(1, 6))
 def test_the_gradient_is_the_derivative_of_the_loss(sde, weight, law, antithetic, seed, B):
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.6)
