@@ -16,7 +16,7 @@ from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.prior import prior_mismatch
 from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.statistics import assert_law, assert_mean
-from tests.oracles.strategies import KINDS, mixtures, random_mixture, seeds
+from tests.oracles.strategies import KINDS, few, mixtures, random_mixture, seeds
 
 W, M, C = np.asarray([0.4, 0.6]), np.asarray([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]), np.ones((2, 3))
 METHODS = ("log_prob", "score", "responsibilities", "divergence", "posterior_mean", "posterior_cov",
@@ -276,6 +276,7 @@ def test_shapes_are_what_the_first_lines_say(kind, K, D, B):
 # ------------------------------------------------------------------ back ends and dtypes
 
 
+@few
 @given(seeds, st.integers(1, 4), st.integers(1, 4), st.sampled_from(KINDS))
 def test_every_backend_gives_the_same_numbers(seed, dim, K, kind):
     """Also that nothing writes into its arguments: one back end's arrays are read-only."""

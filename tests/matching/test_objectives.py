@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -21,7 +21,7 @@ from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
-from tests.oracles.strategies import seeds
+from tests.oracles.strategies import few, seeds
 
 SDES = {"vp": VP(), "ve": VE(0.01, 10.0)}
 WEIGHTS = {"sigma_squared": sigma_squared, "g_squared": g_squared, "unweighted": unweighted}
@@ -45,7 +45,7 @@ def gauss_legendre(n):
 @weights
 @times
 @pytest.mark.parametrize("antithetic", [False, True])
-@settings(max_examples=settings.default.max_examples // 5)  # for each of 36
+@few
 @given(seed=seeds, B=st.integers(1, 6))
 def test_the_gradient_is_the_derivative_of_the_loss(sde, weight, law, antithetic, seed, B):
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.6)

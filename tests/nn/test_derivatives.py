@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import MLP, VE, VP, ScoreModel
@@ -15,7 +15,7 @@ from tests.oracles.close import assert_close
 from tests.oracles.derivatives import check_all, check_dtype, check_everywhere, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import inputs, tangle, without_adjoint
-from tests.oracles.strategies import seeds
+from tests.oracles.strategies import few, seeds
 
 NUMPY = NumpyBackend()
 small = st.integers(1, 5)
@@ -27,7 +27,6 @@ activations = st.sampled_from([SiLU(), Tanh(), Softplus()])
 
 
 drawn = {"seed": seeds, "n": small, "B": st.integers(1, 6), "K": counts, "shared": st.booleans()}
-few = settings(max_examples=settings.default.max_examples // 5)  # where an example takes long
 
 
 def listed(host, name, seed, n, B, K, shared):

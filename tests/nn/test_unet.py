@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import (
@@ -36,12 +36,11 @@ from tests.oracles.derivatives import (
 )
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import random_theta
-from tests.oracles.strategies import seeds
+from tests.oracles.strategies import few, seeds
 from tests.oracles.waiting import BACKEND, nobody_waits
 
 NUMPY = NumpyBackend()
 TINY = {"embed": 4, "cond": 3, "groups": 2}
-some = settings(max_examples=settings.default.max_examples // 5)  # an example takes a second
 
 
 def asked(net, seed, B, height, width, channels=1, shared=False):
@@ -79,7 +78,7 @@ sizes = {"seed": seeds, "channels": st.integers(1, 2), "B": st.integers(1, 3), "
          "width": st.integers(1, 7), "K": st.integers(1, 2), "shared": st.booleans()}  # fmt: skip
 
 
-@some
+@few
 @given(how=nets, **sizes)
 def test_every_unet_is_differentiated_rightly(how, seed, channels, B, height, width, K, shared):
     """By complex steps: where a group has few numbers and they are nearly equal, differences are lost."""
@@ -197,7 +196,7 @@ def test_a_unet_refuses_what_cannot_be(how, words):
 # ------------------------------------------------------------------ as the body of a model
 
 
-@some
+@few
 @given(
     seed=seeds, B=st.integers(1, 2), height=st.integers(2, 4), width=st.integers(2, 4), embed=st.sampled_from([0, 4])
 )

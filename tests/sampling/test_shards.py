@@ -60,7 +60,7 @@ def test_any_number_and_kind_of_workers_draws_the_same_samples():
     assert np.array_equal(one, shards(Own()))
     with ThreadPoolExecutor(2) as threads:
         assert np.array_equal(one, shards(threads))
-    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
         assert np.array_equal(one, shards(processes))
         assert np.array_equal(points, likelihood(processes))
 
