@@ -68,4 +68,4 @@ other_sdes = st.one_of(
 )
 every_sde = st.one_of(other_sdes, sdes)  # all six, with parameters of their own
 
-few = settings(max_examples=settings.default.max_examples // 5)  # where an example takes long
+few = settings(max_examples=settings().max_examples // 5)  # where an example takes long
