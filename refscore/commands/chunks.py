@@ -40,9 +40,13 @@ def in_chunks(
 
     Raises
     ------
+    ValueError
+        For workers below 1, or on a back end whose generator cannot spawn others.
     KeyboardInterrupt
         If not even the first chunk is finished.
     """
+    if workers is not None and not hasattr(rng, "spawn"):
+        raise ValueError(f"--workers are threads on the host; {type(rng).__module__} works on all {what} at once")
     made: dict[int, Any] = {}
 
     def keep(rows: slice, own: Any) -> None:

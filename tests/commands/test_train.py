@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields, replace
 from itertools import count
@@ -14,6 +15,7 @@ import pytest
 
 from refscore import Denoising, cli, load, save
 from refscore.commands import evaluate, pictures, saved_run, train
+from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import Drawing
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
 from refscore.commands.train_config import Settings, as_toml, build, fitting_sde, settle
@@ -517,6 +519,30 @@ def test_ctrl_c_waits_for_the_chunks_that_threads_have_begun(files, tmp_path, mo
     part = np.load(tmp_path / "part.npy")
     assert len(part) >= 9
     assert np.array_equal(part, np.load(tmp_path / "whole.npy")[: len(part)])
+
+
+def test_what_is_kept_has_no_holes(capsys):
+    """The third chunk is finished when the second is stopped: then its rows would be taken for others."""
+    third = threading.Event()
+
+    def work(rows, rng):
+        if rows.start == 4:
+            third.set()
+        if rows.start == 2:
+            assert third.wait(20)
+            raise KeyboardInterrupt
+        return rows.start
+
+    assert in_chunks(work, 6, np.random.default_rng(0), 2, 2, print, "points") == [0]
+    assert capsys.readouterr().out == "interrupted: the first 2 of 6 points are kept\n"
+
+
+def test_threads_are_refused_where_a_generator_has_no_children():
+    """CuPy's: a traceback would come out of a thread."""
+    with pytest.raises(ValueError, match="--workers are threads on the host; builtins works on all samples at once"):
+        in_chunks(lambda rows, rng: rows, 3, object(), 2, 2, print, "samples")
+    rows = [slice(0, 2), slice(2, 3)]
+    assert in_chunks(lambda rows, rng: rows, 3, object(), None, 2, print, "samples") == rows
 
 
 @pytest.mark.parametrize("data", ["two-modes", "images"])
