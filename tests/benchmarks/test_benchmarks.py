@@ -85,6 +85,7 @@ def test_the_table_of_sides_is_the_sides_own(side):
 LEARNED = 0.63  # mean loss of steps 100-149; torch, JAX and refscore measured 0.620 to 0.636
 
 
+@pytest.mark.slow  # its gradients and its samples are looked at every day
 def test_every_side_learns(side):
     for builders in side.VARIANTS.values():
         if "W1" in builders:
