@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ def equations() -> dict[str, str]:
     return found
 
 
+@cache
 def citations(folder: str) -> dict[str, list[str]]:
     """Number -> names of the functions and classes below `folder` whose docstrings cite it."""
     found: dict[str, list[str]] = {}

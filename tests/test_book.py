@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from functools import cache
 
 import pytest
 from sybil import Sybil
@@ -29,6 +30,7 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@cache
 def _index():
     spec = importlib.util.spec_from_file_location("make_equations", ROOT / "docs" / "make_equations.py")
     assert spec is not None

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 
 import pytest
@@ -13,7 +14,7 @@ import refscore.matching.objectives
 import refscore.nn
 import refscore.noise.sde
 import refscore.sampling.transitions
-from tests.oracles.book import ROOT
+from tests.oracles.book import ROOT, parsed
 
 ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
     "protocols", "checks", "arrays", "laws", "data", "plots", "noise", "sampling", "nn", "matching", "training",
@@ -25,14 +26,16 @@ WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
 )  # fmt: skip
 
 
+@cache
 def modules():
     found = {}
     for path in (ROOT / "refscore").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT / "refscore").with_suffix("").parts)
-        found[name.removesuffix("__init__").rstrip(".")] = ast.parse(path.read_text(encoding="utf-8"))
+        found[name.removesuffix("__init__").rstrip(".")] = parsed(path)
     return found
 
 
+@cache
 def imports(tree):
     names = set()
     for node in ast.walk(tree):
@@ -105,7 +108,9 @@ def test_only_the_edges_choose_a_library():
     for module, tree in modules().items():
         heads = {name.split(".")[0] for name in imports(tree)}
         edge = any(module == name or module.startswith(name + ".") for name in WITH_NUMPY)
-        assert not heads & {"numpy", "scipy", "cupy", "torch", "jax"} - ({"numpy", "scipy"} if edge else set()), module
+        assert not heads & {"numpy", "scipy", "cupy", "torch", "jax", "mpi4py"} - (
+            {"numpy", "scipy"} if edge else set()
+        ), module
 
 
 def test_zeros_are_made_and_not_multiplied():
@@ -129,7 +134,7 @@ def test_matplotlib_and_tqdm_are_imported_inside_functions():
 
 def test_back_ends_know_nothing_of_refscore():
     for path in (ROOT / "backends").rglob("*.py"):
-        heads = {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+        heads = {name.split(".")[0] for name in imports(parsed(path))}
         assert "refscore" not in heads, path
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 
 import refscore
-from tests.oracles.book import ROOT
+from tests.oracles.book import ROOT, parsed
 
 TESTS = ROOT / "tests"
 FILES = [path for path in sorted(TESTS.rglob("*.py")) if "benchmarks" not in path.parts]
@@ -22,7 +22,7 @@ def name(path):
 def imported(path):
     """Modules, and for names from the face of the package the modules that they come from."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module == "refscore":
             found |= {getattr(getattr(refscore, a.name, 0), "__module__", f"refscore.{a.name}") for a in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -53,7 +53,7 @@ def test_test_files_import_only_what_is_shared(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path not in CHECKED], ids=name)
 def test_annotations_stand_only_where_they_are_checked(path):
     """mypy reads tests/oracles and typing_examples; elsewhere in the tests an annotation would be a claim of nobody."""
-    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if hasattr(node, "returns")]
+    functions = [node for node in ast.walk(parsed(path)) if hasattr(node, "returns")]
     taken = [arg for f in functions for arg in ast.walk(f.args) if isinstance(arg, ast.arg)]
     assert not [node.lineno for node in functions if node.returns]
     assert not [arg.lineno for arg in taken if arg.annotation]
@@ -63,7 +63,7 @@ def test_what_two_test_files_need_is_written_once():
     """Functions and classes but for names and docstrings, and constants that say something."""
     places = defaultdict(list)
     for path in FILES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and path.name != "conftest.py":
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 parts = [*node.decorator_list, node.args, *body] if isinstance(node, ast.FunctionDef) else body

@@ -11,13 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from refscore.checks import check_count
 from refscore.commands.demo_digits import DIGITS, digits_demo
 from refscore.commands.demo_figures import draw
 from refscore.commands.demo_problem import Problem, load_problem, mismatch_in_words
 from refscore.commands.demo_report import Report, loss_in_words, tables
 from refscore.commands.library import add_backend, chosen
-from refscore.commands.progress import progress
+from refscore.commands.progress import check_ends, progress
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.data.files import save_array, save_json, writable_folder
 from refscore.laws.examples import MIXTURES
@@ -82,7 +81,7 @@ def demo(data: str, backend: Backend, steps: int, seed: int, out: Path, say: Cal
     DivergenceError
         When training diverges; the last good parameters are saved first.
     """
-    check_count("steps", steps)
+    steps = check_ends("steps", steps, 1e-4)
     rng = backend.rng(seed)
     problem = load_problem(data, backend, seed)
     writable_folder(out)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from refscore.checks import check_count
 from refscore.commands.library import chosen
+from refscore.commands.progress import check_ends
 from refscore.commands.sample import sample
 from refscore.commands.saved_run import CHECKPOINT, read
 from refscore.commands.train import train
@@ -39,7 +39,7 @@ def digits_demo(
     ValueError, OSError
         For a folder that cannot be written, or steps < 1.
     """
-    steps = check_count("steps", steps)
+    steps = check_ends("steps", steps, 1e-4)
     if (out / CHECKPOINT).exists():
         kept = read(out, get("numpy")).config["settings"]
         if any(kept[name] != value for name, value in DIGITS.items() if name not in ("widths", "steps")):

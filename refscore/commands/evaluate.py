@@ -4,16 +4,19 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refscore.checks import check_count
+from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.library import add_backend, chosen
 from refscore.commands.pictures import in_unit, needs_pillow
-from refscore.commands.progress import progress
+from refscore.commands.progress import check_ends, progress
 from refscore.commands.saved_run import Saved, fingerprint, read
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.commands.train_config import Settings, load
@@ -37,6 +40,7 @@ EXAMPLE = "example: refscore evaluate digits --n 500"
 CHUNK, POINTS, PAIRS = 100, 200, 16  # points whose likelihood is asked for; samples shown beside their neighbours
 FLOW = 40  # steps of RK4
 PROBES = 4
+Chunks = Callable[..., list[Any]]  # `in_chunks` with its generator and workers
 
 
 @dataclass
@@ -87,7 +91,7 @@ class Report:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """FOLDER, --data, --n, --points, --sampler, --steps, --out, --seed, --backend, --threads."""
+    """FOLDER, --data, --n, --points, --sampler, --steps, --out, --workers, --seed, --backend, --threads."""
     parser.epilog = EXAMPLE
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="of a `refscore train`")
@@ -97,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sampler", default=SAMPLER, metavar="NAME", help=f"one of {', '.join(SAMPLERS)} (default: {SAMPLER})")
     add("--steps", type=int, default=STEPS, help=f"steps of the sampler (default: {STEPS})")
     add("--out", type=Path, metavar="FOLDER", help="folder for numbers and picture (default: the model's)")
+    add("--workers", type=int, metavar="N", help="threads that share points and samples (default: none)")
     add("--seed", type=int, default=0, help="same seed, same machine: same numbers (default: 0)")
     add_backend(parser)
     add_threads(parser)
@@ -108,13 +113,13 @@ def run(args: argparse.Namespace) -> None:
         print(said)
         evaluate(
             args.folder, args.n, args.points, args.sampler, args.steps, args.out, args.seed,
-            chosen(args.backend, args.compile), args.data,
+            chosen(args.backend, args.compile), args.data, args.workers,
         )  # fmt: skip
 
 
 def evaluate(
     folder: Path, n: int, points: int, sampler: str, steps: int, out: Path | None, seed: int, backend: Backend,
-    moved: str | None = None, say: Callable[[str], None] = print,
+    moved: str | None = None, workers: int | None = None, say: Callable[[str], None] = print,
 ) -> Report:  # fmt: skip
     """Measure, write `evaluation.json` and a picture, print.
 
@@ -124,6 +129,7 @@ def evaluate(
         Before any work: for a folder, a sampler or data that cannot be used.
     """
     n, points, seed = check_count("n", n, 2), check_count("points", points, 2), check_seed(seed)
+    steps = check_ends("steps", steps, 1e-4)
     if sampler not in SAMPLERS:
         raise ValueError(f"no sampler called {sampler!r}; there are {', '.join(SAMPLERS)}")
     saved = read(folder, backend)
@@ -135,12 +141,15 @@ def evaluate(
     rng, show_all = backend.rng(seed), min(points, len(data.held_out))
     n = min(n, len(data.held_out), len(data.x))
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps)
-    made = None
+    chunks = partial(in_chunks, rng=rng, workers=workers, size=CHUNK, say=say)
+    made, done = None, count(1)
     try:
         with progress(-(-show_all // CHUNK) + -(-n // CHUNK), say) as show:
-            done = _likelihood(report, saved, data, show_all, rng, backend, show)
-            made = _drawn(draw, data, n, rng, backend, lambda i: show(done + i, "samples"))
-        _compare(report, data, made, rng, backend)
+            _likelihood(report, saved, data, show_all, backend, chunks, lambda: show(next(done), "likelihood"))
+            if report.points == show_all:
+                made = _drawn(draw, data, n, backend, chunks, lambda: show(next(done), "samples"))
+        if made is not None:
+            _compare(report, data, made, rng, backend)
     except KeyboardInterrupt:
         if report.nats is None:
             raise
@@ -174,53 +183,54 @@ def _data(saved: Saved, folder: Path, moved: str | None) -> Data:
 
 
 def _likelihood(
-    report: Report, saved: Saved, data: Data, points: int, rng: Any, backend: Backend, show: Callable[[int, str], None]
-) -> int:
-    """Log likelihoods of held-out points, under their labels; returns the number of chunks."""
+    report: Report, saved: Saved, data: Data, points: int, backend: Backend, chunks: Chunks, show: Callable[[], None]
+) -> None:
+    """Log likelihoods of held-out points, under their labels, and what they err by where the law is known."""
     D, sde, t_min = math.prod(saved.shape), saved.model.sde, saved.config["settings"]["t_min"]
-    values, scaling = [], data.scaling
-    for i, first in enumerate(range(0, points, CHUNK)):
-        rows = slice(first, min(first + CHUNK, points))
+    scaling, solve = data.scaling, FixedSteps(sde, FLOW)
+    law = law_on(backend, data.law) if isinstance(data.law, GaussianMixture) and data.labels is None else None
+
+    def chunk(rows: slice, rng: Any) -> tuple[Any, Any]:
         x = backend.asarray(data.held_out[rows], "float32")
         if scaling.levels is not None:
             x = scaling.dequantise(x, rng.random(x.shape, dtype=x.dtype))
         told = None if data.held_out_labels is None else backend.asarray(data.held_out_labels[rows])
         probes = None if D <= PROBES else rademacher(rng, (PROBES, *x.shape), x.dtype)
-        found = log_likelihood(
-            saved.model.bind(saved.theta, told), sde, x, t_min=t_min, probes=probes, solve=FixedSteps(sde, FLOW)
-        )
-        values.append(backend.to_numpy(found.value).astype("float64"))
-        show(i + 1, "likelihood")
+        found = log_likelihood(saved.model.bind(saved.theta, told), sde, x, t_min=t_min, probes=probes, solve=solve)
+        split = None if law is None else error_split(
+            Widened(saved.model.bind(saved.theta)), law, sde, backend.asarray(data.held_out[rows], "float64"),
+            t_min=t_min, solve=solve, fine=FixedSteps(sde, 4 * FLOW),
+        )  # fmt: skip
+        show()
+        return backend.to_numpy(found.value).astype("float64"), split
+
+    values, splits = zip(*chunks(chunk, points, what="points"), strict=True)
     nats = np.concatenate(values)
-    report.points, report.nats = points, _mean(nats - scaling.log_det(D))
+    report.points, report.nats = len(nats), _mean(nats - scaling.log_det(D))
     if scaling.levels is not None:
         report.bits_per_dim = _mean(np.asarray(bits_per_dim(nats, D, scaling.width)))
-    if isinstance(data.law, GaussianMixture) and data.labels is None:
-        x = backend.asarray(data.held_out[:points], "float64")
-        parts = error_split(
-            Widened(saved.model.bind(saved.theta)), law_on(backend, data.law), sde, x, t_min=t_min,
-            solve=FixedSteps(sde, FLOW), fine=FixedSteps(sde, 4 * FLOW),
-        )  # fmt: skip
-        report.split = {
-            cause: float(np.sqrt(np.mean(backend.to_numpy(part) ** 2))) for cause, part in parts._asdict().items()
+    if law is not None:
+        causes = {
+            cause: np.concatenate([backend.to_numpy(getattr(split, cause)) for split in splits])
+            for cause in splits[0]._fields
         }
-    return -(-points // CHUNK)
+        report.split = {cause: float(np.sqrt(np.mean(part**2))) for cause, part in causes.items()}
 
 
 def _mean(values: Any) -> Estimate:
     return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)))
 
 
-def _drawn(draw: Drawing, data: Data, n: int, rng: Any, backend: Backend, show: Callable[[int], None]) -> Any:
+def _drawn(draw: Drawing, data: Data, n: int, backend: Backend, chunks: Chunks, show: Callable[[], None]) -> Any:
     """Samples (n, ...), as the network sees them, under the labels of the held-out data."""
     labels = data.held_out_labels
-    parts = []
-    for i, first in enumerate(range(0, n, CHUNK)):
-        rows = slice(first, min(first + CHUNK, n))
-        *_, x = draw(rows.stop - first, rng, None if labels is None else labels[rows])
-        parts.append(x)
-        show(i + 1)
-    return backend.xp.concat(parts)
+
+    def chunk(rows: slice, rng: Any) -> Any:
+        *_, x = draw(rows.stop - rows.start, rng, None if labels is None else labels[rows])
+        show()
+        return x
+
+    return backend.xp.concat(chunks(chunk, n, what="samples"))
 
 
 def _compare(report: Report, data: Data, made: Any, rng: Any, backend: Backend) -> None:

@@ -14,7 +14,7 @@ from refscore.plots import LEARNED, figure, png, tiles
 from refscore.protocols import Array
 from refscore_backends import Backend
 
-SHOWN, POINTS = 64, 2000
+SHOWN, POINTS, STEPS = 64, 2000, 20  # steps of the sampler, for a look
 
 
 def needs_pillow() -> None:
@@ -71,7 +71,7 @@ def picture(
     labels = np.arange(n) % model.classes if model.classes else None
     if data.given:
         labels = data.labels[np.arange(n) % len(data.labels)]
-    *_, last = Drawing(model, theta, data.x.shape[1:], backend, steps=20)(n, backend.rng(0), labels)
+    *_, last = Drawing(model, theta, data.x.shape[1:], backend, steps=STEPS)(n, backend.rng(0), labels)
     x = backend.to_numpy(last)
     if not np.isfinite(x).all():
         say(f"no picture at step {step}: samples are not finite")

@@ -7,6 +7,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from refscore.checks import check_count
+
+YEAR = 365 * 86400  # seconds
+
+
+def check_ends(name: str, n: int, least: float) -> int:
+    """Refuse work without an end.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls the number.
+    n : int
+        How many.
+    least : float
+        Seconds that one takes on any machine, at the least.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    ValueError
+        For a number below 1, or that would take more than a year.
+    """
+    if check_count(name, n) * least > YEAR:
+        raise ValueError(f"{name}={n} would take {n * least / YEAR:.1g} years on a fast machine: ask for fewer")
+    return int(n)
+
 
 @contextmanager
 def progress(steps: int, say: Callable[[str], None]) -> Iterator[Callable[[int, str], None]]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from refscore.checks import check_count
+from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import SAMPLER, STEPS, Drawing
 from refscore.commands.library import add_backend, chosen
 from refscore.commands.pictures import in_unit, needs_pillow, scatter
-from refscore.commands.progress import progress
+from refscore.commands.progress import check_ends, progress
 from refscore.commands.saved_run import CHECKPOINT, Saved, read
 from refscore.commands.threads import add_threads, blas_threads
 from refscore.data.files import check_apart, save_array, save_arrays, save_bytes, writable_folder
@@ -21,7 +21,6 @@ from refscore.data.labels import read_labelled
 from refscore.data.points import DataFileError
 from refscore.data.scaling import Scaling
 from refscore.plots import gif, png, tiles
-from refscore.sampling.shards import children, pool
 from refscore.sampling.transitions import SAMPLERS
 from refscore_backends import Backend
 from refscore_backends.base import check_seed
@@ -76,12 +75,15 @@ def sample(
 ) -> Any:  # fmt: skip
     """Draw samples and write them to a file; returns them in the units of the data, in NumPy.
 
+    After Ctrl-C the file holds the samples of the chunks that are finished: the first of those that were asked for.
+
     Raises
     ------
     ValueError, OSError
         Before any work: for a folder, sampler, label, mask or file that cannot be used.
     """
-    n, steps, seed = check_count("n", n), check_count("steps", steps), check_seed(seed)
+    steps = check_ends("steps", steps, 1e-4)
+    n, seed = check_ends("n", n, 1e-7 * steps), check_seed(seed)
     saved = read(folder, backend)
     _check(saved, out, sampler, labels, guidance, known, mask, trajectory)
     told: Any = _given(saved, given, n) if labels is None else np.resize(np.asarray(labels), n)
@@ -90,8 +92,6 @@ def sample(
     writable_folder(out.parent)
     kept = _inpainting(saved, known, mask, n)
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps, guidance)
-    rng, chunks = backend.rng(seed), [slice(first, min(first + CHUNK, n)) for first in range(0, n, CHUNK)]
-    rngs = children(rng, len(chunks)) if hasattr(rng, "spawn") else [rng] * len(chunks)
     done = 0
 
     def chunk(rows: slice, own: Any) -> Any:
@@ -106,13 +106,14 @@ def sample(
                 show(done, f"{n} samples")
         return np.stack(states)
 
-    with progress(len(chunks) * steps, say) as show, pool(workers) as executor:
-        parts = list((map if executor is None else executor.map)(chunk, chunks, rngs))
+    with progress(-(-n // CHUNK) * steps, say) as show:
+        parts = in_chunks(chunk, n, backend.rng(seed), workers, CHUNK, say, "samples")
     path = np.concatenate(parts, axis=1)  # (states, n, ...)
+    n = path.shape[1]
     if saved.config["kind"] == "points":
         path = path.astype("float64")  # a column of years or of seconds is narrow beside its mean
     made = saved.scaling.undo(path[-1])
-    _write(out, saved, path, made, None if given else told)
+    _write(out, saved, path, made, None if given else _rows(told, slice(n)))
     say(f"{n} samples of shape {saved.shape}: {out}")
     return made
 

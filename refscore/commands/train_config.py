@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from refscore.checks import check_count, check_number, check_positive
+from refscore.commands.progress import check_ends
 from refscore.data.sets import Data, condition_on, load_data
 from refscore.data.training import Dequantised
 from refscore.matching.base import ScoreMatching
@@ -120,6 +121,7 @@ class Settings:
         for name, least in (("steps", 1), ("batch", 1), ("shards", 1), ("levels", 2)):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), least)
+        check_ends("steps", self.steps or 1, 1e-4)
         for name in ("held_out", "dropout", "unlabelled"):
             if not 0 <= check_number(name, getattr(self, name)) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace
@@ -14,13 +15,13 @@ Workers: TypeAlias = int | Executor | None
 
 
 @contextmanager
-def pool(workers: Workers) -> Iterator[Executor | None]:
+def pool(workers: Any) -> Iterator[Executor | None]:
     """The executor itself, or threads for a number; None where one worker would do it all.
 
     Parameters
     ----------
     workers : int, Executor or None
-        Number of threads, or any executor of `concurrent.futures`, which is left open.
+        Number of threads, or any executor of `concurrent.futures` or with its methods, which is left open.
 
     Yields
     ------
@@ -30,9 +31,9 @@ def pool(workers: Workers) -> Iterator[Executor | None]:
     Raises
     ------
     ValueError
-        For a number below 1.
+        For a number below 1, and for what is neither number nor executor.
     """
-    if workers is None or isinstance(workers, Executor):
+    if workers is None or hasattr(workers, "submit"):
         yield workers
     elif check_count("workers", workers) == 1:
         yield None
@@ -66,6 +67,44 @@ def children(rng: Any, n: int) -> list[Any]:
     return list(rng.spawn(n))
 
 
+def over_shards(
+    work: Callable[[slice, Rng], Any], n: int, rng: Rng, workers: Workers = None, size: int = 512
+) -> list[Any]:
+    """Do work(rows, rng) for each chunk of n rows, each with a generator of its own: the same for any workers.
+
+    Parameters
+    ----------
+    work : callable (rows, rng) -> object
+        For example the log likelihoods of x[rows, ...]; for processes it must be picklable.
+    n : int
+        Number of rows.
+    rng : Rng
+        Source of all numbers.
+    workers : int or Executor, optional
+        Number of threads, or any executor. Without them (the default) a generator that cannot spawn serves all chunks.
+    size : int, default 512
+        Rows of a chunk.
+
+    Returns
+    -------
+    list
+        What work answered, in the order of the chunks.
+
+    Raises
+    ------
+    ValueError
+        For n, workers or size below 1.
+    TypeError
+        With workers, for a generator that cannot spawn others.
+    """
+    n, size = check_count("n", n), check_count("size", size)
+    rows = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+    alone = workers is None and not hasattr(rng, "spawn")
+    with pool(workers) as executor:
+        run = map if executor is None else executor.map
+        return list(run(work, rows, [rng] * len(rows) if alone else children(rng, len(rows))))
+
+
 def in_shards(draw: Callable[[int, Rng], Array], n: int, rng: Rng, workers: Workers = None, size: int = 512) -> Array:
     """Draw n samples in chunks, each with a generator of its own: the same samples for any number of workers.
 
@@ -76,14 +115,8 @@ def in_shards(draw: Callable[[int, Rng], Array], n: int, rng: Rng, workers: Work
     ----------
     draw : callable (n, rng) -> (n, ...)
         Draws n samples, for example by `last(simulate(...))` from `prior(...)`; for processes it must be picklable.
-    n : int
-        Number of samples.
-    rng : Rng
-        Source of all numbers.
-    workers : int or Executor, optional
-        Number of threads, or any executor; by default there are no chunks: draw(n, rng).
-    size : int, default 512
-        Samples of a chunk.
+    n, rng, workers, size : see `over_shards`
+        Without workers there are no chunks: draw(n, rng).
 
     Returns
     -------
@@ -92,10 +125,8 @@ def in_shards(draw: Callable[[int, Rng], Array], n: int, rng: Rng, workers: Work
 
     Raises
     ------
-    ValueError
-        For n, workers or size below 1.
-    TypeError
-        For a generator that cannot spawn others.
+    ValueError, TypeError
+        As `over_shards`.
 
     Examples
     --------
@@ -106,11 +137,11 @@ def in_shards(draw: Callable[[int, Rng], Array], n: int, rng: Rng, workers: Work
     >>> one.shape, bool(np.all(one == two))
     ((1000, 2), True)
     """
-    n, size = check_count("n", n), check_count("size", size)
     if workers is None:
-        return draw(n, rng)
-    counts = [min(size, n - first) for first in range(0, n, size)]
-    with pool(workers) as executor:
-        run = map if executor is None else executor.map
-        parts = list(run(draw, counts, children(rng, len(counts))))
+        return draw(check_count("n", n), rng)
+    parts = over_shards(partial(_drawn, draw), n, rng, workers, size)
     return array_namespace(parts[0]).concat(parts)
+
+
+def _drawn(draw: Callable[[int, Rng], Array], rows: slice, rng: Rng) -> Array:
+    return draw(rows.stop - rows.start, rng)

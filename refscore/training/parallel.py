@@ -1,4 +1,4 @@
-"""One step of training by several workers: the gradient of a batch is the mean of those of its shards."""
+"""One step of training by several workers or machines: the gradient of a batch is the mean of those of its shards."""
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,6 +19,10 @@ class Sharded:
     theta and sends a gradient back: it pays from some ten milliseconds a shard on (a U-Net). Threads pay on large
     batches only. Where it does, BLAS should have one thread a worker.
 
+    With MPI every rank runs the whole program, from the same seed: all draw the same batches and keep the same theta,
+    each does its part of the shards, and one all-reduce a step sums their gradients. The weights are the same for any
+    number of ranks, up to the order of a sum.
+
     Parameters
     ----------
     objective : Objective
@@ -27,11 +31,14 @@ class Sharded:
         Number of parts; it divides the batch.
     executor : Executor, optional
         Any of `concurrent.futures`; by default the shards are done one after the other.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks that share the shards, whose number divides that of the shards; by default there is one.
 
     Raises
     ------
     ValueError
-        For shards < 1; at the call, for a batch that they do not divide.
+        For shards < 1, or that the ranks do not divide; at the call, for a batch that the shards do not divide, and
+        for ranks that do not have the same batch and theta.
     TypeError
         At the call, for a generator that cannot spawn others.
 
@@ -52,20 +59,38 @@ class Sharded:
     objective: Objective
     shards: int
     executor: Executor | None = None
+    comm: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shards", check_count("shards", self.shards))
+        if self.comm is not None and self.shards % self.comm.Get_size():
+            raise ValueError(f"{self.comm.Get_size()} ranks do not divide {self.shards} shards")
 
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """The mean of loss and gradient over the shards of x0 (B, ...)."""
         n, left = divmod(x0.shape[0], self.shards)
         if left:
             raise ValueError(f"{self.shards} shards do not divide a batch of {x0.shape[0]}")
-        rows = [slice(i * n, (i + 1) * n) for i in range(self.shards)]
+        rank, ranks = (0, 1) if self.comm is None else (self.comm.Get_rank(), self.comm.Get_size())
+        mine = range(self.shards)[rank * self.shards // ranks : (rank + 1) * self.shards // ranks]
+        rows = [slice(i * n, (i + 1) * n) for i in mine]
         models = [model.part(each) if hasattr(model, "part") else model for each in rows]
-        parts = [x0[each, ...] for each in rows]
+        rngs = children(rng, self.shards)[mine.start : mine.stop]
         run = map if self.executor is None else self.executor.map
-        made = list(run(self.objective, models, [theta] * self.shards, parts, children(rng, self.shards)))
+        made = list(run(self.objective, models, [theta] * len(rows), [x0[each, ...] for each in rows], rngs))
         xp = array_namespace(theta)
         loss, gradient = (xp.mean(xp.stack(each), axis=0) for each in zip(*made, strict=True))
-        return loss, gradient
+        return (loss, gradient) if self.comm is None else _over_ranks(self.comm, loss, gradient, theta, x0)
+
+
+def _over_ranks(comm: Any, loss: Array, gradient: Array, theta: Array, x0: Array) -> tuple[Array, Array]:
+    """Means over the ranks; the sums of theta and of the batch go with them, to see that all have the same."""
+    xp, n = array_namespace(theta), comm.Get_size()
+    own = xp.concat([gradient, xp.stack([loss, xp.sum(theta), xp.sum(x0)])])
+    total = xp.empty_like(own)
+    comm.Allreduce(own, total)
+    mean = total / n
+    for name, i in (("parameters", -2), ("batches", -1)):
+        if abs(float(mean[i]) - float(own[i])) > 1e-5 * abs(float(own[i])):
+            raise ValueError(f"the ranks have different {name}: give all of them the same seed, data and start")
+    return mean[-3], mean[:-3]

@@ -31,8 +31,10 @@ def relative_error(got, wanted):
     return float(np.max(np.abs(np.asarray(got) - wanted)) / np.max(np.abs(wanted)))
 
 
-@pytest.mark.parametrize("first", [0, w.STEPS - w.UNIT_STEPS])
-@pytest.mark.parametrize("name", ["W3-net", "W3-mixture"])
+@pytest.mark.parametrize(("name", "first"), [
+    ("W3-net", 0), ("W3-mixture", 0), ("W3-mixture", w.STEPS - w.UNIT_STEPS),
+    pytest.param("W3-net", w.STEPS - w.UNIT_STEPS, marks=pytest.mark.slow),  # the same network at other levels
+])  # fmt: skip
 def test_samples_without_noise_end_where_the_reference_ends(side, name, first):
     path = w.Path(first, quiet=True)
     score = {"W3-net": w.network_score, "W3-mixture": w.mixture_score}[name]
@@ -83,6 +85,7 @@ def test_the_table_of_sides_is_the_sides_own(side):
 LEARNED = 0.63  # mean loss of steps 100-149; torch, JAX and refscore measured 0.620 to 0.636
 
 
+@pytest.mark.slow  # its gradients and its samples are looked at every day
 def test_every_side_learns(side):
     for builders in side.VARIANTS.values():
         if "W1" in builders:

@@ -8,6 +8,7 @@ import pytest
 
 from refscore import VP, cli
 from refscore.commands import samplers
+from refscore.measure import work_precision
 from refscore.noise.sde import SDES
 from refscore_backends import get
 from tests.oracles.marks import each_sde
@@ -15,6 +16,14 @@ from tests.oracles.marks import each_sde
 
 def run(*args):
     return cli.main(["samplers", *map(str, args)])
+
+
+@pytest.fixture
+def _quick(monkeypatch):
+    """The likelihood in a tenth of its steps, and no picture: for tests of neither."""
+    steps = work_precision.FixedSteps
+    monkeypatch.setattr(work_precision, "FixedSteps", lambda sde, n: steps(sde, n // 10))
+    monkeypatch.setattr(samplers, "_draw", lambda *args: "no picture")
 
 
 # ------------------------------------------------------------------ the command
@@ -52,6 +61,7 @@ def test_samplers_on_a_gaussian_prints_exact_errors(tmp_path, capsys):
         assert words in said
 
 
+@pytest.mark.usefixtures("_quick")
 def test_samplers_on_a_mixture_shows_its_sampling_floor(tmp_path, capsys):
     args = ["--data", "tilted", "--samplers", "ddim", "heun", "--evaluations", 4, 32, "--samples", 500]
     for folder in "ab":
@@ -78,6 +88,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("_quick")
 def test_samplers_takes_the_model_of_a_demo_and_its_data(trained, tmp_path):
     args = ["--model", trained, "--samplers", "ddim", "--evaluations", 8, "--samples", 300]
     assert run(*args, "--out", tmp_path / "a") == 0
@@ -102,6 +113,7 @@ def test_samplers_without_matplotlib_says_which_extra(tmp_path, monkeypatch, cap
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(samplers, "likelihood_split", lambda *args: {})
     assert run("--samplers", "ddim", "--evaluations", 8, "--out", tmp_path) == 0
     assert 'pip install -e ".[plots]" in the checkout' in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["numbers.json"]

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields, replace
+from itertools import count
 
 import numpy as np
 import pytest
 
 from refscore import Denoising, cli, load, save
 from refscore.commands import evaluate, pictures, saved_run, train
+from refscore.commands.chunks import in_chunks
 from refscore.commands.drawing import Drawing
 from refscore.commands.saved_run import CHECKPOINT, METRICS, SETTINGS
 from refscore.commands.train_config import Settings, as_toml, build, fitting_sde, settle
@@ -43,9 +46,10 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Small pictures, and a flow of few steps: but for two tests of its numbers, which want them all."""
+    """Small pictures in few steps, and a flow of few steps: but for two tests of its numbers, which want them all."""
     monkeypatch.setattr(pictures, "SHOWN", 4)
     monkeypatch.setattr(pictures, "POINTS", 20)
+    monkeypatch.setattr(pictures, "STEPS", 2)
     monkeypatch.setattr(evaluate, "FLOW", 4)
 
 
@@ -282,6 +286,7 @@ def test_the_sde_ends_where_the_data_are_noise(name):
     (["--data", "{images}", "--levels", "-3"], "levels must be an integer of at least 2, got -3"),
     (["--data", "{images}", "--span", "5", "1"], "the least and the largest value; got [5.0, 1.0]"),
     (["--data", "{points}", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
+    (["--data", "{points}", "--steps", str(10**20)], f"steps={10**20} would take 3e+08 years on a fast machine"),
     (["--data", "{points}", "--seed", "-1"], "seed must lie in"),
     ([], "what should be learned? give --data NAME or --data FILE"),
     (["--data", "{points}", "--resume"], "holds no checkpoint.npz to go on from"),
@@ -461,6 +466,114 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_once(files, tmp_path, mo
     assert np.array_equal(made, np.load(tmp_path / "b.npy"))
 
 
+def interrupted(f, n):
+    """f, but for call number n, in which Ctrl-C comes."""
+    calls = count(1)
+
+    def g(*args, **kwargs):
+        if next(calls) == n:
+            raise KeyboardInterrupt
+        return f(*args, **kwargs)
+
+    return g
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_keeps_the_samples_of_finished_chunks(workers, files, tmp_path, monkeypatch, capsys):
+    """They are the first of those that were asked for; none is lost that a thread has begun."""
+    out = trained(files, tmp_path)
+    monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
+    flags = ["--n", 12, "--steps", 2, "--workers", workers]
+    command("sample", out, *flags, "--out", tmp_path / "whole.npy")
+    whole = np.load(tmp_path / "whole.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "__call__", interrupted(Drawing.__call__, 3))
+        command("sample", out, *flags, "--out", tmp_path / "part.npy")
+    part = np.load(tmp_path / "part.npy")
+    assert len(part) in ((6,) if workers == 1 else (3, 6))  # the second to be drawn may be the third to begin
+    assert np.array_equal(part, whole[: len(part)])
+    assert f"interrupted: the first {len(part)} of 12 samples are kept" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "__call__", interrupted(Drawing.__call__, 1))
+        assert cli.main(["sample", str(out), "--n", "12", "--out", str(tmp_path / "none.npy")]) == 130
+    assert not (tmp_path / "none.npy").exists()
+
+
+def test_ctrl_c_waits_for_the_chunks_that_threads_have_begun(files, tmp_path, monkeypatch):
+    out = trained(files, tmp_path)
+    monkeypatch.setattr("refscore.commands.sample.CHUNK", 3)
+    flags = ["--n", 60, "--steps", 2, "--workers", 2, "--out"]
+    command("sample", out, *flags, tmp_path / "whole.npy")
+    draw, calls = Drawing.__call__, count(1)
+
+    def signalled(*args):
+        call = next(calls)
+        for i, x in enumerate(draw(*args)):
+            if (call, i) == (3, 1):
+                time.sleep(0.1)  # until all chunks are handed out
+                os.kill(os.getpid(), signal.SIGINT)
+            yield x
+
+    monkeypatch.setattr(Drawing, "__call__", signalled)
+    command("sample", out, *flags, tmp_path / "part.npy")
+    part = np.load(tmp_path / "part.npy")
+    assert len(part) >= 9
+    assert np.array_equal(part, np.load(tmp_path / "whole.npy")[: len(part)])
+
+
+def test_what_is_kept_has_no_holes(capsys):
+    """The third chunk is finished when the second is stopped: then its rows would be taken for others."""
+    third = threading.Event()
+
+    def work(rows, rng):
+        if rows.start == 4:
+            third.set()
+        if rows.start == 2:
+            assert third.wait(20)
+            raise KeyboardInterrupt
+        return rows.start
+
+    assert in_chunks(work, 6, np.random.default_rng(0), 2, 2, print, "points") == [0]
+    assert capsys.readouterr().out == "interrupted: the first 2 of 6 points are kept\n"
+
+
+def test_threads_are_refused_where_a_generator_has_no_children():
+    """CuPy's: a traceback would come out of a thread."""
+    with pytest.raises(ValueError, match="--workers are threads on the host; builtins works on all samples at once"):
+        in_chunks(lambda rows, rng: rows, 3, object(), 2, 2, print, "samples")
+    rows = [slice(0, 2), slice(2, 3)]
+    assert in_chunks(lambda rows, rng: rows, 3, object(), None, 2, print, "samples") == rows
+
+
+def test_an_evaluation_is_the_same_for_any_workers(files, tmp_path, monkeypatch):
+    """Of images: dequantised, by probes, under labels."""
+    out, found = trained(files, tmp_path, "unet", 2), []
+    monkeypatch.setattr(evaluate, "CHUNK", 2)
+    for workers in ([], ["--workers", 2]):
+        command("evaluate", out, "--n", 4, "--points", 4, "--steps", 2, *workers)
+        found.append(json.loads((out / "evaluation.json").read_text()))
+    assert found[0] == found[1]
+
+
+def test_an_evaluation_that_is_stopped_keeps_what_it_has(files, tmp_path, monkeypatch, capsys):
+    out = trained(files, tmp_path)
+    monkeypatch.setattr(evaluate, "CHUNK", 2)
+    flags = [out, "--n", 4, "--points", 4, "--steps", 2]
+    command("evaluate", *flags)
+    whole = json.loads((out / "evaluation.json").read_text())
+    samples, points = (Drawing, "__call__"), (evaluate, "log_likelihood")
+    for place, stop, kept_points, n in ((samples, 1, 4, 0), (samples, 2, 4, 2), (points, 2, 2, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, interrupted(getattr(*place), stop))
+            command("evaluate", *flags)
+        kept = json.loads((out / "evaluation.json").read_text())
+        assert (kept["points"], kept["n"], kept["distance"] is None) == (kept_points, n, n == 0)
+        assert (kept["nats"] == whole["nats"]) == (kept_points == 4)
+        assert "interrupted: " in capsys.readouterr().out
+    monkeypatch.setattr(*points, interrupted(getattr(*points), 1))
+    assert cli.main(["evaluate", str(out)]) == 130
+
+
 def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
     alone = trained(files, tmp_path, "unet", 3, "--shards", 2)
     out = tmp_path / "shared"
@@ -474,6 +587,8 @@ def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
 @pytest.mark.parametrize(("flags", "says"), [
     (["--sampler", "nobody"], "no sampler called 'nobody'; there are euler-maruyama"),
     (["--n", "0"], "n must be an integer of at least 1"),
+    (["--n", str(10**20)], f"n={10**20} would take 1e+07 years"),
+    (["--steps", str(10**15)], f"steps={10**15} would take 3e+03 years"),
     (["--labels", "3", "5"], "labels are 0 to 2, and 3 for no label; got [3, 5]"),
     (["--guidance", "2"], "guidance goes towards a label: give --labels"),
     (["--labels", "1", "--guidance", "inf"], "guidance must be finite, got inf"),
@@ -615,11 +730,17 @@ def test_bits_per_dimension_of_a_gaussian_model_of_levels(tmp_path, monkeypatch)
     assert abs(found["value"] - exact) < 4 * noise + 1e-3
 
 
-def test_a_law_that_is_known_tells_why_the_likelihood_errs(tmp_path):
+def test_a_law_that_is_known_tells_why_the_likelihood_errs(tmp_path, monkeypatch):
+    """To any number of workers the same."""
+    monkeypatch.setattr(evaluate, "CHUNK", 8)
     out = tmp_path / "run"
     command("train", "--data", "two-modes", "--out", out, "--steps", 2, *SMALL["mlp"])
-    command("evaluate", out, "--n", 20, "--points", 10, "--steps", 2)
-    found = json.loads((out / "evaluation.json").read_text())
+    made = []
+    for workers in ([], ["--workers", 2]):
+        command("evaluate", out, "--n", 20, "--points", 10, "--steps", 2, *workers)
+        made.append(json.loads((out / "evaluation.json").read_text()))
+    found, shared = made
+    assert found == shared
     assert found["split"]
     assert found["exact_floor"]["value"] > 0
     kept, (_, *rows) = load(out / CHECKPOINT), (out / METRICS).read_text().splitlines()

@@ -169,7 +169,7 @@ def test_replacement_on_two_correlated_pixels_spreads_more_and_comes_less_near(m
 # ------------------------------------------------------------------ the tables of chapter 15
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_the_bits_of_laws_without_a_network_are_those_of_the_table(seed):
     """Memory is judged by a few far images: another draw within the cells moves it by a hundredth."""
     laws, rows = digits.bits_of_laws(load_data("digits", seed=seed), np.random.default_rng(0)), table("| | seed 0 |")

@@ -15,7 +15,7 @@ from refscore.laws.mixture import AmbiguousCovarianceWarning
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.prior import prior_mismatch
 from tests.oracles.statistics import assert_law, assert_mean
-from tests.oracles.strategies import KINDS, mixtures, random_mixture, seeds
+from tests.oracles.strategies import KINDS, few, mixtures, random_mixture, seeds
 
 W, M, C = np.asarray([0.4, 0.6]), np.asarray([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]), np.ones((2, 3))
 METHODS = ("log_prob", "score", "responsibilities", "divergence", "posterior_mean", "posterior_cov",
@@ -275,6 +275,7 @@ def test_shapes_are_what_the_first_lines_say(kind, K, D, B):
 # ------------------------------------------------------------------ back ends and dtypes
 
 
+@few
 @given(seed=seeds, dim=st.integers(1, 4), K=st.integers(1, 4), kind=st.sampled_from(KINDS))
 def test_every_backend_gives_the_same_numbers(backend, seed, dim, K, kind):
     """Also that nothing writes into its arguments: one back end's arrays are read-only."""

@@ -29,7 +29,7 @@ from refscore.noise.sde import SDES
 from tests.oracles.close import assert_close
 from tests.oracles.marks import each_sde
 from tests.oracles.mixtures import UNLIKE
-from tests.oracles.strategies import random_mixture, seeds
+from tests.oracles.strategies import few, random_mixture, seeds
 
 T_MIN = 1e-3
 SEEDS = {1: 6, 2: 12, 3: 8}
@@ -470,6 +470,7 @@ def test_the_score_s_part_is_linear_in_the_score_s_error():
 # ------------------------------------------------------------------ the bound
 
 
+@few
 @given(
     seed=seeds, name=st.sampled_from(["vp", "subvp", "cosine", "linear-ve", "ou"]), lam=st.sampled_from([1.0, 0.5, 2.0])
 )

@@ -22,7 +22,7 @@ from tests.oracles.derivatives import STEP
 from tests.oracles.models import random_theta
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import assert_mean
-from tests.oracles.strategies import seeds
+from tests.oracles.strategies import few, seeds
 from tests.oracles.tilted import CLEAN, FIXED, LAW, SDE, T, truth
 
 starts = st.sampled_from([from_data, FromNoise(1.5)])
@@ -49,6 +49,7 @@ def test_the_gradient_is_the_derivative_of_the_loss_with_the_samples_held(seed, 
     assert abs(slope - grad @ v) <= 1e-12 * np.sum(np.abs(grad * v))  # complex step: rounding alone
 
 
+@few
 @given(seed=seeds, phi=st.sampled_from([SiLU(), Tanh()]))
 def test_with_samples_of_the_model_it_is_the_gradient_of_the_likelihood(seed, phi):
     """Eq. (1.2), for a curved network in one dimension, Z and the expectation by the trapezoid rule."""
@@ -144,6 +145,7 @@ def test_the_gradient_of_a_short_chain_on_a_gaussian(seed, dim, moves, share, st
     assert_close(grad, wanted, 1e-12 * (1 + np.max(np.abs(m)) + np.max(np.abs(mu))))
 
 
+@few
 @given(seed=seeds)
 def test_one_small_step_from_the_data_is_implicit_score_matching(seed):
     """Eq. (4.14): E_z gradient = ε ∇_θ J + O(ε²), the mean over z by Gauss-Hermite, ε → 0 by Richardson."""

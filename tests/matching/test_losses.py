@@ -71,14 +71,14 @@ def test_the_mean_of_the_losses_is_the_loss(name, kind, host):
     sde = VP()
     model = kind(MLP((2, 4, 1 if kind is EnergyModel else 2), embed=4), sde)
     theta = model.init(host.rng(0), "float64")
-    for weight in WEIGHTS.values():
-        for law in TIMES.values():
-            objective = dataclasses.replace(OBJECTIVES[name], weight=weight, times=law)
-            args = drawn(objective, sde, host)
-            loss, _ = objective.at(model, theta, *args)
-            each = host.to_numpy(objective.losses(model, theta, *args))
-            assert each.shape == (B,)
-            assert abs(np.mean(each) - float(loss)) <= 1e-12 * np.mean(np.abs(each))
+    pairs = [(weight, law) for weight in WEIGHTS.values() for law in TIMES.values()]
+    for weight, law in pairs if host.name == "numpy" else pairs[::5]:  # elsewhere each once
+        objective = dataclasses.replace(OBJECTIVES[name], weight=weight, times=law)
+        args = drawn(objective, sde, host)
+        loss, _ = objective.at(model, theta, *args)
+        each = host.to_numpy(objective.losses(model, theta, *args))
+        assert each.shape == (B,)
+        assert abs(np.mean(each) - float(loss)) <= 1e-12 * np.mean(np.abs(each))
 
 
 @every

@@ -21,7 +21,7 @@ from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
-from tests.oracles.strategies import seeds
+from tests.oracles.strategies import few, seeds
 
 SDES = {"vp": VP(), "ve": VE(0.01, 10.0)}
 WEIGHTS = {"sigma_squared": sigma_squared, "g_squared": g_squared, "unweighted": unweighted}
@@ -45,6 +45,7 @@ def gauss_legendre(n):
 @weights
 @times
 @pytest.mark.parametrize("antithetic", [False, True])
+@few
 @given(seed=seeds, B=st.integers(1, 6))
 def test_the_gradient_is_the_derivative_of_the_loss(sde, weight, law, antithetic, seed, B):
     model = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.6)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import MLP, VE, VP, ScoreModel
@@ -12,10 +12,10 @@ from refscore.nn import LAYERS, Dense, SiLU, Softplus, Tanh
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.backends import LAW_BACKENDS, NARROW_BACKENDS
 from tests.oracles.close import assert_close
-from tests.oracles.derivatives import check_all, check_dtype, check_jvp_backward, subject
+from tests.oracles.derivatives import check_all, check_dtype, check_everywhere, check_jvp_backward, subject
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import inputs, tangle, without_adjoint
-from tests.oracles.strategies import seeds
+from tests.oracles.strategies import few, seeds
 
 NUMPY = NumpyBackend()
 small = st.integers(1, 5)
@@ -27,7 +27,6 @@ activations = st.sampled_from([SiLU(), Tanh(), Softplus()])
 
 
 drawn = {"seed": seeds, "n": small, "B": st.integers(1, 6), "K": counts, "shared": st.booleans()}
-few = settings(max_examples=settings.default.max_examples // 5)  # where an example takes long
 
 
 def listed(host, name, seed, n, B, K, shared):
@@ -49,7 +48,7 @@ def test_every_layer_is_differentiated_rightly(name, seed, n, B, K, shared):
 @few
 @given(**drawn)
 def test_every_layer_is_differentiated_rightly_on_every_other_backend(host, name, seed, n, B, K, shared):
-    check_all(listed(host, name, seed, n, B, K, shared), seed)
+    check_everywhere(listed(host, name, seed, n, B, K, shared), seed)
 
 
 @pytest.mark.parametrize("name", ["add", "concat", "scale-shift"])
@@ -115,7 +114,7 @@ def test_every_mlp_is_differentiated_rightly(host, seed, n_in, hidden, n_out, em
     xs = inputs(net, n_in, B, seed)
     if "level" in net.inputs:
         xs.append(np.random.default_rng(seed).uniform(-4, 3, 1 if shared else B))
-    check_all(subject(net, host, xs, seed, K, fixed=[1][: len(xs) - 1]), seed)
+    check_everywhere(subject(net, host, xs, seed, K, fixed=[1][: len(xs) - 1]), seed)
 
 
 @on_every_backend
@@ -124,7 +123,7 @@ def test_a_graph_with_skips_and_dead_ends_is_differentiated_rightly(host, seed, 
     net = tangle(n)
     level = np.random.default_rng([seed, 8]).uniform(-4, 3, 1 if shared else B)
     s = subject(net, host, [*inputs(net, n, B, seed), level], seed, K, fixed=[1])
-    check_all(s, seed)
+    check_everywhere(s, seed)
     dy = np.ones((B, n))
     for grads in (s.backward(dy)[1], s.jvp_backward(dy, np.ones((K, B, n)))[2]):
         assert not grads["dead end.W"].any()
@@ -164,7 +163,7 @@ def test_every_score_model_is_differentiated_rightly(
     times = np.full(1, t) if shared else rng.uniform(0.2, 1.0, B)
     xs = [rng.standard_normal((B, dim)), times]
     # The model takes one tangent, that of x, and answers with one adjoint.
-    check_all(subject(model, host, xs, seed, K, live=[True], fixed=[1]), seed)
+    check_everywhere(subject(model, host, xs, seed, K, live=[True], fixed=[1]), seed)
 
 
 @given(seed=seeds, dim=st.integers(1, 4), B=st.integers(1, 4))

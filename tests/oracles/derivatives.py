@@ -220,12 +220,9 @@ def check_jet(s: Subject, seed: int) -> float:
     _same([0.0 if a is None else a for a in none_w], [0.0 if a is None else a for a in zero_w])
 
     adjoints = [rng.standard_normal(a.shape) for a in jet]
-    params = s._params(s.params)
     for missing in (frozenset(), frozenset({0, 1, 2})):  # all adjoints, and only that of y_w, as an energy needs
         given = [None if i in missing else a for i, a in enumerate(adjoints)]
-        _, cache = s.layer.forward(params, *map(s.move, s.xs))
-        _, tape = s.layer.jet(params, cache, *([s.move(t) for t in ts] for ts in (u, v, w)))
-        dxs, below, grads = s.layer.jet_backward(params, cache, tape, s.move(given[0]), tuple(map(s.move, given[1:])))
+        dxs, *below, grads = _jet_backward(s, (u, v, w), given)
         direction = _direction(s, seed)
         jets = (u, v, w)
         moves: list[list[Any]] = [[None if t is None else rng.standard_normal(t.shape) for t in like] for _ in range(3)]
@@ -240,11 +237,9 @@ def check_jet(s: Subject, seed: int) -> float:
             {k: p + h * direction[2][k] for k, p in s.params.items()},
         )  # fmt: skip
         left = [(a, y.imag / STEP) for a, y in zip(given, moved, strict=True) if a is not None]
-        right = _pairs([s.host(d) for d in dxs], direction[0]) + [
-            (s.host(g), direction[2][k]) for k, g in grads.items()
-        ]
+        right = _pairs(dxs, direction[0]) + [(g, direction[2][k]) for k, g in grads.items()]
         for adjoint, move in zip(below, moves, strict=True):
-            right += _pairs([s.host(d) for d in adjoint], move)
+            right += _pairs(adjoint, move)
         worst = max(worst, _within(_gap(left, right), "complex step", "jet_backward is not the transpose"))
     return worst
 
@@ -256,6 +251,15 @@ def _jet(s: Subject, xs: Any, jets: Any, params: dict[str, np.ndarray]) -> list[
     y, cache = s.layer.forward(moved, *map(s.move, xs))
     jet, _ = s.layer.jet(moved, cache, *([s.move(t) for t in ts] for ts in jets))
     return [s.host(y), *map(s.host, jet)]
+
+
+def _jet_backward(s: Subject, jets: Any, given: Sequence[Any]) -> tuple[Any, ...]:
+    """dx, the adjoints of the three jets, each of all inputs, and dθ."""
+    params = s._params(s.params)
+    _, cache = s.layer.forward(params, *map(s.move, s.xs))
+    _, tape = s.layer.jet(params, cache, *([s.move(t) for t in ts] for ts in jets))
+    dxs, below, grads = s.layer.jet_backward(params, cache, tape, s.move(given[0]), tuple(map(s.move, given[1:])))
+    return [*map(s.host, dxs)], *([*map(s.host, d)] for d in below), {k: s.host(g) for k, g in grads.items()}
 
 
 def check_without_dydot(s: Subject, seed: int) -> None:
@@ -307,21 +311,49 @@ def check_stack(s: Subject, seed: int) -> None:
 
 
 def check_all(s: Subject, seed: int, jets: bool = True) -> float:
-    """Everything above; the worst error of the complex steps. The differences are for NumPy alone: they are slow.
+    """Everything above; the worst error of the complex steps.
 
-    A net has jets if its rows have: say so where they have none.
+    The differences, which are slow, are for NumPy alone, and look once at the derivatives of y and of ẏ along
+    everything: that the complex steps are derivatives. A net has jets if its rows have: say so where they have none.
     """
-    worst = 0.0
-    for method in METHODS if s.backend.name == "numpy" else ("complex step",):
-        errors = [check_jvp(s, method), check_backward(s, seed, method)]
-        errors += [check_jvp_backward(s, seed, method, dy_too) for dy_too in (True, False)]
-        worst = max(worst, *errors) if method == "complex step" else worst
+    worst = max(check_jvp(s), check_backward(s, seed), *(check_jvp_backward(s, seed, dy_too=d) for d in (True, False)))
+    if s.backend.name == "numpy":
+        check_jvp_backward(s, seed, "Richardson")
     _same([s.forward(s.xs, s.params)], [_with_complex(s).forward(s.xs, s.params)])
     check_without_dydot(s, seed)
     check_stack(s, seed)
     if jets and hasattr(s.layer, "jet"):
         worst = max(worst, check_jet(s, seed))
     return max(worst, check_symmetry(s, seed))
+
+
+def check_everywhere(s: Subject, seed: int, jets: bool = True) -> None:
+    """On NumPy all of the above; on another back end that every pass gives NumPy's numbers, which are right.
+
+    The passes run there as they are used: on the device, on arrays that may refuse to be written into.
+    """
+    host = replace(s, backend=NumpyBackend())
+    if s.backend.name == "numpy":
+        check_all(s, seed, jets)
+        return
+    rng = np.random.default_rng([seed, 7])
+    y, ydot = host.both(s.xs, s.tangents, s.params)
+    dy, dydot = rng.standard_normal(y.shape), rng.standard_normal(ydot.shape)
+    passes: list[Callable[[Subject], tuple[Any, ...]]] = [
+        lambda of: (of.both(s.xs, s.tangents, s.params),), lambda of: of.backward(dy),
+        lambda of: of.jvp_backward(dy, dydot), lambda of: of.jvp_backward(None, dydot),
+    ]  # fmt: skip
+    if jets and hasattr(s.layer, "jet"):
+        u, v, w = ([None if t is None else rng.standard_normal(t.shape) for t in s.tangents] for _ in range(3))
+        given = [rng.standard_normal(a.shape) for a in _jet(host, s.xs, (u, v, w), s.params)]
+        passes.append(lambda of: (_jet(of, s.xs, (u, v, w), s.params),))
+        passes.append(lambda of: _jet_backward(of, (u, v, w), given))
+        passes.append(lambda of: _jet_backward(of, (u, v, w), [None, None, None, given[3]]))  # as an energy asks
+    for run in passes:
+        for found, wanted in zip(run(s), run(host), strict=True):
+            named = isinstance(found, dict)
+            assert not named or found.keys() == wanted.keys()
+            _same([found[k] for k in wanted] if named else found, [*wanted.values()] if named else wanted)
 
 
 def check_dtype(s: Subject, dtype: str) -> None:

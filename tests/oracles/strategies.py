@@ -5,6 +5,7 @@ that is on the domain check. Out-of-domain values have tests of their own.
 """
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from refscore import OU, VE, VP, GaussianMixture, SubVP
@@ -66,3 +67,5 @@ other_sdes = st.one_of(
     st.builds(OU, st.floats(0.1, 20.0), st.floats(0.1, 20.0)),
 )
 every_sde = st.one_of(other_sdes, sdes)  # all six, with parameters of their own
+
+few = settings(max_examples=settings().max_examples // 5)  # where an example takes long

@@ -745,6 +745,7 @@ def errors_by_level(score, levels):
     return found
 
 
+@pytest.mark.slow  # chapter 6 runs the same, and asserts its excess
 def test_one_network_learns_every_level():
     """1000 steps over ten levels: within 4 % of the score at each, and the excess over the exact floor is small."""
     levels = geometric_levels(20.0, 0.5, 10)

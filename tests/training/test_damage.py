@@ -99,7 +99,7 @@ def test_a_file_cut_off_anywhere_is_refused(every, whole):
     assert outcome(whole, content)
 
 
-@pytest.mark.parametrize("every", [37, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [73, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_bit_that_flips_is_seen_or_means_nothing(every, whole):
     content, harmless = whole[0], 0
     for bit in range(0, 8 * len(content), every):
@@ -137,7 +137,7 @@ def damaged_bytes(rng, content, other, kind):
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape")  # Python's, of a damaged header
-@pytest.mark.parametrize("files", [700, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("files", [350, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_no_damage_executes_anything_or_goes_unseen(files, whole, tmp_path):
     rng, content = np.random.default_rng(11), whole[0]
     state, parts = trained(seed=4)
@@ -169,7 +169,7 @@ def mutated(rng, node):
     return odd[rng.integers(len(odd))]
 
 
-@pytest.mark.parametrize("files", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("files", [150, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_description_that_was_rewritten_is_refused_or_builds_what_it_says(files, whole):
     """With the right SHA-256: it may say other things, but builds only what is stored, or raises the one error."""
     rng, built = np.random.default_rng(12), 0
