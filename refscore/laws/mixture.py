@@ -17,10 +17,9 @@ import warnings
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import long_sum, one_each, real
 from refscore.checks import check_count, check_finite, check_floating, check_number, check_same, is_number
+from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng, Time
 
 

@@ -11,8 +11,7 @@ image a view of the padded one. The transposes, Eq. (14.16):
 
 from collections.abc import Iterator
 
-from array_api_compat import array_namespace, device
-
+from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
 FEW = 8  # channels, below which products are thin: one product for all shifts side by side is better

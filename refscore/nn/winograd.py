@@ -19,8 +19,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from array_api_compat import array_namespace, device
-
+from refscore.library import array_namespace, device
 from refscore.nn.shifts import padded
 from refscore.protocols import Array
 

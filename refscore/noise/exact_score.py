@@ -14,10 +14,9 @@ in float32.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import beside, long_sum
 from refscore.laws.mixture import GaussianMixture, transposed
+from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Time
 
 

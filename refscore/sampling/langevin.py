@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import ask
 from refscore.checks import check_number, check_positive, settle
+from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
 

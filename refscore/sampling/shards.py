@@ -5,9 +5,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from array_api_compat import array_namespace
-
 from refscore.checks import check_count
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rng
 
 Workers: TypeAlias = int | Executor | None

@@ -9,10 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import constant
 from refscore.checks import check_number, check_positive, settle
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rate
 
 
