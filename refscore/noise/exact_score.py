@@ -109,8 +109,8 @@ class FastExactScore:
         bias = log_weights - 0.5 * D * xp.log(v) - 0.5 * alpha * long_sum(pull * means, axis=1)[:, None]
         x = transposed(x)  # (D, B)
         square = long_sum(x * x, axis=0)[None, :]
-        rows = xp.concat([x, square, xp.ones_like(square)], axis=0)
-        log_joint = xp.concat([pull, -0.5 / v, bias], axis=1) @ rows
+        log_joint = xp.concat([pull, -0.5 / v], axis=1) @ xp.concat([x, square], axis=0)
+        log_joint += bias  # not in the product: -∞ · 0 is a NaN, and a component may have no weight
         e = xp.exp(log_joint - xp.max(log_joint, axis=0))
         # Rows: Σ e α m/v (D of them), Σ e/v, Σ e; the normaliser of r is divided out last.
         sums = xp.matrix_transpose(xp.concat([pull, 1 / v, xp.ones_like(v)], axis=1)) @ e
