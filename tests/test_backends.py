@@ -1,5 +1,6 @@
 """The back ends: moving arrays, drawing numbers, and saying in one sentence what is missing."""
 
+import subprocess
 import sys
 import types
 
@@ -167,3 +168,17 @@ def test_dtypes_have_one_name(dtype, name):
 def test_keep_memory_may_be_called_anywhere():
     for _ in range(2):
         assert keep_memory() is None
+
+
+def test_memory_is_kept_where_a_numpy_back_end_is_made_and_not_on_import():
+    program = """
+import numpy as np
+empty, made = np.empty, []
+np.empty = lambda shape, *more, **named: (made.append(shape), empty(shape, *more, **named))[1]
+import refscore, refscore.cli, refscore_backends
+print(31 << 20 in made)
+refscore_backends.get("numpy")
+print(31 << 20 in made)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True"]
