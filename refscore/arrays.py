@@ -289,6 +289,29 @@ def row_squares(x: Array) -> Array:
     return long_sum(array_namespace(x).reshape(x * x, (x.shape[0], math.prod(x.shape[1:]))), axis=1)
 
 
+def put(y: Any, where: Any, values: Array) -> Array:
+    """Write into an array that was made just now: in place, or into a copy where arrays cannot change, as JAX's.
+
+    Parameters
+    ----------
+    y : Array
+        The array; use what is returned in its place.
+    where : tuple of slices
+        The part of y that is replaced.
+    values : Array
+        Its new numbers.
+
+    Returns
+    -------
+    Array, shape of y
+        y, or the copy.
+    """
+    if hasattr(y, "at"):
+        return y.at[where].set(values)
+    y[where] = values
+    return y
+
+
 def long_sum(a: Array, axis: int) -> Array:
     """Σ over one axis, however long: its two halves are added to each other until few terms are left.
 

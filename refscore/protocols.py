@@ -321,6 +321,17 @@ class HasLevels(Protocol):
 
 
 @runtime_checkable
+class HasState(Protocol):
+    """A generator whose state can be written down as NumPy's can, in a file or by `copy.deepcopy`."""
+
+    def get_state(self) -> dict[str, Any]:
+        """The kind of generator, as `bit_generator`, and where its stream is: numbers, strings and lists."""
+
+    def set_state(self, state: Any) -> None:
+        """Go on from a state of a generator of the same kind."""
+
+
+@runtime_checkable
 class HasSDE(Protocol):
     """A score that was made for one SDE."""
 

@@ -1,5 +1,8 @@
 """The back ends: moving arrays, drawing numbers, and saying in one sentence what is missing."""
 
+import copy
+import json
+import pickle
 import subprocess
 import sys
 import types
@@ -7,16 +10,18 @@ import types
 import numpy as np
 import pytest
 
+from refscore import EMA, MLP, VP, Adam, Denoising, ScoreModel, fit, last, load, save
 from refscore_backends import BACKENDS, BackendUnavailable, HostRng, get, keep_memory
 from refscore_backends.base import check_seed, dtype_name
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
+from refscore_backends.torch import TorchBackend
 
 
-@pytest.mark.parametrize("name", ["torch", "", "NumPy", "cuda"])
+@pytest.mark.parametrize("name", ["pytorch", "", "NumPy", "cuda"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"no back end called {name!r}; there are numpy, cupy, strict"):
+    with pytest.raises(ValueError, match=f"no back end called {name!r}; there are numpy, cupy, torch, jax, strict"):
         get(name)
 
 
@@ -161,8 +166,7 @@ def test_integers_from_0_to_2_to_the_64_are_seeds(seed):
     (StrictBackend().asarray(0.0, dtype="float32").dtype, "float32"),
 ])  # fmt: skip
 def test_dtypes_have_one_name(dtype, name):
-    wanted = "float32'>" if dtype is np.float32 else name  # a type prints itself as a class
-    assert dtype_name(dtype) == wanted
+    assert dtype_name(dtype) == name
 
 
 def test_keep_memory_may_be_called_anywhere():
@@ -182,3 +186,138 @@ print(31 << 20 in made)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "True"]
+
+
+# ------------------------------------------------------------------ PyTorch and JAX
+#
+# `framework` is one of those that `pytest --backends` names, drawing its own numbers.
+
+
+def test_without_pytorch_or_jax_one_sentence_says_what_to_install(monkeypatch):
+    without(monkeypatch, "torch", "array_api_compat.torch", "jax")
+    for name, called in (("torch", "PyTorch"), ("jax", "JAX")):
+        with pytest.raises(BackendUnavailable, match=rf"{called} is not installed: .*\.\[{name}\]") as caught:
+            get(name)
+        one_sentence(caught.value)
+
+
+def test_a_name_that_is_not_asked_for_is_not_imported():
+    """PyTorch and JAX take seconds to import."""
+    code = "import sys, refscore.cli; print({'torch', 'jax', 'cupy'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_framework_keeps_copies_and_converts(framework):
+    for dtype in ("bool", "int64", "float32", "float64", "complex128"):
+        x = np.array([[0, 1], [2, 3]]).astype(dtype)
+        there = framework.asarray(x)
+        x[...] = 0
+        assert dtype_name(there.dtype) == dtype
+        assert framework.to_numpy(there).tolist() == np.array([[0, 1], [2, 3]]).astype(dtype).tolist()
+        again = framework.asarray(there, "float32" if dtype != "complex128" else None)
+        assert again is not there
+        assert dtype_name(again.dtype) == ("float32" if dtype != "complex128" else dtype)
+    assert dtype_name(framework.asarray(1.0).dtype) == "float64"
+    assert framework.to_numpy(framework.asarray(np.arange(4.0)[::-2].astype(">f8"))).tolist() == [3.0, 1.0]
+    framework.synchronize()
+
+
+def test_a_framework_draws_in_the_dtype_and_shape_that_are_asked_for(framework):
+    rng = framework.rng(0)
+    for size, shape in ((None, ()), (3, (3,)), ((2, 3), (2, 3)), ([0, 2], (0, 2))):
+        for dtype in ("float32", "float64", framework.xp.float32):
+            for draw in (rng.standard_normal, rng.random):
+                x = draw(size, dtype=dtype)
+                assert tuple(x.shape) == shape
+                assert dtype_name(x.dtype) == dtype_name(dtype)
+        n = rng.integers(0, 9, size=size)
+        assert tuple(n.shape) == shape
+        assert dtype_name(n.dtype) == "int64"
+    z, u, n = (framework.to_numpy(a) for a in (
+        rng.standard_normal((10_000,), "float32"), rng.random((10_000,)), rng.integers(2, 5, (10_000,))
+    ))  # fmt: skip
+    assert abs(z.mean()) < 0.05
+    assert abs(z.var() - 1) < 0.07  # five standard errors
+    assert 0 <= u.min() < 0.01 < 0.99 < u.max() < 1
+    assert {*n.tolist()} == {2, 3, 4}
+
+
+def test_all_bits_of_a_framework_s_seed_count(framework):
+    """PyTorch on the host takes 32 of them, JAX at most 63."""
+    seeds = (0, 1, 2**32, 2**32 + 1, 2**63, 2**64 - 1)
+    drawn = [framework.to_numpy(framework.rng(seed).random((3,))).tolist() for seed in seeds]
+    assert len({*map(tuple, drawn)}) == len(seeds)
+    assert drawn == [framework.to_numpy(framework.rng(np.uint64(seed)).random((3,))).tolist() for seed in seeds]
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match="seed must lie in"):
+            framework.rng(seed)
+
+
+def test_children_of_a_framework_s_generator_differ_and_come_again(framework):
+    def family(seed):
+        rng = framework.rng(seed)
+        return [framework.to_numpy(child.random((4,))).tolist() for child in (rng, *rng.spawn(3), *rng.spawn(2))]
+
+    assert family(5) == family(5) != family(6)
+    assert len({*map(tuple, family(5))}) == 6
+
+
+def test_a_framework_s_generator_goes_on_where_it_was(framework):
+    rng = framework.rng(5)
+    rng.standard_normal((7,))
+    other, kept = framework.rng(0), rng.get_state()
+    other.set_state(json.loads(json.dumps(kept)))
+    draws = [
+        [framework.to_numpy(draw(size=(9,))).tolist() for draw in (r.standard_normal, r.random)]
+        for r in (pickle.loads(pickle.dumps(rng)), copy.deepcopy(rng), other, rng)
+    ]
+    assert draws[1:] == draws[:-1]
+    assert rng.get_state() != kept
+    for damaged in ({**kept, "state": kept["state"][:-2]}, {**kept, "state": "what"}):
+        with pytest.raises((ValueError, RuntimeError, TypeError)):
+            framework.rng(0).set_state(damaged)
+
+
+def test_training_on_a_framework_goes_on_in_every_bit(framework, tmp_path):
+    model, x = ScoreModel(MLP((2, 8, 2), embed=4), VP()), framework.asarray(np.random.default_rng(0).random((50, 2)))
+
+    def train(steps, rng, start=None):
+        return last(fit(model, Denoising(), x, Adam(), rng, steps=steps, batch=8, start=start, ema=EMA(0.9)))
+
+    rng, path = framework.rng(1), tmp_path / "run.npz"
+    save(path, model, train(10, rng), optimizer=Adam(), ema=EMA(0.9), rng=rng, to_numpy=framework.to_numpy)
+    kept = load(path, asarray=framework.asarray, rng=framework.rng(0))
+    whole, parts = train(20, framework.rng(1)), train(10, kept.rng, kept.state)
+    assert np.array_equal(framework.to_numpy(parts.theta), framework.to_numpy(whole.theta))
+    assert np.array_equal(framework.to_numpy(parts.average.low), framework.to_numpy(whole.average.low))
+    assert load(path).rng is None  # NumPy cannot go on with this generator
+    assert load(path, rng=np.random.default_rng(0)).rng is None
+
+
+def test_pytorch_refuses_a_device_that_is_not_there(framework):
+    if framework.name != "torch":
+        pytest.skip("of PyTorch")
+    with pytest.raises(BackendUnavailable, match="finds no device 'hip:7' here") as caught:
+        TorchBackend("hip:7")
+    one_sentence(caught.value)
+
+
+def test_jax_refuses_float64_where_it_is_switched_off(framework):
+    """It would answer in float32 instead; the switch is for the whole process, so this is another one."""
+    if framework.name != "jax":
+        pytest.skip("of JAX")
+    code = """
+from refscore_backends.jax import JaxBackend
+backend = JaxBackend(x64=False)
+print(backend.asarray([1.0], "float32").dtype)
+for make in (lambda: backend.asarray([1.0]), lambda: backend.rng(0).random((2,))):
+    try:
+        print(make().dtype)
+    except TypeError as error:
+        print(error)
+print(JaxBackend().asarray([1.0]).dtype)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0] == "float32"
+    assert "jax_enable_x64" in one_sentence(said[1])
+    assert said[2:] == [said[1], "float64"]

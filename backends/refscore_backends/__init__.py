@@ -1,4 +1,4 @@
-"""The only place where NumPy or CuPy is a choice.
+"""The only place where the array library is a choice.
 
 >>> from refscore_backends import get
 >>> backend = get("numpy")
@@ -12,14 +12,18 @@ from collections.abc import Callable
 from refscore_backends.base import Backend, BackendUnavailable, HostRng
 from refscore_backends.boxmuller import BoxMuller
 from refscore_backends.cupy import CupyBackend
+from refscore_backends.jax import JaxBackend
 from refscore_backends.numpy import NumpyBackend, keep_memory
 from refscore_backends.strict import StrictBackend
+from refscore_backends.torch import TorchBackend
 
 __all__ = ["BACKENDS", "Backend", "BackendUnavailable", "BoxMuller", "HostRng", "get", "keep_memory"]
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "numpy": NumpyBackend,
     "cupy": CupyBackend,
+    "torch": TorchBackend,
+    "jax": JaxBackend,
     "strict": StrictBackend,
 }
 
@@ -30,7 +34,7 @@ def get(name: str) -> Backend:
     Parameters
     ----------
     name : str
-        "numpy", "cupy" or "strict".
+        "numpy", "cupy", "torch", "jax" or "strict".
 
     Returns
     -------

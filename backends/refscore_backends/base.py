@@ -92,7 +92,26 @@ def dtype_name(dtype: Any) -> Any:
     str
         E.g. "float32".
     """
-    return str(dtype).rsplit(".", 1)[-1]
+    return str(getattr(dtype, "__name__", dtype)).rsplit(".", 1)[-1]  # NumPy's and JAX's may be classes
+
+
+def host_copy(x: Any, dtype: str | None = None) -> np.ndarray[Any, Any]:
+    """Copy an array or numbers to a NumPy array in this machine's own order of bytes, the only one others read.
+
+    Parameters
+    ----------
+    x : array or numbers
+        What `numpy.array` takes.
+    dtype : str, optional
+        By default that of x.
+
+    Returns
+    -------
+    numpy.ndarray
+        The copy.
+    """
+    y = np.array(x, dtype=dtype)
+    return y.astype(y.dtype.newbyteorder("="), copy=False)
 
 
 def check_seed(seed: Any) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from refscore.commands.train_config import Run
 from refscore.data.scaling import Scaling
 from refscore.data.sets import Data
-from refscore.protocols import Array
+from refscore.protocols import Array, HasState
 from refscore.training.checkpoint import CheckpointError, load, save
 from refscore_backends import Backend
 
@@ -61,7 +61,7 @@ def write(folder: Path, run: Run, state: Any, rng: Any, backend: Backend) -> Non
         The run.
     state : TrainingState
         Its state.
-    rng : numpy.random.Generator or None
+    rng : Rng or None
         A `snapshot` of the generator, after the step of the state.
     backend : Backend
         Where the arrays are.
@@ -87,11 +87,11 @@ def snapshot(rng: Any) -> Any:
 
     Returns
     -------
-    numpy.random.Generator or None
+    Rng or None
         The copy; None for CuPy's, whose state cannot be read.
     """
-    inside = getattr(rng, "generator", rng)
-    return copy.deepcopy(inside) if isinstance(inside, np.random.Generator) else None
+    inside = rng if isinstance(rng, HasState) else getattr(rng, "generator", rng)
+    return copy.deepcopy(inside) if isinstance(inside, (np.random.Generator, HasState)) else None
 
 
 def fingerprint(data: Data) -> str:

@@ -11,6 +11,7 @@ image a view of the padded one. The transposes, Eq. (14.16):
 
 from collections.abc import Iterator
 
+from refscore.arrays import put
 from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
@@ -101,9 +102,8 @@ def image_gradient(dy: Array, W: Array, height: int, width: int, stride: int = 1
     """
     xp = array_namespace(dy)
     if stride > 1:
-        full = xp.zeros((*dy.shape[:-4], height, width, *dy.shape[-2:]), dtype=dy.dtype, device=device(dy))
-        full[..., ::stride, ::stride, :, :] = dy
-        dy = full
+        zero = xp.zeros((*dy.shape[:-4], height, width, *dy.shape[-2:]), dtype=dy.dtype, device=device(dy))
+        dy = put(zero, (..., slice(None, None, stride), slice(None, None, stride), slice(None), slice(None)), dy)
     return convolve(dy, turned(W), 1, dilation)
 
 
@@ -184,5 +184,4 @@ def padded(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
     xp, (above, below), (left, right) = array_namespace(x), rows, columns
     *lead, height, width, B, C = x.shape
     y = xp.zeros((*lead, above + height + below, left + width + right, B, C), dtype=x.dtype, device=device(x))
-    y[..., above : above + height, left : left + width, :, :] = x
-    return y
+    return put(y, (..., slice(above, above + height), slice(left, left + width), slice(None), slice(None)), x)

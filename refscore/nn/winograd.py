@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from refscore.arrays import put
 from refscore.library import array_namespace, device
 from refscore.nn.shifts import padded
 from refscore.protocols import Array
@@ -55,8 +56,8 @@ def convolve(x: Array, W: Array) -> Array:
         ]
         for j in range(2):
             for i, part in enumerate(_answers(*(side[j] for side in sides))):
-                place = y[..., at.start + i : at.stop : 2, j::2, :, :]
-                place[...] = xp.reshape(part, place.shape)
+                place = (..., slice(at.start + i, at.stop, 2), slice(j, None, 2), slice(None), slice(None))
+                y = put(y, place, xp.reshape(part, y[place].shape))
     return y[..., :height, :width, :, :]
 
 

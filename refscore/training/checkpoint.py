@@ -33,7 +33,7 @@ from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unwe
 from refscore.noise.chains import Chain
 from refscore.noise.parametrisation import LossOf
 from refscore.noise.sde import SDES
-from refscore.protocols import Array, Rng, Shapes
+from refscore.protocols import Array, HasState, Rng, Shapes
 from refscore.training.loop import TrainingState
 from refscore.training.optim import EMA, SGD, Adam, AdamState, EMAState, SGDState, WarmupCosine
 
@@ -77,8 +77,8 @@ class Checkpoint:
         The average's decay; the average itself is in the state.
     objective : Objective or None
         What was minimised.
-    rng : numpy.random.Generator or None
-        In the state in which it was saved.
+    rng : numpy.random.Generator, the generator given to `load`, or None
+        In the state in which it was saved; None if it was not saved, or is of another library than the one given.
     config : dict
         What the user wrote down: batch, max_norm, the scaling of the data, ...
     version : str
@@ -134,7 +134,7 @@ def save(
         As given to `fit`.
     objective : Objective, optional
         As given to `fit`, if its parts are of this library: `Explicit`, which holds a score, is not stored.
-    rng : numpy.random.Generator or HostRng, optional
+    rng : numpy.random.Generator, HostRng or a generator of torch's or JAX's back end, optional
         As given to `fit`, between two steps. Without it training goes on with other random numbers.
     config : mapping, optional
         Whatever else should be remembered, e.g. batch and max_norm of `fit`, or the mean and scale of the data:
@@ -197,7 +197,7 @@ def save(
     save_arrays(Path(path), **arrays, sha256=_digest(arrays))
 
 
-def load(path: str | Path, *, asarray: Callable[[Any], Any] = np.asarray) -> Checkpoint:
+def load(path: str | Path, *, asarray: Callable[[Any], Any] = np.asarray, rng: Any = None) -> Checkpoint:
     """Read what `save` has written: all of it, or an error.
 
     Parameters
@@ -207,6 +207,9 @@ def load(path: str | Path, *, asarray: Callable[[Any], Any] = np.asarray) -> Che
         twice.
     asarray : callable, default numpy.asarray
         Moves an array to where training goes on, e.g. `backend.asarray`.
+    rng : Rng, optional
+        A generator that goes on from the saved state, if that is of its kind: torch's and JAX's, which cannot be made
+        here, e.g. `backend.rng(0)`. NumPy's is built anew.
 
     Returns
     -------
@@ -246,7 +249,7 @@ def load(path: str | Path, *, asarray: Callable[[Any], Any] = np.asarray) -> Che
     del content
     moved = {name: asarray(array) for name, array in arrays.items()}
     with _named(path):
-        return _checkpoint(tree, moved)
+        return _checkpoint(tree, moved, rng)
 
 
 def _plain(name: str, value: Any, arrays: dict[str, Any] | None = None) -> Any:
@@ -304,6 +307,8 @@ def _plain_config(name: str, value: Any) -> Any:
 
 def _plain_rng(rng: Any) -> dict[str, Any]:
     """State and seed of a generator, or of the one inside a `HostRng`."""
+    if isinstance(rng, HasState):
+        return {"other": rng.get_state()}
     bits: Any = getattr(getattr(rng, "generator", rng), "bit_generator", None)
     if type(bits) not in _BITS.values():
         raise TypeError(
@@ -337,7 +342,13 @@ def _built(node: Any, arrays: Mapping[str, Any]) -> Any:
     return thing(**{key: _built(part, arrays) for key, part in node.items() if key != "class"})
 
 
-def _built_rng(tree: dict[str, Any]) -> np.random.Generator:
+def _built_rng(tree: dict[str, Any], rng: Any) -> Any:
+    """NumPy's generator anew, or the given one in the saved state, if it is of that kind."""
+    if other := tree.get("other"):
+        if not isinstance(rng, HasState) or rng.get_state()["bit_generator"] != other["bit_generator"]:
+            return None
+        rng.set_state(other)
+        return rng
     seed = tree["seed"] and dict(tree["seed"])
     if seed and not seed["pool_size"] <= 64:
         raise ValueError(f"a seed of {seed['pool_size']} words")
@@ -439,7 +450,7 @@ def _little(array: Any) -> Any:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _checkpoint(tree: dict[str, Any], arrays: Mapping[str, Any]) -> Checkpoint:
+def _checkpoint(tree: dict[str, Any], arrays: Mapping[str, Any], rng: Any = None) -> Checkpoint:
     model, state = _built(tree["model"], {}), _built(tree["state"], arrays)
     here = [[name, list(shape)] for name, shape in model.shapes.items()]
     if here != tree["shapes"]:
@@ -452,7 +463,7 @@ def _checkpoint(tree: dict[str, Any], arrays: Mapping[str, Any]) -> Checkpoint:
         raise ValueError(f"its state is a {type(state).__name__}, neither parameters nor a state of training")
     _check_arrays(arrays, model.shapes)
     optimizer, ema, objective = (_built(tree[name], {}) for name in ("optimizer", "ema", "objective"))
-    rng = None if tree["rng"] is None else _built_rng(tree["rng"])
+    rng = None if tree["rng"] is None else _built_rng(tree["rng"], rng)
     return Checkpoint(model, state, optimizer, ema, objective, rng, tree["config"], tree["refscore"])
 
 

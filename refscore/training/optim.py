@@ -92,13 +92,13 @@ class Adam:
         m += grad
         v = self.b2 * state.v
         v += grad * grad
-        # m̂ = m_scale m, v̂ = v_scale v
+        # m̂ = m_scale m, v̂ = v_scale v; the step may be an array of a compiler's, which `math` cannot take
         m_scale = (1 - self.b1) / (1 - self.b1**n)
         v_scale = (1 - self.b2) / (1 - self.b2**n)
         move = array_namespace(v).sqrt(v)
-        move += self.eps / math.sqrt(v_scale)
+        move += self.eps / v_scale**0.5
         move = m / move
-        move *= -_rate(self.rate, n) * m_scale / math.sqrt(v_scale)
+        move *= -_rate(self.rate, n) * m_scale / v_scale**0.5
         move += theta
         return move, AdamState(n, m, v)
 

@@ -16,7 +16,6 @@ from refscore.noise.grids import karras_times, level_times
 from refscore.noise.sde import LinearVE
 from refscore.sampling.loop import last
 from refscore_backends.numpy import NumpyBackend
-from tests.oracles.backends import LAW_BACKENDS
 
 LINEAR = LinearVE(80.0)
 TIMES = [1.0, *karras_times(LINEAR, 12)[1:]]  # the first may be one rounding below 1, which churn then fills
@@ -92,7 +91,6 @@ def test_the_chain_of_alphas_bar_keeps_the_variance():
         assert sde.sigma(t) ** 2 == pytest.approx(1 - bar, rel=1e-14, abs=0)
 
 
-@pytest.mark.parametrize("backend", LAW_BACKENDS, ids=lambda b: b.name)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_lists_of_any_kind_are_lists(backend, dtype):
     for make, numbers in ((from_sigmas, [8.0, 3.3, 0.1]), (from_alphas_bar, [0.9, 0.3]), (from_betas, [0.1, 0.3])):

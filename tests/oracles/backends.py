@@ -1,11 +1,12 @@
 """The back ends that the tests run on."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from refscore_backends import Backend, BackendUnavailable, HostRng
+from refscore_backends import BACKENDS, Backend, BackendUnavailable, HostRng
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
@@ -39,3 +40,12 @@ def _present() -> list[Any]:
 
 LAW_BACKENDS = _present()
 NARROW_BACKENDS: list[Any] = [StrictBackend("no_float64")]
+FRAMEWORKS: list[Any] = []  # with random numbers of their own, where `pytest --backends` names them
+
+
+def choose(names: Sequence[str]) -> None:
+    """Let the laws run on these alone, with NumPy's random numbers on each."""
+    own = [BACKENDS[name]() for name in names]
+    LAW_BACKENDS[:] = [type(b)(host_noise=True) if b.name in ("cupy", "torch", "jax") else b for b in own]  # type: ignore[call-arg]
+    NARROW_BACKENDS.clear()
+    FRAMEWORKS[:] = [b for b in own if b.name in ("torch", "jax")]
