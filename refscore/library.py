@@ -1,5 +1,6 @@
 """The library that made an array: the only file that imports array-api-compat, for all the others."""
 
+from types import ModuleType
 from typing import Any
 
 from array_api_compat import array_namespace as find
@@ -34,6 +35,9 @@ def array_namespace(x: Any, *others: Any) -> Any:
     """
     if others:
         return find(x, *others)
-    if type(x) not in _FOUND:
-        _FOUND[type(x)] = find(x)
-    return _FOUND[type(x)]
+    xp = _FOUND.get(type(x))
+    if xp is None:
+        xp = find(x)
+        if isinstance(xp, ModuleType):  # and not the array's own, as where operations are recorded
+            _FOUND[type(x)] = xp
+    return xp

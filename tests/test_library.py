@@ -28,6 +28,18 @@ def test_a_type_is_looked_at_once_and_no_array_is_kept(monkeypatch):
     assert kept() is None
 
 
+def test_an_array_that_carries_functions_of_its_own_is_asked_each_time():
+    class Recorded:
+        def __init__(self, xp):
+            self.xp = xp
+
+        def __array_namespace__(self, api_version=None):
+            return self.xp
+
+    for xp in (object(), object()):
+        assert array_namespace(Recorded(xp)) is xp
+
+
 def test_what_is_no_array_is_refused_each_time_and_so_are_two_libraries():
     for _ in range(2):
         for bad in (None, 1.0, [1.0], "x"):
