@@ -320,7 +320,8 @@ def gradient(x0, log_sigma, noise):
 
 def unet_gradient(x0, log_sigma, noise):
     """W2's loss and gradient, likewise."""
-    value, grad = jax.value_and_grad(unet_loss)(arrays(w.unet_parameters()), x0, log_sigma[:, None], noise)
+    compiled = jax.jit(jax.value_and_grad(unet_loss))
+    value, grad = compiled(arrays(w.unet_parameters()), x0, log_sigma[:, None], noise)
     return float(value), {name: jax.device_get(g) for name, g in grad.items()}
 
 

@@ -171,8 +171,8 @@ def network(path=w.TIMED):
 
 def network_shared(path=w.TIMED):
     """The same by two threads, 512 samples at a time."""
-    walk, start, rng = walker(bound(), path), w.prior(), BACKEND.rng(seed=0)
-    executor, shards = ThreadPoolExecutor(2), [start[i : i + 512] for i in range(0, len(start), 512)]
+    walk, start, rng = walker(bound(), path), BACKEND.asarray(w.prior()), BACKEND.rng(seed=0)
+    executor, shards = ThreadPoolExecutor(2), [start[i : i + 512, ...] for i in range(0, len(start), 512)]
     return lambda: BACKEND.xp.concat(list(executor.map(walk, shards, children(rng, len(shards)))))
 
 

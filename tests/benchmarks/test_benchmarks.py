@@ -27,7 +27,7 @@ import workloads as w  # noqa: E402
 
 
 def cases():
-    """Each side whose library is installed, refscore's on each back end; what is compiled takes minutes."""
+    """Each side whose library is installed, refscore's on each back end; what is compiled, or JAX's a line, is slow."""
     there = {name for name in ("torch", "jax") if importlib.util.find_spec(name)}
     able = {name for name in there if hasattr(BACKENDS[name], "compile")}
     found = [("refscore", {}, False)] + [(name, {}, False) for name in sorted(there)]
@@ -36,7 +36,8 @@ def cases():
     found += [("torch", {}, True)] if "torch" in there else []
     for library, environment, compiled in found:
         name = "-".join([library, *environment.values()]) + "-compiled" * compiled
-        yield pytest.param((library, environment, compiled), id=name, marks=[pytest.mark.slow] if compiled else [])
+        slow = compiled or "jax" in environment.values()
+        yield pytest.param((library, environment, compiled), id=name, marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.fixture(params=cases())
@@ -132,9 +133,9 @@ def test_gradients_of_the_unet_are_the_complex_step(side):
 def test_the_divergence_by_forward_mode_is_the_one_by_backward():
     side = pytest.importorskip("torch_side")
     x0, log_sigma, noise, v = (side.torch.tensor(a) for a in inputs())
-    both = [loss(side.tensors(w.parameters()), x0, log_sigma[:, None], noise, v)
-            for loss in (side.sliced_loss, side.sliced_loss_forward)]  # fmt: skip
-    assert float(both[1]) == pytest.approx(float(both[0]), rel=1e-5)
+    params = side.tensors(w.parameters())
+    both = [loss(params, x0, log_sigma[:, None], noise, v) for loss in (side.sliced_loss, side.sliced_loss_forward)]
+    assert both[1].item() == pytest.approx(both[0].item(), rel=1e-5)
 
 
 def test_the_table_of_sides_is_the_sides_own(side):
