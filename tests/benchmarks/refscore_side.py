@@ -3,7 +3,7 @@
     refscore              the public functions on NumPy's arrays, nothing else
     refscore-fast         W3-mixture with `FastExactScore`, two matrix products
     refscore-boxmuller    the same, its noise from the generator `BoxMuller`
-    refscore-workers      W2 with the batch shared by two processes; W3-net by two threads, 512 samples at a time
+    refscore-workers      W2 and W4 with the batch shared by two processes; W3-net by two threads, 512 samples at a time
     refscore-torch, refscore-jax   the same lines on arrays of PyTorch and JAX; W3-mixture is the fast form
     refscore-torch-compiled, refscore-jax-compiled   the same, `fit` and each step of the sampler compiled
 
@@ -121,16 +121,26 @@ def unet():
     return trained(UNET, Denoising(times=UniformLogSigma()), w.images(), unet_theta(), w.UNET_BATCH)
 
 
-def unet_shared():
-    """W2 by two processes, half of the batch each."""
+def shared(model, objective, data, start, batch):
+    """One step of `fit` by two processes, half of the batch each."""
     executor = ProcessPoolExecutor(2, get_context("spawn"), keep_memory)
-    objective = Sharded(Denoising(times=UniformLogSigma()), 2, executor)
-    return trained(UNET, objective, w.images(), unet_theta(), w.UNET_BATCH)
+    return trained(model, Sharded(objective, 2, executor), data, start, batch)
+
+
+def unet_shared():
+    """W2 by two processes."""
+    return shared(UNET, Denoising(times=UniformLogSigma()), w.images(), unet_theta(), w.UNET_BATCH)
 
 
 # ---- W4 -----------------------------------------------------------------------------------------
 
 SLICED = Sliced(weight=sigma_squared, times=UniformLogSigma())  # one Rademacher probe, variance-reduced
+
+
+def sliced_shared():
+    """W4 by two processes."""
+    return shared(TRAINED, SLICED, w.pool(), theta(TRAINED), w.BATCH)
+
 
 # ---- W3 -----------------------------------------------------------------------------------------
 
@@ -197,7 +207,7 @@ VARIANTS = {
     "refscore": ALL | {"W3-mixture": mixture},
     "refscore-fast": {"W3-mixture": mixture_fast},
     "refscore-boxmuller": {"W3-mixture": mixture_boxmuller},
-    "refscore-workers": {"W2": unet_shared, "W3-net": network_shared},
+    "refscore-workers": {"W2": unet_shared, "W3-net": network_shared, "W4": sliced_shared},
     "refscore-torch": ALL,
     "refscore-jax": ALL,
     "refscore-torch-compiled": ALL,

@@ -36,7 +36,7 @@ VARIANTS = {  # variant -> the library it needs, the workloads it has, its envir
     "refscore": ("refscore", w.NAMES, {}),
     "refscore-fast": ("refscore", ("W3-mixture",), {}),
     "refscore-boxmuller": ("refscore", ("W3-mixture",), {}),
-    "refscore-workers": ("refscore", ("W2", "W3-net"), ONE),
+    "refscore-workers": ("refscore", ("W2", "W3-net", "W4"), ONE),
     "refscore-torch": ("refscore", w.NAMES, ON_TORCH),
     "refscore-torch-compiled": ("refscore", w.NAMES, ON_TORCH | COMPILED),
     "refscore-jax": ("refscore", w.NAMES, ON_JAX),
