@@ -35,8 +35,55 @@ AIMS = (  # workload, threads, ours, peer, the least that peer / ours should be
     ("W3-mixture", 1, COMPILED, "jax-best", 0.95),
     ("W4", 1, COMPILED, "jax", 0.95),
 )
+ZEN = (
+    "the aim is that of a Zen 5, where MKL's kernels for AMD run at half the rate of OpenBLAS; on a Zen 4, which "
+    "computes 512 bits in two halves, and on Intel, both libraries' products run at one rate, and "
+)
+BETWEEN = (
+    "PyTorch takes one pass over an activation for a SiLU, or for its derivative, and one over the parameters for "
+    "Adam, where NumPy takes five, four and ten."
+)
+CHUNKS = (
+    "`torch-best` walks 512 samples at a time through all steps, with buffers that stay in the cache; SiLU is one pass."
+)
+THROUGH_PYTHON = (
+    "each step is a program of its own, called from Python, which takes the state apart and puts it together again "
+    "(some 0.1 ms); "
+)
 WHY = {  # (workload, ours, peer) -> what is in the way, where a ratio is below its aim
-    ("W1", "refscore", "torch-best"): "to be said.",
+    ("W1", "refscore", "torch-best"): ZEN + BETWEEN,
+    ("W1", "refscore", "torch-avx512"): BETWEEN,
+    (
+        "W2",
+        "refscore",
+        "torch",
+    ): "oneDNN's convolutions read each image once; ours form sums of its columns, multiply, and "
+    "form sums again, and each is a pass through memory.",
+    ("W2", "refscore", "torch-best"): "as for `torch`; channels last in memory saves oneDNN the reordering, too.",
+    ("W2", "refscore-workers", "torch"): "the processes send gradients through a pipe, and Adam is the work of one.",
+    (
+        "W2",
+        "refscore-workers",
+        "torch-best",
+    ): "the processes send gradients through a pipe, and Adam is the work of one.",
+    ("W3-net", "refscore", "torch-best"): ZEN + CHUNKS,
+    ("W3-net", "refscore", "torch-avx512"): CHUNKS,
+    ("W3-net", COMPILED, "torch-avx512"): CHUNKS,
+    (
+        "W3-mixture",
+        "refscore-fast",
+        "torch-best",
+    ): "a third of the time is normal numbers, which PyTorch draws in a quarter "
+    "of NumPy's time (`refscore-boxmuller` takes half), and as much is Python's part of some sixty calls a step.",
+    ("W3-mixture", COMPILED, "torch-best"): THROUGH_PYTHON + "a step's arithmetic takes less than that here.",
+    ("W4", "refscore", "torch-best"): ZEN
+    + "what is saved by the tangent pass beside a second backward is less than half.",
+    ("W4", "refscore", "torch-avx512"): BETWEEN,
+    ("W1", COMPILED, "jax"): THROUGH_PYTHON + "the rest is XLA's in both.",
+    ("W3-net", COMPILED, "jax"): THROUGH_PYTHON + "`jax` scans all fifty steps in one.",
+    ("W3-mixture", COMPILED, "jax-best"): THROUGH_PYTHON
+    + "`jax-best` scans all fifty in one, and draws all noise at once.",
+    ("W4", COMPILED, "jax"): THROUGH_PYTHON + "the rest is XLA's in both.",
 }
 
 

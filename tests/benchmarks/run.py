@@ -86,7 +86,7 @@ def arguments(argv=None):
     parser.add_argument("--seconds", type=float, default=0.25, help="length of a chunk (0.25)")
     parser.add_argument(
         "--keep-memory",
-        choices=["all", "refscore", "none"],
+        choices=["all", "refscore"],
         default="all",
         help="which sides ask malloc to keep freed memory; the peers gain from it too (all)",
     )
