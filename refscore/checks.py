@@ -9,8 +9,7 @@ import operator
 from numbers import Real
 from typing import Any, get_args, get_origin
 
-from array_api_compat import array_namespace, device
-
+from refscore.library import array_namespace, device
 from refscore.protocols import SDE, Array, HasLevels, HasSDE, Time
 
 

@@ -259,15 +259,6 @@ class HasStableStep(Protocol):
 
 
 @runtime_checkable
-class HasDirection(Protocol):
-    """A process that may be walked in one direction of time only."""
-
-    @property
-    def upwards(self) -> bool | None:
-        """True from data to noise, False from noise to data, None where both are allowed."""
-
-
-@runtime_checkable
 class HasTangents(Protocol):
     """A model or a layer with the two passes for tangents; see `refscore.nn.layer`."""
 

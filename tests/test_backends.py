@@ -174,6 +174,20 @@ def test_keep_memory_may_be_called_anywhere():
         assert keep_memory() is None
 
 
+def test_memory_is_kept_where_a_numpy_back_end_is_made_and_not_on_import():
+    program = """
+import numpy as np
+empty, made = np.empty, []
+np.empty = lambda shape, *more, **named: (made.append(shape), empty(shape, *more, **named))[1]
+import refscore, refscore.cli, refscore_backends
+print(31 << 20 in made)
+refscore_backends.get("numpy")
+print(31 << 20 in made)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True"]
+
+
 # ------------------------------------------------------------------ PyTorch and JAX
 #
 # `framework` is one of those that `pytest --backends` names, drawing its own numbers.

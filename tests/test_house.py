@@ -17,8 +17,8 @@ import refscore.sampling.transitions
 from tests.oracles.book import ROOT, parsed
 
 ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
-    "protocols", "checks", "arrays", "laws", "data", "plots", "noise", "sampling", "nn", "matching", "training",
-    "likelihood", "measure", "experiments", "commands", "cli",
+    "library", "protocols", "checks", "arrays", "laws", "data", "plots", "noise", "sampling", "nn", "matching",
+    "training", "likelihood", "measure", "experiments", "commands", "cli",
 )  # fmt: skip
 WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
     "data", "plots", "laws.examples", "laws.grid_chain", "laws.plane", "noise.suggest", "likelihood.adaptive",
@@ -111,6 +111,12 @@ def test_only_the_edges_choose_a_library():
         assert not heads & {"numpy", "scipy", "cupy", "torch", "jax", "mpi4py"} - (
             {"numpy", "scipy"} if edge else set()
         ), module
+
+
+def test_one_file_finds_the_library_of_an_array():
+    """It remembers what it found: to ask array-api-compat each time is a twentieth of a small step."""
+    asks = {module for module, tree in modules().items() if "array_api_compat" in imports(tree)}
+    assert asks == {"library"}
 
 
 def test_zeros_are_made_and_not_multiplied():

@@ -10,13 +10,14 @@
 from collections.abc import Callable
 
 from refscore_backends.base import Backend, BackendUnavailable, HostRng
+from refscore_backends.boxmuller import BoxMuller
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.jax import JaxBackend
 from refscore_backends.numpy import NumpyBackend, keep_memory
 from refscore_backends.strict import StrictBackend
 from refscore_backends.torch import TorchBackend
 
-__all__ = ["BACKENDS", "Backend", "BackendUnavailable", "HostRng", "get", "keep_memory"]
+__all__ = ["BACKENDS", "Backend", "BackendUnavailable", "BoxMuller", "HostRng", "get", "keep_memory"]
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "numpy": NumpyBackend,

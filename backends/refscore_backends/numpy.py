@@ -16,7 +16,7 @@ M_TRIM_THRESHOLD = -1  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class NumpyBackend:
-    """NumPy on the host.
+    """NumPy on the host. To make one asks malloc to keep freed memory: see `keep_memory`.
 
     Parameters
     ----------
@@ -28,6 +28,9 @@ class NumpyBackend:
 
     name: str = "numpy"
     xp: Any = field(default=xp_numpy, repr=False)
+
+    def __post_init__(self) -> None:
+        keep_memory()
 
     def asarray(self, x: Any, dtype: str | None = None) -> Any:
         """Copy x (an array or numbers) to a NumPy array, as `dtype` if that is given."""
@@ -62,7 +65,7 @@ def keep_memory() -> None:
     threshold grows to the largest block freed, up to 32 MiB). Then glibc is asked not to give
     back the end of its heap below 1 GiB, in this order: asked first, it would fix the other
     threshold where it was. A training step of a U-Net takes a quarter less time. Harmless
-    elsewhere. Called by the command line and the benchmarks, never on import.
+    elsewhere. Called where a `NumpyBackend` is made and by the command line, never on import.
     """
     np.empty(31 << 20, dtype=np.uint8)
     with suppress(AttributeError, OSError, TypeError):  # where the C library is another

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace
 from refscore_backends import Backend
 
 

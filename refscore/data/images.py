@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from refscore.data.files import read_arrays
 from refscore.data.labels import as_labels, in_words, read_labelled
 from refscore.data.points import DataFileError, check_real
 from refscore.data.scaling import Scaling
+from refscore.library import array_namespace
 from refscore.protocols import Array
 
 CHANNELS = 4  # at most: grey, grey and alpha, red-green-blue, and that with alpha

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace, device
-
 from refscore.checks import check_count, check_finite, check_number
+from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
 Numbers = float | tuple[float, ...]

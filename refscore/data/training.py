@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.data.images import flip
 from refscore.data.scaling import Scaling
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rng
 
 

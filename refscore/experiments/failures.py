@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from refscore.arrays import as_array, constant, long_sum, row_squares
 from refscore.laws.examples import mixture
 from refscore.laws.grid_chain import GridLaw, grid_law, langevin_law
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace
 from refscore.matching.denoising import Denoising
 from refscore.matching.objectives import Sliced
 from refscore.matching.probes import gaussian

@@ -11,9 +11,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import constant
+from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng, Step
 
 

@@ -10,10 +10,9 @@ whose samplers return training points.
 
 import math
 
-from array_api_compat import array_namespace, device
-
 from refscore.checks import check_data
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
 

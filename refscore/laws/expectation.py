@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, device
-
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng
 
 

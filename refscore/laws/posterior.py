@@ -4,10 +4,9 @@ The conditional score is the unconditional one plus the gradient of log p_t(y | 
 of a mixture, and for its components as classes, every term is known.
 """
 
-from array_api_compat import array_namespace, device
-
 from refscore.checks import check_count, check_finite, check_floating, check_same
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
 

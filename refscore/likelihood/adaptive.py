@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array, to_device
 from scipy.integrate import solve_ivp
 
 from refscore.arrays import answer
 from refscore.checks import check_data, check_time
+from refscore.library import array_namespace, device, is_numpy_array, to_device
 from refscore.protocols import Array, HasRows
 
 HOST = 1  # memory of the host, as DLPack numbers devices

@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import ask, beside, constant, per_sample, row_squares
 from refscore.checks import check_count, check_data, check_number
+from refscore.library import array_namespace
 from refscore.likelihood.flow import LogLikelihood
 from refscore.matching.times import UniformLogSNR
 from refscore.noise.prior import prior_kl

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import answer, at
 from refscore.checks import (
     check_count,
@@ -24,6 +22,7 @@ from refscore.checks import (
     settle,
 )
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace, device
 from refscore.matching.probes import units
 from refscore.noise.exact_score import ExactScore
 from refscore.noise.prior import gaussian_prior

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import flat, per_sample, views
+from refscore.library import array_namespace, device
 from refscore.matching.times import FixedTime, TimeLaw
 from refscore.matching.weights import unweighted
 from refscore.protocols import SDE, Array, NeedsNoise, Rng, Time

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import per_sample, views
+from refscore.library import array_namespace
 from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.times import FixedTime, TimeLaw, UniformTime
 from refscore.matching.weights import sigma_squared

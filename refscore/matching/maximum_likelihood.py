@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import answer, flat, views
 from refscore.checks import check_positive, check_time, settle
+from refscore.library import array_namespace
 from refscore.nn.energy_model import EnergyModel
 from refscore.protocols import Array, HasEnergy, NeedsNoise, Rng
 from refscore.sampling.langevin import Langevin

@@ -16,10 +16,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import ask, same_dtype, views
 from refscore.checks import check_positive, settle
+from refscore.library import array_namespace
 from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.denoising import Denoising
 from refscore.matching.probes import Probes, rademacher, units

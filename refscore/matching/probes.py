@@ -13,8 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from array_api_compat import array_namespace, device
-
+from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng
 
 Probes: TypeAlias = Callable[[Rng, tuple[int, ...], Any], Array]  # (rng, (K, B, ...), dtype) -> v

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import at
 from refscore.checks import check_inverse, settle
+from refscore.library import array_namespace, device
 from refscore.noise.grids import BEYOND, check_levels
 from refscore.noise.sde import log_ratio
 from refscore.protocols import SDE, Array

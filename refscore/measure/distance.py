@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import answer, ask, row_squares
 from refscore.checks import check_count, check_data, check_same
 from refscore.laws.expectation import Estimate, expectation
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rng, Score
 
 

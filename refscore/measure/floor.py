@@ -11,12 +11,11 @@ difference of large numbers.
 
 import math
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import constant
 from refscore.checks import check_count
 from refscore.laws.expectation import Estimate, gauss_legendre, quadrature_grid
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace, device
 from refscore.matching.denoising import Denoising
 from refscore.protocols import SDE, Array, Rng
 

@@ -7,11 +7,10 @@ much that an eye sees.
 import math
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import long_sum
 from refscore.checks import check_data, check_number, check_same
 from refscore.laws.expectation import Estimate
+from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
 BLOCK = 2**18  # differences held at a time

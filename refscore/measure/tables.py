@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import per_sample
 from refscore.laws.expectation import Estimate
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace
 from refscore.matching.denoising import Denoising
 from refscore.measure.distance import mode_weights, score_error, sliced_wasserstein, sliced_wasserstein_floor
 from refscore.noise.exact_score import ExactScore

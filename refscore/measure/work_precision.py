@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
 
 from refscore.arrays import constant
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace, device
 from refscore.likelihood.flow import FixedSteps, error_split
 from refscore.matching.probes import rademacher
 from refscore.measure.distance import sliced_wasserstein

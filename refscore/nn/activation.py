@@ -16,9 +16,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import real
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, Jet, Layer, plus, times
 from refscore.protocols import Array, HasTangents, Params, Rng
 

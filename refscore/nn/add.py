@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, Jet, sum_to
 from refscore.protocols import Array, Params, Rng
 

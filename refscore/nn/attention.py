@@ -17,9 +17,8 @@ each factor:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.checks import settle
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads
 from refscore.nn.softmax import bend, slope, softmax
 from refscore.protocols import Array, Params, Rng

@@ -9,12 +9,11 @@ products do, see `refscore.nn.winograd`: the same numbers but for rounding.
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 import refscore.nn.shifts as shifts
 import refscore.nn.winograd as winograd
 from refscore.arrays import constant
 from refscore.checks import check_positive, settle
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, rows, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
 

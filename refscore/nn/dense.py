@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import constant
 from refscore.checks import check_positive, settle
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
 

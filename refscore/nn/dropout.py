@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.checks import settle
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, Jet, Row
 from refscore.protocols import Array, Params, Rng
 

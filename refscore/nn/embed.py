@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace, device, is_array_api_obj
-
 from refscore.checks import check_count, settle
+from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.nn.dense import Dense
 from refscore.nn.layer import Adjoints, Grads, Row, zeros
 from refscore.protocols import Array, Params, Rng

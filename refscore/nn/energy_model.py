@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import constant, per_sample, row_squares, views
 from refscore.checks import is_number
+from refscore.library import array_namespace, device
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.score_model import BoundScore, Preconditioning
 from refscore.protocols import Array, Params, Time

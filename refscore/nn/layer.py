@@ -21,9 +21,8 @@ two passes more, along two tangents u and v at once and a second-order one w (ch
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import constant
+from refscore.library import array_namespace
 from refscore.protocols import Array, Params, Rng, Shapes
 
 Grads = dict[str, Array]

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import constant
+from refscore.library import array_namespace, device
 from refscore.nn.layer import Adjoints, Grads, Jet
 from refscore.protocols import Array, Params, Rng
 

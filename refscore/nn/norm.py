@@ -15,10 +15,9 @@ Eqs. (14.13), (14.14). The bracket: n and r move with x, ṅ = J ẋ and ṙ = m
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import constant
 from refscore.checks import check_positive, settle
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.protocols import Array, Params, Rng
 

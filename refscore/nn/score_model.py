@@ -4,10 +4,9 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import as_array, beside, constant, flat, namespace, per_sample, views
 from refscore.checks import check_positive, is_number, settle
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
 from refscore.noise.parametrisation import PARAMETRISATIONS, affine, size

@@ -11,9 +11,8 @@ image a view of the padded one. The transposes, Eq. (14.16):
 
 from collections.abc import Iterator
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import put
+from refscore.library import array_namespace, device
 from refscore.nn.layer import rows
 from refscore.protocols import Array
 

@@ -12,9 +12,8 @@ where the bracket is the derivative of q·J a in w, and J carries it on to x.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import real
+from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads
 from refscore.protocols import Array, Params, Rng
 

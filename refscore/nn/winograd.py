@@ -19,9 +19,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import put
+from refscore.library import array_namespace, device
 from refscore.nn.shifts import padded
 from refscore.protocols import Array
 

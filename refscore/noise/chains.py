@@ -16,10 +16,9 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-from array_api_compat import array_namespace, device
-
 from refscore.arrays import namespace
 from refscore.checks import check_count, check_number, check_time, is_number, settle
+from refscore.library import array_namespace, device
 from refscore.protocols import Time
 
 BISECTIONS = 64  # of log t, over 708 at most: to the last bit of float64

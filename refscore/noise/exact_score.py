@@ -14,10 +14,9 @@ in float32.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import beside, long_sum
 from refscore.laws.mixture import GaussianMixture, transposed
+from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Time
 
 
@@ -104,13 +103,15 @@ class FastExactScore:
         if getattr(t, "shape", (1,)) != (1,):
             raise ValueError(f"the fast form takes one time for all samples, got {x.shape[0]}")
         xp, D = array_namespace(x), self.mixture.dim
-        means = self.sde.alpha(t) * self.mixture.means
-        v = self.sde.alpha(t) ** 2 * self.mixture.variances + self.sde.sigma(t) ** 2  # (K, 1)
-        bias = self.mixture.log_weights[:, None] - 0.5 * D * xp.log(v) - 0.5 * long_sum(means**2, axis=1)[:, None] / v
+        alpha, means, log_weights = self.sde.alpha(t), self.mixture.means, self.mixture.log_weights[:, None]
+        v = alpha**2 * self.mixture.variances + self.sde.sigma(t) ** 2  # (K, 1)
+        pull = alpha * means / v
+        bias = log_weights - 0.5 * D * xp.log(v) - 0.5 * alpha * long_sum(pull * means, axis=1)[:, None]
         x = transposed(x)  # (D, B)
         square = long_sum(x * x, axis=0)[None, :]
-        log_joint = xp.concat([means / v, -0.5 / v], axis=1) @ xp.concat([x, square], axis=0) + bias
+        log_joint = xp.concat([pull, -0.5 / v], axis=1) @ xp.concat([x, square], axis=0)
+        log_joint += bias  # not in the product: -∞ · 0 is a NaN, and a component may have no weight
         e = xp.exp(log_joint - xp.max(log_joint, axis=0))
         # Rows: Σ e α m/v (D of them), Σ e/v, Σ e; the normaliser of r is divided out last.
-        sums = xp.matrix_transpose(xp.concat([means / v, 1 / v, xp.ones_like(v)], axis=1)) @ e
+        sums = xp.matrix_transpose(xp.concat([pull, 1 / v, xp.ones_like(v)], axis=1)) @ e
         return transposed((sums[:D, :] - x * sums[D, :]) / sums[D + 1, :])

@@ -17,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import answer, beside, constant, namespace, per_sample
 from refscore.checks import check_number, check_positive, settle
+from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Time
 
 Affine = tuple[Time, Time]  # a and b

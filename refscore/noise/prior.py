@@ -6,12 +6,11 @@ Sampling starts there and likelihoods end there, so its mismatch with p_1 is an 
 import math
 from collections.abc import Callable
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import row_squares
 from refscore.checks import check_data
 from refscore.laws.expectation import Estimate, expectation, moments
 from refscore.laws.mixture import GaussianMixture
+from refscore.library import array_namespace
 from refscore.noise.suggest import _rms
 from refscore.protocols import SDE, Array, Rng
 

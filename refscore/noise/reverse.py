@@ -11,10 +11,9 @@ probability-flow ODE (Song et al. 2021, Eq. (13)).
 import math
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import ask, beside, per_sample
 from refscore.checks import check_made_for, is_number, settle
+from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Score, Time
 
 

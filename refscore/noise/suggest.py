@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
 
 from refscore.checks import check_count, check_data, check_number, check_positive
+from refscore.library import array_namespace, device
 from refscore.noise.grids import geometric_levels
 from refscore.protocols import Array
 

@@ -5,10 +5,9 @@ What they sample instead of the conditional law is known, and measured, on mixtu
 
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace, is_array_api_obj
-
 from refscore.arrays import answer
 from refscore.checks import check_floating, plain, settle
+from refscore.library import array_namespace, is_array_api_obj
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 

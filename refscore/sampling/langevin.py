@@ -4,10 +4,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import ask
 from refscore.checks import check_number, check_positive, plain, settle
+from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
 

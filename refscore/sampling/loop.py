@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import answer
 from refscore.checks import check_count, check_data, check_time, is_number
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rng, Step
 
 State = TypeVar("State")

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-from array_api_compat import array_namespace
-
 from refscore.checks import check_count
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rng
 
 Workers: TypeAlias = int | Executor | None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from refscore.arrays import answer
 from refscore.checks import plain
-from refscore.protocols import Array, HasDirection, Process, Rng
+from refscore.protocols import Array, Process, Rng
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class EulerMaruyama:
     Parameters
     ----------
     process : Process
-        Its drift(x, t) is b and its noise(x, t) is c: `Reverse`, `Forward`, or your own.
+        Its drift(x, t) is b and its noise(x, t) is c: `Reverse`, `Forward`, or your own. It may say by `upwards`
+        that it is walked one way only: True from data to noise, False from noise to data, None both ways.
 
     Raises
     ------
@@ -50,7 +51,7 @@ class EulerMaruyama:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
-        upwards = self.process.upwards if isinstance(self.process, HasDirection) else None
+        upwards = getattr(self.process, "upwards", None)
         if upwards is not None and upwards != (s > t):
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import ask, namespace
 from refscore.checks import check_inverse, check_made_for, check_number, plain, settle
+from refscore.library import array_namespace
 from refscore.noise.reverse import Reverse
 from refscore.protocols import SDE, Array, Rng, Score, Step
 from refscore.sampling.solvers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun, RungeKutta

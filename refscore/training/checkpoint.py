@@ -19,12 +19,12 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_array_api_obj
 
 import refscore
 import refscore.nn as nn
 from refscore.checks import check_count, check_finite, check_floating, check_same
 from refscore.data.files import save_arrays
+from refscore.library import is_array_api_obj
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
 from refscore.matching.objectives import OBJECTIVES
 from refscore.matching.probes import gaussian, rademacher, sphere

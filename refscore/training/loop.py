@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from array_api_compat import array_namespace, device, is_array_api_obj
-
 from refscore.checks import check_count, check_data, check_floating, check_number, check_same
+from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.matching.times import FixedTime
 from refscore.protocols import Array, HasSamples, IsTable, Model, Objective, Optimizer, Rng
 from refscore.training.optim import EMA, EMAState, clip

@@ -9,10 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
 from refscore.arrays import constant, namespace
 from refscore.checks import check_number, check_positive, settle
+from refscore.library import array_namespace
 from refscore.protocols import Array, Rate
 
 
@@ -281,7 +280,7 @@ def clip(grad: Array, max_norm: float) -> tuple[Array, Array]:
     (array([0.6, 0.8]), 5.0)
     """
     xp, max_norm = array_namespace(grad), check_number("max_norm", max_norm)
-    norm = xp.sqrt(xp.sum(grad * grad))
+    norm = xp.sqrt(xp.vecdot(grad, grad))
     if max_norm == math.inf:
         return grad, norm
     return grad * xp.minimum(max_norm / (norm + 1e-30), 1.0), norm

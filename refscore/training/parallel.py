@@ -4,9 +4,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from refscore.checks import check_count
+from refscore.library import array_namespace
 from refscore.protocols import Array, Objective, Rng
 from refscore.sampling.shards import children
 

@@ -1,6 +1,6 @@
 """The workloads in JAX: everything compiled, training state donated, sampling in one `scan`.
 
-    jax        W1: one jitted step a call.  W3: fifty steps in one jitted scan, the network with one
+    jax        W1, W2, W4: one jitted step a call.  W3: fifty steps in one jitted scan, the network with one
                conditioning row a step, the mixture by broadcasting
     jax-best   W3-mixture: matrix products, samples on the last axis, all the noise drawn at once
 
@@ -80,27 +80,29 @@ def update(state, grad):
     return {"params": params, "first": first, "second": second, "mean": mean, "count": count}
 
 
-def training(sliced=False):
-    """W1 or W4: one call of a jitted step that may overwrite the old state."""
-    pool = jnp.asarray(w.pool())
-    zeros = {name: jnp.zeros_like(p) for name, p in arrays(w.parameters()).items()}
+def draw_with_probe(key, pool):
+    """W1's batch, and a probe."""
+    here, probe = jax.random.split(key)
+    inputs = draw(here, pool)
+    return *inputs, jax.random.rademacher(probe, inputs[0].shape, dtype=jnp.float32)
+
+
+def training(objective=loss, draw=draw, parameters=w.parameters, pool=w.pool):
+    """W1, W2 or W4: one call of a jitted step that may overwrite the old state."""
+    pool = jnp.asarray(pool())
+    zeros = {name: jnp.zeros_like(p) for name, p in arrays(parameters()).items()}
     state = {
-        "params": arrays(w.parameters()),
+        "params": arrays(parameters()),
         "first": zeros,
         "second": {name: jnp.copy(z) for name, z in zeros.items()},
-        "mean": arrays(w.parameters()),
+        "mean": arrays(parameters()),
         "count": jnp.float32(0),
     }
     key = jax.random.key(0)
 
     def step(state, key, pool):
-        key, here, probe = jax.random.split(key, 3)
-        inputs = draw(here, pool)
-        if sliced:
-            v = jax.random.rademacher(probe, inputs[0].shape, dtype=jnp.float32)
-            value, grad = jax.value_and_grad(sliced_loss)(state["params"], *inputs, v)
-        else:
-            value, grad = jax.value_and_grad(loss)(state["params"], *inputs)
+        key, here = jax.random.split(key)
+        value, grad = jax.value_and_grad(objective)(state["params"], *draw(here, pool))
         return update(state, grad), key, value
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
@@ -111,6 +113,85 @@ def training(sliced=False):
         return value
 
     return unit
+
+
+# ---- W2: images (B, H, W, C), kernels (3, 3, in, out) -------------------------------------------
+
+
+def convolved(p, name, x):
+    """Convolution with zeros beyond the edge."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, p[f"{name}.W"], (1, 1), "SAME", dimension_numbers=layout) + p[f"{name}.b"]
+
+
+def normed(p, name, x):
+    """Group norm."""
+    groups = x.reshape(*x.shape[:3], w.GROUPS, -1)
+    c = groups - jnp.mean(groups, axis=(1, 2, 4), keepdims=True)
+    n = c * jax.lax.rsqrt(jnp.mean(c**2, axis=(1, 2, 4), keepdims=True) + w.NORM_EPSILON)
+    return n.reshape(x.shape) * p[f"{name}.g"] + p[f"{name}.b"]
+
+
+def block(p, name, x, e):
+    """One residual block."""
+    h = convolved(p, f"{name}.conv1", jax.nn.silu(normed(p, f"{name}.norm1", x)))
+    h = h + (e @ p[f"{name}.conv1.T"])[:, None, None, :]
+    h = convolved(p, f"{name}.conv2", jax.nn.silu(normed(p, f"{name}.norm2", h)))
+    return h + (convolved(p, f"{name}.skip", x) if f"{name}.skip.W" in p else x)
+
+
+def attended(p, name, x):
+    """Attention of one head."""
+    qkv = convolved(p, f"{name}.qkv", normed(p, f"{name}.norm3", x)).reshape(len(x), -1, 3 * x.shape[3])
+    q, k, v = jnp.split(qkv, 3, axis=2)
+    o = jax.nn.softmax(q @ jnp.swapaxes(k, 1, 2) * x.shape[3] ** -0.5, axis=2) @ v
+    return x + convolved(p, f"{name}.out", o.reshape(x.shape))
+
+
+def halved(x):
+    """Means of 2 x 2 pixels."""
+    B, H, W, C = x.shape
+    return jnp.mean(x.reshape(B, H // 2, 2, W // 2, 2, C), axis=(2, 4))
+
+
+def doubled(x):
+    """Every pixel four times."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def unet(p, x, level):
+    """W2's network: images (B, H, W, 1), levels (B, 1) -> (B, H, W, 1)."""
+    e = embed(level)
+    for name in ("level1", "level2"):
+        e = jax.nn.silu(e @ p[f"{name}.W"] + p[f"{name}.b"])
+    high = block(p, "down0.0", convolved(p, "first", x), e)
+    middle = block(p, "down1.0", halved(high), e)
+    low = attended(p, "down2.0", block(p, "down2.0", halved(middle), e))
+    low = block(p, "up2.0", low, e)
+    middle = block(p, "up1.0", jnp.concatenate([doubled(low), middle], axis=3), e)
+    high = block(p, "up0.0", jnp.concatenate([doubled(middle), high], axis=3), e)
+    return convolved(p, "last", jax.nn.silu(normed(p, "norm", high)))
+
+
+def unet_loss(params, x0, log_sigma, noise):
+    """½ |f + ε|², mean over the batch; log σ is (B, 1), images (B, H, W, 1)."""
+    sigma = jnp.exp(log_sigma)[:, :, None, None]
+    scaled = (x0 + sigma * noise) / jnp.sqrt(w.DATA_STD**2 + sigma**2)
+    return 0.5 * jnp.mean(jnp.sum((unet(params, scaled, log_sigma) + noise) ** 2, axis=(1, 2, 3)))
+
+
+def draw_images(key, pool):
+    """A batch: images, log σ and noise."""
+    which, level, noise = jax.random.split(key, 3)
+    x0 = pool[jax.random.randint(which, (w.UNET_BATCH,), 0, len(pool))]
+    low, high = log(w.SIGMA_MIN), log(w.SIGMA_MAX)
+    log_sigma = jax.random.uniform(level, (w.UNET_BATCH, 1), minval=low, maxval=high)
+    return x0, log_sigma, jax.random.normal(noise, x0.shape)
+
+
+def unet_training():
+    """W2: one step."""
+    return training(unet_loss, draw_images, w.unet_parameters, w.images)
 
 
 # ---- W3 -----------------------------------------------------------------------------------------
@@ -208,9 +289,10 @@ def mixture_best(path=w.TIMED):
 VARIANTS = {
     "jax": {
         "W1": training,
+        "W2": unet_training,
         "W3-net": network_scan,
         "W3-mixture": mixture_plain,
-        "W4": lambda: training(sliced=True),
+        "W4": lambda: training(sliced_loss, draw_with_probe),
     },
     "jax-best": {"W3-mixture": mixture_best},
 }
@@ -233,6 +315,13 @@ def wait(result):
 def gradient(x0, log_sigma, noise):
     """W1's loss and gradient at the initial weights, for comparison with the reference."""
     value, grad = jax.value_and_grad(loss)(arrays(w.parameters()), x0, log_sigma[:, None], noise)
+    return float(value), {name: jax.device_get(g) for name, g in grad.items()}
+
+
+def unet_gradient(x0, log_sigma, noise):
+    """W2's loss and gradient, likewise."""
+    compiled = jax.jit(jax.value_and_grad(unet_loss))
+    value, grad = compiled(arrays(w.unet_parameters()), x0, log_sigma[:, None], noise)
     return float(value), {name: jax.device_get(g) for name, g in grad.items()}
 
 

@@ -1,9 +1,13 @@
 """The workloads in refscore, as a reader of the book would write them.
 
-    refscore          the public functions, nothing else
-    refscore-fast     W3-mixture with `FastExactScore`, two matrix products
-    refscore-workers  W2 with the batch shared by two processes
+    refscore              the public functions on NumPy's arrays, nothing else
+    refscore-fast         W3-mixture with `FastExactScore`, two matrix products
+    refscore-boxmuller    the same, its noise from the generator `BoxMuller`
+    refscore-workers      W2 and W4 with the batch shared by two processes; W3-net by two threads, 512 samples at a time
+    refscore-torch, refscore-jax   the same lines on arrays of PyTorch and JAX; W3-mixture is the fast form
+    refscore-torch-compiled, refscore-jax-compiled   the same, `fit` and each step of the sampler compiled
 
+The environment says which back end (REFSCORE_BACKEND) and whether it compiles (REFSCORE_COMPILE); `run.py` sets both.
 Where this differs from the definitions: nowhere in the arithmetic of the network. W1 runs inside `fit`,
 which also measures the gradient's norm, as it does for every user. Noise levels are told by t, from which the
 SDE computes σ, where the peers draw log σ itself; the law of σ is the same. The network answers with the
@@ -13,7 +17,7 @@ noise, the peers' with minus the noise, so the last layer's weights have the oth
 import importlib
 import math
 import os
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -42,8 +46,9 @@ from refscore.matching.base import noised
 from refscore.matching.weights import sigma_squared
 from refscore.noise.exact_score import FastExactScore
 from refscore.sampling.loop import last
+from refscore.sampling.shards import children
 from refscore.training.parallel import Sharded
-from refscore_backends import get, keep_memory
+from refscore_backends import BoxMuller, get, keep_memory
 
 __all__ = ["VARIANTS", "describe", "gradient", "keep_memory", "set_threads", "wait"]
 
@@ -116,17 +121,26 @@ def unet():
     return trained(UNET, Denoising(times=UniformLogSigma()), w.images(), unet_theta(), w.UNET_BATCH)
 
 
-def unet_shared():
-    """W2 by two processes, half of the batch each, with one BLAS thread."""
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+def shared(model, objective, data, start, batch):
+    """One step of `fit` by two processes, half of the batch each."""
     executor = ProcessPoolExecutor(2, get_context("spawn"), keep_memory)
-    objective = Sharded(Denoising(times=UniformLogSigma()), 2, executor)
-    return trained(UNET, objective, w.images(), unet_theta(), w.UNET_BATCH)
+    return trained(model, Sharded(objective, 2, executor), data, start, batch)
+
+
+def unet_shared():
+    """W2 by two processes."""
+    return shared(UNET, Denoising(times=UniformLogSigma()), w.images(), unet_theta(), w.UNET_BATCH)
 
 
 # ---- W4 -----------------------------------------------------------------------------------------
 
 SLICED = Sliced(weight=sigma_squared, times=UniformLogSigma())  # one Rademacher probe, variance-reduced
+
+
+def sliced_shared():
+    """W4 by two processes."""
+    return shared(TRAINED, SLICED, w.pool(), theta(TRAINED), w.BATCH)
+
 
 # ---- W3 -----------------------------------------------------------------------------------------
 
@@ -141,70 +155,114 @@ class Quiet:
         return BACKEND.xp.zeros(size, dtype=dtype)
 
 
-def sampling(score, path):
-    """Fifty steps of the reverse SDE; returns the samples."""
-    step, times, start = EulerMaruyama(Reverse(PROCESS, score)), path.times(), BACKEND.asarray(w.prior())
-    rng = Quiet() if path.quiet else BACKEND.rng(seed=0)
-    step = COMPILE(step) if COMPILE else step
+def walker(score, path):
+    """Walk samples along the path, with the numbers of a generator."""
+    step, times = EulerMaruyama(Reverse(PROCESS, score)), path.times()
+    if COMPILE:  # the last state alone, by the library's own loop where it has one
+        compiled = COMPILE(step)
+        return lambda x, rng: compiled.walk(x, times, Quiet() if path.quiet else rng)
+    return lambda x, rng: last(simulate(step, x, times, Quiet() if path.quiet else rng))
 
-    return lambda: last(simulate(step, start, times, rng))
+
+def sampling(score, path, rng=None):
+    """Fifty steps of the reverse SDE; returns the samples."""
+    walk, start, rng = walker(score, path), BACKEND.asarray(w.prior()), rng or BACKEND.rng(seed=0)
+    return lambda: walk(start, rng)
+
+
+def bound():
+    """A score model with its weights."""
+    model = ScoreModel(BODY, PROCESS, data_std=w.DATA_STD)
+    return model.bind(theta(model))
 
 
 def network(path=w.TIMED):
     """W3-net: a score model bound to its weights."""
-    model = ScoreModel(BODY, PROCESS, data_std=w.DATA_STD)
-    return sampling(model.bind(theta(model)), path)
+    return sampling(bound(), path)
 
 
-def mixture(path=w.TIMED, exact=ExactScore):
+def network_shared(path=w.TIMED):
+    """The same by two threads, 512 samples at a time."""
+    walk, start, rng = walker(bound(), path), BACKEND.asarray(w.prior()), BACKEND.rng(seed=0)
+    executor, shards = ThreadPoolExecutor(2), [start[i : i + 512, ...] for i in range(0, len(start), 512)]
+    return lambda: BACKEND.xp.concat(list(executor.map(walk, shards, children(rng, len(shards)))))
+
+
+def mixture(path=w.TIMED, exact=ExactScore, rng=None):
     """W3-mixture: the exact score in the network's place."""
     law = GaussianMixture(*(BACKEND.asarray(a, "float32") for a in (w.WEIGHTS, w.MEANS, w.STDS**2)))
-    return sampling(exact(law, PROCESS), path)
+    return sampling(exact(law, PROCESS), path, rng)
 
 
+def mixture_fast(path=w.TIMED):
+    """The same by two matrix products."""
+    return mixture(path, FastExactScore)
+
+
+def mixture_boxmuller(path=w.TIMED):
+    """And with noise that costs half."""
+    return mixture(path, FastExactScore, BoxMuller(BACKEND.rng(seed=0)))
+
+
+ALL = {"W1": training, "W2": unet, "W3-net": network, "W3-mixture": mixture_fast, "W4": lambda: training(SLICED)}
 VARIANTS = {
-    "refscore": {"W1": training, "W2": unet, "W3-net": network, "W3-mixture": mixture, "W4": lambda: training(SLICED)},
-    "refscore-workers": {"W2": unet_shared},
-    "refscore-fast": {"W3-mixture": lambda path=w.TIMED: mixture(path, FastExactScore)},
+    "refscore": ALL | {"W3-mixture": mixture},
+    "refscore-fast": {"W3-mixture": mixture_fast},
+    "refscore-boxmuller": {"W3-mixture": mixture_boxmuller},
+    "refscore-workers": {"W2": unet_shared, "W3-net": network_shared, "W4": sliced_shared},
+    "refscore-torch": ALL,
+    "refscore-jax": ALL,
+    "refscore-torch-compiled": ALL,
+    "refscore-jax-compiled": ALL,
 }
 
 
 def describe():
     """Version and back end."""
-    library = importlib.import_module("cupy" if BACKEND.name == "cupy" else "numpy")
-    return f"refscore {__version__}, {library.__name__} {library.__version__}"
+    library = importlib.import_module(BACKEND.name)
+    return f"refscore {__version__}, {library.__name__} {library.__version__}{', compiled' if COMPILE else ''}"
 
 
 def set_threads(threads):
-    """Nothing to do: the library has no threads, and BLAS reads its number from the environment."""
+    """Nothing to do: the library has no threads, and the environment tells BLAS and PyTorch their number."""
 
 
 def wait(result):
-    """A GPU may still be at work."""
+    """JAX, or a GPU, may still be at work."""
     BACKEND.synchronize()
 
 
 def gradient(x0, log_sigma, noise):
     """W1's loss and gradient at the initial weights, under the names and signs of `workloads`."""
-    t = TRAINED.sde.time_at_log_ratio(log_sigma)
-    return _named(*Denoising().at(TRAINED, theta(TRAINED), x0, t, noise))
+    return _named(*_views(TRAINED, *_at(Denoising(), TRAINED, theta(TRAINED), log_sigma, x0, noise)))
 
 
 def unet_gradient(x0, log_sigma, noise):
     """W2's loss and gradient, likewise."""
-    t = UNET.sde.time_at_log_ratio(log_sigma)
-    value, vector = Denoising().at(UNET, unet_theta(), x0, t, noise)
-    grads = views(vector, UNET.shapes)
-    return float(value), grads | {name: -grads[name] for name in ("last.W", "last.b")}
+    value, grads = _views(UNET, *_at(Denoising(), UNET, BACKEND.asarray(unet_theta()), log_sigma, x0, noise))
+    return value, grads | {name: -grads[name] for name in ("last.W", "last.b")}
 
 
 def sliced_gradient(x0, log_sigma, noise, v):
     """W4's loss and gradient, likewise."""
-    t = TRAINED.sde.time_at_log_ratio(log_sigma)
-    return _named(*SLICED.at(TRAINED, theta(TRAINED), noised(TRAINED.sde, x0, t, noise), t, v[None, ...]))
+    x0, noise, v = (BACKEND.asarray(a) for a in (x0, noise, v))
+    t = TRAINED.sde.time_at_log_ratio(BACKEND.asarray(log_sigma))
+    return _named(
+        *_views(TRAINED, *SLICED.at(TRAINED, theta(TRAINED), noised(TRAINED.sde, x0, t, noise), t, v[None, ...]))
+    )
 
 
-def _named(value, vector):
-    grads = views(vector, TRAINED.shapes)
+def _at(objective, model, vector, log_sigma, *arrays):
+    """Loss and gradient of an objective at given times and noise."""
+    x0, noise = (BACKEND.asarray(a) for a in arrays)
+    return objective.at(model, vector, x0, model.sde.time_at_log_ratio(BACKEND.asarray(log_sigma)), noise)
+
+
+def _views(model, value, vector):
+    grads = views(vector, model.shapes)
+    return float(value), {name: BACKEND.to_numpy(grad) for name, grad in grads.items()}
+
+
+def _named(value, grads):
     named = {f"{name}{k}": grads[f"dense{k + 1}.{name}"] for k in range(w.DEPTH) for name in "WTb"}
-    return float(value), named | {"head": -grads["head.W"], "bias": -grads["head.b"]}
+    return value, named | {"head": -grads["head.W"], "bias": -grads["head.b"]}

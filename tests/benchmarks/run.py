@@ -1,74 +1,102 @@
-"""Time refscore beside PyTorch and JAX, in turn and in separate processes.
+"""Time refscore beside PyTorch and JAX, in turn and in separate processes, and print one table.
 
-    python tests/benchmarks/run.py --only W1 --rounds 7 --threads 2
+    python tests/benchmarks/run.py                                  # the table: one and two threads, under 15 minutes
+    python tests/benchmarks/run.py --only W1 --threads 1 --rounds 9 # a part of it
+    python tests/benchmarks/run.py --scaling                        # how refscore's times grow
+    python tests/benchmarks/run.py --from benchmarks.jsonl --docs   # what was measured, into docs/benchmarks.md
 
-Each round asks every side for one chunk (about half a second of units), beginning with another side
+Each round asks every side for one chunk (about a quarter of a second of units), beginning with another side
 each time; a ratio is taken within a round and its median reported, so that a slow neighbour or a
-changing clock hits both terms alike.
+changing clock hits both terms alike. Results are appended to a file as they come, one line of JSON for each side.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from time import sleep
+from time import perf_counter, sleep, strftime
 
+import report
 import workloads as w
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 OURS = "refscore"
-VARIANTS = {  # variant -> the library it needs, the workloads it has
-    "refscore": ("refscore", w.NAMES),
-    "refscore-fast": ("refscore", ("W3-mixture",)),
-    "refscore-workers": ("refscore", ("W2",)),
-    "torch": ("torch", w.NAMES),
-    "torch-best": ("torch", w.NAMES),
-    "torch-gemm": ("torch", ("W3-mixture",)),
-    "jax": ("jax", ("W1", "W3-net", "W3-mixture", "W4")),
-    "jax-best": ("jax", ("W3-mixture",)),
+ONE = {f"{pool}_NUM_THREADS": "1" for pool in ("OPENBLAS", "OMP", "MKL")}
+ON_TORCH, ON_JAX, COMPILED = {"REFSCORE_BACKEND": "torch"}, {"REFSCORE_BACKEND": "jax"}, {"REFSCORE_COMPILE": "1"}
+VARIANTS = {  # variant -> the library it needs, the workloads it has, its environment
+    "refscore": ("refscore", w.NAMES, {}),
+    "refscore-fast": ("refscore", ("W3-mixture",), {}),
+    "refscore-boxmuller": ("refscore", ("W3-mixture",), {}),
+    "refscore-workers": ("refscore", ("W2", "W3-net", "W4"), ONE),
+    "refscore-torch": ("refscore", w.NAMES, ON_TORCH),
+    "refscore-torch-compiled": ("refscore", w.NAMES, ON_TORCH | COMPILED),
+    "refscore-jax": ("refscore", w.NAMES, ON_JAX),
+    "refscore-jax-compiled": ("refscore", w.NAMES, ON_JAX | COMPILED),
+    "torch": ("torch", w.NAMES, {}),
+    "torch-best": ("torch", w.NAMES, {}),
+    "torch-avx512": ("torch", ("W1", "W3-net", "W4"), {}),
+    "torch-avx2": ("torch", ("W1", "W3-net", "W4"), {"MKL_ENABLE_INSTRUCTIONS": "AVX2"}),
+    "torch-gemm": ("torch", ("W3-mixture",), {}),
+    "torch-compile": ("torch", w.NAMES, {}),
+    "jax": ("jax", w.NAMES, {}),
+    "jax-best": ("jax", ("W3-mixture",), {}),
 }
-TITLES = {
-    "W1": f"one step of denoising score matching, batch {w.BATCH}",
-    "W2": f"one step of denoising score matching, U-Net, {w.UNET_BATCH} images of {w.SIDE} x {w.SIDE}",
-    "W3-net": f"{w.UNIT_STEPS} of {w.STEPS} Euler-Maruyama steps, {w.SAMPLES} samples, network score",
-    "W3-mixture": f"{w.UNIT_STEPS} of {w.STEPS} Euler-Maruyama steps, {w.SAMPLES} samples, exact score",
-    "W4": f"one step of sliced score matching, batch {w.BATCH}",
-}
-PAUSE = 0.2  # seconds between turns: thread pools spin for a while after their last task
+PAUSE = 0.1  # seconds between turns: thread pools spin for a while after their last task
 
 
 def main():
-    """Print the machine, then one table a workload."""
+    """Measure what is asked for, then print the tables of the whole file."""
     args = arguments()
-    print(machine(args))
-    for name in args.only or w.NAMES:
-        print(f"\n## {name}: {TITLES[name]}\n")
-        print(report(measure(name, args)))
+    if args.file is None:
+        begun = perf_counter()
+        with args.out.open("a", encoding="utf-8") as file, tempfile.TemporaryDirectory() as scratch:
+            keep = keeper(file)
+            if args.scaling:
+                scaling(keep)
+            else:
+                table(args, Path(scratch), keep)
+            keep({"took": perf_counter() - begun})
+    text = report.text(report.load(args.file or args.out))
+    print(text)
+    if args.figure:
+        report.figure(report.load(args.file or args.out), args.figure)
+    if args.docs:
+        report.fill(args.docs, text)
 
 
-def arguments():
+def arguments(argv=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="the table, which is what is done anyway")
+    parser.add_argument("--scaling", action="store_true", help="curves instead of the table")
     parser.add_argument("--only", action="append", choices=w.NAMES, help="this workload; may be repeated")
     parser.add_argument("--side", action="append", choices=list(VARIANTS), help="this side; may be repeated")
-    parser.add_argument("--rounds", type=positive, default=7, help="rounds that count (7)")
-    parser.add_argument("--warmup", type=int, default=2, help="rounds before them (2)")
-    parser.add_argument("--threads", type=positive, default=2, help="for each side; its processors too (2)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a chunk (0.5)")
+    parser.add_argument("--threads", action="append", type=positive, help="for each side; may be repeated (1 and 2)")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds that count (5)")
+    parser.add_argument("--warmup", type=int, default=1, help="rounds before them (1)")
+    parser.add_argument("--seconds", type=float, default=0.25, help="length of a chunk (0.25)")
     parser.add_argument(
         "--keep-memory",
-        choices=["all", "refscore", "none"],
+        choices=["all", "refscore"],
         default="all",
         help="which sides ask malloc to keep freed memory; the peers gain from it too (all)",
     )
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path("benchmarks.jsonl"), help="what is measured is added to this")
+    parser.add_argument("--from", dest="file", type=Path, help="measure nothing: tables of this file")
+    parser.add_argument("--figure", type=Path, help="draw the ratios into this file (needs matplotlib)")
+    parser.add_argument(
+        "--docs", type=Path, nargs="?", const=ROOT / "docs" / "benchmarks.md", help="fill the tables of this page"
+    )
+    return parser.parse_args(argv)
 
 
 def positive(text):
@@ -76,6 +104,43 @@ def positive(text):
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return int(text)
+
+
+def keeper(file):
+    """A function that writes a line, now: what was measured must survive what comes later."""
+
+    def keep(record):
+        print(json.dumps(record), file=file, flush=True)
+
+    return keep
+
+
+def table(args, scratch, keep):
+    """All workloads at all numbers of threads; floors beside them."""
+    keep(machine(args))
+    for threads in args.threads or (1, 2):
+        for name in args.only or w.NAMES:
+            keep_floor(name, threads, keep)
+            print(f"{name}, {threads} thread{'s' * (threads > 1)}", end=":", file=sys.stderr, flush=True)
+            for record in measure(name, threads, args, scratch):
+                keep(record)
+            print(file=sys.stderr)
+
+
+def keep_floor(name, threads, keep):
+    """The floor of a workload, measured by a process of its own."""
+    command = [sys.executable, str(HERE / "floors.py"), "--threads", str(threads), "--only", name]
+    ran = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, text=True, check=True)
+    for line in ran.stdout.splitlines():
+        keep(json.loads(line))
+
+
+def scaling(keep):
+    """The curves, by one process with one thread."""
+    command = [sys.executable, str(HERE / "scaling.py")]
+    with subprocess.Popen(command, env=environment(1), stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            keep(json.loads(line))
 
 
 # ---- the sides ------------------------------------------------------------------------------------
@@ -86,8 +151,9 @@ class Side:
     """A worker process and what it has reported."""
 
     variant: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None
     about: str = ""
+    first: float = 0.0
     units: int = 0
     ms: list[float] = field(default_factory=list)
     mib: float = 0.0
@@ -95,103 +161,119 @@ class Side:
 
     def read(self):
         """The worker's next line; a worker that has died is remembered as such."""
-        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             self.trouble = f"failed with status {self.process.wait()}"
             return {}
         message = json.loads(line)
+        self.trouble = message.get("trouble", "")
         return message
 
     def greet(self, seconds):
         """Wait until the workload is built, and choose how many units make a chunk."""
         message = self.read()
-        if "missing" in message:
-            self.trouble = f"{message['missing']}: not installed"
-        elif message:
-            self.about = message["ready"]
+        if not self.trouble:
+            self.about, self.first = message["ready"], message["first"]
             self.units = max(1, round(seconds / message["unit"]))
 
     def chunk(self):
         """Run one chunk now."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{self.units}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has died: `read` says so
+            self.process.stdin.write(f"{self.units}\n")
+            self.process.stdin.flush()
         message = self.read()
-        if message:
+        if not self.trouble:
             self.ms.append(message["ms"])
 
     def end(self):
         """Close the input, read the peak memory, and wait for the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        if self.process is None:
+            return
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         if not self.trouble:
             self.mib = self.read().get("mib", 0.0)
         self.process.wait()
 
 
-def start(variant, name, args):
+def environment(threads):
+    """As many threads for everybody's products, and where the packages are."""
+    pools = {f"{pool}_NUM_THREADS": str(threads) for pool in ("OPENBLAS", "OMP", "MKL")}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")])
+    return os.environ | pools | {"PYTHONPATH": path.rstrip(os.pathsep), "JAX_PLATFORMS": "cpu"}
+
+
+def start(variant, name, threads, args, scratch):
     """Start the worker of one side."""
-    library, _ = VARIANTS[variant]
-    command = [sys.executable, str(HERE / "worker.py"), library, variant, name]
-    command += ["--threads", str(args.threads)]
+    library, _, own = VARIANTS[variant]
+    command = [sys.executable, str(HERE / "worker.py"), library, variant, name, "--threads", str(threads)]
     if args.keep_memory == "all" or (args.keep_memory == "refscore" and library == OURS):
         command.append("--keep-memory")
-    threads = {f"{pool}_NUM_THREADS": str(args.threads) for pool in ("OPENBLAS", "OMP", "MKL")}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "backends"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | threads | {"PYTHONPATH": path.rstrip(os.pathsep), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    return Side(variant, process)
+    own = own | {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor")}  # empty at first: compilation is seen, once
+    if variant == "torch-avx512":
+        try:
+            own = own | {"LD_PRELOAD": as_intel(scratch)}
+        except (OSError, subprocess.CalledProcessError) as error:
+            return Side(variant, None, trouble=f"no C compiler to pretend an Intel CPU with: {error}")
+    pipe = subprocess.PIPE
+    return Side(variant, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment(threads) | own))
 
 
-def measure(name, args):
-    """Run all rounds of one workload."""
-    sides = []
-    for variant in args.side or VARIANTS:
-        if name not in VARIANTS[variant][1]:
-            continue
-        sides.append(start(variant, name, args))
-        sides[-1].greet(args.seconds)  # before the next starts: each warms up alone
+def as_intel(scratch):
+    """A library that tells MKL that the CPU is Intel's: on others it does not take its AVX-512 kernels by itself."""
+    built = scratch / "intel.so"
+    if not built.exists():
+        compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
+        source = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
+        command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(built)]
+        subprocess.run(command, input=source, text=True, check=True, capture_output=True)
+    return str(built)
+
+
+def sides(name, threads, args):
+    """The variants that have the workload, and can differ from the others on this CPU."""
+    other_mkl = "torch-avx2" if "Intel" in processor() else "torch-avx512"  # what MKL does not choose by itself
+    for variant, (_, has, _) in VARIANTS.items():
+        asked = variant in args.side if args.side else variant not in {"torch-avx2", "torch-avx512"} - {other_mkl}
+        if name in has and asked and not (variant == "refscore-workers" and threads < 2):
+            yield variant
+
+
+def measure(name, threads, args, scratch):
+    """Run all rounds of one workload; returns a record for each side."""
+    found = []
+    for variant in sides(name, threads, args):
+        print(f" {variant}", end="", file=sys.stderr, flush=True)
+        found.append(start(variant, name, threads, args, scratch))
+        if not found[-1].trouble:
+            found[-1].greet(args.seconds)  # before the next starts: each warms up alone
     for turn in range(args.warmup + args.rounds):
         if turn == args.warmup:
-            for side in sides:
+            for side in found:
                 side.ms.clear()
-        running = [side for side in sides if not side.trouble]
+        running = [side for side in found if not side.trouble]
         first = turn % max(1, len(running))
         for side in running[first:] + running[:first]:
             sleep(PAUSE)
             side.chunk()
-    for side in sides:
+    for side in found:
         side.end()
-    return sides
+    ours = next((side.ms for side in found if side.variant == OURS and not side.trouble), None)
+    return [record(name, threads, side, ours) for side in found]
 
 
-# ---- what is printed --------------------------------------------------------------------------------
+def record(name, threads, side, ours):
+    """What is kept of a side."""
+    kept = {"workload": name, "threads": threads, "variant": side.variant}
+    if side.trouble:
+        return kept | {"trouble": side.trouble}
+    ratios = [theirs / mine for theirs, mine in zip(side.ms, ours, strict=True)] if ours else []
+    return kept | {
+        "ms": side.ms, "ratios": ratios, "mib": side.mib, "first": side.first, "units": side.units, "about": side.about
+    }  # fmt: skip
 
 
-def report(sides):
-    """The table of one workload, in Markdown."""
-    rows = ["| side | ms, median (min-max) | side / refscore | peak MiB | units x rounds | |"]
-    rows.append("|---|---|---|---|---|---|")
-    ours = next((side.ms for side in sides if side.variant == OURS and not side.trouble), [])
-    for side in sides:
-        if side.trouble:
-            rows.append(f"| {side.variant} | {side.trouble} | | | | |")
-            continue
-        ratios = [theirs / mine for theirs, mine in zip(side.ms, ours, strict=True)] if ours else []
-        rows.append(
-            f"| {side.variant} | {spread(side.ms)} | {spread(ratios)} | {side.mib:.0f} "
-            f"| {side.units} x {len(side.ms)} | {side.about} |"
-        )
-    return "\n".join(rows)
-
-
-def spread(values):
-    """'median (min-max)', to three or four figures."""
-    if not values:
-        return "-"
-    digits = 1 if median(values) >= 100 else 2
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+# ---- the machine ------------------------------------------------------------------------------------
 
 
 def machine(args):
@@ -199,23 +281,17 @@ def machine(args):
     import numpy as np
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    settings = [f"{name}={os.environ.get(name, '(not set)')}" for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")]
-    return "\n".join(
-        [
-            f"CPU      {processor()}, {cores} processors, {args.threads} used by each side",
-            f"system   {platform.system()}, Python {platform.python_version()}, {load()}",
-            f"NumPy    {np.__version__}, BLAS {blas()}",
-            f"         {', '.join(settings)}",
-            f"memory   kept by malloc for: {args.keep_memory}",
-        ]
-    )
+    return {
+        "machine": processor(), "processors": cores, "date": strftime("%Y-%m-%d"), "load": load(),
+        "system": f"{platform.system()}, Python {platform.python_version()}",
+        "numpy": np.__version__, "blas": blas(), "memory": args.keep_memory,
+        "settings": {name: os.environ.get(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")},
+    }  # fmt: skip
 
 
 def load():
     """How busy the machine was before we began: above a few tenths, the figures are noise."""
-    if not hasattr(os, "getloadavg"):
-        return "load unknown"
-    return f"load {os.getloadavg()[0]:.2f} before the start"
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def processor():

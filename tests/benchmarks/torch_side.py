@@ -1,4 +1,4 @@
-"""The workloads in PyTorch, eager: as one would first write them, and as fast as we know how.
+"""The workloads in PyTorch: as one would first write them, as fast as we know how, and compiled.
 
     torch        plain: per-row conditioning, default Adam, broadcast mixture
     torch-best   W1: fused Adam, `_foreach` mean.  W2: that, and channels last in memory.
@@ -7,6 +7,10 @@
                  W3-mixture: matrix products, samples on the last axis
     torch-gemm   W3-mixture as matrix products with the samples on the first axis: 2-3 times slower
                  than `torch-best`, kept because it is the form usually shown
+    torch-compile  W1, W2, W4: `torch-best` with its loss in `torch.compile`; the divergence of W4 by forward mode
+                 written out, as neither a backward that is differentiated again nor `torch.func.jvp` compiles.
+                 W3: one compiled step, its numbers in tensors, so that one program serves all steps
+    torch-avx512, torch-avx2   `torch-best` with MKL's other kernels: see `run.py`
 
 Both versions of W1 share network and loss. Variants that were tried and were no faster: `nn.Linear`,
 `addmm`, one product over [h, e], and one product for the embeddings of all three layers.
@@ -70,7 +74,7 @@ def average_together(mean, params):
     torch._foreach_lerp_(mean, params, 1 - w.EMA_DECAY)
 
 
-def training(fused, average, sliced=False):
+def training(fused, average, objective=loss, draw=draw):
     """One training step of W1, or of W4; returns the loss as a tensor that nobody waits for."""
     pool = torch.tensor(w.pool())
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
@@ -80,8 +84,7 @@ def training(fused, average, sliced=False):
 
     def step():
         adam.zero_grad(set_to_none=True)
-        inputs = draw(pool)
-        value = sliced_loss(params, *rademacher(*inputs)) if sliced else loss(params, *inputs)
+        value = objective(params, *draw(pool))
         value.backward()
         adam.step()
         with torch.no_grad():
@@ -99,6 +102,11 @@ def training_plain():
 def training_best():
     """W1 with the fused Adam."""
     return training(True, average_together)
+
+
+def training_compiled():
+    """The same, loss and gradient compiled."""
+    return training(True, average_together, torch.compile(loss))
 
 
 # ---- W2 -----------------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def unet_loss(params, x0, log_sigma, noise):
     return 0.5 * (unet(params, scaled, log_sigma) + noise).square().sum(dim=(1, 2, 3)).mean()
 
 
-def unet_training(fused, average, layout=torch.contiguous_format):
+def unet_training(fused, average, layout=torch.contiguous_format, objective=unet_loss):
     """One training step of W2; returns the loss as a tensor that nobody waits for."""
     pool = torch.tensor(w.images()).permute(0, 3, 1, 2)
     params = {name: p.requires_grad_() for name, p in unet_tensors(layout).items()}
@@ -178,7 +186,7 @@ def unet_training(fused, average, layout=torch.contiguous_format):
         adam.zero_grad(set_to_none=True)
         x0 = pool[torch.randint(len(pool), (w.UNET_BATCH,))].contiguous(memory_format=layout)
         log_sigma = torch.empty(w.UNET_BATCH, 1).uniform_(log(w.SIGMA_MIN), log(w.SIGMA_MAX))
-        value = unet_loss(params, x0, log_sigma, torch.randn_like(x0))
+        value = objective(params, x0, log_sigma, torch.randn_like(x0))
         value.backward()
         adam.step()
         with torch.no_grad():
@@ -201,9 +209,27 @@ def sliced_loss(params, x0, log_sigma, noise, v):
     return ((sigma * c)[:, 0] * (pulled * v).sum(dim=1) + 0.5 * f.square().sum(dim=1)).mean()
 
 
-def rademacher(*inputs):
+def sliced_loss_forward(params, x0, log_sigma, noise, v):
+    """The same, the divergence by forward mode, written out."""
+    sigma = log_sigma.exp()
+    c, e = 1 / (w.DATA_STD**2 + sigma.square()).sqrt(), embed(log_sigma)
+    h, dot = c * (x0 + sigma * noise), v
+    for layer in range(w.DEPTH):
+        z = h @ params[f"W{layer}"] + e @ params[f"T{layer}"] + params[f"b{layer}"]
+        s = torch.sigmoid(z)
+        h, dot = z * s, (s + z * s * (1 - s)) * (dot @ params[f"W{layer}"])
+    f, dot = h @ params["head"] + params["bias"], dot @ params["head"]
+    return ((sigma * c)[:, 0] * (dot * v).sum(dim=1) + 0.5 * f.square().sum(dim=1)).mean()
+
+
+def draw_with_probe(pool):
     """W1's inputs, and a probe."""
-    return (*inputs, torch.randint(2, (w.BATCH, w.DIMENSION)).float().mul_(2).sub_(1))
+    return (*draw(pool), torch.randint(2, (w.BATCH, w.DIMENSION)).float().mul_(2).sub_(1))
+
+
+def sliced_training(fused, average, objective=sliced_loss):
+    """W4: one step."""
+    return training(fused, average, objective, draw_with_probe)
 
 
 # ---- W3 -----------------------------------------------------------------------------------------
@@ -254,6 +280,35 @@ def network_best(path=w.TIMED, chunk=512):
         return torch.cat([run(x.clone(), table) for x in start.split(chunk)])
 
     return unit
+
+
+def network_compiled(path=w.TIMED):
+    """W3-net: one step compiled; the steps' numbers and conditioning rows are tensors."""
+    params, start, steps = tensors(w.parameters()), torch.tensor(w.prior()), path.steps()
+    levels, numbers = torch.tensor([[s.level] for s in steps]), columns(steps, "keep", "push", "noise", "sigma")
+
+    @torch.compile
+    def step(x, rows, at, z):
+        keep, push, noise, sigma = at.unbind()
+        h = x
+        for layer in range(w.DEPTH):
+            h = torch.nn.functional.silu(h @ params[f"W{layer}"] + rows[layer])
+        return keep * x + push / sigma * (h @ params["head"] + params["bias"]) + noise * z
+
+    @torch.inference_mode()
+    def unit():
+        x, e = start.clone(), embed(levels)
+        table = torch.stack([torch.addmm(params[f"b{k}"], e, params[f"T{k}"]) for k in range(w.DEPTH)], dim=1)
+        for rows, at in zip(table, numbers, strict=True):
+            x = step(x, rows, at, torch.randn_like(x))
+        return x
+
+    return unit
+
+
+def columns(steps, *names):
+    """Numbers of the steps as a tensor, a row a step."""
+    return torch.tensor([[getattr(s, name) for name in names] for s in steps])
 
 
 def mixture_plain(path=w.TIMED):
@@ -309,6 +364,28 @@ def mixture_best(path=w.TIMED):
     return unit
 
 
+def mixture_compiled(path=w.TIMED):
+    """The same, one step compiled."""
+    start, steps = torch.tensor(w.prior().T.copy()), path.steps()
+    numbers = columns(steps, "keep", "push", "noise")
+
+    @torch.compile
+    def step(x, A, c, M, at, z):
+        keep, push, noise = at.unbind()
+        logits = A @ torch.cat([x, x.square().sum(dim=0, keepdim=True)]) + c
+        sums = M @ torch.softmax(logits, dim=0)
+        return keep * x + push * (sums[:2] - x * sums[2:]) + noise * z
+
+    @torch.inference_mode()
+    def unit():
+        x = start.clone()
+        for at, (A, c, M) in zip(numbers, coefficients(steps), strict=True):
+            x = step(x, A, c, M, at, torch.randn_like(x))
+        return x.T
+
+    return unit
+
+
 def mixture_gemm(path=w.TIMED):
     """The same two products with x as (B, 2): torch's softmax over 8 neighbours is the slow part."""
     start, steps = torch.tensor(w.prior()), path.steps()
@@ -326,22 +403,32 @@ def mixture_gemm(path=w.TIMED):
     return unit
 
 
+BEST = {
+    "W1": training_best,
+    "W2": lambda: unet_training(True, average_together, torch.channels_last),
+    "W3-net": network_best,
+    "W3-mixture": mixture_best,
+    "W4": lambda: sliced_training(True, average_together),
+}
 VARIANTS = {
     "torch": {
         "W1": training_plain,
         "W2": lambda: unet_training(None, average_each),
         "W3-net": network_plain,
         "W3-mixture": mixture_plain,
-        "W4": lambda: training(None, average_each, sliced=True),
+        "W4": lambda: sliced_training(None, average_each),
     },
-    "torch-best": {
-        "W1": training_best,
-        "W2": lambda: unet_training(True, average_together, torch.channels_last),
-        "W3-net": network_best,
-        "W3-mixture": mixture_best,
-        "W4": lambda: training(True, average_together, sliced=True),
-    },
+    "torch-best": BEST,
     "torch-gemm": {"W3-mixture": mixture_gemm},
+    "torch-compile": {
+        "W1": training_compiled,
+        "W2": lambda: unet_training(True, average_together, torch.channels_last, torch.compile(unet_loss)),
+        "W3-net": network_compiled,
+        "W3-mixture": mixture_compiled,
+        "W4": lambda: sliced_training(True, average_together, torch.compile(sliced_loss_forward)),
+    },
+    "torch-avx512": {name: BEST[name] for name in ("W1", "W3-net", "W4")},
+    "torch-avx2": {name: BEST[name] for name in ("W1", "W3-net", "W4")},
 }
 
 

@@ -1,16 +1,19 @@
 """One side in one process: builds a workload, then times a chunk of it whenever it is asked.
 
 Started by `run.py`, one process for each (side, workload), so that memory, thread pools and
-compilation are each side's own. It speaks lines of JSON: a greeting when it is ready, then for each
-number of units read from stdin the milliseconds per unit; at the end of the input its peak memory.
+compilation are each side's own. It speaks lines of JSON: a greeting when it is ready, with the seconds from its start
+to the first result (imports, building, compilation); then for each number of units read from stdin the milliseconds per
+unit; at the end of the input its peak memory. What cannot run here says so in the greeting.
 """
 
 import argparse
 import ctypes
 import json
+import math
 import os
 import resource
 import sys
+import traceback
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -23,21 +26,23 @@ CALIBRATION = 0.3  # seconds of running before a chunk's length is chosen
 
 def main():
     """Greet, then answer until the input ends."""
+    begun = perf_counter()
     args = arguments()
     answer = own_stdout()
     pin(args.threads)  # before the libraries are imported: some count processors then
     try:
         side = import_module(f"{args.library}_side")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in (args.library, "refscore_backends"):
-            raise  # something else is broken, which must be seen
-        answer({"missing": args.library})
+        side.set_threads(args.threads)
+        if args.keep_memory:
+            getattr(side, "keep_memory", keep_memory)()
+        unit = side.VARIANTS[args.variant][args.workload]()
+        side.wait(unit())
+    except Exception as error:
+        traceback.print_exc()  # what is broken must be seen
+        answer({"trouble": f"{type(error).__name__}: {error}".splitlines()[0]})
         return
-    side.set_threads(args.threads)
-    if args.keep_memory:
-        getattr(side, "keep_memory", keep_memory)()
-    unit = side.VARIANTS[args.variant][args.workload]()
-    answer({"ready": side.describe(), "unit": calibrate(unit, side.wait)})
+    first = perf_counter() - begun
+    answer({"ready": side.describe(), "first": first, "unit": calibrate(unit, side.wait)})
     for line in sys.stdin:
         answer({"ms": 1e3 * time(unit, side.wait, int(line))})
     answer({"mib": peak_memory()})
@@ -77,9 +82,10 @@ def keep_memory():
 
 
 def time(unit, wait, units):
-    """Seconds per unit. One unit more runs before the clock starts: caches and clocks of a side
-    that has slept are cold."""
-    wait(unit())
+    """Seconds per unit. Where units are short one more runs before the clock starts: caches and clocks of a side that
+    has slept are cold."""
+    if units > 1:
+        wait(unit())
     start = perf_counter()
     for _ in range(units):
         result = unit()
@@ -88,13 +94,13 @@ def time(unit, wait, units):
 
 
 def calibrate(unit, wait):
-    """Compile, warm up, and say roughly how many seconds a unit takes."""
-    wait(unit())
-    start, units = perf_counter(), 0
-    while units < 2 or perf_counter() - start < CALIBRATION:
+    """Warm up, and say roughly how many seconds a unit takes: the shortest, as some libraries compile twice."""
+    began, shortest, units = perf_counter(), math.inf, 0
+    while units < 2 or perf_counter() - began < CALIBRATION:
+        start = perf_counter()
         wait(unit())
-        units += 1
-    return (perf_counter() - start) / units
+        shortest, units = min(shortest, perf_counter() - start), units + 1
+    return shortest
 
 
 def peak_memory():

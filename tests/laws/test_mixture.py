@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import VP, GaussianMixture
-from refscore.laws.mixture import AmbiguousCovarianceWarning
+from refscore.laws.mixture import AmbiguousCovarianceWarning, transposed
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.prior import prior_mismatch
 from tests.oracles.statistics import assert_law, assert_mean
@@ -24,6 +24,15 @@ METHODS = ("log_prob", "score", "responsibilities", "divergence", "posterior_mea
 
 def moved(p, backend, dtype="float64"):
     return GaussianMixture(*(backend.asarray(a, dtype=dtype) for a in (p.weights, p.means, p.covariances)))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 5), (2, 100), (8, 9), (9, 8), (100, 2)])
+def test_a_transpose_is_a_copy_row_by_row(shape):
+    x = np.arange(float(math.prod(shape))).reshape(shape)
+    got = transposed(x)
+    assert np.array_equal(got, x.T)
+    assert got.flags.c_contiguous
+    assert not np.shares_memory(got, x)
 
 
 # ------------------------------------------------------------------ refusals

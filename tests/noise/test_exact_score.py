@@ -35,6 +35,17 @@ def test_fast_form_in_float32_near_the_modes(any_backend):
         assert np.abs(fast - slow).max() < 1e-3 * np.abs(slow).max()  # u |x|²/v with |x| = 40 sd
 
 
+@pytest.mark.parametrize("components", [2, 3, 8, 17])
+def test_a_component_without_weight_is_not_seen(components):
+    """Its log weight is -∞, and no product with it may be a NaN, not even in what is thrown away."""
+    p = random_mixture(0, 2, components - 1, kind="isotropic")
+    weights = np.append(p.weights, 0.0)
+    means, variances = np.append(p.means, [[0.1, 0.2]], axis=0), np.append(p.covariances, 0.5)
+    x = points(p, 0.8, 0.6, 0)
+    fast = FastExactScore(GaussianMixture(weights, means, variances), VP())(x, 0.3)
+    np.testing.assert_allclose(fast, FastExactScore(p, VP())(x, 0.3), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("deviations", [100.0, 250.0])
 def test_fast_form_is_right_where_every_density_underflows(deviations, dtype):
