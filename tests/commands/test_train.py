@@ -779,6 +779,19 @@ def works_on(backend, files, tmp_path):
     return [np.load(tmp_path / f"{name}.npz")["trajectory"] for name in "ab"]
 
 
+def test_compiled_steps_train_and_draw_the_same_bits_and_say_how_long_they_took(files, tmp_path, capsys):
+    runs = []
+    for flags in ((), ("--compile",)):
+        (tmp_path / str(len(flags))).mkdir()
+        out = trained(files, tmp_path / str(len(flags)), "mlp", 4, "--backend", "strict", *flags)
+        command("sample", out, "--n", 4, "--steps", 3, "--out", out / "x.npy", "--backend", "strict", *flags)
+        runs.append((load(out / CHECKPOINT).theta, np.load(out / "x.npy")))
+        said = capsys.readouterr().out
+        assert bool(flags) == ("compiled step: its first call took" in said)
+        assert bool(flags) == ("compiled DPMSolver: its first call took" in said)
+    assert all(map(np.array_equal, *runs))
+
+
 def test_every_command_works_on_a_device(files, tmp_path):
     """On array-api-strict's pretended one, which refuses what a GPU would; the same samples as NumPy's."""
     a, b = works_on("strict", files, tmp_path)
