@@ -183,8 +183,11 @@ def test_a_suggestion_gives_reasons_in_finite_numbers(dim):
 
 # ------------------------------------------------------------------ nouns
 
-# Filled in while a command runs, so that an interruption loses nothing.
+# Filled in while a command runs, so that an interruption loses nothing; or while a function is recorded.
 FILLED_IN = {
+    "refscore_backends.recorded.plan.Plan",
+    "refscore_backends.recorded.program.Program",
+    "refscore_backends.recorded.tape.Tape",
     "commands.demo_report.Report",
     "commands.samplers.Row",
     "commands.samplers.Report",

@@ -66,11 +66,14 @@ ABSTRACT = {  # those of whose kind are in
 }  # fmt: skip
 
 
+NOT_CORE = ("checks", "cli", "protocols")
+
+
 def public():
     """The code of every public function and method of the core, by its name."""
     for where, tree in trees():
         module = sys.modules.get(where.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-        if module is None or not in_core(where, tree) or module.__name__ in ("refscore.checks", "refscore.protocols"):
+        if module is None or not in_core(where, tree) or module.__name__.removeprefix("refscore.") in NOT_CORE:
             continue
         for name, thing in vars(module).items():
             if name[0] == "_" or getattr(thing, "__module__", "") != module.__name__:

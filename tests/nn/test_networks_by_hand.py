@@ -705,7 +705,7 @@ def test_layers_cost_what_the_table_says(K):
 def test_the_unet_costs_what_the_table_says(monkeypatch):
     for plain in (False, True):
         if plain:
-            monkeypatch.setattr(conv.Conv, "_is_usual", lambda self, C, O: False)
+            monkeypatch.setattr(conv.Conv, "_is_usual", lambda self, x, C, O: False)
         counts = products(UNet(1), [np.ones((1, 32, 32, 1)), np.zeros(1)], 1)
         row = " | ".join(f"{n / 1e6:.1f}" for n in counts)
         assert f"| {row} |" in CHAPTER, row

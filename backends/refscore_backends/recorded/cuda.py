@@ -9,7 +9,7 @@ from refscore_backends.recorded.plan import INFIX, Assemble, Elementwise, Reduce
 from refscore_backends.recorded.tape import Line, Ref
 
 TYPES = {"float32": "float", "float64": "double", "bool": "bool", "int32": "int", "int64": "long long"}
-FORMS = {
+_FORMS = {
     "neg": "-{0}", "positive": "{0}", "abs": "fabs({0})", "square": "{0} * {0}", "invert": "!{0}",
     "logical_not": "!{0}", "logical_and": "{0} && {1}", "logical_or": "{0} || {1}", "where": "{0} ? {1} : {2}",
     "astype": "{0}", "real": "{0}", "atan2": "atan2({0}, {1})", "full": "{1}", "zeros": "0", "ones": "1", "empty": "0",
@@ -17,8 +17,8 @@ FORMS = {
 } | {f: f"{{0}} {f} {{1}}" for f in INFIX} | {
     f: f + "({0})" for f in ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "sin", "cos", "tan", "asinh", "isfinite")
 }  # fmt: skip
-POWERS = {2: "{0} * {0}", 3: "{0} * {0} * {0}", 0.5: "sqrt({0})", -1: "1 / {0}", -0.5: "1 / sqrt({0})", 1: "{0}"}
-JOIN = {"sum": "a + b", "mean": "a + b", "max": "(a != a || a > b) ? a : b", "min": "(a != a || a < b) ? a : b"}
+_POWERS = {2: "{0} * {0}", 3: "{0} * {0} * {0}", 0.5: "sqrt({0})", -1: "1 / {0}", -0.5: "1 / sqrt({0})", 1: "{0}"}
+_JOIN = {"sum": "a + b", "mean": "a + b", "max": "(a != a || a > b) ? a : b", "min": "(a != a || a < b) ? a : b"}
 THREADS = 256
 WIDE = 264  # blocks that keep a large GPU busy
 
@@ -130,7 +130,7 @@ def _reduction(
 ) -> str:  # fmt: skip
     (outputs, terms, size), (x, y), t = sizes, block, TYPES[kind]
     inner = "\n      ".join(value)
-    return f"""__device__ inline {t} join({t} a, {t} b) {{ return {JOIN[function]}; }}
+    return f"""__device__ inline {t} join({t} a, {t} b) {{ return {_JOIN[function]}; }}
 extern "C" __global__ void reduce_{function}({parameters}) {{
   __shared__ {t} part[{x * y}];
   const int o = blockIdx.x * {x} + threadIdx.x, start = blockIdx.y * {size}, stop = min(start + {size}, {terms});
@@ -233,9 +233,9 @@ def _right(line: Line, types: dict[str, str]) -> str:
     found = [types[a.name] for a in line.args[line.function == "where" :] if isinstance(a, Ref) and a.name in types]
     wide = max(found, key=list(WIDTH).index, default=out)
     words = ["" if isinstance(a, tuple) else _word(a, types, wide) for a in line.args]
-    form = FORMS.get(line.function, "pow({0}, {1})")
+    form = _FORMS.get(line.function, "pow({0}, {1})")
     if line.function == "**" and isinstance(line.args[1], (int, float)):
-        form = POWERS.get(line.args[1], form)
+        form = _POWERS.get(line.args[1], form)
     if line.function == "full":
         words[1] = _word(line.args[1], types, out)
     return f"({TYPES[out]})({form.format(*words)})"

@@ -241,16 +241,16 @@ class Plan:
     # -- views
 
     def _as_view(self, line: Line) -> bool:
-        if line.function not in VIEWS or not line.args or not isinstance(line.args[0], Ref):
+        if line.function not in _VIEWS or not line.args or not isinstance(line.args[0], Ref):
             return False
         name = line.args[0].name
         if name not in self._arrays(line):  # one of several answers
             return False
         self._flush([name])
-        made = VIEWS[line.function](self.view(name), line, self._shape(line.name))
+        made = _VIEWS[line.function](self.view(name), line, self._shape(line.name))
         if made is None and line.function == "reshape":  # it does not lie so that a view would do: copied
             self._copy(name)
-            made = VIEWS[line.function](self.view(name), line, self._shape(line.name))
+            made = _VIEWS[line.function](self.view(name), line, self._shape(line.name))
         if made is None:
             return False
         self.views[line.name] = made
@@ -461,7 +461,7 @@ def _flipped(view: View, line: Line, shape: tuple[int, ...]) -> View:
     return View(view.base, view.shape, tuple(strides), offset)
 
 
-VIEWS = {
+_VIEWS = {
     "[]": _sliced,
     "reshape": lambda view, line, shape: _reshaped(view, shape),
     "matrix_transpose": _transposed,

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
-BINARY = {
+_BINARY = {
     "add": "+", "sub": "-", "mul": "*", "truediv": "/", "pow": "**", "matmul": "@", "floordiv": "//", "mod": "%",
     "and_": "&", "or_": "|", "xor": "^", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
 }  # fmt: skip
-UNARY = {"neg": "-", "invert": "~", "abs": "abs"}
+_UNARY = {"neg": "-", "invert": "~", "abs": "abs"}
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 AHEAD = 1e6  # before every array library, which would else convert what it does not know
 
@@ -162,10 +162,10 @@ def is_array(value: Any) -> bool:
 def _expression(function: str, *args: Any) -> str:
     words = [a.name if isinstance(a, Number) else a if isinstance(a, str) else repr(a) for a in args]
     words = [{"inf": "math.inf", "-inf": "-math.inf", "nan": "math.nan"}.get(word, word) for word in words]
-    if function in BINARY:
-        return f"{words[0]} {BINARY[function]} {words[1]}"
+    if function in _BINARY:
+        return f"{words[0]} {_BINARY[function]} {words[1]}"
     if function in ("neg", "invert"):
-        return f"{UNARY[function]}{words[0]}"
+        return f"{_UNARY[function]}{words[0]}"
     return f"{function}({', '.join(words)})"
 
 
@@ -230,7 +230,7 @@ def _number_operator(name: str, swapped: bool) -> Callable[[Number, Any], Any]:
             return NotImplemented
         a, b = (other, self) if swapped else (self, other)
         if not isinstance(other, (int, float, Number)):
-            return self.tape.line(BINARY[name], call, (a, b), {}) if is_array(other) else NotImplemented
+            return self.tape.line(_BINARY[name], call, (a, b), {}) if is_array(other) else NotImplemented
         outcome = call(*(v.value if isinstance(v, Number) else v for v in (a, b)))
         if name in COMPARE:
             return self.tape.guard((name, a, b), outcome)
@@ -239,7 +239,7 @@ def _number_operator(name: str, swapped: bool) -> Callable[[Number, Any], Any]:
     return method
 
 
-for _name in BINARY:
+for _name in _BINARY:
     setattr(Number, f"__{_name.strip('_')}__", _number_operator(_name, False))
     if _name not in COMPARE:
         setattr(Number, f"__r{_name.strip('_')}__", _number_operator(_name, True))
@@ -359,16 +359,16 @@ def _array_operator(name: str, swapped: bool) -> Callable[[Recorded, Any], Any]:
 
     def method(self: Recorded, other: Any) -> Any:
         a, b = (other, self) if swapped else (self, other)
-        return self.tape.line(BINARY[name], call, (a, b), {})
+        return self.tape.line(_BINARY[name], call, (a, b), {})
 
     return method
 
 
-for _name in BINARY:
+for _name in _BINARY:
     setattr(Recorded, f"__{_name.strip('_')}__", _array_operator(_name, False))
     if _name not in COMPARE:
         setattr(Recorded, f"__r{_name.strip('_')}__", _array_operator(_name, True))
-for _name in UNARY:
+for _name in _UNARY:
     setattr(
         Recorded, f"__{_name}__", lambda self, _name=_name: self.tape.line(_name, getattr(operator, _name), (self,), {})
     )
