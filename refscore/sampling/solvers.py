@@ -6,10 +6,10 @@ along a grid. Times are Python floats.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import NamedTuple
 
 from refscore.arrays import answer, plain
+from refscore.checks import is_number
 from refscore.protocols import Array, HasDirection, Process, Rng
 
 
@@ -51,12 +51,12 @@ class EulerMaruyama:
         """Move x (B, ...) from time t to time s; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
         upwards = self.process.upwards if isinstance(self.process, HasDirection) else None
-        if upwards is not None and upwards != (s > t):
+        if upwards is not None and is_number(t) and is_number(s) and upwards != (s > t):  # a compiler's times pass
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
         drift, noise = answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))
         z = rng.standard_normal(x.shape, dtype=x.dtype)
-        moved = answer("noise · z", sqrt(abs(s - t)) * noise * z, x)
+        moved = answer("noise · z", abs(s - t) ** 0.5 * noise * z, x)
         return x + (s - t) * drift + moved, None
 
 
