@@ -10,13 +10,30 @@ import types
 import numpy as np
 import pytest
 
-from refscore import EMA, MLP, VP, Adam, Denoising, ScoreModel, fit, last, load, save
+from refscore import (
+    EMA,
+    MLP,
+    VP,
+    Adam,
+    Denoising,
+    EulerMaruyama,
+    Reverse,
+    ScoreModel,
+    Sliced,
+    fit,
+    last,
+    load,
+    save,
+)
+from refscore.matching.times import UniformTime
+from refscore.training.optim import clip
 from refscore_backends import BACKENDS, BackendUnavailable, HostRng, get, keep_memory
 from refscore_backends.base import check_seed, dtype_name
 from refscore_backends.cupy import CupyBackend
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from refscore_backends.torch import TorchBackend
+from tests.oracles.close import assert_close
 
 
 @pytest.mark.parametrize("name", ["pytorch", "", "NumPy", "cuda"])
@@ -321,3 +338,30 @@ print(JaxBackend().asarray([1.0]).dtype)
     assert said[0] == "float32"
     assert "jax_enable_x64" in one_sentence(said[1])
     assert said[2:] == [said[1], "float64"]
+
+
+def test_steps_of_training_and_of_sampling_can_be_compiled(framework):
+    """Nothing in them asks an array for its value: jax.jit would refuse. Times and the step count are arrays, too."""
+    if framework.name != "jax":
+        pytest.skip("of JAX")
+    import jax
+
+    sde, adam, ema, key = VP(), Adam(), EMA(), framework.rng(2).key
+    model, x = ScoreModel(MLP((2, 4, 2), embed=4), sde), framework.rng(1).standard_normal((5, 2))
+    theta = model.init(framework.rng(0), x.dtype)
+    n, t, s = (framework.asarray(value) for value in (3.0, 0.5, 0.4))
+    moments, average = adam.init(theta), ema.init(theta)
+
+    def training(theta, n, key):
+        loss, grad = Sliced(times=UniformTime(0.1))(model, theta, x, type(framework.rng(0))(key))
+        moved, state = adam.update(clip(grad, 1.0)[0], moments._replace(step=n), theta)
+        return loss, moved, state.v, ema.update(average._replace(weight=n), moved).low
+
+    def sampling(theta, t, s, key):
+        step = EulerMaruyama(Reverse(sde, model.bind(theta)))
+        return step(x, t, s, type(framework.rng(0))(key))[0]
+
+    for function, given in ((training, (theta, n, key)), (sampling, (theta, t, s, key))):
+        plain, compiled = (jax.tree.leaves(f(*given)) for f in (function, jax.jit(function)))
+        for one, other in zip(plain, compiled, strict=True):
+            assert_close(framework.to_numpy(one), framework.to_numpy(other), 1e-12)

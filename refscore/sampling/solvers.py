@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import answer
-from refscore.checks import plain
+from refscore.checks import is_number, plain
 from refscore.protocols import Array, Process, Rng
 
 
@@ -52,7 +52,7 @@ class EulerMaruyama:
         """Move x (B, ...) from time t to time s; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
         upwards = getattr(self.process, "upwards", None)
-        if upwards is not None and upwards != (s > t):
+        if upwards is not None and is_number(t) and is_number(s) and upwards != (s > t):  # a compiler's times pass
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
         drift, noise = answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))

@@ -532,7 +532,8 @@ def test_the_exhibit_refuses_what_is_no_ratio_and_takes_any_shape(any_backend):
 
     wide, long = run((3, 2, 2)), run((3, 4))
     assert str(wide.dtype).endswith("float32")
-    assert np.array_equal(any_backend.to_numpy(wide).reshape(3, 4), any_backend.to_numpy(long))
+    wide, long = any_backend.to_numpy(wide), any_backend.to_numpy(long)
+    assert_close(wide.reshape(3, 4), long, 2**-22 * np.max(np.abs(long)))  # JAX compiles each shape in its own way
 
 
 # ------------------------------------------------------------------ between modes
