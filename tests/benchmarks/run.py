@@ -50,6 +50,7 @@ VARIANTS = {  # variant -> the library it needs, the workloads it has, its envir
     "jax": ("jax", w.NAMES, {}),
     "jax-best": ("jax", ("W3-mixture",), {}),
 }
+SAME = {"torch-avx512": "torch-best", "torch-avx2": "torch-best"}  # the side's own name, where only MKL differs
 PAUSE = 0.1  # seconds between turns: thread pools spin for a while after their last task
 
 
@@ -206,7 +207,8 @@ def environment(threads):
 def start(variant, name, threads, args, scratch):
     """Start the worker of one side."""
     library, _, own = VARIANTS[variant]
-    command = [sys.executable, str(HERE / "worker.py"), library, variant, name, "--threads", str(threads)]
+    command = [sys.executable, str(HERE / "worker.py"), library, SAME.get(variant, variant), name]
+    command += ["--threads", str(threads)]
     if args.keep_memory == "all" or (args.keep_memory == "refscore" and library == OURS):
         command.append("--keep-memory")
     own = own | {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor")}  # empty at first: compilation is seen, once
