@@ -318,6 +318,9 @@ def test_each_side_has_its_environment(monkeypatch, tmp_path):
         assert {*run.sides("W1", 1, args)} & {"torch-avx2", "torch-avx512"} == {other}
     assert "refscore-workers" not in run.sides("W2", 1, args)
     assert "refscore-workers" in run.sides("W2", 2, args)
+    asked = run.arguments(["--side", "torch-compile"])
+    assert "torch-compile" not in run.sides("W2", 2, args), "minutes to compile"
+    assert "torch-compile" in run.sides("W2", 2, asked)
 
 
 # ------------------------------------------------------------------ what is counted, and how it grows
