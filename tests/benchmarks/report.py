@@ -95,7 +95,7 @@ def load(path):
         key = next((k for k in ("machine", "took", "floor", "curve", "workload") if k in record), None)
         if key is None:
             raise ValueError(f"{path}: what kind of record is {line[:80]}?")
-        named = () if key in ("machine", "took") else (record[key], record.get("threads"), record.get("variant"))
+        named = () if key == "machine" else (record[key], record.get("threads"), record.get("variant"))
         records.pop((key, *named), None)
         records[key, *named] = record
     return list(records.values())
@@ -116,6 +116,7 @@ def text(records):
         parts += ["### Aims", met]
     if curves := [r for r in records if "curve" in r]:
         parts += ["### How refscore's times grow, one thread", growth(curves)]
+    parts += [f"To measure {r['took']} took {r['seconds'] / 60:.1f} minutes." for r in records if "took" in r]
     return "\n\n".join(parts)
 
 

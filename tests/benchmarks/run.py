@@ -51,8 +51,12 @@ VARIANTS = {  # variant -> the library it needs, the workloads it has, its envir
     "jax-best": ("jax", ("W3-mixture",), {}),
 }
 SAME = {"torch-avx512": "torch-best", "torch-avx2": "torch-best"}  # the side's own name, where only MKL differs
-MINUTES = {("refscore-torch-compiled", "W2", 1), ("refscore-torch-compiled", "W2", 2), ("torch-compile", "W2", 2)}
-# to compile: variant, workload, threads that are left out unless --side asks for them
+MINUTES = {  # to compile: variant, workload, threads that are left out unless --side asks for them
+    ("refscore-torch-compiled", "W2", 1),
+    ("refscore-torch-compiled", "W2", 2),
+    ("refscore-jax", "W2", 2),
+    ("torch-compile", "W2", 2),
+}
 PAUSE = 0.1  # seconds between turns: thread pools spin for a while after their last task
 
 
@@ -67,7 +71,7 @@ def main():
                 scaling(keep)
             else:
                 table(args, Path(scratch), keep)
-            keep({"took": perf_counter() - begun})
+            keep({"took": "the curves" if args.scaling else "the table", "seconds": perf_counter() - begun})
     text = report.text(report.load(args.file or args.out))
     print(text)
     if args.figure:
@@ -247,10 +251,13 @@ def sides(name, threads, args):
 def measure(name, threads, args, scratch):
     """Run all rounds of one workload; returns a record for each side."""
     found, variants = [], list(sides(name, threads, args))
-    abreast = max(1, processors() // threads)  # builds and compiles; later one runs at a time
+    abreast, count = min(4, processors()), processors()  # while they build and compile; later one runs at a time
     for i in range(0, len(variants), abreast):
         print("", *variants[i : i + abreast], end="", file=sys.stderr, flush=True)
-        here = [start(v, name, threads, args, scratch, k * threads) for k, v in enumerate(variants[i : i + abreast])]
+        here = [
+            start(variant, name, threads, args, scratch, k * threads % max(1, count - threads + 1))
+            for k, variant in enumerate(variants[i : i + abreast])
+        ]
         for side in here:
             if not side.trouble:
                 side.greet(args.seconds)
@@ -262,7 +269,7 @@ def measure(name, threads, args, scratch):
         running = [side for side in found if not side.trouble]
         first = turn % max(1, len(running))
         for side in running[first:] + running[:first]:
-            sleep(PAUSE)
+            sleep(PAUSE * (threads > 1))
             side.chunk()
     for side in found:
         side.end()
