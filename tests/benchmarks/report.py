@@ -95,7 +95,7 @@ def load(path):
         key = next((k for k in ("machine", "took", "floor", "curve", "workload") if k in record), None)
         if key is None:
             raise ValueError(f"{path}: what kind of record is {line[:80]}?")
-        named = () if key in ("machine", "took") else (record[key], record.get("threads"), record.get("variant"))
+        named = () if key == "machine" else (record[key], record.get("threads"), record.get("variant"))
         records.pop((key, *named), None)
         records[key, *named] = record
     return list(records.values())
@@ -116,6 +116,7 @@ def text(records):
         parts += ["### Aims", met]
     if curves := [r for r in records if "curve" in r]:
         parts += ["### How refscore's times grow, one thread", growth(curves)]
+    parts += [f"To measure {r['took']} took {r['seconds'] / 60:.1f} minutes." for r in records if "took" in r]
     return "\n\n".join(parts)
 
 
@@ -211,16 +212,22 @@ def figure(records, path):
     from matplotlib import pyplot as plt
 
     shown = [r for r in records if r.get("ratios")]
-    counts, names = sorted({r["threads"] for r in shown}), list(dict.fromkeys(r["variant"] for r in shown))
-    fig, axes = plt.subplots(1, len(counts), figsize=(5.5 * len(counts), 4.5), sharey=True, squeeze=False)
+    counts = sorted({r["threads"] for r in shown})
+    names = sorted(dict.fromkeys(r["variant"] for r in shown), key=lambda name: not name.startswith("refscore"))
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+    fig, axes = plt.subplots(
+        1, len(counts), figsize=(5.5 * len(counts), 5), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, threads in zip(axes[0], counts, strict=True):
         for name in w.NAMES:
             own = [r for r in shown if (r["threads"], r["workload"]) == (threads, name)]
             ax.plot([median(r["ratios"]) for r in own], [names.index(r["variant"]) for r in own], "o", label=name)
         ax.axvline(1, color="grey", lw=0.8)
         ax.set(xscale="log", xlabel="time / time of refscore", title=f"{threads} thread{'s' * (threads > 1)}")
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+        ax.set_xlim(min(0.2, *ax.get_xlim()), max(5, *ax.get_xlim()))
         ax.set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
-    axes[0][-1].legend()
-    fig.tight_layout()
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(w.NAMES))
     fig.savefig(path, dpi=120)

@@ -50,6 +50,13 @@ VARIANTS = {  # variant -> the library it needs, the workloads it has, its envir
     "jax": ("jax", w.NAMES, {}),
     "jax-best": ("jax", ("W3-mixture",), {}),
 }
+SAME = {"torch-avx512": "torch-best", "torch-avx2": "torch-best"}  # the side's own name, where only MKL differs
+MINUTES = {  # to compile: variant, workload, threads that are left out unless --side asks for them
+    ("refscore-torch-compiled", "W2", 1),
+    ("refscore-torch-compiled", "W2", 2),
+    ("refscore-jax", "W2", 2),
+    ("torch-compile", "W2", 2),
+}
 PAUSE = 0.1  # seconds between turns: thread pools spin for a while after their last task
 
 
@@ -64,7 +71,7 @@ def main():
                 scaling(keep)
             else:
                 table(args, Path(scratch), keep)
-            keep({"took": perf_counter() - begun})
+            keep({"took": "the curves" if args.scaling else "the table", "seconds": perf_counter() - begun})
     text = report.text(report.load(args.file or args.out))
     print(text)
     if args.figure:
@@ -203,10 +210,11 @@ def environment(threads):
     return os.environ | pools | {"PYTHONPATH": path.rstrip(os.pathsep), "JAX_PLATFORMS": "cpu"}
 
 
-def start(variant, name, threads, args, scratch):
-    """Start the worker of one side."""
+def start(variant, name, threads, args, scratch, first=0):
+    """Start the worker of one side, on the processors from the first on."""
     library, _, own = VARIANTS[variant]
-    command = [sys.executable, str(HERE / "worker.py"), library, variant, name, "--threads", str(threads)]
+    command = [sys.executable, str(HERE / "worker.py"), library, SAME.get(variant, variant), name]
+    command += ["--threads", str(threads), "--first", str(first)]
     if args.keep_memory == "all" or (args.keep_memory == "refscore" and library == OURS):
         command.append("--keep-memory")
     own = own | {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor")}  # empty at first: compilation is seen, once
@@ -235,18 +243,25 @@ def sides(name, threads, args):
     other_mkl = "torch-avx2" if "Intel" in processor() else "torch-avx512"  # what MKL does not choose by itself
     for variant, (_, has, _) in VARIANTS.items():
         asked = variant in args.side if args.side else variant not in {"torch-avx2", "torch-avx512"} - {other_mkl}
-        if name in has and asked and not (variant == "refscore-workers" and threads < 2):
+        left_out = (variant, name, threads) in MINUTES and not args.side
+        if name in has and asked and not left_out and not (variant == "refscore-workers" and threads < 2):
             yield variant
 
 
 def measure(name, threads, args, scratch):
     """Run all rounds of one workload; returns a record for each side."""
-    found = []
-    for variant in sides(name, threads, args):
-        print(f" {variant}", end="", file=sys.stderr, flush=True)
-        found.append(start(variant, name, threads, args, scratch))
-        if not found[-1].trouble:
-            found[-1].greet(args.seconds)  # before the next starts: each warms up alone
+    found, variants = [], list(sides(name, threads, args))
+    abreast, count = min(4, processors()), processors()  # while they build and compile; later one runs at a time
+    for i in range(0, len(variants), abreast):
+        print("", *variants[i : i + abreast], end="", file=sys.stderr, flush=True)
+        here = [
+            start(variant, name, threads, args, scratch, k * threads % max(1, count - threads + 1))
+            for k, variant in enumerate(variants[i : i + abreast])
+        ]
+        for side in here:
+            if not side.trouble:
+                side.greet(args.seconds)
+        found += here
     for turn in range(args.warmup + args.rounds):
         if turn == args.warmup:
             for side in found:
@@ -254,7 +269,7 @@ def measure(name, threads, args, scratch):
         running = [side for side in found if not side.trouble]
         first = turn % max(1, len(running))
         for side in running[first:] + running[:first]:
-            sleep(PAUSE)
+            sleep(PAUSE * (threads > 1))
             side.chunk()
     for side in found:
         side.end()
@@ -280,13 +295,17 @@ def machine(args):
     """What the figures depend on, and without which they mean nothing."""
     import numpy as np
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "machine": processor(), "processors": cores, "date": strftime("%Y-%m-%d"), "load": load(),
+        "machine": processor(), "processors": processors(), "date": strftime("%Y-%m-%d"), "load": load(),
         "system": f"{platform.system()}, Python {platform.python_version()}",
         "numpy": np.__version__, "blas": blas(), "memory": args.keep_memory,
         "settings": {name: os.environ.get(name) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")},
     }  # fmt: skip
+
+
+def processors():
+    """How many there are for us."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load():

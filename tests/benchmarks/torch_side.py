@@ -10,7 +10,6 @@
     torch-compile  W1, W2, W4: `torch-best` with its loss in `torch.compile`; the divergence of W4 by forward mode
                  written out, as neither a backward that is differentiated again nor `torch.func.jvp` compiles.
                  W3: one compiled step, its numbers in tensors, so that one program serves all steps
-    torch-avx512, torch-avx2   `torch-best` with MKL's other kernels: see `run.py`
 
 Both versions of W1 share network and loss. Variants that were tried and were no faster: `nn.Linear`,
 `addmm`, one product over [h, e], and one product for the embeddings of all three layers.
@@ -74,13 +73,14 @@ def average_together(mean, params):
     torch._foreach_lerp_(mean, params, 1 - w.EMA_DECAY)
 
 
-def training(fused, average, objective=loss, draw=draw):
+def training(fused, average, objective=None, draw=draw):
     """One training step of W1, or of W4; returns the loss as a tensor that nobody waits for."""
     pool = torch.tensor(w.pool())
     params = {name: p.requires_grad_() for name, p in tensors(w.parameters()).items()}
     leaves = list(params.values())
     mean = [p.detach().clone() for p in leaves]
     adam = torch.optim.Adam(leaves, lr=w.LEARNING_RATE, betas=(w.BETA1, w.BETA2), eps=w.EPSILON, fused=fused)
+    objective = objective or loss
 
     def step():
         adam.zero_grad(set_to_none=True)
@@ -403,13 +403,6 @@ def mixture_gemm(path=w.TIMED):
     return unit
 
 
-BEST = {
-    "W1": training_best,
-    "W2": lambda: unet_training(True, average_together, torch.channels_last),
-    "W3-net": network_best,
-    "W3-mixture": mixture_best,
-    "W4": lambda: sliced_training(True, average_together),
-}
 VARIANTS = {
     "torch": {
         "W1": training_plain,
@@ -418,7 +411,13 @@ VARIANTS = {
         "W3-mixture": mixture_plain,
         "W4": lambda: sliced_training(None, average_each),
     },
-    "torch-best": BEST,
+    "torch-best": {
+        "W1": training_best,
+        "W2": lambda: unet_training(True, average_together, torch.channels_last),
+        "W3-net": network_best,
+        "W3-mixture": mixture_best,
+        "W4": lambda: sliced_training(True, average_together),
+    },
     "torch-gemm": {"W3-mixture": mixture_gemm},
     "torch-compile": {
         "W1": training_compiled,
@@ -427,8 +426,6 @@ VARIANTS = {
         "W3-mixture": mixture_compiled,
         "W4": lambda: sliced_training(True, average_together, torch.compile(sliced_loss_forward)),
     },
-    "torch-avx512": {name: BEST[name] for name in ("W1", "W3-net", "W4")},
-    "torch-avx2": {name: BEST[name] for name in ("W1", "W3-net", "W4")},
 }
 
 

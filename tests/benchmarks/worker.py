@@ -29,7 +29,7 @@ def main():
     begun = perf_counter()
     args = arguments()
     answer = own_stdout()
-    pin(args.threads)  # before the libraries are imported: some count processors then
+    pin(args.threads, args.first)  # before the libraries are imported: some count processors then
     try:
         side = import_module(f"{args.library}_side")
         side.set_threads(args.threads)
@@ -55,6 +55,7 @@ def arguments():
     parser.add_argument("variant")
     parser.add_argument("workload", choices=w.NAMES)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--first", type=int, default=0, help="the first of the processors that may be used (0)")
     parser.add_argument("--keep-memory", action="store_true")
     return parser.parse_args()
 
@@ -66,10 +67,11 @@ def own_stdout():
     return lambda message: print(json.dumps(message), file=pipe)
 
 
-def pin(threads):
-    """Allow this process the first `threads` processors, where the system lets us choose."""
+def pin(threads, first=0):
+    """Allow this process `threads` processors, where the system lets us choose."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[first : first + threads] or allowed[:threads])
 
 
 def keep_memory():
