@@ -21,7 +21,11 @@ from refscore_backends.recorded.plan import VIEWS, Assemble, Elementwise, Plan, 
 from refscore_backends.recorded.program import Program
 
 WIDTH = {"bool": 1, "float32": 4, "int64": 8, "float64": 8}
-LAUNCH, BANDWIDTH, RATE = 10e-6, 3.35e12, 67e12  # seconds; bytes and float32 operations a second, as an H100's maker says
+LAUNCH, BANDWIDTH, RATE = (
+    10e-6,
+    3.35e12,
+    67e12,
+)  # seconds; bytes and float32 operations a second, as an H100's maker says
 KINDS = {"products": EXACT, "elementwise": LEARNED, "sums": "#e9a03b", "parts": "#4f772d"}
 OF = {"@": "products", "matmul": "products", "sum": "sums", "concat": "parts"}
 
@@ -82,7 +86,8 @@ def planned(plan: Plan) -> list[Work]:
             bytes_ = sum(size(plan, v) for v in (*step.inner.reads.values(), plan.view(step.out)))
             found.append(Work("sums", len(cuda.reduce(step)), bytes_, 0))
         elif isinstance(step, Assemble):
-            bytes_ = sum(size(plan, v) for v in (*(v for v, _ in step.parts), plan.view(step.out)))
+            base = [step.base] if isinstance(step.base, View) else []
+            bytes_ = sum(size(plan, v) for v in (*base, *(v for v, _ in step.parts), plan.view(step.out)))
             found.append(Work("parts", 1, bytes_, 0))
         else:
             assert isinstance(step, Product), step
@@ -118,7 +123,9 @@ def passes(path: Path = HERE / "16-passes.png") -> str:
     fig, (axes,) = figure(2, size=4.0)
     fig.set_size_inches(9.5, 3.2)
     ways = dict(zip(("as written", "planned"), both(65_536), strict=True))
-    for ax, of, unit in zip(axes, (lambda w: w.launches, lambda w: w.bytes / 1e9), ("launches", "gigabytes"), strict=True):
+    for ax, of, unit in zip(
+        axes, (lambda w: w.launches, lambda w: w.bytes / 1e9), ("launches", "gigabytes"), strict=True
+    ):
         for row, (name, works) in enumerate(ways.items()):
             left = 0.0
             for kind, color in KINDS.items():
@@ -147,7 +154,9 @@ def launches(path: Path = HERE / "16-launches.png") -> str:
     ]
     for label, color, style, seconds in curves:
         ax.loglog(batches, 1e3 * np.array(seconds), style, color=color, label=label)
-        print(label, *(f"{b:.0f}: {1e3 * s:.3g} ms" for b, s in zip(batches, seconds, strict=True) if b in (512, 65_536)))
+        print(
+            label, *(f"{b:.0f}: {1e3 * s:.3g} ms" for b, s in zip(batches, seconds, strict=True) if b in (512, 65_536))
+        )
     ax.text(40, 1.2, "waits for launches", color=INK, fontsize=9)
     ax.text(3e4, 0.16, "waits for memory\nand products", color=INK, fontsize=9)
     ax.set(xlabel="batch", ylabel="milliseconds a step, by (16.1)", ylim=(0.05, 60))
