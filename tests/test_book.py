@@ -11,15 +11,19 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from tests.oracles.book import PAGES, ROOT
 
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
+SHOWN = re.compile(r"\s*```text\n(.*?)```", flags=re.S)  # below a block: what it prints
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
-def test_every_python_block_runs(page, tmp_path, monkeypatch):
+def test_every_python_block_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     examples = list(Sybil(parsers=[PythonCodeBlockParser()]).parse(page).examples())
     assert examples
     for example in examples:
         example.evaluate()
+        printed = capsys.readouterr().out
+        if shown := SHOWN.match(example.document.text, example.region.end):
+            assert printed.strip() == shown[1].strip(), f"{page.name}, line {example.line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -220,6 +220,8 @@ def test_structures_go_in_and_come_out():
     assert np.array_equal(made.b["rest"][0], X[:1])
     held = np.full(2, 5.0)  # in a function's closure
     assert np.array_equal(plain(lambda x: x + held)(X), X + 5)
+    pair, size = (held, 2.0), X.shape
+    assert np.array_equal(plain(lambda x: (x + pair[0]) * pair[1] + size[1])(X), 2 * (X + 5) + 2)
 
 
 def test_arguments_are_never_written_into():

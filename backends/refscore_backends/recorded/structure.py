@@ -59,9 +59,10 @@ class Leaves:
         return value
 
     def _cell(self, cell: types.CellType) -> Any:
-        """What a function has of the place where it was made: an array, or anything else, as it is."""
+        """What a function has of the place where it was made: arrays, in tuples and dataclasses too, and the rest."""
         value = cell.cell_contents
-        return self.take(value) if is_array(value) or dataclasses.is_dataclass(value) else value
+        structured = is_array(value) or isinstance(value, tuple) or dataclasses.is_dataclass(value)
+        return self.take(value) if structured else value
 
     def _slot(self, kind: str, value: Any) -> _Slot:
         of = getattr(self, kind)
