@@ -15,7 +15,7 @@ and writes down whatever of it a later line reads again.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -461,7 +461,7 @@ def _flipped(view: View, line: Line, shape: tuple[int, ...]) -> View:
     return View(view.base, view.shape, tuple(strides), offset)
 
 
-_VIEWS = {
+_VIEWS: dict[str, Callable[[View, Line, tuple[int, ...]], View | None]] = {
     "[]": _sliced,
     "reshape": lambda view, line, shape: _reshaped(view, shape),
     "matrix_transpose": _transposed,
@@ -469,6 +469,7 @@ _VIEWS = {
     "broadcast_to": lambda view, line, shape: _broadcast(view, shape),
     "flip": _flipped,
 }
+VIEWS = tuple(_VIEWS)  # the functions that are no work
 
 
 def _regions(key: Any, shape: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
