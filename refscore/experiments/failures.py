@@ -35,7 +35,6 @@ from refscore_backends import Backend, get
 from refscore_backends.base import host_noise
 
 Array = Any
-HOST = get("numpy")
 Show = Callable[[int, str], None]  # step, words: a progress bar
 SDE_TOY = VE(0.01, 25.0)
 BOX = 8.0  # Song and Ermon 2019 look at [-8, 8]², and start there
@@ -72,8 +71,9 @@ def ring_fisher_information(thickness: float) -> float:
     return float(mass @ np.sum(p.score(x) ** 2, axis=1) / mass.sum())
 
 
-def manifold_curve(noise: float, steps: int, seed: int, show: Show, backend: Backend = HOST) -> Array:
+def manifold_curve(noise: float, steps: int, seed: int, show: Show, backend: Backend | None = None) -> Array:
     """The sliced score matching loss, in 60 means, on the circle with this much noise; 0.0 is none."""
+    backend = backend or get("numpy")
     model = ScoreModel(MLP((2, 64, 64, 2)), SDE_TOY, data_std=math.sqrt(0.5), predict="score")
     objective = Sliced(times=FixedTime(float(SDE_TOY.time(noise))))
     return _train(model, objective, Circle(), steps, 256, seed, show, backend)[1]
@@ -105,9 +105,10 @@ LEVELS = geometric_levels(20.0, 0.2, 12)
 
 
 def low_density(
-    steps: int, seed: int, show: Show, n: int = 60, chains: int = 2000, backend: Backend = HOST
+    steps: int, seed: int, show: Show, n: int = 60, chains: int = 2000, backend: Backend | None = None
 ) -> LowDensity:
     """Learn the score of ⅘ N((5, 5), I) + ⅕ N((-5, -5), I) without noise, and with noise at many levels."""
+    backend = backend or get("numpy")
     move, host = backend.asarray, backend.to_numpy
     p, data = mixture("two-modes", move), mixture("two-modes", move, "float32")
     exact, sde = ExactScore(p, SDE_TOY), SDE_TOY
@@ -163,12 +164,13 @@ class Weights:
 TOY_LEVELS = geometric_levels(20.0, 1.0, 10)
 
 
-def weights(seed: int, chains: int = 20_000, moves: int = 100, backend: Backend = HOST) -> Weights:
+def weights(seed: int, chains: int = 20_000, moves: int = 100, backend: Backend | None = None) -> Weights:
     """Song and Ermon 2019, Figure 3: exact scores, 1000 steps of ε = 0.05 (theirs is 0.1 in name), from the box.
 
     Their noised laws have components of standard deviation σ, from 20 down to 1, where it is the mixture itself: two
     points with noise added.
     """
+    backend = backend or get("numpy")
     rng = host_noise(seed, backend)
     start = 2 * BOX * rng.random((chains, 2)) - BOX
     p, sde = mixture("two-modes", backend.asarray), SDE_TOY

@@ -13,7 +13,6 @@ import numpy as np
 
 from refscore.data.files import read_arrays, save_arrays
 from refscore.experiments.failures import (
-    HOST,
     LowDensity,
     Show,
     Weights,
@@ -22,7 +21,7 @@ from refscore.experiments.failures import (
     manifold_floor,
     weights,
 )
-from refscore_backends import Backend
+from refscore_backends import Backend, get
 
 NOISE = 0.1  # what cures the circle
 FALLS = 0.2  # a loss that falls by more, from the second to the last quarter, has not settled
@@ -50,12 +49,13 @@ class Results:
 
 
 def measure_seed(
-    out: Path, seed: int, steps: int, show: Show, backend: Backend = HOST
+    out: Path, seed: int, steps: int, show: Show, backend: Backend | None = None
 ) -> tuple[Any, Any, LowDensity, Weights]:
     """What one seed measures, an entry for each field of `Results`: run if it is not in the folder yet, else loaded.
 
     Rounding differs between libraries, and after many steps of training it shows: each has files of its own.
     """
+    backend = backend or get("numpy")
     short, own = _short(steps), seed if backend.name == "numpy" else f"{seed}-{backend.name}"
 
     def curve(noise: float, before: int) -> dict[str, Any]:
