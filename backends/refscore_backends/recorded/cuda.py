@@ -236,6 +236,8 @@ def _right(line: Line, types: dict[str, str]) -> str:
     form = _FORMS.get(line.function, "pow({0}, {1})")
     if line.function == "**" and isinstance(line.args[1], (int, float)):
         form = _POWERS.get(line.args[1], form)
+    if line.function == "invert" and out != "bool":
+        form = "~{0}"
     if line.function == "full":
         words[1] = _word(line.args[1], types, out)
     return f"({TYPES[out]})({form.format(*words)})"

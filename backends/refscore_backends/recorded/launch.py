@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from refscore_backends.recorded import cuda
-from refscore_backends.recorded.plain import drawn
+from refscore_backends.recorded.plain import answered, drawn, put
 from refscore_backends.recorded.plan import Assemble, Elementwise, Plan, Product, Reduce, View
 from refscore_backends.recorded.program import Program, Run, written
 from refscore_backends.recorded.tape import is_array
@@ -36,7 +38,7 @@ def built(program: Program, xp: Any, make: Make, dense: Callable[[Any], Any], la
     plan = Plan(program)
     text, scope = source(plan, make)
     held = {n: dense(xp.asarray(a)) if is_array(a) else a for n, a in program.tape.held.items()}
-    names = {"xp": xp, "dense": dense, "lay": lay} | held | scope
+    names = {"xp": xp, "dense": dense, "lay": lay, "put": put} | held | scope
     exec(compile(text, "<planned>", "exec"), names)
     body = names["body"]
     return lambda arrays, numbers, rngs: body(arrays, numbers, drawn(program, rngs))
@@ -68,7 +70,7 @@ def source(plan: Plan, make: Make) -> tuple[str, dict[str, Any]]:
 
     def seen(view: View, dtype: str) -> str:
         """A view as an array of the library's."""
-        name, size = f"where{len(scope)}", _SIZES[dtype]
+        name, size = f"where{len(scope)}", np.dtype(dtype).itemsize
         scope[name] = (view.shape, tuple(s * size for s in view.strides), view.offset * size)
         return f"lay({view.base}, *{name})"
 
@@ -93,29 +95,24 @@ def source(plan: Plan, make: Make) -> tuple[str, dict[str, Any]]:
         else:
             views = {r: seen(v, plan.dtype(v.base)) for r, v in step.reads.items()}
             call = written(step.line, lambda n: f'numbers["{n}"]')
-            arrays = "; ".join(f"{r} = {v}" for r, v in views.items() if r not in program.tape.held)
-            text.append(
-                (
-                    f"{arrays}; {call}; {step.line.name} = dense({step.line.name})" if arrays else call,
-                    [v.base for v in step.reads.values()],
-                )
-            )
+            arrays = [f"{r} = {v}" for r, v in views.items() if r not in program.tape.held]
+            gone = [f"del {r}" for r, v in step.reads.items() if r not in program.tape.held and r != v.base]
+            laid = [f"{step.line.name} = dense({step.line.name})"] if step.line.name in program.tape.values else []
+            text.append(("; ".join([*arrays, call, *laid, *gone]), [v.base for v in step.reads.values()]))
     answers = []
     flat = {step.out for step in plan.steps if isinstance(step, Product)}  # whose arrays are of another shape
     for name in program.returned:
         view = plan.view(name)
-        answers.append(name if view.base == name and name not in flat else seen(view, plan.dtype(view.base)))
+        whole = view.base == name and name not in flat
+        answers.append(answered(name, program) if whole else seen(view, plan.dtype(view.base)))
     last = {base: i for i, (_, bases) in enumerate(text) for base in bases}
     kept = {plan.view(name).base for name in program.returned} | set(program.tape.held)
     out = ["def body(arrays, numbers, draws):"]
     out += [f"    [{', '.join(program.arrays)}] = map(dense, arrays)"] * bool(program.arrays)
-    out += [f"    [{', '.join(z for z, *_ in program.tape.draws)}] = draws"] * bool(program.tape.draws)
+    out += [f"    [{', '.join(z for z, *_ in program.tape.draws)}] = map(dense, draws)"] * bool(program.tape.draws)
     for i, (line, bases) in enumerate(text):
         out.append(f"    {line}")
         gone = [b for b in dict.fromkeys(bases) if last[b] == i and b not in kept]
         out += [f"    del {', '.join(gone)}"] * bool(gone)
     out.append(f"    return [{', '.join(answers)}]")
     return "\n".join(out), scope
-
-
-_SIZES = {"float32": 4, "float64": 8, "bool": 1, "int32": 4, "int64": 8, "complex64": 8, "complex128": 16}

@@ -1,8 +1,11 @@
 """A recorded program as plain Python, each value freed after its last reader: what compilers are given."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from array_api_compat import array_namespace
 
 from refscore_backends.recorded.program import Program, Run, written
 from refscore_backends.recorded.tape import Line
@@ -26,19 +29,25 @@ def source(program: Program) -> str:
     text = ["def body(arrays, numbers, draws):"]
     text += [f"    [{', '.join(program.arrays)}] = arrays"] * bool(program.arrays)
     text += [f"    [{', '.join(z for z, *_ in program.tape.draws)}] = draws"] * bool(program.tape.draws)
+    readers = Counter(r for line in lines for r in dict.fromkeys(line.refs()))
     fresh: set[str] = set()  # arrays that nobody else sees: they may be written into
     for i, line in enumerate(lines):
         said = written(line, lambda n: f'numbers["{n}"]')
         if line.function == "put":
             x = line.args[0].name
-            said = said.replace("put(", "put_into(" if x in fresh and last[x] == i and x not in kept else "put(", 1)
+            said = said.replace("put(", "put_into(" if x in fresh and readers[x] == 1 and x not in kept else "put(", 1)
         if line.function in ("put", "zeros", "empty", "full"):
             fresh.add(line.name)
         text.append(f"    {said}")
         gone = [n for n in dict.fromkeys(line.refs()) if last[n] == i and n[0] in "avz" and n not in kept]
         text += [f"    del {', '.join(gone)}"] * bool(gone)
-    text.append(f"    return [{', '.join(program.returned)}]")
+    text.append(f"    return [{', '.join(answered(n, program) for n in program.returned)}]")
     return "\n".join(text)
+
+
+def answered(name: str, program: Program) -> str:
+    """An array of the answer; of what the program holds a copy, since the caller may write into what it was given."""
+    return f"xp.asarray({name}, copy=True)" if name in program.tape.held else name
 
 
 def runner(program: Program, xp: Any, **scope: Any) -> Callable[[list[Any], dict[str, Any], list[Any]], list[Any]]:
@@ -65,7 +74,7 @@ def runner(program: Program, xp: Any, **scope: Any) -> Callable[[list[Any], dict
 
 def put(x: Any, key: Any, value: Any) -> Any:
     """x with the value at the key, in a copy."""
-    return put_into(x + 0, key, value)
+    return put_into(array_namespace(x).asarray(x, copy=True), key, value)
 
 
 def put_into(x: Any, key: Any, value: Any) -> Any:

@@ -33,6 +33,30 @@ ELEMENTWISE = (
     "where", "astype", "real", "maximum", "minimum", "full", "zeros", "ones", "empty",
 )  # fmt: skip
 MADE = ("full", "zeros", "ones", "empty")  # of nothing but a shape
+EXACT = (
+    "+",
+    "-",
+    "*",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "==",
+    "!=",
+    "&",
+    "|",
+    "^",
+    "neg",
+    "positive",
+    "invert",
+    "logical_not",
+    "logical_and",
+    "logical_or",
+    "where",
+    "maximum",
+    "minimum",
+    "square",
+)  # of integers too
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
@@ -189,7 +213,7 @@ class Plan:
     # -- elementwise
 
     def _as_elementwise(self, line: Line) -> bool:
-        if line.function not in ELEMENTWISE or not _plain(line):
+        if line.function not in ELEMENTWISE or not _plain(line) or not self._of_one_kind(line):
             return False
         shape = self._shape(line.name)
         for r in self._arrays(line):
@@ -198,10 +222,27 @@ class Plan:
         self.waiting[line.name] = line
         return True
 
+    def _of_one_kind(self, line: Line) -> bool:
+        """Whether C computes as the library does: of integers and truths no more than what it has for them too."""
+        if line.function in (*MADE, "astype"):
+            return True
+        operands = line.args[line.function == "where" :]
+        arrays = [a for a in operands if isinstance(a, Ref) and a.name in self._arrays(line)]
+        kinds = {self.dtype(a.name).strip("0123456789") for a in arrays}
+        if kinds <= {"float"}:
+            return True
+        [kind, *more] = kinds
+        numbers = [a for a in operands if a not in arrays]
+        return (
+            not more
+            and line.function in EXACT
+            and self.dtype(line.name).strip("0123456789") in (kind, "bool")
+            and all(type(a).__name__ == kind for a in numbers)
+        )
+
     def _cheap(self, name: str) -> bool:
         """Whether a value of smaller shape may as well be computed again for every element that reads it."""
-        line = self.waiting[name]
-        return line.function not in SLOW and all(self._cheap(r) for r in line.refs() if r in self.waiting)
+        return all(self.waiting[n].function not in SLOW for n in self._group([name]))
 
     def _group(self, names: Sequence[str]) -> set[str]:
         group: set[str] = set()
@@ -243,6 +284,8 @@ class Plan:
     def _as_view(self, line: Line) -> bool:
         if line.function not in _VIEWS or not line.args or not isinstance(line.args[0], Ref):
             return False
+        if len(line.args) != (1 if line.function in ("flip", "matrix_transpose") else 2):
+            return False
         name = line.args[0].name
         if name not in self._arrays(line):  # one of several answers
             return False
@@ -253,21 +296,22 @@ class Plan:
             made = _VIEWS[line.function](self.view(name), line, self._shape(line.name))
         if made is None:
             return False
-        self.views[line.name] = made
+        self.views[line.name] = View(made.base, made.shape, rowwise(made.shape)) if 0 in made.shape else made
         return True
 
     def _copy(self, name: str) -> None:
         """Lay a value out row by row."""
         view, new = self.view(name), f"{name}_"
-        if new not in self.program.tape.values:
-            self.program.tape.values[new] = self._value(name)
-            self.steps.append(Assemble(new, view.shape, self.dtype(name), ((view, ((0, 1),) * len(view.shape)),)))
+        self.program.tape.values[new] = self._value(name)
+        self.steps.append(Assemble(new, view.shape, self.dtype(name), ((view, ((0, 1),) * len(view.shape)),)))
         self.views[name] = View(new, view.shape, rowwise(view.shape))
 
     # -- parts
 
     def _as_parts(self, line: Line) -> bool:
-        if line.function not in ("concat", "stack"):
+        if line.function not in ("concat", "stack") or len(line.args) > 1 or line.kwargs.get("axis", 0) is None:
+            return False
+        if set(line.kwargs) - {"axis"} or {self.dtype(r) for r in self._arrays(line)} != {self.dtype(line.name)}:
             return False
         out, refs = self._shape(line.name), [r.name for r in line.args[0]]
         axis, start, parts = line.kwargs.get("axis", 0) % len(out), 0, []
@@ -283,9 +327,13 @@ class Plan:
         return True
 
     def _as_put(self, line: Line) -> bool:
-        if line.function != "put" or not isinstance(line.args[2], Ref):
+        if line.function != "put":
             return False
         out, (base, key, value) = self._shape(line.name), line.args
+        if not isinstance(value, Ref) or value.name not in self._arrays(line):  # a number
+            return False
+        if self.dtype(value.name) != self.dtype(line.name) or len(self._shape(value.name)) > len(out):
+            return False
         if (regions := _regions(key, out)) is None:
             return False
         zero = base.name in self.waiting and self.waiting[base.name].function in ("zeros", "empty")

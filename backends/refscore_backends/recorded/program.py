@@ -53,7 +53,7 @@ def _pairs(names: str) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a == b or (a != a and b != b)
+    return (a == b and (a != 0 or repr(a) == repr(b))) or (a != a and b != b)  # 0.0 is not -0.0
 
 
 def references(value: Any) -> list[str]:
@@ -104,4 +104,4 @@ def _word(value: Any, number: Callable[[str], str]) -> str:
         return "..."
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
-    return repr(value)
+    return f"({value!r})" if isinstance(value, (int, float)) and value < 0 else repr(value)  # -2.0 ** v is another

@@ -15,12 +15,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from array_api_compat import array_namespace, device
 
 _BINARY = {
     "add": "+", "sub": "-", "mul": "*", "truediv": "/", "pow": "**", "matmul": "@", "floordiv": "//", "mod": "%",
     "and_": "&", "or_": "|", "xor": "^", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
 }  # fmt: skip
 _UNARY = {"neg": "-", "invert": "~", "abs": "abs"}
+SCALARS = (
+    *_BINARY.values(), "put", "where", "maximum", "minimum", "clip", "full", "asarray", "atan2", "hypot", "copysign",
+    "add", "subtract", "multiply", "divide", "pow", "less", "less_equal", "greater", "greater_equal", "equal",
+    "not_equal",
+)  # fmt: skip  # numbers are operands of these; elsewhere a number is a shape, an axis, a count
+DATA = ("nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values")  # of a shape that values decide
 COMPARE = ("lt", "le", "gt", "ge", "eq", "ne")
 AHEAD = 1e6  # before every array library, which would else convert what it does not know
 
@@ -64,7 +74,8 @@ class Tape:
     known: dict[str, "Number"] = field(default_factory=dict)  # an expression of numbers -> the number it gave
     draws: list[tuple[str, int, str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
-    made: dict[str, "Recorded"] = field(default_factory=dict)  # what a line says -> what it gave: none is written twice
+    said: dict[str, str] = field(default_factory=dict)  # what a line says -> its name: none is written twice
+    alive: Any = field(default_factory=WeakValueDictionary)  # what lines gave, as long as the function has it
     values: dict[str, Any] = field(default_factory=dict)  # examples: shape and dtype of each value
     held: dict[str, Any] = field(default_factory=dict)  # arrays and other objects that are not arguments
     _count: int = 0
@@ -105,32 +116,39 @@ class Tape:
     def line(self, function: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function on the examples, and write the line down."""
         if function in ("full_like", "zeros_like", "ones_like", "empty_like") and isinstance(args[0], Recorded):
-            x, kwargs = (
-                args[0],
-                {"dtype": args[0].dtype, "device": args[0].device} | kwargs,
-            )  # of x only the shape counts
+            x, own = args[0], {k: v for k, v in kwargs.items() if v is not None}  # of x only the shape counts
             function, args = function.removesuffix("_like"), (x.shape, *args[1:])
-            call = getattr(self.library, function)
+            kwargs, call = {"dtype": x.dtype, "device": x.device} | own, getattr(self.library, function)
+        if function in DATA or (function == "[]" and _masks(args[1])):
+            raise TypeError(
+                f"what is compiled may not look at the values of an array: they are the shape of {function}"
+            )
+        if function not in SCALARS:
+            args, kwargs = _fixed(args), {k: _fixed(v) for k, v in kwargs.items()}
+        elif function == "full":
+            args = (_fixed(args[0]), *args[1:])
         words = tuple(self.named(a) for a in args), {k: self.named(v) for k, v in kwargs.items()}
-        if (before := self.made.get(said := repr((function, words)))) is not None:
+        name = self.said.get(said := repr((function, words)))
+        if (before := self.alive.get(name)) is not None:
             return before
         call = self.library.zeros if function == "empty" else call  # examples are sound numbers
         made = call(*(_example(a) for a in args), **{k: _example(v) for k, v in kwargs.items()})
         if not is_array(made) and not (isinstance(made, (tuple, list)) and all(map(is_array, made))):
             return made  # a dtype, a truth about dtypes
-        name = self.fresh("v")
-        self.lines.append(Line(name, function, *words))
+        if name is None:
+            name = self.said[said] = self.fresh("v")
+            self.lines.append(Line(name, function, *words))
         if is_array(made):
-            self.made[said] = Recorded(self, name, made)
-            return self.made[said]
-        return [self.line("[]", operator.getitem, (_Several(name, made), i), {}) for i in range(len(made))]
+            return self.alive.setdefault(name, Recorded(self, name, made))
+        parts = [self.line("[]", operator.getitem, (_Several(name, made), i), {}) for i in range(len(made))]
+        return type(made)(*parts) if hasattr(made, "_fields") else type(made)(parts)
 
     def named(self, value: Any) -> Any:
         """An argument as it stands in a line."""
         if isinstance(value, (Recorded, Number, _Several)):
             return Ref(value.name)
         if isinstance(value, (tuple, list)):
-            return type(value)(self.named(v) for v in value)
+            return [self.named(v) for v in value] if isinstance(value, list) else tuple(map(self.named, value))
         if isinstance(value, slice):
             return slice(*(None if v is None else int(v) for v in (value.start, value.stop, value.step)))
         if value is None or value is Ellipsis or type(value) in (bool, int, float, complex, str):
@@ -154,6 +172,15 @@ def _example(value: Any) -> Any:
     return value
 
 
+def _masks(key: Any) -> bool:
+    return any("bool" in str(k.dtype) for k in (key if isinstance(key, tuple) else (key,)) if is_array(k))
+
+
+def host_number(value: Any) -> Any:
+    """A number of NumPy's own as Python's, as everywhere in refscore; anything else as it is."""
+    return value.item() if isinstance(value, (np.integer, np.floating)) else value
+
+
 def is_array(value: Any) -> bool:
     """Whether a value has a shape and a dtype, as an array of any library, and is no type."""
     return hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type)
@@ -162,6 +189,7 @@ def is_array(value: Any) -> bool:
 def _expression(function: str, *args: Any) -> str:
     words = [a.name if isinstance(a, Number) else a if isinstance(a, str) else repr(a) for a in args]
     words = [{"inf": "math.inf", "-inf": "-math.inf", "nan": "math.nan"}.get(word, word) for word in words]
+    words = [f"({word})" if word[0] == "-" else word for word in words]  # -2.0 ** n is something else
     if function in _BINARY:
         return f"{words[0]} {_BINARY[function]} {words[1]}"
     if function in ("neg", "invert"):
@@ -212,6 +240,9 @@ class Number:
     def __round__(self, digits: int | None = None) -> Any:
         return round(self.fixed(), digits)
 
+    def __pos__(self) -> "Number":
+        return self
+
     def __format__(self, spec: str) -> str:
         return format(self.value, spec)
 
@@ -228,6 +259,7 @@ def _number_operator(name: str, swapped: bool) -> Callable[[Number, Any], Any]:
     def method(self: Number, other: Any) -> Any:
         if isinstance(other, Recorded):
             return NotImplemented
+        other = host_number(other)
         a, b = (other, self) if swapped else (self, other)
         if not isinstance(other, (int, float, Number)):
             return self.tape.line(_BINARY[name], call, (a, b), {}) if is_array(other) else NotImplemented
@@ -306,8 +338,6 @@ class Recorded:
     @property
     def device(self) -> Any:
         """As of the array."""
-        from array_api_compat import device
-
         return device(self.value)
 
     @property
@@ -319,6 +349,9 @@ class Recorded:
         if not isinstance(key, Recorded):
             key = _plain_key(key)
         return self.tape.line("[]", operator.getitem, (self, key), {})
+
+    def __pos__(self) -> Any:
+        return self.tape.xp.positive(self)
 
     def _looks(self, *args: Any) -> Any:
         raise TypeError("what is compiled may not look at the values of an array: no float(x), if x, or loop over x")
@@ -370,8 +403,9 @@ for _name in _BINARY:
         setattr(Recorded, f"__r{_name.strip('_')}__", _array_operator(_name, True))
 for _name in _UNARY:
     setattr(
-        Recorded, f"__{_name}__", lambda self, _name=_name: self.tape.line(_name, getattr(operator, _name), (self,), {})
-    )
+        Recorded, f"__{_name}__",
+        lambda self, _name=_name: self.tape.line(_name, getattr(operator, _name), (self,), {}),
+    )  # fmt: skip
 
 
 class Namespace:
@@ -400,6 +434,9 @@ class RecordedRng:
     def _draw(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recorded:
         args, kwargs = _fixed(args), {k: _fixed(v) for k, v in kwargs.items()}
         made, name = getattr(self.example, method)(*args, **kwargs), self.tape.fresh("z")
+        if self.tape.library is None:  # there are no arrays but those that are drawn
+            self.tape.library = array_namespace(made)
+            self.tape.xp = Namespace(self.tape, self.tape.library)
         self.tape.draws.append((name, self.index, method, args, kwargs))
         return Recorded(self.tape, name, made)
 
@@ -419,4 +456,4 @@ class RecordedRng:
 def _fixed(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(_fixed(v) for v in value)
-    return value.fixed() if isinstance(value, Number) else value
+    return value.fixed() if isinstance(value, Number) else host_number(value)
