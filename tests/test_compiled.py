@@ -5,6 +5,7 @@ The kernels written for a GPU are run here on the host: their C goes through the
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import array_api_compat.numpy as xp_numpy
@@ -420,6 +421,22 @@ def test_a_layer_forward_is_a_product_and_a_kernel():
     assert kinds.count(Product) == 2
     assert len(kinds) <= 4
     assert Call not in kinds
+
+
+def test_a_plan_does_not_depend_on_names():
+    """Nor then on the order of a set of names, which is another one in each process."""
+    net, rng = MLP((2, 8, 8, 2)), np.random.default_rng(0)
+    params, v = net.init(rng, "float64"), X[None]
+
+    def passes(params, x, v, unread):
+        for factor in range(unread):
+            x * (factor + 2.5)
+        _, cache = net.forward(params, x)
+        _, tape = net.jvp(params, cache, v)
+        return net.jvp_backward(params, cache, tape, x, v)
+
+    plans = [plan_of(partial(passes, unread=n), params, X, v) for n in range(30)]
+    assert len({tuple(type(step).__name__ for step in plan.steps) for plan in plans}) == 1
 
 
 def test_a_square_in_a_sum_is_not_written_down():

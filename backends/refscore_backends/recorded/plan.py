@@ -263,7 +263,8 @@ class Plan:
         while group := self._group(names):
             shape = self._shape(names[0])
             # What of a smaller shape others read too is a kernel of its own, made before.
-            own = next((n for n in group if self._shape(n) != shape and self.readers[n] - group), None)
+            smaller = (n for n in self.waiting if n in group and self._shape(n) != shape)  # in order: a set has none
+            own = next((n for n in smaller if self.readers[n] - group), None)
             if own is not None:
                 self._flush([own])
                 continue
