@@ -49,18 +49,12 @@ from refscore_backends.recorded.plain import alive, build
 from refscore_backends.recorded.plan import Assemble, Call, Elementwise, Plan, Product, Reduce
 from refscore_backends.strict import StrictBackend
 from tests.oracles.close import assert_close
-from tests.oracles.cuda_on_host import COMPILER, planned
+from tests.oracles.cuda_on_host import as_program, needs_compiler, planned
 
 STRICT = StrictBackend()
 P = mixture("tilted", np.asarray, "float64")
 TIMES = [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05]
 X = np.random.default_rng(1).standard_normal((5, 2))
-kernels = pytest.mark.skipif(COMPILER is None, reason="the kernels are compiled by a C++ compiler, and there is none")
-
-
-def plain(function):
-    """As a straight program of NumPy's lines."""
-    return Compiled(function, lambda program: build(program, xp_numpy), lambda: np.random.default_rng(0))
 
 
 STEPS = SAMPLERS | {
@@ -82,7 +76,7 @@ def walked(step, times, seed=0):
 @pytest.mark.parametrize("make", STEPS.values(), ids=STEPS)
 def test_every_step_as_a_program_gives_the_same_bits(make, sde):
     step = make(sde, ExactScore(P, sde))
-    compiled = plain(step)
+    compiled = as_program(step)
     for grid in (TIMES, TIMES[::2]):
         for found, wanted in zip(walked(compiled, grid), walked(step, grid), strict=True):
             assert np.array_equal(found, wanted)
@@ -92,7 +86,7 @@ def test_every_step_as_a_program_gives_the_same_bits(make, sde):
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm-solver++2m", "edm"])
 def test_a_step_that_ends_without_noise_is_a_program_of_its_own(name):
     step = SAMPLERS[name](VP(), ExactScore(P, VP()))
-    compiled = plain(step)
+    compiled = as_program(step)
     assert all(map(np.array_equal, walked(compiled, [*TIMES, 0.0]), walked(step, [*TIMES, 0.0])))
     assert max(map(len, compiled.programs.values())) == 2
 
@@ -118,17 +112,17 @@ def test_training_as_a_program_gives_the_same_bits(objective, energy):
     objective = replace(objective, times=UniformTime())
     data = np.random.default_rng(3).standard_normal((40, 2), dtype=np.float32)
     for optimizer in (Adam(WarmupCosine(1e-3, 10, warmup=2)), SGD(1e-3, 0.9)):
-        same_training(*(trained(objective, model, data, c, optimizer, max_norm=1.0) for c in (plain, None)))
+        same_training(*(trained(objective, model, data, c, optimizer, max_norm=1.0) for c in (as_program, None)))
 
 
 def test_labels_dropout_and_a_law_of_the_data_are_compiled_too():
     rng = np.random.default_rng(5)
     data = rng.standard_normal((20, 8, 8, 1), dtype=np.float32), rng.integers(0, 3, 20)
     unet = ScoreModel(UNet(1, widths=(8, 16), classes=3, dropout=0.1), VE())
-    same_training(*(trained(Denoising(), unet, data, c, unlabelled=0.2) for c in (plain, None)))
+    same_training(*(trained(Denoising(), unet, data, c, unlabelled=0.2) for c in (as_program, None)))
     model = ScoreModel(MLP((2, 4, 2), embed=4), VP(), data_std=1.6)
     law = mixture("tilted", np.asarray, "float32")
-    same_training(*(trained(Denoising(), model, law, c) for c in (plain, None)))
+    same_training(*(trained(Denoising(), model, law, c) for c in (as_program, None)))
 
 
 def test_a_program_runs_on_a_device_that_refuses_every_transfer():
@@ -141,14 +135,14 @@ def test_a_program_runs_on_a_device_that_refuses_every_transfer():
 
 def test_a_walk_ends_where_a_simulation_does():
     step = SAMPLERS["dpm-solver++2m"](VP(), ExactScore(P, VP()))
-    assert np.array_equal(plain(step).walk(X, TIMES, np.random.default_rng(0)), walked(step, TIMES)[-1])
+    assert np.array_equal(as_program(step).walk(X, TIMES, np.random.default_rng(0)), walked(step, TIMES)[-1])
 
 
 # ---------------------------------------------------------------- what a program is good for
 
 
 def test_a_branch_on_a_number_is_a_program_of_its_own():
-    f = plain(lambda x, t: x + 1 if t > 0.5 else x * 2)
+    f = as_program(lambda x, t: x + 1 if t > 0.5 else x * 2)
     for t in (0.9, 0.1, 0.8, 0.2):
         assert np.array_equal(f(X, t), X + 1 if t > 0.5 else X * 2)
     [programs] = f.programs.values()
@@ -156,7 +150,7 @@ def test_a_branch_on_a_number_is_a_program_of_its_own():
 
 
 def test_other_shapes_and_dtypes_are_programs_of_their_own():
-    f = plain(lambda x: x * 3)
+    f = as_program(lambda x: x * 3)
     for x in (X, X[:2], X.astype("float32")):
         assert f(x).dtype == x.dtype
         assert np.array_equal(f(x), 3 * x)
@@ -167,7 +161,7 @@ def test_a_number_that_is_looked_at_gives_up_in_the_end_and_stays_right():
     def f(x, t):
         return x * float(t)
 
-    compiled = plain(f)
+    compiled = as_program(f)
     with pytest.warns(NotCompiledWarning, match=f"f looks at the value of a number.*after {MOST} of them"):
         found = [compiled(X, i / 8) for i in range(MOST + 3)]
     assert all(np.array_equal(x, X * (i / 8)) for i, x in enumerate(found))
@@ -179,11 +173,11 @@ def test_a_number_that_is_looked_at_gives_up_in_the_end_and_stays_right():
 @pytest.mark.parametrize("look", [float, bool, int, list, np.asarray], ids=lambda look: look.__name__)
 def test_the_values_of_an_array_are_not_looked_at(look):
     with pytest.raises(TypeError, match="may not look at the values of an array"):
-        plain(lambda x: x * look(x[0, 0]))(X)
+        as_program(lambda x: x * look(x[0, 0]))(X)
 
 
 def test_an_integer_that_is_a_shape_is_one_of_the_program():
-    f = plain(lambda n, rng: rng.standard_normal((n, 2)))
+    f = as_program(lambda n, rng: rng.standard_normal((n, 2)))
     for n in (3, 4, 3):
         assert np.array_equal(f(n, np.random.default_rng(n)), np.random.default_rng(n).standard_normal((n, 2)))
 
@@ -194,7 +188,7 @@ def test_a_generator_is_left_where_the_function_leaves_it():
 
     one, other = np.random.default_rng(4), np.random.default_rng(4)
     for _ in range(3):
-        assert all(map(np.array_equal, plain(f)(X, one), f(X, other)))
+        assert all(map(np.array_equal, as_program(f)(X, one), f(X, other)))
     assert one.bit_generator.state == other.bit_generator.state
 
 
@@ -214,15 +208,15 @@ class Affine:
 
 def test_structures_go_in_and_come_out():
     f = Affine(2.0, np.ones(2))
-    made = plain(f)(X, {"n": 3, "y": X[:1]})
+    made = as_program(f)(X, {"n": 3, "y": X[:1]})
     assert np.array_equal(made.a, 2 * X + 1)
     assert isinstance(made, Pair)
     assert (made.b["n"], made.b["rest"][1:]) == (4, [None, "word", True])
     assert np.array_equal(made.b["rest"][0], X[:1])
     held = np.full(2, 5.0)  # in a function's closure
-    assert np.array_equal(plain(lambda x: x + held)(X), X + 5)
+    assert np.array_equal(as_program(lambda x: x + held)(X), X + 5)
     pair, size = (held, 2.0), X.shape
-    assert np.array_equal(plain(lambda x: (x + pair[0]) * pair[1] + size[1])(X), 2 * (X + 5) + 2)
+    assert np.array_equal(as_program(lambda x: (x + pair[0]) * pair[1] + size[1])(X), 2 * (X + 5) + 2)
 
 
 def test_arguments_are_never_written_into():
@@ -233,20 +227,24 @@ def test_arguments_are_never_written_into():
 
     z = np.ones((2, 2))
     z.flags.writeable = False
-    made = plain(f)(X, z)[0]
+    made = as_program(f)(X, z)[0]
     assert made.tolist() == [[0, 0], [1, 1], [1, 1], [0, 0]]
-    again = plain(lambda y, z: (y.at[0:1, :].set(z[:1, :]), y))(X, z)
+    again = as_program(lambda y, z: (y.at[0:1, :].set(z[:1, :]), y))(X, z)
     assert np.array_equal(again[1], X)
     assert again[0][0].tolist() == [1, 1]
 
 
 def test_the_program_can_be_read():
-    f = plain(lambda x, t: x.__array_namespace__().tanh(0.5 * x) @ (x * t).__array_namespace__().matrix_transpose(x))
+    def read(x, t):
+        xp, unread = x.__array_namespace__(), x * t
+        return xp.tanh(0.5 * x) @ xp.matrix_transpose(x)
+
+    f = as_program(read)
     f(X, 0.5)
     [[program]] = f.programs.values()
     assert str(program).splitlines()[0].endswith("= 0.5 * a1")
     assert "xp.tanh(" in str(program)
-    assert len(alive(program)) == 4  # x * t is read by nobody
+    assert len(alive(program)) == len(program.tape.lines) - 1 == 4
 
 
 # ---------------------------------------------------------------- kernels: the host's C++ compiler runs CUDA's text
@@ -267,7 +265,7 @@ def forms(x, y):
     )  # fmt: skip
 
 
-@kernels
+@needs_compiler
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_elementwise_form_in_c_is_numpys(dtype):
     rng = np.random.default_rng(0)
@@ -319,7 +317,7 @@ def put_in(y, where, values):
     return y
 
 
-@kernels
+@needs_compiler
 def test_views_and_parts_lie_where_numpy_says():
     x = np.random.default_rng(0).standard_normal((3, 5, 4))
     for found, wanted in zip(planned(places)(x), places(xp_array(x)), strict=True):
@@ -333,7 +331,7 @@ REDUCED = [
 ]  # fmt: skip
 
 
-@kernels
+@needs_compiler
 def test_sums_and_extremes_over_any_axes_are_numpys():
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) - 5 for shape, _ in REDUCED]  # below 0: a forgotten 0 would be the maximum
@@ -351,7 +349,7 @@ def test_sums_and_extremes_over_any_axes_are_numpys():
         assert_close(found, wanted, 1e-13 * abs(wanted))
 
 
-@kernels
+@needs_compiler
 @pytest.mark.parametrize("name", ["euler-maruyama", "dpm-solver++2m", "edm-churn"])
 def test_steps_as_kernels_end_where_the_steps_do(name):
     step = SAMPLERS[name](VP(), ExactScore(P, VP()))
@@ -368,7 +366,7 @@ def gradients_agree(objective, model, x0, z):
     assert_close(grad, wanted_grad, 1e-12 * np.max(abs(wanted_grad)))
 
 
-@kernels
+@needs_compiler
 @pytest.mark.parametrize("objective", [Denoising(), Sliced()], ids=["denoising", "sliced"])
 def test_gradients_as_kernels_are_the_gradients(objective):
     rng = np.random.default_rng(0)
@@ -377,7 +375,7 @@ def test_gradients_as_kernels_are_the_gradients(objective):
     gradients_agree(objective, model, rng.standard_normal((8, 2)), z)
 
 
-@kernels
+@needs_compiler
 @pytest.mark.slow
 def test_a_unets_gradient_as_kernels_is_its_gradient(monkeypatch):
     """In the form for GPUs: one product for all shifts of a kernel."""

@@ -1,20 +1,13 @@
 """Random programs: as plain NumPy, recorded, planned, and as kernels through the host's C++ compiler."""
 
-import array_api_compat.numpy as xp_numpy
 import numpy as np
 import pytest
 
-from refscore_backends.recorded.compiled import Compiled
-from refscore_backends.recorded.plain import build
-from tests.oracles.cuda_on_host import COMPILER, planned
+from tests.oracles.cuda_on_host import as_program, needs_compiler, planned
 from tests.oracles.plan_on_host import as_, line_by_line, step_by_step
 from tests.oracles.random_programs import arguments, random_function
 
 HUNDRED = range(100)
-
-
-def as_program(function):
-    return Compiled(function, lambda program: build(program, xp_numpy), lambda: np.random.default_rng(0))
 
 
 def answers(way, arrays, t, n):
@@ -64,16 +57,13 @@ def test_many_random_programs_recorded_and_planned(hundred):
         check_program(100 * hundred + seed)
 
 
-kernels = pytest.mark.skipif(COMPILER is None, reason="the kernels are compiled by a C++ compiler, and there is none")
-
-
-@kernels
+@needs_compiler
 @pytest.mark.parametrize("seed", range(4))
 def test_random_programs_as_kernels(seed):
     check_kernels(seed)
 
 
-@kernels
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4, 200))
 def test_many_random_programs_as_kernels(seed):

@@ -13,15 +13,19 @@ from unittest.mock import patch
 
 import array_api_compat.numpy as xp
 import numpy as np
+import pytest
 
 from refscore_backends.recorded import cuda
 from refscore_backends.recorded.compiled import Compiled
 from refscore_backends.recorded.cuda import Source
 from refscore_backends.recorded.launch import built
-from refscore_backends.recorded.plain import settled
+from refscore_backends.recorded.plain import build, settled
 from refscore_backends.recorded.program import Program, Run
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
+needs_compiler = pytest.mark.skipif(
+    COMPILER is None, reason="the kernels are compiled by a C++ compiler, and there is none"
+)
 HEAD = """
 #include <barrier>
 #include <cmath>
@@ -119,12 +123,17 @@ def lay(array: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: in
     return np.ndarray(shape, array.dtype, array, offset, strides)
 
 
+def as_program(function: Callable[..., Any]) -> Compiled:
+    """The function as a straight program of NumPy's lines."""
+    return Compiled(function, lambda program: build(program, xp), lambda: np.random.default_rng(0))
+
+
 def planned(function: Callable[..., Any], make: Callable[[Source], Callable[..., Any]] = launcher) -> Compiled:
     """The function compiled as for CuPy, on NumPy's arrays."""
 
-    def build(program: Program) -> Run:
+    def made(program: Program) -> Run:
         settled(program, xp)
         with patch.object(cuda, "THREADS", 8):  # threads of the host are slow to start
             return built(program, xp, make, lambda a: np.asarray(a, order="C"), lay)
 
-    return Compiled(function, build, lambda: np.random.default_rng(0))
+    return Compiled(function, made, lambda: np.random.default_rng(0))

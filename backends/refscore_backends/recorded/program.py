@@ -85,7 +85,8 @@ def written(line: Line, number: Callable[[str], str] = str) -> str:
     elif f in ("neg", "invert"):
         text = f"{'-' if f == 'neg' else '~'}{a[0]}"
     elif not f[0].isalpha():
-        text = f"{a[0]} {f} {a[1]}"
+        left = f"({a[0]})" if f == "**" and a[0][0] == "-" else a[0]  # -2.0 ** v is another number
+        text = f"{left} {f} {a[1]}"
     else:
         text = f"{'' if f in ('put', 'abs') else 'xp.'}{f}({', '.join(a + named)})"
     return f"{line.name} = {text}"
@@ -104,4 +105,4 @@ def _word(value: Any, number: Callable[[str], str]) -> str:
         return "..."
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
-    return f"({value!r})" if isinstance(value, (int, float)) and value < 0 else repr(value)  # -2.0 ** v is another
+    return repr(value)

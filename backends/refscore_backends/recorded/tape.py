@@ -189,7 +189,8 @@ def is_array(value: Any) -> bool:
 def _expression(function: str, *args: Any) -> str:
     words = [a.name if isinstance(a, Number) else a if isinstance(a, str) else repr(a) for a in args]
     words = [{"inf": "math.inf", "-inf": "-math.inf", "nan": "math.nan"}.get(word, word) for word in words]
-    words = [f"({word})" if word[0] == "-" else word for word in words]  # -2.0 ** n is something else
+    if function == "pow" and words[0][0] == "-":
+        words[0] = f"({words[0]})"  # -2.0 ** n is another number
     if function in _BINARY:
         return f"{words[0]} {_BINARY[function]} {words[1]}"
     if function in ("neg", "invert"):
