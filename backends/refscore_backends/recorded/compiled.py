@@ -63,11 +63,16 @@ class Compiled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["function"], name)
 
+    def __reduce__(self) -> Any:
+        """Pickled and copied as the function itself, which another process may compile again."""
+        return _itself, (self.function,)
+
     def __call__(self, *args: Any) -> Any:
         """As the function, to rounding."""
         leaves, began = Leaves(), perf_counter()
-        found = None if self._given_up else self.find(leaves, leaves.take(args))
-        if found is None:
+        skeleton = leaves.take(args)
+        inside = any(isinstance(a, Recorded) for a in leaves.arrays)  # of another function that is being recorded
+        if inside or (found := self.find(leaves, skeleton)) is None:
             return self.function(*args)
         program, numbers = found
         assert program.run is not None
@@ -103,12 +108,14 @@ class Compiled:
         (Program, dict) or None
             What holds for these numbers, and what it computes from them; None where the function is given up.
         """
+        if self._given_up:
+            return None
         key = (skeleton, tuple((a.shape, a.dtype) for a in leaves.arrays))
         programs = self.programs.setdefault(key, [])
         for program in programs:
             if (numbers := program.numbers(leaves.numbers)) is not None:
                 return program, numbers
-        if len(programs) == MOST:
+        if len(programs) >= MOST:
             self._give_up()
             return None
         program = self._record(skeleton, leaves, leaves.arrays + self.held)
@@ -173,6 +180,8 @@ class Compiled:
             returned: list[str] = []
 
             def named(leaf: Any) -> Any:
+                if isinstance(leaf, RecordedRng):
+                    raise TypeError("a compiled function does not answer with a generator: it has been given it")
                 if isinstance(leaf, Recorded) and leaf.name not in returned:
                     returned.append(leaf.name)
                 return Ref(leaf.name) if isinstance(leaf, (Recorded, Number)) else leaf
@@ -188,3 +197,7 @@ class Compiled:
         program = made[0]
         program.run = self._build(program)
         return program
+
+
+def _itself(function: Any) -> Any:
+    return function
