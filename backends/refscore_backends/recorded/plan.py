@@ -263,7 +263,8 @@ class Plan:
         while group := self._group(names):
             shape = self._shape(names[0])
             # What of a smaller shape others read too is a kernel of its own, made before.
-            smaller = (n for n in self.waiting if n in group and self._shape(n) != shape)  # in order: a set has none
+            # The last first, which takes in what it is made of; in order, since a set has another one in each process.
+            smaller = (n for n in reversed(self.waiting) if n in group and self._shape(n) != shape)
             own = next((n for n in smaller if self.readers[n] - group), None)
             if own is not None:
                 self._flush([own])
