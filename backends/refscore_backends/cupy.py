@@ -63,7 +63,7 @@ class CupyBackend:
         return self._cupy.random.default_rng(seed)
 
     def compile(self, function: Callable[..., Any]) -> Compiled:
-        """Record the function, and run it as few kernels: see `refscore_backends.plan`."""
+        """Record the function, and run it as few kernels: see `refscore_backends.recorded.plan`."""
         return Compiled(function, self._built, lambda: self.rng(0))
 
     def _built(self, program: Program) -> Run:
