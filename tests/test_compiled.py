@@ -48,7 +48,7 @@ from refscore.sampling.loop import last
 from refscore.sampling.transitions import DDIM, SAMPLERS
 from refscore.training.optim import WarmupCosine
 from refscore_backends.recorded.compiled import MOST, Compiled, NotCompiledWarning
-from refscore_backends.recorded.plain import alive, build
+from refscore_backends.recorded.plain import build
 from refscore_backends.recorded.plan import Assemble, Call, Elementwise, Plan, Product, Reduce
 from refscore_backends.recorded.structure import Leaves
 from refscore_backends.strict import StrictBackend
@@ -249,7 +249,7 @@ def test_the_program_can_be_read():
     [[program]] = f.programs.values()
     assert str(program).splitlines()[0].endswith("= 0.5 * a1")
     assert "xp.tanh(" in str(program)
-    assert len(alive(program)) == len(program.tape.lines) - 1 == 4
+    assert len(program.tape.lines) == 4
 
 
 # ---------------------------------------------------------------- kernels: the host's C++ compiler runs CUDA's text
@@ -345,8 +345,8 @@ def test_sums_and_extremes_over_any_axes_are_numpys():
         xp = arrays[0].__array_namespace__()
         return [
             getattr(xp, name)(a * a * a, axis=axis, keepdims=keep)
-            for a, (_, axis) in zip(arrays, REDUCED, strict=True)
-            for name, keep in (("sum", False), ("mean", True), ("max", False), ("min", True))
+            for i, (a, (_, axis)) in enumerate(zip(arrays, REDUCED, strict=True))
+            for name, keep in ((("sum", False), ("min", True)), (("max", False), ("mean", True)))[i % 2]
         ]
 
     for found, wanted in zip(planned(f)(*arrays), f(*map(xp_array, arrays)), strict=True):

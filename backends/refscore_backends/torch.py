@@ -1,7 +1,8 @@
 """PyTorch: the same lines on its tensors, on the host or on a GPU; its automatic derivatives are not used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,18 @@ class TorchBackend:
         return Compiled(function, self._built, lambda: self.rng(0))
 
     def _built(self, program: Program) -> Run:
+        torch = self._torch
         settled(program, self.xp)
-        body = self._torch.compile(runner(program, self.xp))
-        return lambda arrays, numbers, rngs: body(arrays, numbers, drawn(program, rngs))
+        body = torch.compile(runner(program, _functions(program, self.xp)))
+        wide = any(kind.dtype in (torch.float64, torch.complex128) for kind in program.tape.values.values())
+        dtype = torch.float64 if wide else torch.float32
+
+        def run(arrays: list[Any], numbers: dict[str, float], rngs: Sequence[Any]) -> list[Any]:
+            # Tensors: of numbers of Python torch.compile would make a program for each value.
+            given = {name: torch.tensor(numbers[name], dtype=dtype) for name in program.used}
+            return list(body(arrays, given, drawn(program, rngs)))
+
+        return run
 
     def synchronize(self) -> None:
         """Wait until the device has finished its work."""
@@ -139,6 +149,20 @@ class TorchRng:
 
     def _here(self) -> dict[str, Any]:
         return {"generator": self.generator, "device": self.generator.device}
+
+
+def _functions(program: Program, xp: Any) -> Any:
+    """The functions that a program calls; `full` takes a number that is a tensor."""
+    used = {line.function.partition(".")[0] for line in program.tape.lines}
+    found = SimpleNamespace(**{name: getattr(xp, name) for name in used if hasattr(xp, name)})
+
+    def full(shape: Any, value: Any, dtype: Any = None, device: Any = None) -> Any:
+        if not hasattr(value, "expand"):
+            return xp.full(shape, value, dtype=dtype, device=device)
+        return value.to(dtype=dtype, device=device).expand(shape)
+
+    found.full = full
+    return found
 
 
 def _seeded(seed: int, device: Any) -> Any:

@@ -53,6 +53,7 @@ part machine 30 bash -c 'refscore info'
 [ "$backend" = cupy ] && part laws 150 "${pytest[@]}" --durations=15 tests
 part parity 60 "${pytest[@]}" tests/test_parity.py tests/test_devices.py
 part demo 60 bash -c "refscore demo --backend $backend --steps 2000 --out '$out/demo'"
+part compiled 60 bash -c "refscore demo --backend $backend --compile --steps 2000 --out '$out/demo-compiled'"
 part resume 60 bash -c "resume $backend"
 part benchmark 170 "$python" tests/gpu/benchmark.py --out "$out/benchmark.jsonl" ${BENCHMARK:-}
 ! grep -qv ': done' "$out/summary.txt"
