@@ -49,11 +49,11 @@ pytest=("$python" -m pytest --confcutdir=tests -q --numprocesses="${PROCESSES:-1
 
 date -u | tee "$out/date.txt"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/gpu.txt" 2>&1
-part machine 30 bash -c 'refscore info'
-[ "$backend" = cupy ] && part laws 150 "${pytest[@]}" --durations=15 tests
-part parity 60 "${pytest[@]}" tests/test_parity.py tests/test_devices.py
-part demo 60 bash -c "refscore demo --backend $backend --steps 2000 --out '$out/demo'"
-part compiled 60 bash -c "refscore demo --backend $backend --compile --steps 2000 --out '$out/demo-compiled'"
-part resume 60 bash -c "resume $backend"
-part benchmark 170 "$python" tests/gpu/benchmark.py --out "$out/benchmark.jsonl" ${BENCHMARK:-}
+part machine 20 bash -c 'refscore info'
+[ "$backend" = cupy ] && part laws 90 "${pytest[@]}" --durations=15 tests
+part parity 40 "${pytest[@]}" tests/test_parity.py tests/test_devices.py
+part demo 40 bash -c "refscore demo --backend $backend --steps 2000 --out '$out/demo'"
+part compiled 40 bash -c "refscore demo --backend $backend --compile --steps 2000 --out '$out/demo-compiled'"
+part resume 40 bash -c "resume $backend"
+part benchmark 260 "$python" tests/gpu/benchmark.py --out "$out/benchmark.jsonl" ${BENCHMARK:-}
 ! grep -qv ': done' "$out/summary.txt"
