@@ -668,3 +668,14 @@ def test_an_index_beyond_31_bits_is_a_long_one():
         reduced, *_ = cuda.reduce(Reduce("b", "sum", "a", (1,), inner, view.shape[:1]))
         texts = cuda.elementwise(inner).text, cuda.assemble(moved).text, reduced.text
         assert [f"{seen} i = " in texts[0], f"{seen} c0 = " in texts[1], f"{seen} r = " in texts[2]] == [True] * 3
+
+
+@needs_compiler
+def test_a_nan_is_the_extreme_wherever_it_stands():
+    x = np.where(np.eye(9, dtype=bool), np.nan, np.arange(9.0))[:, None, :] * np.ones((9, 4, 9))
+
+    def f(x):
+        xp = x.__array_namespace__()
+        return [getattr(xp, name)(x, axis=axis) for name in ("max", "min") for axis in (2, (1, 2))]
+
+    assert all(np.all(np.isnan(found)) for found in planned(f)(x))
