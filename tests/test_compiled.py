@@ -505,6 +505,7 @@ def test_two_and_two_point_nought_are_programs_of_their_own():
     f = as_program(lambda k, n: (k * n, k.__array_namespace__().full(k.shape, n)))
     for n, kind in ((2, "int64"), (2.0, "float64"), (2.5, "float64"), (2, "int64")):
         assert [str(a.dtype) for a in f(np.arange(3), n)] == [kind] * 2
+    assert len(f.programs) == 2  # kernels compute in the type of the first
 
 
 def test_a_nought_that_is_looked_at_has_its_sign():
