@@ -47,9 +47,10 @@ from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import DDIM, SAMPLERS
 from refscore.training.optim import WarmupCosine
+from refscore_backends.recorded import cuda
 from refscore_backends.recorded.compiled import MOST, Compiled, NotCompiledWarning
 from refscore_backends.recorded.plain import build
-from refscore_backends.recorded.plan import Assemble, Call, Elementwise, Plan, Product, Reduce
+from refscore_backends.recorded.plan import Assemble, Call, Elementwise, Plan, Product, Reduce, View
 from refscore_backends.recorded.structure import Leaves
 from refscore_backends.strict import StrictBackend
 from tests.oracles.close import assert_close
@@ -504,6 +505,7 @@ def test_two_and_two_point_nought_are_programs_of_their_own():
     f = as_program(lambda k, n: (k * n, k.__array_namespace__().full(k.shape, n)))
     for n, kind in ((2, "int64"), (2.0, "float64"), (2.5, "float64"), (2, "int64")):
         assert [str(a.dtype) for a in f(np.arange(3), n)] == [kind] * 2
+    assert len(f.programs) == 2  # kernels compute in the type of the first
 
 
 def test_a_nought_that_is_looked_at_has_its_sign():
@@ -655,3 +657,26 @@ def test_kernels_take_nothing_for_another_type():
     ):
         assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), i
         assert_close(found * 1.0, wanted * 1.0, 1e-15 * (1 + abs(wanted * 1.0)), i)
+
+
+def test_an_index_beyond_31_bits_is_a_long_one():
+    """Of a kernel with many elements, and of one that reads few of a large array."""
+    large, few = View("a", (3, 2**30), (2**30, 1)), View("a", (3, 2), (2**30, 1))
+    types = {"a": "float32"}
+    for view, seen in ((large, "long long"), (few, "long long"), (View("a", (3, 2), (2, 1)), "int")):
+        inner = Elementwise((), view.shape, {"a": view}, (), (), types)
+        moved = Assemble("b", view.shape, "float32", ((view, ((0, 1), (0, 1))),))
+        reduced, *_ = cuda.reduce(Reduce("b", "sum", "a", (1,), inner, view.shape[:1]))
+        texts = cuda.elementwise(inner).text, cuda.assemble(moved).text, reduced.text
+        assert [f"{seen} i = " in texts[0], f"{seen} c0 = " in texts[1], f"{seen} r = " in texts[2]] == [True] * 3
+
+
+@needs_compiler
+def test_a_nan_is_the_extreme_wherever_it_stands():
+    x = np.where(np.eye(9, dtype=bool), np.nan, np.arange(9.0))[:, None, :] * np.ones((9, 4, 9))
+
+    def f(x):
+        xp = x.__array_namespace__()
+        return [getattr(xp, name)(x, axis=axis) for name in ("max", "min") for axis in (2, (1, 2))]
+
+    assert all(np.all(np.isnan(found)) for found in planned(f)(x))

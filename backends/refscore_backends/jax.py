@@ -97,7 +97,8 @@ class JaxBackend:
             given = after.numbers
         if len(steps) < 2:
             return x, memory, 0
-        stacks = {name: self.xp.asarray([n[name] for n in steps], dtype=x.dtype) for name in program.used}
+        types = {n: x.dtype if isinstance(v, float) else None for n, v in steps[0].items()}  # integers stay integers
+        stacks = {name: self.xp.asarray([n[name] for n in steps], dtype=types[name]) for name in program.used}
         assert isinstance(program.run, _Jitted)
         arrays = program.run.scan(taken.arrays, compiled.held, stacks, rng)
         x, memory = program.answer(arrays, steps[-1])

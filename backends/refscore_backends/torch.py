@@ -86,7 +86,10 @@ class TorchBackend:
 
         def run(arrays: list[Any], numbers: dict[str, float], rngs: Sequence[Any]) -> list[Any]:
             # Tensors: of numbers of Python torch.compile would make a program for each value.
-            given = {name: torch.tensor(numbers[name], dtype=dtype) for name in program.used}
+            kinds = {
+                n: dtype if isinstance(numbers[n], float) else None for n in program.used
+            }  # integers stay integers
+            given = {name: torch.tensor(numbers[name], dtype=kind) for name, kind in kinds.items()}
             return list(body(arrays, given, drawn(program, rngs)))
 
         return run
@@ -153,7 +156,7 @@ class TorchRng:
 
 def _functions(program: Program, xp: Any) -> Any:
     """The functions that a program calls; `full` takes a number that is a tensor."""
-    used = {line.function.partition(".")[0] for line in program.tape.lines}
+    used = {"asarray"} | {line.function.partition(".")[0] for line in program.tape.lines}
     found = SimpleNamespace(**{name: getattr(xp, name) for name in used if hasattr(xp, name)})
 
     def full(shape: Any, value: Any, dtype: Any = None, device: Any = None) -> Any:

@@ -214,7 +214,7 @@ class _Draw:
         frame = self.one(
             lambda: xp.zeros(tuple(2 * n + 1 for n in x.shape), dtype=x.dtype),
             lambda: xp.zeros(x.shape, dtype=x.dtype),
-            lambda: x if self.kind(x) == "bool" else x * 1, lambda: x, lambda: xp.ones_like(x),
+            lambda: x if self.kind(x) == "bool" else x * 1, lambda: x, lambda: self.like(xp.ones_like, x),
         )()  # fmt: skip
         key = self.key(frame, only_slices=not self.chance(0.2))
         key = key if isinstance(key, tuple) else (key,)
@@ -264,12 +264,17 @@ class _Draw:
                 return x @ y if self.chance(0.5) else xp.matmul(x, y)
         return x @ xp.matrix_transpose(x) if len(x.shape) > 1 else x @ x
 
+    def like(self, make: Callable[..., Any], x: Any, *value: Any) -> Any:
+        """Laid out by rows: NumPy lays it out as x, and a sum of it then rounds in another order than a program's."""
+        return self.xp.reshape(make(self.xp.reshape(x, (-1,)), *value), x.shape)
+
     def made(self, t: Any) -> Any:
         xp, x = self.xp, self.any()
         return self.one(
-            lambda: xp.ones_like(x), lambda: xp.full_like(x, 2), lambda: xp.full((2, 3), t, dtype=xp.float64),
-            lambda: xp.zeros((3,), dtype=xp.float32), lambda: xp.arange(4), lambda: xp.zeros_like(x),
-            lambda: xp.full_like(x, True), lambda: xp.eye(3, dtype=xp.float64),
+            lambda: self.like(xp.ones_like, x), lambda: self.like(xp.full_like, x, 2),
+            lambda: xp.full((2, 3), t, dtype=xp.float64),
+            lambda: xp.zeros((3,), dtype=xp.float32), lambda: xp.arange(4), lambda: self.like(xp.zeros_like, x),
+            lambda: self.like(xp.full_like, x, True), lambda: xp.eye(3, dtype=xp.float64),
         )()  # fmt: skip
 
     def carried_out(self, t: Any) -> Any:

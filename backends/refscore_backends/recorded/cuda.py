@@ -1,7 +1,7 @@
 """The kernels of a plan in CUDA's C: shapes and strides are written into the text, since they are known."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +51,13 @@ class Source:
 def elementwise(step: Elementwise) -> Source:
     """One thread for each element."""
     n = math.prod(step.shape)
+    t = _integer(n, step.reads.values())
     kept = [f"q_{name}[i] = {name};" for name in step.outs]
     body = [*_loads(step, lambda view: _place(view, step.shape)), *_lines(step), *kept]
     outs = [f"{TYPES[step.types[name]]}* __restrict__ q_{name}" for name in step.outs]
     name = "_".join(["fused", *(line.function for line in step.lines if line.function.isalpha())])[:60]
     return Source(
-        name, _kernel(name, _parameters(step, outs), _each(n, body)), tuple(v.base for v in step.reads.values()),
+        name, _kernel(name, _parameters(step, outs), _each(n, t, body)), tuple(v.base for v in step.reads.values()),
         step.numbers, tuple((step.shape, step.types[name]) for name in step.outs), (_blocks(n),), (THREADS,),
     )  # fmt: skip
 
@@ -64,7 +65,8 @@ def elementwise(step: Elementwise) -> Source:
 def assemble(step: Assemble) -> Source:
     """One thread for each element: it looks which part it is in."""
     n, kind = math.prod(step.shape), TYPES[step.dtype]
-    body = _coordinates(step.shape)
+    t = _integer(n, [view for view, _ in step.parts] + [step.base] * isinstance(step.base, View))  # type: ignore[list-item]
+    body = _coordinates(step.shape, t)
     based = isinstance(step.base, View)
     body.append(f"{kind} y = {f'p[{_place(step.base, step.shape)}]' if based else f'({kind}){step.base}'};")  # type: ignore[arg-type]
     for k, (view, where) in enumerate(step.parts):
@@ -82,7 +84,7 @@ def assemble(step: Assemble) -> Source:
     reads = [view.base for view, _ in step.parts]
     if isinstance(step.base, View):
         pointers, reads = [f"const {kind}* __restrict__ p", *pointers], [step.base.base, *reads]
-    text = _kernel("assemble", ", ".join([*pointers, f"{kind}* __restrict__ q"]), _each(n, body))
+    text = _kernel("assemble", ", ".join([*pointers, f"{kind}* __restrict__ q"]), _each(n, t, body))
     return Source("assemble", text, tuple(reads), (), ((step.shape, step.dtype),), (_blocks(n),), (THREADS,))
 
 
@@ -103,6 +105,7 @@ def reduce(step: Reduce) -> list[Source]:
     text = _reduction(
         step.function, kind, _parameters(step.inner, [f"{TYPES[kind]}* __restrict__ q"]), value,
         (outputs, terms, size), (x, y), scale if shares == 1 else "",
+        _integer(outputs * terms, step.inner.reads.values()),
     )  # fmt: skip
     grid = (-(-outputs // x), shares)
     made = ((shares, outputs) if shares > 1 else step.shape, kind)
@@ -113,7 +116,9 @@ def reduce(step: Reduce) -> list[Source]:
     t, (x, y) = TYPES[kind], _block(outputs)
     again = [f"const {t} v = p[r * {outputs} + o];", "acc = r == first ? v : join(acc, v);"]
     parameters = f"const {t}* __restrict__ p, {t}* __restrict__ q"
-    text = _reduction(step.function, kind, parameters, again, (outputs, shares, shares), (x, y), scale)
+    text = _reduction(
+        step.function, kind, parameters, again, (outputs, shares, shares), (x, y), scale, _integer(outputs * shares, ())
+    )
     name = f"reduce_{step.function}"
     return [first, Source(name, text, ("",), (), ((step.shape, kind),), (-(-outputs // x), 1), (x, y))]
 
@@ -126,18 +131,18 @@ def _block(outputs: int) -> tuple[int, int]:
 
 def _reduction(
     function: str, kind: str, parameters: str, value: Sequence[str], sizes: tuple[int, int, int],
-    block: tuple[int, int], scale: str,
+    block: tuple[int, int], scale: str, i: str,
 ) -> str:  # fmt: skip
     (outputs, terms, size), (x, y), t = sizes, block, TYPES[kind]
     inner = "\n      ".join(value)
     return f"""__device__ inline {t} join({t} a, {t} b) {{ return {_JOIN[function]}; }}
 extern "C" __global__ void reduce_{function}({parameters}) {{
   __shared__ {t} part[{x * y}];
-  const int o = blockIdx.x * {x} + threadIdx.x, start = blockIdx.y * {size}, stop = min(start + {size}, {terms});
-  const int first = start + threadIdx.y, active = min({y}, stop - start);
+  const {i} o = ({i})blockIdx.x * {x} + threadIdx.x, start = ({i})blockIdx.y * {size};
+  const {i} stop = min(start + {size}, ({i}){terms}), first = start + threadIdx.y, active = min(({i}){y}, stop - start);
   {t} acc = 0;
   if (o < {outputs})
-    for (int r = first; r < stop; r += {y}) {{
+    for ({i} r = first; r < stop; r += {y}) {{
       {inner}
     }}
   part[threadIdx.y * {x} + threadIdx.x] = acc;
@@ -156,8 +161,13 @@ def _kernel(name: str, parameters: str, body: str) -> str:
     return f'extern "C" __global__ void {name}({parameters}) {{\n{body}\n}}'
 
 
-def _each(n: int, body: Sequence[str]) -> str:
-    t = "int" if n < 2**31 - THREADS * 2**16 else "long long"
+def _integer(n: int, views: Iterable[View]) -> str:
+    """The type of an index: of the elements of a kernel, and of the memory that it reads."""
+    ends = (v.offset + sum(abs(s) * (m - 1) for m, s in zip(v.shape, v.strides, strict=True)) for v in views)
+    return "int" if max(n, *ends, 0) < 2**31 - THREADS * 2**16 else "long long"
+
+
+def _each(n: int, t: str, body: Sequence[str]) -> str:
     inner = "\n    ".join(body)
     start, step = f"({t})blockIdx.x * blockDim.x + threadIdx.x", f"({t})gridDim.x * blockDim.x"
     return f"  for ({t} i = {start}; i < {n}; i += {step}) {{\n    {inner}\n  }}"
@@ -213,10 +223,10 @@ def _index(shape: Sequence[int], strides: Sequence[int], i: str) -> str:
     return _sum(terms) if terms else "0"
 
 
-def _coordinates(shape: tuple[int, ...]) -> list[str]:
+def _coordinates(shape: tuple[int, ...], t: str) -> list[str]:
     strides = rowwise(shape)
     return [
-        f"const int c{d} = {'0' if n == 1 else f'i / {s} % {n}' if d else f'i / {s}'};"
+        f"const {t} c{d} = {'0' if n == 1 else f'i / {s} % {n}' if d else f'i / {s}'};"
         for d, (n, s) in enumerate(zip(shape, strides, strict=True))
     ]
 
