@@ -81,12 +81,27 @@ class JaxBackend:
         found = compiled.find(taken, skeleton)
         if found is None or not isinstance(rng, JaxRng):
             return x, memory, 0
-        program, steps = found[0], []
+        program = found[0]
         kinds = [program.tape.values[name] for name in (*program.arrays[: len(taken.arrays)], *_arrays(program.out))]
         if kinds[: len(taken.arrays)] != kinds[len(taken.arrays) :]:  # it does not answer with what it is given
             return x, memory, 0
-        given, answers = taken.numbers, [program.tape.values[name] for name in program.returned]
-        for t, s in pairs:  # what the numbers will be is known beforehand
+        assert isinstance(program.run, _Jitted)
+        key = (tuple(pairs), tuple(taken.numbers[2:]))
+        if program.run.known is None or program.run.known[0] != key:  # the same grid is often walked again
+            program.run.known = key, *self._numbers_ahead(program, x, pairs, rng, skeleton, taken.numbers)
+        _, steps, stacks = program.run.known
+        if len(steps) < 2:
+            return x, memory, 0
+        arrays = program.run.scan(taken.arrays, compiled.held, stacks, rng)
+        x, memory = program.answer(arrays, steps[-1])
+        return x, memory, len(steps)
+
+    def _numbers_ahead(
+        self, program: Program, x: Any, pairs: Any, rng: Any, skeleton: Any, given: list[float]
+    ) -> tuple[list[dict[str, float]], dict[str, Any]]:
+        """The numbers of as many steps as the program is good for, known beforehand; and one array of each."""
+        steps, answers = list[dict[str, float]](), [program.tape.values[name] for name in program.returned]
+        for t, s in pairs:
             given = [t, s, *given[2:]]
             if (numbers := program.numbers(given)) is None:
                 break
@@ -95,14 +110,9 @@ class JaxBackend:
             if after.take((x, t, s, rng, program.answer(answers, numbers)[1]))[1:] != skeleton[1:]:
                 break
             given = after.numbers
-        if len(steps) < 2:
-            return x, memory, 0
         types = {n: x.dtype if isinstance(v, float) else None for n, v in steps[0].items()}  # integers stay integers
-        stacks = {name: self.xp.asarray([n[name] for n in steps], dtype=types[name]) for name in program.used}
-        assert isinstance(program.run, _Jitted)
-        arrays = program.run.scan(taken.arrays, compiled.held, stacks, rng)
-        x, memory = program.answer(arrays, steps[-1])
-        return x, memory, len(steps)
+        used = dict.fromkeys(program.used)
+        return steps, {n: self.xp.asarray(np.asarray([step[n] for step in steps]), dtype=types[n]) for n in used}
 
     def synchronize(self) -> None:
         """Wait until all arrays that there are have been computed."""
@@ -176,6 +186,7 @@ class _Jitted:
 
     def __init__(self, jax: Any, program: Program, body: Callable[..., Any]) -> None:
         self._program = program
+        self.known: Any = None  # the last grid that was walked, with its numbers
         places = [program.returned.index(name) for name in _arrays(program.out)]
 
         def once(arrays: Any, numbers: Any, keys: Any) -> Any:
