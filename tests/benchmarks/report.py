@@ -46,10 +46,11 @@ BETWEEN = (
 CHUNKS = (
     "`torch-best` walks 512 samples at a time through all steps, with buffers that stay in the cache; SiLU is one pass."
 )
-THROUGH_PYTHON = (
-    "each step is a program of its own, called from Python, which takes the state apart and puts it together again "
-    "(some 0.1 ms); "
+ONE_CALL = (
+    "a step is one call of a compiled program, as JAX's is, and a second one draws the batch; the host's part beside "
+    "them, which takes the state apart and puts it together again, is on the same processor."
 )
+LOOPS = "both are one loop (`lax.scan`); "
 WHY = {  # (workload, ours, peer) -> what is in the way, where a ratio is below its aim
     ("W1", "refscore", "torch-best"): ZEN + BETWEEN,
     ("W1", "refscore", "torch-avx512"): BETWEEN,
@@ -75,15 +76,16 @@ WHY = {  # (workload, ours, peer) -> what is in the way, where a ratio is below 
         "torch-best",
     ): "a third of the time is normal numbers, which PyTorch draws in a quarter "
     "of NumPy's time (`refscore-boxmuller` takes half), and as much is Python's part of some sixty calls a step.",
-    ("W3-mixture", COMPILED, "torch-best"): THROUGH_PYTHON + "a step's arithmetic takes less than that here.",
+    ("W3-mixture", COMPILED, "torch-best"): "JAX's normal numbers take longer than PyTorch's, and are drawn step by "
+    "step; the rest is the library's lines, which were not written for one compiler.",
     ("W4", "refscore", "torch-best"): ZEN
     + "what is saved by the tangent pass beside a second backward is less than half.",
     ("W4", "refscore", "torch-avx512"): BETWEEN,
-    ("W1", COMPILED, "jax"): THROUGH_PYTHON + "the rest is XLA's in both.",
-    ("W3-net", COMPILED, "jax"): THROUGH_PYTHON + "`jax` scans all fifty steps in one.",
-    ("W3-mixture", COMPILED, "jax-best"): THROUGH_PYTHON
-    + "`jax-best` scans all fifty in one, and draws all noise at once.",
-    ("W4", COMPILED, "jax"): THROUGH_PYTHON + "the rest is XLA's in both.",
+    ("W1", COMPILED, "jax"): ONE_CALL,
+    ("W3-net", COMPILED, "jax"): LOOPS + "`jax` embeds the levels of all steps before it.",
+    ("W3-mixture", COMPILED, "jax-best"): LOOPS + "`jax-best` draws the noise of all fifty steps at once, with samples "
+    "on the last axis throughout.",
+    ("W4", COMPILED, "jax"): ONE_CALL,
 }
 
 

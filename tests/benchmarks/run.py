@@ -51,11 +51,13 @@ VARIANTS = {  # variant -> the library it needs, the workloads it has, its envir
     "jax-best": ("jax", ("W3-mixture",), {}),
 }
 SAME = {"torch-avx512": "torch-best", "torch-avx2": "torch-best"}  # the side's own name, where only MKL differs
-MINUTES = {  # to compile: variant, workload, threads that are left out unless --side asks for them
+MINUTES = {  # variant, workload, threads that are left out unless --side asks for them: to compile takes minutes,
     ("refscore-torch-compiled", "W2", 1),
     ("refscore-torch-compiled", "W2", 2),
-    ("refscore-jax", "W2", 2),
+    ("refscore-jax-compiled", "W2", 2),
     ("torch-compile", "W2", 2),
+    *(("refscore-torch", "W2", n) for n in (1, 2)),  # or line by line they are slow, and W1 says how slow
+    *(("refscore-jax", name, n) for name in w.NAMES[1:] for n in (1, 2)),
 }
 PAUSE = 0.1  # seconds between turns: thread pools spin for a while after their last task
 
