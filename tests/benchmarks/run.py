@@ -1,6 +1,6 @@
 """Time refscore beside PyTorch and JAX, in turn and in separate processes, and print one table.
 
-    python tests/benchmarks/run.py                                  # the table: one and two threads, under 15 minutes
+    python tests/benchmarks/run.py                                  # the table: one and two threads, some 15 minutes
     python tests/benchmarks/run.py --only W1 --threads 1 --rounds 9 # a part of it
     python tests/benchmarks/run.py --scaling                        # how refscore's times grow
     python tests/benchmarks/run.py --from benchmarks.jsonl --docs   # what was measured, into docs/benchmarks.md
