@@ -44,14 +44,14 @@ def check_kernels(seed):
         assert np.all(abs(found[sound] - wanted[sound]) <= eps * (1 + abs(wanted[sound]))), seed
 
 
-@pytest.mark.parametrize("hundred", range(3))
+@pytest.mark.parametrize("hundred", range(1))
 def test_random_programs_recorded_and_planned(hundred):
     for seed in HUNDRED:
         check_program(100 * hundred + seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hundred", range(3, 33))
+@pytest.mark.parametrize("hundred", range(1, 33))
 def test_many_random_programs_recorded_and_planned(hundred):
     for seed in HUNDRED:
         check_program(100 * hundred + seed)
