@@ -33,6 +33,8 @@ def check_program(seed):
 
 def check_kernels(seed):
     function, (arrays, t, n, _) = random_function(seed, whole=seed % 2 == 1), arguments(seed)
+    single = any(a.dtype == "float32" for a in arrays)  # C's exp and NumPy's differ in its last bit
+    eps = 1e-3 if single else 1e-9
     for found, wanted in zip(answers(planned(function), arrays, t, n), answers(function, arrays, t, n), strict=True):
         assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), seed
         if wanted.dtype.kind in "bi":  # at a tie rounding decides
@@ -40,7 +42,6 @@ def check_kernels(seed):
             continue
         sound = np.isfinite(wanted)
         assert np.array_equal(found[~sound], wanted[~sound], equal_nan=True), seed
-        eps = 1e-9 if wanted.dtype == "float64" else 1e-3
         assert np.all(abs(found[sound] - wanted[sound]) <= eps * (1 + abs(wanted[sound]))), seed
 
 
