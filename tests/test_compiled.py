@@ -47,11 +47,13 @@ from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import DDIM, SAMPLERS
 from refscore.training.optim import WarmupCosine
+from refscore.training.parallel import Sharded
 from refscore_backends.recorded import cuda
 from refscore_backends.recorded.compiled import MOST, Compiled, NotCompiledWarning
 from refscore_backends.recorded.plain import build
 from refscore_backends.recorded.plan import Assemble, Call, Elementwise, Plan, Product, Reduce, View
 from refscore_backends.recorded.structure import Leaves
+from refscore_backends.recorded.tape import RecordedRng, Tape
 from refscore_backends.strict import StrictBackend
 from tests.oracles.close import assert_close
 from tests.oracles.cuda_on_host import as_program, needs_compiler, planned
@@ -128,6 +130,23 @@ def test_labels_dropout_and_a_law_of_the_data_are_compiled_too():
     model = ScoreModel(MLP((2, 4, 2), embed=4), VP(), data_std=1.6)
     law = mixture("tilted", np.asarray, "float32")
     same_training(*(trained(Denoising(), model, law, c) for c in (as_program, None)))
+
+
+def test_the_shards_of_a_batch_are_compiled_with_generators_of_their_own():
+    model = ScoreModel(MLP((2, 8, 2), embed=4), VP(), data_std=1.6)
+    data = np.random.default_rng(3).standard_normal((40, 2), dtype=np.float32)
+    same_training(*(trained(Sharded(Denoising(), 2), model, data, c) for c in (as_program, None)))
+
+
+def test_fit_says_what_compile_is():
+    with pytest.raises(TypeError, match=r"such as backend\.compile; got True"):
+        trained(Denoising(), ScoreModel(MLP((2, 4, 2), embed=4), VP()), X, True)
+
+
+def test_a_generator_that_cannot_spawn_is_named():
+    one = RecordedRng(Tape(xp_numpy), 0, object())
+    with pytest.raises(TypeError, match="can spawn others is needed, and a object cannot"):
+        one.spawn(2)
 
 
 def test_a_program_runs_on_a_device_that_refuses_every_transfer():

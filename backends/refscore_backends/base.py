@@ -1,7 +1,7 @@
 """What refscore needs of an array library beyond the array API standard.
 
-The standard leaves out random numbers, moving data to the host, and waiting for a device. A `Backend` adds just
-these; the formulas do not use it.
+The standard leaves out random numbers, moving data to the host, waiting for a device, and compiling. A `Backend` adds
+just these; the formulas do not use it.
 """
 
 from collections.abc import Callable
@@ -115,6 +115,22 @@ def dtype_name(dtype: Any) -> Any:
         E.g. "float32".
     """
     return str(getattr(dtype, "__name__", dtype)).rsplit(".", 1)[-1]  # NumPy's and JAX's may be classes
+
+
+def shape_of(size: Any) -> tuple[int, ...]:
+    """The shape that a `size` of NumPy's generators means.
+
+    Parameters
+    ----------
+    size : int, sequence of int or None
+        None is one number.
+
+    Returns
+    -------
+    tuple of int
+        The shape.
+    """
+    return () if size is None else (size,) if isinstance(size, int) else tuple(size)
 
 
 def host_copy(x: Any, dtype: str | None = None) -> np.ndarray[Any, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from refscore_backends.base import shape_of
+
 
 @dataclass(frozen=True)
 class BoxMuller:
@@ -26,8 +28,7 @@ class BoxMuller:
         """Draw N(0, 1) numbers of shape `size`, in `dtype` (float32 or float64; default float64)."""
         if "float32" not in str(dtype):
             return self.generator.standard_normal(size, dtype=dtype)
-        shape = () if size is None else (size,) if isinstance(size, int) else tuple(size)
-        n = math.prod(shape)
+        n = math.prod(shape := shape_of(size))
         u = self.generator.random((2, (n + 1) // 2), dtype=dtype)
         xp = array_namespace(u)
         radius, angle = xp.sqrt(-2 * xp.log(1 - u[0, :])), 2 * math.pi * u[1, :]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
+from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy, shape_of
 from refscore_backends.recorded.compiled import Compiled
 from refscore_backends.recorded.plain import drawn, runner
 from refscore_backends.recorded.program import Program, Run, references
@@ -141,19 +141,19 @@ class JaxRng:
         """Draw N(0, 1) numbers of shape `size`, in `dtype` (float32 or float64; default float64)."""
         import jax
 
-        return jax.random.normal(*self._split(1), _shape(size), _allowed(dtype))
+        return jax.random.normal(*self._split(1), shape_of(size), _allowed(dtype))
 
     def random(self, size: Any = None, dtype: Any = "float64") -> Any:
         """Draw uniform numbers in [0, 1) of shape `size`, in `dtype` (default float64)."""
         import jax
 
-        return jax.random.uniform(*self._split(1), _shape(size), _allowed(dtype))
+        return jax.random.uniform(*self._split(1), shape_of(size), _allowed(dtype))
 
     def integers(self, low: int, high: int, size: Any = None) -> Any:
         """Draw uniform integers in [low, high) of shape `size`."""
         import jax
 
-        return jax.random.randint(*self._split(1), _shape(size), low, high)
+        return jax.random.randint(*self._split(1), shape_of(size), low, high)
 
     def spawn(self, n: int) -> "list[JaxRng]":
         """Make n independent generators of the same kind."""
@@ -235,7 +235,3 @@ def _allowed(dtype: Any) -> str:
     if name in ("float64", "complex128") and not jax.config.jax_enable_x64:
         raise TypeError('JAX has float64 switched off: jax.config.update("jax_enable_x64", True), or JaxBackend()')
     return str(name)
-
-
-def _shape(size: Any) -> tuple[int, ...]:
-    return () if size is None else (size,) if isinstance(size, int) else tuple(size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy
+from refscore_backends.base import BackendUnavailable, HostRng, check_seed, dtype_name, host_copy, shape_of
 from refscore_backends.recorded.compiled import Compiled
 from refscore_backends.recorded.plain import drawn, runner, settled
 from refscore_backends.recorded.program import Program, Run
@@ -86,9 +86,7 @@ class TorchBackend:
 
         def run(arrays: list[Any], numbers: dict[str, float], rngs: Sequence[Any]) -> list[Any]:
             # Tensors: of numbers of Python torch.compile would make a program for each value.
-            kinds = {
-                n: dtype if isinstance(numbers[n], float) else None for n in program.used
-            }  # integers stay integers
+            kinds = {n: dtype if isinstance(numbers[n], float) else None for n in program.used}  # None: as it is
             given = {name: torch.tensor(numbers[name], dtype=kind) for name, kind in kinds.items()}
             return list(body(arrays, given, drawn(program, rngs)))
 
@@ -120,19 +118,19 @@ class TorchRng:
         """Draw N(0, 1) numbers of shape `size`, in `dtype` (float32 or float64; default float64)."""
         import torch
 
-        return torch.randn(_shape(size), dtype=getattr(torch, dtype_name(dtype)), **self._here())
+        return torch.randn(shape_of(size), dtype=getattr(torch, dtype_name(dtype)), **self._here())
 
     def random(self, size: Any = None, dtype: Any = "float64") -> Any:
         """Draw uniform numbers in [0, 1) of shape `size`, in `dtype` (default float64)."""
         import torch
 
-        return torch.rand(_shape(size), dtype=getattr(torch, dtype_name(dtype)), **self._here())
+        return torch.rand(shape_of(size), dtype=getattr(torch, dtype_name(dtype)), **self._here())
 
     def integers(self, low: int, high: int, size: Any = None) -> Any:
         """Draw uniform integers in [low, high) of shape `size`."""
         import torch
 
-        return torch.randint(low, high, _shape(size), **self._here())
+        return torch.randint(low, high, shape_of(size), **self._here())
 
     def spawn(self, n: int) -> "list[TorchRng]":
         """Make n generators from seeds that this one draws; waits for the device."""
@@ -178,7 +176,3 @@ def _seeded(seed: int, device: Any) -> Any:
         state.numpy().view(np.uint64)[WORDS] = np.random.SeedSequence(seed).generate_state(624)
         generator.set_state(state)
     return generator
-
-
-def _shape(size: Any) -> tuple[int, ...]:
-    return () if size is None else (size,) if isinstance(size, int) else tuple(size)

@@ -183,6 +183,8 @@ def fit(
     draw: Callable[[Rng], Batch] = partial(_batch, data, None if endless else condition, batch, start.theta.dtype)
     take: Callable[..., TrainingState] = partial(_step, model, objective, optimizer, ema, max_norm, unlabelled)
     if compile is not None:
+        if not callable(compile):
+            raise TypeError(f"compile must be a function of a function, such as backend.compile; got {compile!r}")
         draw, take = compile(draw), compile(take)
     look = partial(_check, model if endless else None, objective, optimizer)  # an array's width was looked at above
     return _walk(start, start.step + steps, check_every, rng, draw, take, look)
@@ -254,7 +256,7 @@ def _walk(
     while state.step < end:
         (x0, condition), before = draw(rng), state
         state = take(state, x0, condition, rng)
-        if before.step == 0:  # here, for a step that is compiled shall be the same for all
+        if before.step == 0:  # here, so that all steps are one program where they are compiled
             state = replace(state, first_loss=state.loss)
         if state.step % every == 0 or state.step == end:
             look(state, x0, last_good)

@@ -172,7 +172,8 @@ class Compiled:
             given = [tape.fresh("n") for _ in leaves.numbers]
             stand_ins = [Recorded(tape, n, a) for n, a in zip(names, examples, strict=True)]
             numbers = [Number(tape, n, v) for n, v in zip(given, leaves.numbers, strict=True)]
-            rngs = [RecordedRng(tape, i, self._rng()) for i in range(len(leaves.rngs))]
+            tape.generators = len(leaves.rngs)
+            rngs = [RecordedRng(tape, i, self._rng()) for i in range(tape.generators)]
             own = len(leaves.arrays)
             function = put_back(self._skeleton, stand_ins[own:], [], [])
             args = put_back(skeleton, stand_ins[:own], numbers, rngs)

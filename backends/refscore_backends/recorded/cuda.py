@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refscore_backends.recorded.plan import INFIX, Assemble, Elementwise, Reduce, View, merged, rowwise
+from refscore_backends.recorded.plan import INFIX, SIMPLE, Assemble, Elementwise, Reduce, View, merged, rowwise
 from refscore_backends.recorded.tape import Line, Ref
 
 TYPES = {"float32": "float", "float64": "double", "bool": "bool", "int32": "int", "int64": "long long"}
@@ -241,7 +241,7 @@ def _lines(step: Elementwise) -> list[str]:
 def _right(line: Line, types: dict[str, str]) -> str:
     out = types[line.name]
     found = [types[a.name] for a in line.args[line.function == "where" :] if isinstance(a, Ref) and a.name in types]
-    wide = max(found, key=list(WIDTH).index, default=out)
+    wide = max(found, key=SIMPLE.index, default=out)
     words = ["" if isinstance(a, tuple) else _word(a, types, wide) for a in line.args]
     form = _FORMS.get(line.function, "pow({0}, {1})")
     if line.function == "**" and isinstance(line.args[1], (int, float)):
@@ -251,9 +251,6 @@ def _right(line: Line, types: dict[str, str]) -> str:
     if line.function == "full":
         words[1] = _word(line.args[1], types, out)
     return f"({TYPES[out]})({form.format(*words)})"
-
-
-WIDTH = ("bool", "int32", "int64", "float32", "float64")
 
 
 def _word(value: Any, types: dict[str, str], wide: str) -> str:

@@ -109,7 +109,7 @@ def source(plan: Plan, make: Make) -> tuple[str, dict[str, Any]]:
     kept = {plan.view(name).base for name in program.returned} | set(program.tape.held)
     out = ["def body(arrays, numbers, draws):"]
     out += [f"    [{', '.join(program.arrays)}] = map(dense, arrays)"] * bool(program.arrays)
-    out += [f"    [{', '.join(z for z, *_ in program.tape.draws)}] = map(dense, draws)"] * bool(program.tape.draws)
+    out += [f"    [{', '.join(program.tape.drawn)}] = map(dense, draws)"] * bool(program.tape.drawn)
     for i, (line, bases) in enumerate(text):
         out.append(f"    {line}")
         gone = [b for b in dict.fromkeys(bases) if last[b] == i and b not in kept]

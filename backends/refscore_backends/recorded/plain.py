@@ -28,7 +28,7 @@ def source(program: Program) -> str:
     kept = set(program.returned) | set(program.tape.held)
     text = ["def body(arrays, numbers, draws):"]
     text += [f"    [{', '.join(program.arrays)}] = arrays"] * bool(program.arrays)
-    text += [f"    [{', '.join(z for z, *_ in program.tape.draws)}] = draws"] * bool(program.tape.draws)
+    text += [f"    [{', '.join(program.tape.drawn)}] = draws"] * bool(program.tape.drawn)
     readers = Counter(r for line in lines for r in dict.fromkeys(line.refs()))
     fresh: set[str] = set()  # arrays that nobody else sees: they may be written into
     for i, line in enumerate(lines):
@@ -85,7 +85,14 @@ def put_into(x: Any, key: Any, value: Any) -> Any:
 
 def drawn(program: Program, rngs: Sequence[Any]) -> list[Any]:
     """The program's random numbers, from its generators, in the order in which the function drew them."""
-    return [getattr(rngs[i], method)(*args, **kwargs) for _, i, method, args, kwargs in program.tape.draws]
+    known, numbers = list(rngs), []
+    for name, i, method, args, kwargs in program.tape.draws:
+        made = getattr(known[i], method)(*args, **kwargs)
+        if name:
+            numbers.append(made)
+        else:  # children
+            known += made
+    return numbers
 
 
 def settled(program: Program, xp: Any) -> None:

@@ -34,29 +34,9 @@ ELEMENTWISE = (
 )  # fmt: skip
 MADE = ("full", "zeros", "ones", "empty")  # of nothing but a shape
 EXACT = (
-    "+",
-    "-",
-    "*",
-    "<",
-    "<=",
-    ">",
-    ">=",
-    "==",
-    "!=",
-    "&",
-    "|",
-    "^",
-    "neg",
-    "positive",
-    "invert",
-    "logical_not",
-    "logical_and",
-    "logical_or",
-    "where",
-    "maximum",
-    "minimum",
-    "square",
-)  # of integers too
+    "+", "-", "*", "<", "<=", ">", ">=", "==", "!=", "&", "|", "^", "neg", "positive", "invert", "logical_not",
+    "logical_and", "logical_or", "where", "maximum", "minimum", "square",
+)  # fmt: skip  # of integers too
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
@@ -197,14 +177,15 @@ class Plan:
 
     def _take(self, line: Line) -> None:
         if self._simple(line):
-            for way in (
+            ways = (
                 self._as_elementwise,
                 self._as_view,
                 self._as_parts,
                 self._as_put,
                 self._as_reduction,
                 self._as_product,
-            ):
+            )
+            for way in ways:
                 if way(line):
                     return
         self._need(self._arrays(line))

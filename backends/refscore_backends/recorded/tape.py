@@ -78,10 +78,16 @@ class Tape:
     alive: Any = field(default_factory=WeakValueDictionary)  # what lines gave, as long as the function has it
     values: dict[str, Any] = field(default_factory=dict)  # examples: shape and dtype of each value
     held: dict[str, Any] = field(default_factory=dict)  # arrays and other objects that are not arguments
+    generators: int = 0  # those that are given, then those that they spawn
     _count: int = 0
 
     def __post_init__(self) -> None:
         self.library, self.xp = self.xp, Namespace(self, self.xp)
+
+    @property
+    def drawn(self) -> list[str]:
+        """Names of what is drawn, in order."""
+        return [name for name, *_ in self.draws if name]
 
     def fresh(self, letter: str) -> str:
         """A new name."""
@@ -431,6 +437,15 @@ class RecordedRng:
 
     def __init__(self, tape: Tape, index: int, example: Any) -> None:
         self.tape, self.index, self.example = tape, index, example
+
+    def spawn(self, n: int) -> "list[RecordedRng]":
+        """Record that generators are made of this one: the program makes as many."""
+        if not hasattr(self.example, "spawn"):
+            raise TypeError(f"a generator that can spawn others is needed, and a {type(self.example).__name__} cannot")
+        first, n = self.tape.generators, _fixed(n)
+        self.tape.generators += n
+        self.tape.draws.append(("", self.index, "spawn", (n,), {}))
+        return [RecordedRng(self.tape, first + i, child) for i, child in enumerate(self.example.spawn(n))]
 
     def _draw(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recorded:
         args, kwargs = _fixed(args), {k: _fixed(v) for k, v in kwargs.items()}
