@@ -21,7 +21,8 @@ from time import perf_counter
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-SIDES = ("cupy-compiled", "torch", "jax", "refscore-jax-compiled", "cupy", "refscore-torch-compiled")
+SIDES = ("cupy-compiled", "torch", "jax", "refscore-jax-compiled", "cupy", "refscore-torch-compiled",
+         "refscore-torch", "refscore-jax")  # fmt: skip
 BATCHES = (65536, 512)  # samples of W3: 65536, and eight times 512 as on the CPU
 CHUNKS, SECONDS = 7, 0.15
 
@@ -29,16 +30,17 @@ CHUNKS, SECONDS = 7, 0.15
 def main():
     """Run what was asked for; each figure is printed and written as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--side", choices=SIDES, action="append")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--only", action="append")
     parser.add_argument("--compiled", action="store_true", help="torch.compile too, half a minute each and more")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.jsonl"))
     args = parser.parse_args()
-    if args.side and args.batch:
+    if args.side and len(args.side) == 1 and args.batch:
+        args.side = args.side[0]
         measure(args)
         return
-    for side in [args.side] if args.side else SIDES:
+    for side in args.side or SIDES:
         for batch in [args.batch] if args.batch else BATCHES:
             command = [sys.executable, __file__, "--side", side, "--batch", str(batch), "--out", str(args.out)]
             for name in args.only or ():
@@ -59,7 +61,7 @@ def measure(args):
             batch = {"W2": w.UNET_BATCH, "W3": w.SAMPLES}.get(name[:2], w.BATCH)
             row = {"variant": variant, "workload": name, "batch": batch}
             try:
-                row |= figures(build(), side, seconds)
+                row |= figures(build(), side, seconds) | {"peak_gib": memory(args.side) / 2**30}
             except Exception as error:  # one that fails must not cost the others
                 row["error"] = f"{type(error).__name__}: {error}"[:300]
             line = json.dumps(row | {"about": side.describe()})
@@ -90,6 +92,21 @@ def figures(unit, side, seconds):
     ms = [1e3 * s for s in device]
     return {"ms": median(ms), "low": min(ms), "high": max(ms), "host": 1e3 * median(host), "first": 1e3 * first,
             "units": units}  # fmt: skip
+
+
+def memory(side):
+    """Bytes of the device that this process has held, at most, so far."""
+    if "cupy" in side:
+        import cupy
+
+        return cupy.get_default_memory_pool().total_bytes()
+    if "torch" in side:
+        import torch
+
+        return torch.cuda.max_memory_reserved()
+    import jax
+
+    return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
 
 
 def ours(name):

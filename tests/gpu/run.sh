@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in under nine minutes: the laws on CuPy, parity with NumPy, the demo, training that moves
-# between devices, benchmarks. Each part has a limit of its own and writes OUT/<part>.txt as it goes; OUT/summary.txt
-# has a line for each as soon as it is over, so that a part that fails or hangs costs none of the others.
+# Everything that wants a GPU, in under fourteen minutes: the laws on CuPy, torch and JAX, parity with NumPy, what only
+# a large device shows, the demo, training that moves between devices, benchmarks. Each part has a limit of its own and
+# writes OUT/<part>.txt as it goes; OUT/summary.txt has a line for each as soon as it is over, so that a part that fails
+# or hangs costs none of the others.
 #     bash tests/gpu/run.sh OUT [python]                   on a machine with a GPU and CuPy
 #     BACKEND=numpy bash tests/gpu/run.sh OUT [python]     the same script elsewhere, to see that it works
-# LIMIT=seconds sets one limit for every part, BENCHMARK="..." what the benchmarks are given.
+# LIMIT=seconds sets one limit for every part, BENCHMARK="..." what the benchmarks are given, OTHERS="" leaves torch and
+# JAX out.
 set -uo pipefail
-[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
 mkdir -p "$1" && out=$(cd "$1" && pwd) || exit 2
 python=${2:-python3} backend=${BACKEND:-cupy}
 cd "$(dirname "$0")/../.."
@@ -52,6 +54,12 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"
 part machine 20 bash -c 'refscore info'
 [ "$backend" = cupy ] && part laws 90 "${pytest[@]}" --durations=15 tests
 part parity 40 "${pytest[@]}" tests/test_parity.py tests/test_devices.py
+others=(${OTHERS-torch jax}) # the same laws on their arrays, where these libraries are and find the GPU
+for other in "${others[@]}"; do
+    "$python" -c "import $other" 2>/dev/null || continue
+    XLA_PYTHON_CLIENT_PREALLOCATE=false part "$other" 100 "${pytest[@]}" -m "not slow" --backends "$other" tests
+done
+[ "$backend" = cupy ] && part limits 60 "$python" tests/gpu/limits.py
 part demo 40 bash -c "refscore demo --backend $backend --steps 2000 --out '$out/demo'"
 part compiled 40 bash -c "refscore demo --backend $backend --compile --steps 2000 --out '$out/demo-compiled'"
 part resume 40 bash -c "resume $backend"
