@@ -18,7 +18,7 @@ export PYTHONPATH="$PWD:$PWD/backends${PYTHONPATH:+:$PYTHONPATH}" OPENBLAS_NUM_T
 part() { # name, seconds, command: its output in OUT/name.txt, its end in OUT/summary.txt
     local name=$1 limit=${LIMIT:-$2} begun=$SECONDS status
     shift 2
-    timeout --kill-after=5 "$limit" "$@" >"$out/$name.txt" 2>&1
+    timeout --signal=INT --kill-after=5 "$limit" "$@" >"$out/$name.txt" 2>&1
     status=$?
     case $status in 0) said=done ;; 124 | 137) said="stopped after $limit s" ;; *) said="failed with status $status" ;; esac
     echo "$name: $said, $((SECONDS - begun)) s" | tee -a "$out/summary.txt"
