@@ -1,0 +1,3 @@
+from typing import Any
+
+PATIENTS: dict[str, dict[str, Any]] = {}
