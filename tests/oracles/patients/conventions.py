@@ -11,6 +11,7 @@ from refscore import GaussianMixture
 TOLD = {
     "index from 0": "0, ..., N - 1; 0 has the least noise",
     "index from 1": "1, ..., N; N has the most noise, 0 is the data",
+    "index over N": "1/N, ..., 1; 1 has the most noise",
     "index of sigmas": "0, ..., L - 1 in the list as it is given",
     "time": "the t of the SDE",
     "999 time": "999 times the t of the SDE",
@@ -28,6 +29,7 @@ PREDICTS = {
     "velocity": "E[z - x₀ | x]",
     "velocity to data": "E[x₀ - z | x]",
     "denoiser": "E[x₀ | x], of x₀ + σ z",
+    "F": "EDM's network (denoiser - c_skip x)/c_out of the input c_in x, data of deviation ½",
 }
 
 
@@ -51,15 +53,20 @@ def levels(record):
     if name == "sigmas":
         if told == "sigma":
             return lambda sigma: (np.ones_like(sigma), sigma)
+        if told == "log sigma over 4":
+            return lambda c: (np.ones_like(c), np.exp(4 * c))
         assert told == "index of sigmas"
         return lambda i: (np.ones_like(i), values[i.astype(int)])
     if told == "log snr":
         return lambda lam: (1 / np.sqrt(1 + np.exp(-lam)), 1 / np.sqrt(1 + np.exp(lam)))
     ratios = np.log((1 - values) / np.maximum(values, 1e-300)) / 2
-    first = {"index from 0": 0, "index from 1": 1}[told]
+    first = {"index from 0": 0, "index from 1": 1, "index over N": 1}[told]
+    unit = len(values) if told == "index over N" else 1
     places = np.arange(len(values)) + first
 
     def of_index(i):  # between the indices as diffusers has it: log σ/α on a line
+        i = i * unit
+        i = np.where(np.abs(i - np.rint(i)) < 1e-4, np.rint(i), i)  # times in single precision
         exact = np.clip(np.rint(i) - first, 0, len(values) - 1).astype(int)
         line = np.interp(i, places, ratios)
         alpha = np.where(i == np.rint(i), np.sqrt(values[exact]), 1 / np.sqrt(1 + np.exp(2 * line)))
@@ -72,15 +79,24 @@ def exact(record, mean, cov):
     """The model of data N(mean, cov) that a patient is given: model(x, label) on the patient's own arrays."""
     law = cache(lambda dtype: GaussianMixture(*(_like(record, v, dtype) for v in ([1.0], [mean], [cov]))))
     of_label = levels(record)
+    if record["library"] == "jax":
+        law(np.dtype("float32"))  # made before JAX traces anything
 
     def model(x, label, *args, **kwargs):
-        label = np.asarray(getattr(label, "detach", lambda: label)(), dtype=np.float64)
-        alpha, sigma = np.broadcast_arrays(*of_label(label))
-        if label.size == 1:
-            alpha, sigma = float(alpha.reshape(-1)[0]), float(sigma.reshape(-1)[0])
+        if type(label).__name__.endswith("Tracer"):  # JAX is walking a loop of its own: look the levels up
+            n = len(record["schedule"]()[1])
+            place = (label * n).round().astype(int) - 1
+            alpha, sigma = (_like(record, c, x.dtype)[place] for c in of_label(np.arange(1, n + 1) / n))
         else:
-            alpha, sigma = (_like(record, c.reshape(-1), x.dtype) for c in (alpha, sigma))
+            label = np.asarray(getattr(label, "detach", lambda: label)(), dtype=np.float64)
+            alpha, sigma = np.broadcast_arrays(*of_label(label))
+            if label.size == 1:
+                alpha, sigma = float(alpha.reshape(-1)[0]), float(sigma.reshape(-1)[0])
+            else:
+                alpha, sigma = (_like(record, c.reshape(-1), x.dtype) for c in (alpha, sigma))
         p = law(x.dtype)
+        if record["predicts"] == "F":
+            x = x * (sigma**2 + 0.25) ** 0.5
         score = p.score(x, alpha, sigma)
         a, s = (c if isinstance(c, float) else c[:, None] for c in (alpha, sigma))
         noise, data = -s * score, p.posterior_mean(x, alpha, sigma)
@@ -92,6 +108,7 @@ def exact(record, mean, cov):
             "velocity": noise - data,
             "velocity to data": data - noise,
             "denoiser": data,
+            "F": (data - 0.25 / (s**2 + 0.25) * x) * (s**2 + 0.25) ** 0.5 / (0.5 * s + (s == 0)),
         }[record["predicts"]]
 
     return model
