@@ -619,7 +619,7 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "patient": ve_colab, "kind": "sampler",
         "library": "torch", "needs": ("torch",),
         "predicts": "score", "told": "time", "schedule": lambda: colab_levels, "prior_std": float(colab_levels(1.0)[1]),
-        "answer": {"name": "euler-maruyama", "grid": "250 equal steps in t from 1 to 0.001, and one beyond; the last mean"},
+        "answer": {"name": "euler-maruyama", "grid": "250 equal steps in t from 1 to 0.001, one beyond; its mean"},
         "mistake": None,
     },
     "black_box_ode": {
@@ -663,7 +663,7 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "patient": churned, "kind": "sampler",
         "library": "torch", "needs": ("torch",),
         "predicts": "denoiser", "told": "sigma", "schedule": lambda: ("sigmas", [0.002, 80.0]), "prior_std": 80.0,
-        "answer": {"name": "edm", "churn": math.sqrt(2) - 1, "grid": "karras, 40 levels from 80 to 0.002, rho 7, then 0"},
+        "answer": {"name": "edm", "churn": math.sqrt(2) - 1, "grid": "karras, 40 from 80 to 0.002, then 0"},
         "mistake": "churn adds noise of σ̂ - σ instead of √(σ̂² - σ²)",
     },
     "second_order_multistep": {
