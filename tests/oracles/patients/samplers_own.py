@@ -248,6 +248,39 @@ def v_student(model, x, rng):
     return x
 
 
+def thresholded(model, x, rng):
+    """DDIM with dynamic thresholding, 50 of 1000 steps."""
+    import torch
+
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=x.dtype), 0)
+    times = list(range(999, -1, -20))
+    for i, t in enumerate(times):
+        a = alphas_cumprod[t]
+        a_next = alphas_cumprod[times[i + 1]] if i + 1 < len(times) else torch.ones((), dtype=x.dtype)
+        eps = model(x, torch.full((len(x),), t))
+        x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
+        s = torch.quantile(x0.abs().flatten(), 0.95).clamp(min=1.0)
+        x0 = x0.clamp(-s, s)
+        eps = (x - a.sqrt() * x0) / (1 - a).sqrt()
+        x = a_next.sqrt() * x0 + (1 - a_next).sqrt() * eps
+    return x
+
+
+def memory_saver(model, x, rng):
+    """DDIM, every tenth of 1000 steps, small tensors."""
+    import torch
+
+    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0).half()
+    alphas_cumprod = torch.cat([torch.ones(1).half(), alphas_cumprod])
+    seq = list(range(0, 1001, 10))
+    for t, t_next in zip(reversed(seq[1:]), reversed(seq[:-1]), strict=True):
+        a, a_next = alphas_cumprod[t].to(x.dtype), alphas_cumprod[t_next].to(x.dtype)
+        eps = model(x, torch.full((x.shape[0],), t))
+        x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
+        x = a_next.sqrt() * x0 + (1 - a_next).sqrt() * eps
+    return x
+
+
 # ------------------------------------------------------------------ SDEs and their flows
 
 
@@ -328,6 +361,30 @@ def deterministic_student(model, x, rng):
         k2 = -0.5 * g2(t[i + 1]) * model(x + h * k1, t[i + 1])
         x = x + h * (k1 + k2) / 2
     return x
+
+
+def pc_sampler(model, x, rng):
+    """Predictor and corrector of VE: reverse diffusion, then one Langevin step; 200 levels."""
+    import torch
+
+    N, snr, eps = 200, 0.16, 1e-5
+    discrete_sigmas = torch.exp(torch.linspace(np.log(0.01), np.log(50.0), N, dtype=x.dtype))
+    with torch.no_grad():
+        for i in range(N - 1, -1, -1):
+            sigma = discrete_sigmas[i]
+            label = sigma * torch.ones(x.shape[0], dtype=x.dtype)
+            grad = model(x, label)
+            noise = torch.randn_like(x)
+            grad_norm = torch.norm(grad.reshape(grad.shape[0], -1), dim=-1).mean()
+            noise_norm = torch.norm(noise.reshape(noise.shape[0], -1), dim=-1).mean()
+            step_size = (snr * noise_norm / grad_norm) ** 2 * 2
+            x = x + step_size * grad + torch.sqrt(step_size * 2) * noise
+
+            adjacent_sigma = discrete_sigmas[i - 1] if i > 0 else torch.zeros((), dtype=x.dtype)
+            G2 = sigma**2 - adjacent_sigma**2
+            x_mean = x + G2 * model(x, label)
+            x = x_mean + G2.sqrt() * torch.randn_like(x)
+    return x_mean
 
 
 # ------------------------------------------------------------------ Langevin
@@ -500,6 +557,22 @@ def variational(model, x, rng):
     return x / jnp.sqrt(jax.nn.sigmoid(-gamma(0.0)))
 
 
+def keyed(model, x, rng):
+    """Euler-Maruyama of the reverse VP SDE in JAX, 200 steps."""
+    import jax
+    import jax.numpy as jnp
+
+    key = jax.random.PRNGKey(int(rng.integers(2**31)))
+    n = 200
+    dt = (1 - 1e-3) / n
+    for i in range(n):
+        t = 1.0 - i * dt
+        beta = 0.1 + 19.9 * t
+        z = jax.random.normal(key, x.shape)
+        x = x + dt * beta * (0.5 * x + model(x, t * jnp.ones(len(x)))) + jnp.sqrt(beta * dt) * z
+    return x
+
+
 def from_noise_to_data(model, x, rng):
     """Rectified flow in JAX: 0 is noise, 1 is data."""
     import jax.numpy as jnp
@@ -524,6 +597,21 @@ def rectified_flow(model, x, rng):
     for i in range(sample_steps, 0, -1):
         t = torch.tensor([i / sample_steps] * b)
         x = x - dt * model(x, t)
+    return x
+
+
+def second_order_flow(model, x, rng):
+    """Rectified flow by Heun's method, 0 is noise, as in a workshop's notebook."""
+    import torch
+
+    n = 32
+    ts = torch.linspace(0, 1, n + 1, dtype=x.dtype)
+    for i in range(n):
+        t = ts[i].expand(x.shape[0])
+        dt = ts[i + 1] - ts[i]
+        k1 = model(x, t)
+        k2 = model(x + dt * k1, t)
+        x = x + dt * (k1 + k2) / 2
     return x
 
 
@@ -587,6 +675,20 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "answer": {"name": "ddim", "eta": 1.0, "grid": "trailing, 50 of 1000: 999, 979, ..., 19, then the data"},
         "mistake": "the direction to x_t has √(1 - ᾱ_prev) without - σ²: too much noise for eta > 0",
     },
+    "thresholded": {
+        "patient": thresholded, "kind": "sampler",
+        "library": "torch", "needs": ("torch",),
+        "predicts": "noise", "told": "index from 0", "schedule": linear_betas, "prior_std": 1.0,
+        "answer": {"name": "ddim", "eta": 0.0, "grid": "trailing, 50 of 1000: 999, 979, ..., 19, then the data"},
+        "mistake": "the quantile of dynamic thresholding is taken over the whole batch: rows influence each other",
+    },
+    "memory_saver": {
+        "patient": memory_saver, "kind": "sampler",
+        "library": "torch", "needs": ("torch",),
+        "predicts": "noise", "told": "index from 1", "schedule": linear_betas, "prior_std": 1.0,
+        "answer": {"name": "ddim", "eta": 0.0, "grid": "trailing, 100 of 1000: 1000, 990, ..., 10, 0"},
+        "mistake": "ᾱ is kept in half precision: levels close to 1 and to 0 lose their digits",
+    },
     "v_diffusion": {
         "patient": v_diffusion, "kind": "sampler",
         "library": "torch", "needs": ("torch",),
@@ -635,6 +737,18 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "predicts": "score", "told": "time", "schedule": lambda: VE(0.01, 50.0), "prior_std": 50.0,
         "answer": {"name": "heun", "grid": "60 equal steps in t from 1 to 1e-5"},
         "mistake": None,
+    },
+    "pc_sampler": {
+        "patient": pc_sampler, "kind": "sampler",
+        "library": "torch", "needs": ("torch",),
+        "predicts": "score", "told": "sigma", "prior_std": 50.0,
+        "schedule": lambda: ("sigmas", np.geomspace(0.01, 50.0, 200).tolist()),
+        "answer": {
+            "name": "reverse-diffusion with a langevin corrector before it", "snr": 0.16,
+            "grid": "200 geometric levels from 50 to 0.01, then 0; the last mean",
+        },
+        "mistake": "the corrector's step comes from norms averaged over the batch, of x and of the noise: rows "
+        "influence each other",
     },
     "anneal_langevin_dynamics": {
         "patient": anneal_langevin_dynamics, "kind": "sampler",
@@ -687,6 +801,13 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "answer": {"name": "ancestral", "variance": "small", "grid": "128 steps, log SNR linear from -10 to 10"},
         "mistake": None,
     },
+    "keyed": {
+        "patient": keyed, "kind": "sampler",
+        "library": "jax", "needs": ("jax",),
+        "predicts": "score", "told": "time", "schedule": lambda: VP(0.1, 20.0), "prior_std": 1.0,
+        "answer": {"name": "euler-maruyama", "grid": "200 equal steps in t from 1 to 0.001"},
+        "mistake": "the key is never split: every step adds the same noise",
+    },
     "from_noise_to_data": {
         "patient": from_noise_to_data, "kind": "sampler",
         "library": "jax", "needs": ("jax",),
@@ -701,5 +822,13 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "predicts": "velocity", "told": "time", "schedule": lambda: straight_levels, "prior_std": 1.0,
         "answer": {"name": "euler", "grid": "50 equal steps from 1 to 0"},
         "mistake": None,
+    },
+    "second_order_flow": {
+        "patient": second_order_flow, "kind": "sampler",
+        "library": "torch", "needs": ("torch",),
+        "predicts": "velocity to data", "told": "time from noise", "schedule": lambda: straight_levels,
+        "prior_std": 1.0,
+        "answer": {"name": "heun", "grid": "32 equal steps from 0 to 1"},
+        "mistake": "the second slope is taken at the time of the first: the order falls from 2 to 1",
     },
 }  # fmt: skip
