@@ -77,7 +77,7 @@ def levels(record):
 
 def exact(record, mean, cov):
     """The model of data N(mean, cov) that a patient is given: model(x, label) on the patient's own arrays."""
-    law = cache(lambda dtype: GaussianMixture(*(_like(record, v, dtype) for v in ([1.0], [mean], [cov]))))
+    law = cache(lambda dtype: GaussianMixture(*(as_library(record, v, dtype) for v in ([1.0], [mean], [cov]))))
     of_label = levels(record)
     if record["library"] == "jax":
         law(np.dtype("float32"))  # made before JAX traces anything
@@ -86,14 +86,14 @@ def exact(record, mean, cov):
         if type(label).__name__.endswith("Tracer"):  # JAX is walking a loop of its own: look the levels up
             n = len(record["schedule"]()[1])
             place = (label * n).round().astype(int) - 1
-            alpha, sigma = (_like(record, c, x.dtype)[place] for c in of_label(np.arange(1, n + 1) / n))
+            alpha, sigma = (as_library(record, c, x.dtype)[place] for c in of_label(np.arange(1, n + 1) / n))
         else:
             label = np.asarray(getattr(label, "detach", lambda: label)(), dtype=np.float64)
             alpha, sigma = np.broadcast_arrays(*of_label(label))
             if label.size == 1:
                 alpha, sigma = float(alpha.reshape(-1)[0]), float(sigma.reshape(-1)[0])
             else:
-                alpha, sigma = (_like(record, c.reshape(-1), x.dtype) for c in (alpha, sigma))
+                alpha, sigma = (as_library(record, c.reshape(-1), x.dtype) for c in (alpha, sigma))
         p = law(x.dtype)
         if record["predicts"] == "F":
             x = x * (sigma**2 + 0.25) ** 0.5
@@ -114,6 +114,7 @@ def exact(record, mean, cov):
     return model
 
 
-def _like(record, values, dtype):
+def as_library(record, values, dtype=None):
+    """NumPy numbers as an array of the patient's library, of its own choice of dtype unless one is given."""
     xp = importlib.import_module({"jax": "jax.numpy"}.get(record["library"], record["library"]))
-    return xp.asarray(np.asarray(values).tolist(), dtype=dtype)
+    return xp.asarray(np.asarray(values).tolist(), dtype=dtype or (None if xp.__name__ == "jax.numpy" else xp.float64))

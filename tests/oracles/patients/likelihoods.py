@@ -118,9 +118,11 @@ def probes(model, x):
     v = jax.random.normal(jax.random.PRNGKey(np.random.randint(2**31 - 1)), (K, *x.shape))
     ts = np.linspace(1e-4, 1, n + 1)
 
+    def field(y, t):
+        return -0.5 * (0.1 + 19.9 * t) * (y + model(y, t))
+
     log_det = jnp.zeros(x.shape[0])
     for t, t_next in zip(ts[:-1], ts[1:], strict=True):
-        field = lambda y, t: -0.5 * (0.1 + 19.9 * t) * (y + model(y, t))
         h, middle = t_next - t, 0.5 * (t + t_next)
         d, pull = jax.vjp(lambda y, t=middle: field(y, t), x + 0.5 * h * field(x, t))
         x = x + h * d

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refscore import VE, VP
+from tests.oracles.patients.samplers_public import small_levels
 
 
 def vp_linear():
@@ -173,12 +174,6 @@ def flow_loss(model, x0):
     return ((z1 - x0 - vtheta) ** 2).mean(dim=1).mean()
 
 
-def levels_of_smalldiffusion():
-    from smalldiffusion import ScheduleLogLinear
-
-    return "sigmas", ScheduleLogLinear(N=200, sigma_min=0.005, sigma_max=10).sigmas.tolist()
-
-
 TORCH: dict[str, Any] = {"kind": "loss", "library": "torch", "needs": ("torch",), "mistake": None}
 MEAN = "mean over dimensions and batch, factor 1"
 
@@ -192,7 +187,7 @@ PATIENTS: dict[str, dict[str, Any]] = {
     },
     "smalldiffusion_loss": {
         **TORCH, "patient": smalldiffusion_loss, "needs": ("torch", "smalldiffusion"),
-        "predicts": "noise", "told": "sigma", "schedule": levels_of_smalldiffusion,
+        "predicts": "noise", "told": "sigma", "schedule": small_levels,
         "answer": {
             "squared error of": "noise", "weight": "1", "reduction": MEAN,
             "times": "all 200 geometric levels from 0.005 to 10 alike",

@@ -367,7 +367,7 @@ def pc_sampler(model, x, rng):
     """Predictor and corrector of VE: reverse diffusion, then one Langevin step; 200 levels."""
     import torch
 
-    N, snr, eps = 200, 0.16, 1e-5
+    N, snr = 200, 0.16
     discrete_sigmas = torch.exp(torch.linspace(np.log(0.01), np.log(50.0), N, dtype=x.dtype))
     with torch.no_grad():
         for i in range(N - 1, -1, -1):
@@ -558,12 +558,12 @@ def variational(model, x, rng):
 
 
 def keyed(model, x, rng):
-    """Euler-Maruyama of the reverse VP SDE in JAX, 200 steps."""
+    """Euler-Maruyama of the reverse VP SDE in JAX, 100 steps."""
     import jax
     import jax.numpy as jnp
 
     key = jax.random.PRNGKey(int(rng.integers(2**31)))
-    n = 200
+    n = 100
     dt = (1 - 1e-3) / n
     for i in range(n):
         t = 1.0 - i * dt
@@ -805,7 +805,7 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "patient": keyed, "kind": "sampler",
         "library": "jax", "needs": ("jax",),
         "predicts": "score", "told": "time", "schedule": lambda: VP(0.1, 20.0), "prior_std": 1.0,
-        "answer": {"name": "euler-maruyama", "grid": "200 equal steps in t from 1 to 0.001"},
+        "answer": {"name": "euler-maruyama", "grid": "100 equal steps in t from 1 to 0.001"},
         "mistake": "the key is never split: every step adds the same noise",
     },
     "from_noise_to_data": {
