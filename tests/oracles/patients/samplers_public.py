@@ -519,7 +519,10 @@ PATIENTS: dict[str, dict[str, Any]] = {
     },
     "diffusers_dpmpp_karras": {
         **DIFFUSERS, "patient": diffusers_dpmpp_karras, "schedule": linear(**SD),
-        "answer": {"name": "dpm-solver++2m", "grid": "karras, 20 from 14.61 to 0.0292, then 0; the model is told the nearest index"},
+        "answer": {
+            "name": "dpm-solver++2m",
+            "grid": "karras, 20 from 14.61 to 0.0292, then 0; told the nearest index",
+        },
     },
     "diffusers_dpmpp_default": {
         **DIFFUSERS, "patient": diffusers_dpmpp_default, "predicts": "v",
