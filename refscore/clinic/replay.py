@@ -1,0 +1,67 @@
+"""The same random numbers again, whoever draws them: a patient is asked the same question twice. Chapter 17."""
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+
+def replayed(fn: Callable[..., Any], seed: int, *args: Any) -> Any:
+    """Call a function so that its random numbers depend on `seed` alone.
+
+    Seeded are the global generators of Python, NumPy, torch and CuPy; NumPy's and torch's generators that the function
+    holds (in its closure, defaults, attributes or globals); and `numpy.random.default_rng()`. What it keeps between two
+    calls, such as a key of JAX, is put back afterwards.
+
+    Parameters
+    ----------
+    fn : callable
+        The function.
+    seed : int
+        Of its numbers.
+    *args : object
+        What it is called with.
+
+    Returns
+    -------
+    object
+        What it returns.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the patient may draw from it
+    for name in ("torch", "cupy"):
+        library = sys.modules.get(name)
+        if library is not None:
+            (library.manual_seed if name == "torch" else library.random.seed)(seed)  # type: ignore[attr-defined]
+    for thing in _held(fn):
+        if isinstance(thing, np.random.Generator):
+            thing.bit_generator.state = type(thing.bit_generator)(seed).state
+        elif hasattr(thing, "manual_seed"):
+            thing.manual_seed(seed)
+    cells = [(cell, cell.cell_contents) for cell in getattr(fn, "__closure__", None) or ()]
+    owner = getattr(fn, "__self__", fn)
+    kept = dict(vars(owner)) if hasattr(owner, "__dict__") and not isinstance(owner, type(sys)) else {}
+    fresh = np.random.default_rng
+    try:
+        with patch.object(np.random, "default_rng", lambda given=None: fresh(seed if given is None else given)):
+            return fn(*args)
+    finally:
+        for cell, value in cells:
+            cell.cell_contents = value
+        if kept:
+            vars(owner).update(kept)
+
+
+def _held(fn: Any) -> Iterator[Any]:
+    code = getattr(fn, "__code__", None)
+    for cell in getattr(fn, "__closure__", None) or ():
+        yield cell.cell_contents
+    yield from getattr(fn, "__defaults__", None) or ()
+    yield from (getattr(fn, "__kwdefaults__", None) or {}).values()
+    for owner in (getattr(fn, "__self__", None), fn):
+        yield from vars(owner).values() if hasattr(owner, "__dict__") else ()
+    if code is not None:
+        yield from (fn.__globals__[name] for name in code.co_names if name in fn.__globals__)
