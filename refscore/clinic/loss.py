@@ -213,7 +213,7 @@ def _targets(way: Convention, t: Any, used: Pair) -> Iterator[tuple[str, str, Pa
     a, b = way.affine(t, "velocity")
     found = {
         "noise": (zero, 1 / sigma), "data": (one, zero), "score": (zero, -1 / sigma**2),
-        "v": (-sigma, alpha / sigma), "velocity": (a * way.sde.alpha(t), a - b / right**2),
+        "v": (-sigma, alpha / sigma), "velocity": (a * way.sde.alpha(t), (a - b / right**2) * right / sigma),
     }  # fmt: skip
     yield "", "", found[mine]
     for name, (A, C) in found.items():
@@ -225,7 +225,8 @@ def _targets(way: Convention, t: Any, used: Pair) -> Iterator[tuple[str, str, Pa
     yield "target-noise-scaled", "the target is σ z, the noise that was added, and not z", (zero, one)
     yield "target-not-divided", "the target is -z, and is not divided by σ", (zero, -1 / sigma)
     yield "target-divided-again", "the target is divided by σ once too often", (A / sigma, C / sigma)
-    yield "target-sign-of-one-term", "one of the two terms of the target has the wrong sign", (-A, C)
+    if mine in ("v", "velocity"):
+        yield "target-sign-of-one-term", "one of the two terms of the target has the wrong sign", (-A, C)
     yield "target-exchanged", "x₀ and the noise are exchanged in the target", (alpha, -one)
     yield "target-is-x", "the target is x_t itself", (alpha, one)
     yield "target-of-the-right-noise", "", (zero, -1 / (sigma * right))

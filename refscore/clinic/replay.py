@@ -42,8 +42,7 @@ def replayed(fn: Callable[..., Any], seed: int, *args: Any) -> Any:
         elif hasattr(thing, "manual_seed"):
             thing.manual_seed(seed)
     cells = [(cell, cell.cell_contents) for cell in getattr(fn, "__closure__", None) or ()]
-    owner = getattr(fn, "__self__", fn)
-    kept = dict(vars(owner)) if hasattr(owner, "__dict__") and not isinstance(owner, type(sys)) else {}
+    spaces = [(space, {k: space[k] for k in names if k in space}) for space, names in _spaces(fn)]
     fresh = np.random.default_rng
     try:
         with patch.object(np.random, "default_rng", lambda given=None: fresh(seed if given is None else given)):
@@ -51,17 +50,23 @@ def replayed(fn: Callable[..., Any], seed: int, *args: Any) -> Any:
     finally:
         for cell, value in cells:
             cell.cell_contents = value
-        if kept:
-            vars(owner).update(kept)
+        for space, kept in spaces:
+            space.update(kept)
+
+
+def _spaces(fn: Any) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Where it keeps what it names: its globals, its own attributes and those of its object."""
+    if hasattr(fn, "__code__"):
+        yield fn.__globals__, fn.__code__.co_names
+    for owner in (getattr(fn, "__self__", None), fn):
+        if hasattr(owner, "__dict__"):
+            yield vars(owner), tuple(vars(owner))
 
 
 def _held(fn: Any) -> Iterator[Any]:
-    code = getattr(fn, "__code__", None)
     for cell in getattr(fn, "__closure__", None) or ():
         yield cell.cell_contents
     yield from getattr(fn, "__defaults__", None) or ()
     yield from (getattr(fn, "__kwdefaults__", None) or {}).values()
-    for owner in (getattr(fn, "__self__", None), fn):
-        yield from vars(owner).values() if hasattr(owner, "__dict__") else ()
-    if code is not None:
-        yield from (fn.__globals__[name] for name in code.co_names if name in fn.__globals__)
+    for space, names in _spaces(fn):
+        yield from (space[name] for name in names if name in space)
