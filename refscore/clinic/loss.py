@@ -22,7 +22,7 @@ from refscore.clinic.replay import replayed
 from refscore.noise.parametrisation import PARAMETRISATIONS
 from refscore.protocols import SDE
 
-B, DRAWS, BATCH = 32, 8, 4096  # rows that are probed one by one; batches that only show times and noise
+B, DRAWS, BATCH = 24, 8, 4096  # rows that are probed one by one; batches that only show times and noise
 H = 30.0  # step of the differences, large: they are exact for squares, and rounding is small beside them
 SAME = 1e-3  # float32 inside
 Pair = tuple[Any, Any]
@@ -402,7 +402,7 @@ def _law(label: Any, told: str) -> str:
 def _floor(ask: Callable[..., Seen], way: Convention, weight: str, constant: float, X: Any, seed: int) -> dict[str, float]:
     """Mean loss of the exact model of N(0, I), its standard error, and the floor: Σ λ α²/σ⁴ tr Cov[x₀ | x_t]."""
     rng, found = np.random.default_rng(seed), []
-    for i in range(60):
+    for i in range(40):
         x0 = rng.standard_normal(X.shape)
         seen = ask(x0, draw=seed + i)
         t = np.clip(way.time(seen.label), 1e-12, 1.0)

@@ -36,25 +36,26 @@ def replayed(fn: Callable[..., Any], seed: int, *args: Any) -> Any:
         library = sys.modules.get(name)
         if library is not None:
             (library.manual_seed if name == "torch" else library.random.seed)(seed)  # type: ignore[attr-defined]
-    for thing in _held(fn):
-        if isinstance(thing, np.random.Generator):
-            thing.bit_generator.state = type(thing.bit_generator)(seed).state
-        elif hasattr(thing, "manual_seed"):
-            thing.manual_seed(seed)
     cells = [(cell, cell.cell_contents) for cell in getattr(fn, "__closure__", None) or ()]
     spaces = [(space, {k: space[k] for k in names if k in space}) for space, names in _spaces(fn)]
     fresh = np.random.default_rng
     try:
+        for cell, thing in cells:
+            cell.cell_contents = _seeded(thing, seed)
+        for space, kept in spaces:
+            space.update({k: _seeded(thing, seed) for k, thing in kept.items()})
+        for thing in (*(getattr(fn, "__defaults__", None) or ()), *(getattr(fn, "__kwdefaults__", None) or {}).values()):
+            _seeded(thing, seed)
         with patch.object(np.random, "default_rng", lambda given=None: fresh(seed if given is None else given)):
             return fn(*args)
     finally:
-        for cell, value in cells:
-            cell.cell_contents = value
+        for cell, thing in cells:
+            cell.cell_contents = thing
         for space, kept in spaces:
             space.update(kept)
 
 
-def _spaces(fn: Any) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+def _spaces(fn: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Where it keeps what it names: its globals, its own attributes and those of its object."""
     if hasattr(fn, "__code__"):
         yield fn.__globals__, fn.__code__.co_names
@@ -63,10 +64,16 @@ def _spaces(fn: Any) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
             yield vars(owner), tuple(vars(owner))
 
 
-def _held(fn: Any) -> Iterator[Any]:
-    for cell in getattr(fn, "__closure__", None) or ():
-        yield cell.cell_contents
-    yield from getattr(fn, "__defaults__", None) or ()
-    yield from (getattr(fn, "__kwdefaults__", None) or {}).values()
-    for space, names in _spaces(fn):
-        yield from (space[name] for name in names if name in space)
+def _seeded(thing: Any, seed: int) -> Any:
+    """A generator is seeded as it stands; for a key of JAX another one; all else stays."""
+    if isinstance(thing, np.random.Generator):
+        thing.bit_generator.state = type(thing.bit_generator)(seed).state
+    elif hasattr(thing, "manual_seed") and hasattr(thing, "initial_seed") and not isinstance(thing, type(sys)):
+        thing.manual_seed(seed)
+    elif "jax" in sys.modules and type(thing).__module__.startswith("jax"):
+        dtype, random = str(getattr(thing, "dtype", "")), sys.modules["jax"].random
+        if dtype.startswith("key<") and thing.shape == ():
+            return random.key(seed)
+        if dtype == "uint32" and thing.shape == (2,):
+            return random.PRNGKey(seed)
+    return thing
