@@ -79,6 +79,37 @@ class Convention:
         return a * x + b * mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
 
+def network(way: Convention, mixture: GaussianMixture, like: Any = None) -> Callable[[Any, Any], Any]:
+    """Return the exact model (x, label) -> prediction, in the patient's library: its derivatives can be had there.
+
+    Parameters
+    ----------
+    way : Convention
+        What it predicts, and what it is told.
+    mixture : GaussianMixture
+        The law of the data, in NumPy.
+    like : array, optional
+        One of the patient's arrays; NumPy's float64 by default.
+
+    Returns
+    -------
+    callable (x (B, D), label number or (B,)) -> (B, D)
+        The model.
+    """
+    law = GaussianMixture(*(place(a, like) for a in (mixture.weights, mixture.means, mixture.covariances)))
+
+    def model(x: Any, label: Any) -> Any:
+        xp = array_namespace(x)
+        label = xp.reshape(xp.asarray(label, dtype=x.dtype, device=device(x)), (-1,))
+        t = (label + 1) / way.sde.n if way.told == "index" else label  # type: ignore[attr-defined]
+        if way.told in ("sigma", "log-snr"):
+            t = way.sde.time_at_log_ratio(xp.log(label) if way.told == "sigma" else -0.5 * label)
+        a, b = affine("data" if way.predicts == "denoiser" else way.predicts, way.sde, t)
+        return a[:, None] * x + b[:, None] * law.score(x, way.sde.alpha(t), way.sde.sigma(t))
+
+    return model
+
+
 def host(a: Any) -> Any:
     """Return numbers of any library as float64 in NumPy.
 
