@@ -50,7 +50,11 @@ class Convention:
     @property
     def noise(self) -> str:
         """The SDE in few words."""
-        return f"the noise is that of a chain of {self.sde.n} steps" if hasattr(self.sde, "n") else f"the noise is {self.sde}"
+        return (
+            f"the noise is that of a chain of {self.sde.n} steps"
+            if hasattr(self.sde, "n")
+            else f"the noise is {self.sde}"
+        )
 
     def label(self, t: Any) -> Any:
         """Return what the model is told at the times t (B,) of NumPy."""

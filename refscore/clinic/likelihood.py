@@ -124,10 +124,14 @@ def likelihood(
         gap = off(guess)
         if gap < min(best[name].error if name in best else math.inf, 0.3 * error):
             best[name] = Cause(name, says, gap)
-    causes = sorted(best.values(), key=lambda c: c.error + GOOD * (c.name == "constant-offset"))[:3]  # any offset is one
+    causes = sorted(best.values(), key=lambda c: c.error + GOOD * (c.name == "constant-offset"))[
+        :3
+    ]  # any offset is one
     says = [f"off by {error:.2g} nats (root mean square), by {mean:+.3g} on average"]
     if noise:
-        says.append(f"it is random: one answer has a deviation of {noise:.2g} nats, the mean of {len(draws)} of {spread:.2g}")
+        says.append(
+            f"it is random: one answer has a deviation of {noise:.2g} nats, the mean of {len(draws)} of {spread:.2g}"
+        )
     if not right and not causes and mean < 0 and max(found - exact) < 3 * spread + GOOD:
         says.append("it lies below the density everywhere, as a bound (ELBO) does")
     numbers = {"error": error, "mean": mean, "noise": noise, "found": found.tolist(), "exact": exact.tolist()}
@@ -149,7 +153,11 @@ def _guesses(mixture: GaussianMixture, sde: SDE, x: Any, found: Any, units: str)
         yield "nats-for-bits", "it is in nats: ln 2 is missing", exact * bit
         yield "not-per-dimension", "it is not divided by the number of dimensions", exact * D
     for t in (0.003, 0.01, 0.03, 0.1, 0.3):
-        yield "density-of-noised-data", f"it is the density at t = {t}, of data with that noise", mixture.log_prob(x, sde.alpha(t), sde.sigma(t))
+        yield (
+            "density-of-noised-data",
+            f"it is the density at t = {t}, of data with that noise",
+            mixture.log_prob(x, sde.alpha(t), sde.sigma(t)),
+        )
     variance, once = float(sde.prior_std) ** 2, 0.5 * math.log(2 * math.pi)
     offsets = {
         "prior-constant-missing": ("½ D log 2π of the prior is missing", D * once),
@@ -162,10 +170,18 @@ def _guesses(mixture: GaussianMixture, sde: SDE, x: Any, found: Any, units: str)
             yield f"offset-of-{bits}-bits", offsets[f"offset-of-{bits}-bits"][0], exact + sign * bits * D * bit
     for k, word in ((127.5, "127.5"), (255.0, "255"), (2.0, "2")):
         for sign in (1, -1):
-            yield f"log-of-{word}-a-dimension", f"it is off by D log {word}: the data's units", exact + sign * D * math.log(k)
+            yield (
+                f"log-of-{word}-a-dimension",
+                f"it is off by D log {word}: the data's units",
+                exact + sign * D * math.log(k),
+            )
     for name, (says, offset) in offsets.items():
         yield name, says, exact + offset
-    yield "constant-offset", f"it is off by a constant, {np.mean(found - exact):+.4g} nats", exact + np.mean(found - exact)
+    yield (
+        "constant-offset",
+        f"it is off by a constant, {np.mean(found - exact):+.4g} nats",
+        exact + np.mean(found - exact),
+    )
     yield from _along_flows(mixture, sde, x, found)
 
 
@@ -180,7 +196,12 @@ def _along_flows(mixture: GaussianMixture, sde: SDE, x: Any, found: Any) -> Iter
         (0.0, "score-missing-in-drift", "the flow has no score"),
     ):  # fmt: skip
         with np.errstate(all="ignore"):
-            y = FixedSteps(sde, 60)(Flow(sde, Scaled(ExactScore(mixture, sde), factor), (D,)), np.concatenate([x, np.zeros((len(x), 1))], axis=1), start, 1.0)
+            y = FixedSteps(sde, 60)(
+                Flow(sde, Scaled(ExactScore(mixture, sde), factor), (D,)),
+                np.concatenate([x, np.zeros((len(x), 1))], axis=1),
+                start,
+                1.0,
+            )
         square, trace = -0.5 * np.sum(y[:, :D] ** 2, axis=1) / variance, y[:, D] - drift
         const = -0.5 * D * math.log(2 * math.pi * variance)
         if flow:
@@ -188,13 +209,29 @@ def _along_flows(mixture: GaussianMixture, sde: SDE, x: Any, found: Any) -> Iter
                 rest = const + drift + c * trace
                 yield flow, why, rest + np.sum(square * (found - rest)) / np.sum(square**2) * square
             continue
-        yield "divergence-sign-flipped", "the integral of the divergence has the wrong sign", const + square - drift - trace
+        yield (
+            "divergence-sign-flipped",
+            "the integral of the divergence has the wrong sign",
+            const + square - drift - trace,
+        )
         yield "divergence-missing", "the integral of the divergence is missing", const + square
         yield "drift-divergence-missing", "the divergence f D of the linear drift is missing", const + square + trace
         yield "trace-missing", "the trace of the score's derivative is missing", const + square + drift
-        yield "trace-sign-flipped", "the trace of the score's derivative has the wrong sign", const + square + drift - trace
-        yield "half-missing-in-divergence", "the divergence has g² tr ∇s, and not ½ g² tr ∇s", const + square + drift + 2 * trace
-        yield "drift-divergence-not-summed", "the divergence of the linear drift is f, and not f D", const + square + drift / D + trace
+        yield (
+            "trace-sign-flipped",
+            "the trace of the score's derivative has the wrong sign",
+            const + square + drift - trace,
+        )
+        yield (
+            "half-missing-in-divergence",
+            "the divergence has g² tr ∇s, and not ½ g² tr ∇s",
+            const + square + drift + 2 * trace,
+        )
+        yield (
+            "drift-divergence-not-summed",
+            "the divergence of the linear drift is f, and not f D",
+            const + square + drift / D + trace,
+        )
         yield "half-missing-in-prior", "the prior has |x|², and not ½ |x|²", const + 2 * square + drift + trace
         other = -0.5 * D * math.log(2 * math.pi) + variance * square + drift + trace
         yield "prior-of-other-variance", "the prior has variance 1", other

@@ -204,7 +204,9 @@ def _broken(kind: str, p: List) -> Cause | None:
         return Cause("alpha-bar-out-of-range", f"ᾱ reaches {p.max():.3g}, and may not exceed 1", 0.0)
     if kind == "sigmas" and (p.min() < 0 or (rises > 0).any() == (rises < 0).any() or (rises == 0).any()):
         at = int(np.argmax(rises * np.sign(p[-1] - p[0]) <= 0))
-        return Cause("not-monotone", f"σ neither rises nor falls throughout: [{at}] {p[at]:.4g}, [{at + 1}] {p[at + 1]:.4g}", 0.0)
+        return Cause(
+            "not-monotone", f"σ neither rises nor falls throughout: [{at}] {p[at]:.4g}, [{at + 1}] {p[at + 1]:.4g}", 0.0
+        )
     return None
 
 
@@ -276,7 +278,9 @@ def _fitted_wrong(kind: str, p: List) -> list[tuple[float, str, str, str]]:
         return []
     a, b, rho = p[0], p[-1], _rho(p)
     fit = _far(p, _karras(a, b, p.size, rho))
-    found = [] if rho >= 1 else [(fit, "rho-inverted", f"the powers ρ and 1/ρ are exchanged, ρ = {1 / rho:.3g}", "karras")]
+    found = (
+        [] if rho >= 1 else [(fit, "rho-inverted", f"the powers ρ and 1/ρ are exchanged, ρ = {1 / rho:.3g}", "karras")]
+    )
     for slip, says, f in (
         ("variance-for-deviation", "it is σ², and not σ", lambda s: s**2),
         ("natural-log-base-ten", "10 is raised to natural logarithms", lambda s: 10 ** math.log(s)),

@@ -132,11 +132,19 @@ def _guesses(way: Convention, mixture: GaussianMixture, x: Any, t: Any) -> Itera
         other, (a, b) = way.exact(mixture, x, t, name), _columns(way, t, name)
         with np.errstate(all="ignore"):
             yield f"it-is-minus-{name}", f"it is minus the {name}", -other
-            yield "sign-of-x", f"on the way from {name} to {mine} x has the wrong sign", a2 * x + b2 / b * (other + a * x)
+            yield (
+                "sign-of-x",
+                f"on the way from {name} to {mine} x has the wrong sign",
+                a2 * x + b2 / b * (other + a * x),
+            )
             for used in PARAMETRISATIONS:
                 if used != name:
                     a, b = _columns(way, t, used)
-                    says = f"the {name} is used as if it were the {used}" if used != mine else f"it is the {name}, and not the {mine}"
+                    says = (
+                        f"the {name} is used as if it were the {used}"
+                        if used != mine
+                        else f"it is the {name}, and not the {mine}"
+                    )
                     yield f"it-is-{name}", says, a2 * x + b2 / b * (other - a * x)
     alpha, sigma, one, C = way.sde.alpha(t), way.sde.sigma(t), np.ones_like(t), mixture.covariances
     equal = np.full_like(mixture.weights, 1 / mixture.n_components)
@@ -165,7 +173,9 @@ def _each(p: GaussianMixture, x: Any, alpha: Any, sigma: Any, mean: int | None =
         if mean is None:
             log_w = np.log(w) + 0.5 * np.sum(np.log(np.broadcast_to(a**2 * p.variances + s**2, p.means.shape)), axis=1)
             w = np.exp(log_w - log_w.max()) / np.sum(np.exp(log_w - log_w.max()))
-        found[rows] = GaussianMixture(w, p.means if mean else m, (1 if width else a**2) * p.covariances).score(x[rows], 1.0, s)
+        found[rows] = GaussianMixture(w, p.means if mean else m, (1 if width else a**2) * p.covariances).score(
+            x[rows], 1.0, s
+        )
     return found
 
 
@@ -219,4 +229,8 @@ def _other_time(way: Convention, mixture: GaussianMixture, x: Any, t: Any, q: An
         gap = np.sum((many.reshape(-1, tries.size, x.shape[1]) - q[rows][:, None, :]) ** 2, axis=(0, 2))
         fitted[rows] = tries[int(np.argmin(gap))]
     some = ", ".join(f"{s:.3g} -> {fitted[t == s][0]:.3g}" for s in np.unique(t)[::5])
-    yield "another-time", f"at each level it is nearest to the exact answer of another time: {some}", way.exact(mixture, x, fitted)
+    yield (
+        "another-time",
+        f"at each level it is nearest to the exact answer of another time: {some}",
+        way.exact(mixture, x, fitted),
+    )
