@@ -4,6 +4,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -39,6 +40,7 @@ class Mistake:
     only: tuple[str, ...] = ()
 
 
+@cache
 def source(specimen: Callable[..., Any]) -> str:
     """Return the text of a specimen, at the left margin and without its docstring.
 
