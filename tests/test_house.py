@@ -22,7 +22,8 @@ ORDER = (  # of reading: a folder, or a file beside the folders, imports only fr
 )  # fmt: skip
 WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
     "data", "plots", "laws.examples", "laws.grid_chain", "laws.plane", "noise.suggest", "likelihood.adaptive",
-    "measure.work_precision", "museum", "clinic", "experiments", "commands", "cli", "training.checkpoint", "training.safetensors",
+    "measure.work_precision", "museum", "clinic", "experiments", "commands", "cli", "training.checkpoint",
+    "training.safetensors",
 )  # fmt: skip
 
 

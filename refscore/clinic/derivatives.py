@@ -21,6 +21,7 @@ import numpy as np
 
 from refscore.clinic.diagnosis import RIGHT, WRONG, Cause, Diagnosis
 from refscore.clinic.exact import failed, host, place
+from refscore.museum.layers import slips
 from refscore_backends.numpy import NumpyBackend
 
 COMPLEX = 1e-12  # complex step: rounding only, u times the length of the sums; observed 1e-15
@@ -610,7 +611,7 @@ def _why(s: Subject, name: str, found: Any, exact: Any, dy: Any, y: Any) -> list
     error, precise = off(exact), s.backend.precise
     if error < precise:
         return []
-    guesses = [(n, says, off(guess)) for n, says, guess in _slips(s, name, found, exact, dy, y)]
+    guesses = [(n, says, off(guess)) for n, says, guess in slips(s, _gradient, name, found, exact, dy, y)]
     causes = [
         Cause(n, says, gap)
         for n, says, gap in sorted(guesses, key=lambda g: (g[0] == "constant-factor", g[2]))
@@ -636,52 +637,3 @@ def _why(s: Subject, name: str, found: Any, exact: Any, dy: Any, y: Any) -> list
         if x is not None and np.max(np.abs(flat.sum(axis=-1))) < 1e-6 * size < np.max(np.abs(mine.sum(axis=-1))) * 1e-2:
             causes.append(Cause(n, says, error))
     return causes[:3] or [Cause("not-the-gradient", f"off by {error:.2g} of its largest number", error)]
-
-
-def _slips(s: Subject, name: str, found: Any, exact: Any, dy: Any, y: Any) -> list[tuple[str, str, Any]]:
-    """What people write in place of a gradient."""
-    batch, guesses = y.shape[0] if y.ndim else 1, [
-        ("sign-flipped", "the sign is wrong", -exact),
-        ("transposed", "it is transposed", exact.T),
-        ("flipped", "it is in reverse order along the last axis", exact[..., ::-1] if exact.ndim else exact),
-        ("mean-over-the-batch", f"it is divided by the batch, {y.shape[0] if y.ndim else 1}", exact / (y.shape[0] if y.ndim else 1)),
-        ("gradient-zero", "it is zero", np.zeros_like(exact)),
-    ]  # fmt: skip
-    guesses = [g for g in guesses if not (g[0] == "mean-over-the-batch" and batch == 1)]
-    if np.shape(found) == exact.shape and exact.any():
-        c = float(np.sum(found * exact) / np.sum(exact * exact))
-        guesses.append(("constant-factor", f"it is {c:.4g} times what it should be", c * exact))
-    if np.ndim(found) > exact.ndim:
-        lead = tuple(range(np.ndim(found) - exact.ndim))
-        if np.allclose(np.sum(found, axis=lead), exact, atol=1e-5 * np.max(np.abs(exact))):
-            guesses.append(("not-summed-over-the-batch", "it is not summed over the batch", found))
-    if exact.shape == y.shape:
-        x = s.xs[int(name[6:])] if name.startswith("input") else y
-        slope = {
-            "1": np.ones_like(y),
-            "1 - y": 1 - y,
-            "1 - x²": 1 - x**2,
-            "x (1 - x)": x * (1 - x),
-            "y": y,
-            "x": x,
-            "y > 0": y > 0,
-            "x > 0": x > 0,
-            "dy > 0": dy > 0,
-        }
-        for what, u in slope.items():
-            n = "slope-missing" if what == "1" else "slope-of-something-else"
-            guesses.append((n, f"it is dy times {what}", dy * u))
-        guesses.append(
-            ("skip-branch-missing", "the gradient of the branch that skips the layer is missing", exact - dy)
-        )
-        guesses.append(("only-the-skip-branch", "it is dy alone", dy))
-    for i, other in enumerate(() if name.startswith("tangent") else s.xs):
-        for n, says, turn in (
-            ("other-not-transposed", "the other factor is not transposed", lambda a: a.T if a.ndim == 2 and a.shape[0] == a.shape[1] else None),
-            ("kernel-not-flipped", "the other factor is flipped along its last axis", lambda a: a[..., ::-1] if a.shape[-1:] > (1,) else None),
-        ):  # fmt: skip
-            turned = turn(other)
-            if turned is not None and name != f"input {i}":
-                xs = tuple(turned if j == i else x for j, x in enumerate(s.xs))
-                guesses.append((n, says, _gradient(replace(s, xs=xs), dy)[0][name]))
-    return guesses

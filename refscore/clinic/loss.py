@@ -10,7 +10,7 @@ A and C are known: q = a x_t + b s at s = -S/σ², hence A = a α and C = a - b/
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,12 @@ import numpy as np
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
 from refscore.clinic.exact import Convention, failed, host, place
 from refscore.clinic.replay import replayed
-from refscore.noise.parametrisation import PARAMETRISATIONS
+from refscore.museum.losses import levels, targets, weight_slips, weights
 from refscore.protocols import SDE
 
 B, DRAWS, BATCH = 24, 8, 4096  # rows that are probed one by one; batches that only show times and noise
 H = 30.0  # step of the differences, large: they are exact for squares, and rounding is small beside them
 SAME = 1e-3  # float32 inside
-Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def loss(
     lowest, highest = min(m.label.min() for m in many), max(m.label.max() for m in many)
     says.append(f"labels from {lowest:.4g} to {highest:.4g}, {_law(np.concatenate([m.label for m in many]), told)}")
     numbers: dict[str, Any] = {"error": error, "constant": constant, "times": t.tolist(), "weights": w.tolist()}
-    if not causes and weight in _weights(way, t):
+    if not causes and weight in weights(way, t):
         numbers |= _floor(ask, way, weight, constant, X, seed)
         says.append(
             "the exact model of data N(0, I) loses {loss:.4g} ± {loss_error:.1g}, the floor is {floor:.4g}".format(
@@ -172,7 +171,7 @@ def loss(
     title = f"{name}, λ = {weight}"
     if causes:
         return Diagnosis("loss", WRONG, title, (causes[0].says, *says), tuple(causes), numbers, assumed)
-    return Diagnosis("loss", RIGHT if weight in _weights(way, t) else UNKNOWN, title, tuple(says), (), numbers, assumed)
+    return Diagnosis("loss", RIGHT if weight in weights(way, t) else UNKNOWN, title, tuple(says), (), numbers, assumed)
 
 
 def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:
@@ -190,62 +189,6 @@ def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:
     return w, tau, float(abs(whole - squares) / (np.sum(np.abs(2 * H**2 * bend)) + 1e-300))
 
 
-def _levels(way: Convention, t: Any) -> Iterator[tuple[str, str, Pair]]:
-    """α and σ that a patient may use who should use those of t."""
-    sde, N = way.sde, getattr(way.sde, "n", None)
-
-    def at(s: Any) -> Pair:
-        s = np.clip(s, 1e-9, 1.0)
-        return sde.alpha(s), sde.sigma(s)
-
-    alpha, sigma = at(t)
-    yield "", "", (alpha, sigma)
-    if N:
-        yield "one-index-late", "x has the noise of one index more than the model is told", at(t + 1 / N)
-        yield "one-index-early", "x has the noise of one index less than the model is told", at(t - 1 / N)
-        step = alpha / sde.alpha(np.clip(t - 1 / N, 0.0, 1.0))
-        yield (
-            "single-step",
-            "x has the noise of one step, √(1 - β) and √β, and not of all up to t",
-            (step, np.sqrt(1 - step**2)),
-        )
-        yield "single-step", "x has the noise of one step, with β for √β", (step, 1 - step**2)
-    yield "time-reversed", "x has the noise of the other end of the time", at(1 - t + (1 / N if N else 0.0))
-    yield "root-of-alpha-missing", "x₀ is scaled by ᾱ = α² and not by its root", (alpha**2, sigma)
-    yield "root-of-sigma-missing", "the noise is scaled by σ² and not by its root", (alpha, sigma**2)
-    yield "roots-missing", "x₀ and the noise are scaled by α² and σ² and not by their roots", (alpha**2, sigma**2)
-    yield "alpha-and-sigma-exchanged", "α and σ are exchanged", (sigma, alpha)
-    yield "alpha-forgotten", "x₀ is not scaled by α", (np.ones_like(t), sigma)
-    yield "sigma-forgotten", "the noise is not scaled by σ", (alpha, np.ones_like(t))
-
-
-def _targets(way: Convention, t: Any, used: Pair) -> Iterator[tuple[str, str, Pair]]:
-    """A and C of what a patient may regress on, who noised with `used`; the right one first."""
-    alpha, sigma = used
-    mine = "data" if way.predicts == "denoiser" else way.predicts
-    zero, one, right = 0 * t, np.ones_like(t), way.sde.sigma(np.clip(t, 1e-9, 1.0))
-    a, b = way.affine(t, "velocity")
-    found = {
-        "noise": (zero, 1 / sigma), "data": (one, zero), "score": (zero, -1 / sigma**2),
-        "v": (-sigma, alpha / sigma), "velocity": (a * way.sde.alpha(t), (a - b / right**2) * right / sigma),
-    }  # fmt: skip
-    yield "", "", found[mine]
-    for name, (A, C) in found.items():
-        if name != mine:
-            yield f"target-is-{name}", f"the model should predict {mine}, and is held to the {name}", (A, C)
-            yield f"target-is-minus-{name}", f"the model is held to minus the {name}", (-A, -C)
-    A, C = found[mine]
-    yield "target-sign-flipped", "the sign of the target is wrong", (-A, -C)
-    yield "target-noise-scaled", "the target is σ z, the noise that was added, and not z", (zero, one)
-    yield "target-not-divided", "the target is -z, and is not divided by σ", (zero, -1 / sigma)
-    yield "target-divided-again", "the target is divided by σ once too often", (A / sigma, C / sigma)
-    if mine in ("v", "velocity"):
-        yield "target-sign-of-one-term", "one of the two terms of the target has the wrong sign", (-A, C)
-    yield "target-exchanged", "x₀ and the noise are exchanged in the target", (alpha, -one)
-    yield "target-is-x", "the target is x_t itself", (alpha, one)
-    yield "target-of-the-right-noise", "", (zero, -1 / (sigma * right))
-
-
 def _of_target(
     way: Convention, label: Any, alpha: Any, A: Any, C: Any, many: list[Seen]
 ) -> tuple[str, float, list[Cause]]:
@@ -257,10 +200,10 @@ def _of_target(
     label_all = np.clip(way.time(np.concatenate([m.label for m in many])), 1e-9, 1.0)
     rms = np.sqrt(np.mean(stat**2, axis=1))
     with np.errstate(all="ignore"):
-        spread = [(n, used) for n, _, used in _levels(way, label_all)]
-        for (noise, said, used), (_, wide) in zip(_levels(way, t), spread, strict=True):
+        spread = [(n, used) for n, _, used in levels(way, label_all)]
+        for (noise, said, used), (_, wide) in zip(levels(way, t), spread, strict=True):
             level = abs(math.log(float(np.median(rms / wide[1])) / _median(stat.shape[1])))
-            for target, says, (wanted_A, wanted_C) in _targets(way, t, used):
+            for target, says, (wanted_A, wanted_C) in targets(way, t, used):
                 terms = (
                     _gap(alpha, used[0]),
                     _gap(A, wanted_A),
@@ -364,21 +307,6 @@ def _of_noise(many: list[Seen]) -> list[Cause]:
     return []
 
 
-def _weights(way: Convention, t: Any) -> dict[str, Any]:
-    """λ of known weights, as of a loss of the score: λ ‖s - s*‖²."""
-    alpha, sigma, g = way.sde.alpha(t), way.sde.sigma(t), way.sde.g(t)
-    snr, data = (alpha / sigma) ** 2, sigma**4 / alpha**2
-    edm = {f"EDM's, data of deviation {s}": ((sigma / alpha) ** 2 + s**2) * snr / s**2 * data for s in (0.5, 1.0)}
-    plain = {
-        name: way.affine(t, name)[1] ** 2 for name in PARAMETRISATIONS if name not in ("F", "score", "noise", "data")
-    }
-    return {
-        "σ²": sigma**2, "g²": g**2, "1": np.ones_like(t), "σ⁴/α² (of the data)": data,
-        **{f"that of the {name}": value for name, value in plain.items()}, **edm,
-        "σ² min(SNR, 5)/SNR": sigma**2 * np.minimum(snr, 5) / snr,
-    }  # fmt: skip
-
-
 def _of_weight(way: Convention, t: Any, w: Any, D: int) -> tuple[str, float, str, list[Cause]]:
     """The weight's name, its constant, that in words, and what may be wrong with it."""
     b2, (alpha, sigma) = way.affine(t)[1] ** 2, (way.sde.alpha(t), way.sde.sigma(t))
@@ -390,7 +318,7 @@ def _of_weight(way: Convention, t: Any, w: Any, D: int) -> tuple[str, float, str
             logs = np.log(lam / candidate)
             return float(np.std(logs)), float(np.exp(np.mean(logs)))
 
-        fits = {name: fit(value) for name, value in _weights(way, t).items()}
+        fits = {name: fit(value) for name, value in weights(way, t).items()}
         name = min(fits, key=lambda n: fits[n][0] if math.isfinite(fits[n][0]) else math.inf)
         spread, constant = fits[name]
         known = {
@@ -417,13 +345,7 @@ def _of_weight(way: Convention, t: Any, w: Any, D: int) -> tuple[str, float, str
                     )
                 )
             return name, constant, factor, causes
-        slips = {
-            "weight-root-missing": ("λ is σ, and not σ²", sigma),
-            "diffusion-for-its-square": ("λ is g, and not g²", g), "weight-inverted": ("the weight is inverted", sigma**4 / g**2),
-            "min-snr-of-noise": ("min(SNR, 5)/SNR is the weight for noise; of v it is min(SNR, 5)/(SNR + 1), of the data min(SNR, 5)", b2 * np.minimum(snr, 5) / snr),
-            "edm-weight-without-square": ("(ς² + σ_d²)/(ς σ_d) lacks the square below", b2 * (ratio + 0.25) / (np.sqrt(ratio) * 0.5)),
-        }  # fmt: skip
-        found = {n: (fit(value)[0], says) for n, (says, value) in slips.items()}
+        found = {n: (fit(value)[0], says) for n, (says, value) in weight_slips(way, t).items()}
     causes = [Cause(n, says, gap) for n, (gap, says) in found.items() if gap < min(SAME, 0.1 * spread)]
     return "unknown (see the table of weights)", constant, "a constant cannot be told", causes
 
@@ -464,7 +386,7 @@ def _floor(
         alpha, sigma, (a, b) = way.sde.alpha(t), way.sde.sigma(t), way.affine(t)
         q = (a - b / (alpha**2 + sigma**2))[:, None] * seen.x
         lowest = (
-            constant * np.sum(_weights(way, t)[weight] * alpha**2 / (sigma**2 * (alpha**2 + sigma**2))) * X.shape[1]
+            constant * np.sum(weights(way, t)[weight] * alpha**2 / (sigma**2 * (alpha**2 + sigma**2))) * X.shape[1]
         )
         found.append((ask(x0, q, seed + i).value, lowest))
     value, lowest = np.asarray(found).T

@@ -3,6 +3,7 @@
 A specimen returns (forward, backward); SIZES makes its inputs.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -214,3 +215,54 @@ MISTAKES = (
         "filters never form", "textbook",
     ),
 )  # fmt: skip
+
+# ------------------------------------------------------------------ what slips make of a gradient
+
+
+def slips(s: Any, gradient: Any, name: str, found: Any, exact: Any, dy: Any, y: Any) -> list[tuple[str, str, Any]]:
+    """What people write in place of a gradient; `s` is the clinic's `Subject`, `gradient` (s, dy) its exact gradients."""
+    batch, guesses = y.shape[0] if y.ndim else 1, [
+        ("sign-flipped", "the sign is wrong", -exact),
+        ("transposed", "it is transposed", exact.T),
+        ("flipped", "it is in reverse order along the last axis", exact[..., ::-1] if exact.ndim else exact),
+        ("mean-over-the-batch", f"it is divided by the batch, {y.shape[0] if y.ndim else 1}", exact / (y.shape[0] if y.ndim else 1)),
+        ("gradient-zero", "it is zero", np.zeros_like(exact)),
+    ]  # fmt: skip
+    guesses = [g for g in guesses if not (g[0] == "mean-over-the-batch" and batch == 1)]
+    if np.shape(found) == exact.shape and exact.any():
+        c = float(np.sum(found * exact) / np.sum(exact * exact))
+        guesses.append(("constant-factor", f"it is {c:.4g} times what it should be", c * exact))
+    if np.ndim(found) > exact.ndim:
+        lead = tuple(range(np.ndim(found) - exact.ndim))
+        if np.allclose(np.sum(found, axis=lead), exact, atol=1e-5 * np.max(np.abs(exact))):
+            guesses.append(("not-summed-over-the-batch", "it is not summed over the batch", found))
+    if exact.shape == y.shape:
+        x = s.xs[int(name[6:])] if name.startswith("input") else y
+        slope = {
+            "1": np.ones_like(y),
+            "1 - y": 1 - y,
+            "1 - x²": 1 - x**2,
+            "x (1 - x)": x * (1 - x),
+            "y": y,
+            "x": x,
+            "y > 0": y > 0,
+            "x > 0": x > 0,
+            "dy > 0": dy > 0,
+        }
+        for what, u in slope.items():
+            n = "slope-missing" if what == "1" else "slope-of-something-else"
+            guesses.append((n, f"it is dy times {what}", dy * u))
+        guesses.append(
+            ("skip-branch-missing", "the gradient of the branch that skips the layer is missing", exact - dy)
+        )
+        guesses.append(("only-the-skip-branch", "it is dy alone", dy))
+    for i, other in enumerate(() if name.startswith("tangent") else s.xs):
+        for n, says, turn in (
+            ("other-not-transposed", "the other factor is not transposed", lambda a: a.T if a.ndim == 2 and a.shape[0] == a.shape[1] else None),
+            ("kernel-not-flipped", "the other factor is flipped along its last axis", lambda a: a[..., ::-1] if a.shape[-1:] > (1,) else None),
+        ):  # fmt: skip
+            turned = turn(other)
+            if turned is not None and name != f"input {i}":
+                xs = tuple(turned if j == i else x for j, x in enumerate(s.xs))
+                guesses.append((n, says, gradient(replace(s, xs=xs), dy)[0][name]))
+    return guesses
