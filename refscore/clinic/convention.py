@@ -103,7 +103,9 @@ class Convention:
         """The level at a time, with f and g where there is an SDE, else by differences."""
         t = min(max(t, 0.0), 1.0)
         if hasattr(self.sde, "alpha"):
-            return Level(float(self.sde.alpha(t)), float(self.sde.sigma(t)), t, float(self.sde.f(t)), float(self.sde.g(t)))
+            return Level(
+                float(self.sde.alpha(t)), float(self.sde.sigma(t)), t, float(self.sde.f(t)), float(self.sde.g(t))
+            )
         h = 1e-6
         a, s = self.sde(t)
         low, high = self.sde(max(t - h, 0.0)), self.sde(min(t + h, 1.0))
@@ -176,5 +178,3 @@ def index_grid(labels: Sequence[float], n: int) -> str:
         if len(wanted) == k and max(abs(a - b) for a, b in zip(labels, wanted, strict=True)) < 1:
             return name
     return ""
-
-

@@ -69,7 +69,9 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name and options: "ddim, eta=0.5"."""
-        return ", ".join([self.family, *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.options)])
+        return ", ".join(
+            [self.family, *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.options)]
+        )
 
 
 class Stop(Exception):
@@ -287,12 +289,16 @@ def sampler(
     found = sorted(_search(patient), key=lambda c: (c.error, c.mistake is not None))
     right = [c for c in found if c.mistake is None]
     wrong = _distinct([c for c in found if c.mistake is not None])
-    nearest = min(right, key=lambda c: (c.error > 3 * right[0].error + EXACT / 10, ORDER.index(c.family), len(c.options)))
+    nearest = min(
+        right, key=lambda c: (c.error > 3 * right[0].error + EXACT / 10, ORDER.index(c.family), len(c.options))
+    )
     if start_std is None:
         start_std = levels[0].sigma / max(abs(float(table.states[0, 0])), 1e-300)
         assumed.append(f"x starts with deviation {start_std:.4g}, as the first level has it")
     behaviour = list(_behaviour(table, way, levels, start_std))
-    is_right = nearest.error <= EXACT or (nearest.error <= SINGLE and not (wrong and wrong[0].error < nearest.error / 8))
+    is_right = nearest.error <= EXACT or (
+        nearest.error <= SINGLE and not (wrong and wrong[0].error < nearest.error / 8)
+    )
     best = nearest if is_right or not wrong or nearest.error <= wrong[0].error else wrong[0]
     numbers, effect = _effect(patient, nearest, start_std)
     if is_right and not behaviour:
@@ -313,7 +319,9 @@ def sampler(
 def _cause(candidate: Candidate) -> Cause:
     mistake = candidate.mistake
     assert mistake is not None
-    return Cause(mistake.name, f"{mistake.says}, in {candidate.name}", candidate.error, page=f"docs/mistakes.md#{mistake.name}")
+    return Cause(
+        mistake.name, f"{mistake.says}, in {candidate.name}", candidate.error, page=f"docs/mistakes.md#{mistake.name}"
+    )
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
@@ -423,7 +431,9 @@ def _behaviour(table: Table, way: Convention, levels: list[Level], start_std: fl
     """What is wrong with any sampler, known or not."""
     facts = table.facts
     if facts["unseen noise"] > 0 and facts["not linear"] > LINEAR:
-        yield Cause("unseen-noise", "it draws random numbers that the clinic cannot replace: take them from rng", math.inf)
+        yield Cause(
+            "unseen-noise", "it draws random numbers that the clinic cannot replace: take them from rng", math.inf
+        )
     if facts["rows"] > LINEAR:
         yield Cause("rows-influence-each-other", "a sample depends on the others of its batch: a norm or a mean over "
                     "the batch, or one step size for all", facts["rows"])  # fmt: skip
@@ -456,7 +466,10 @@ def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[st
         "error of the nearest right sampler": nearest.error, "mean on N(1, 1/4)": m, "variance on N(1, 1/4)": v,
         "start": float(table.states[0, 0]), **{k: v for k, v in table.facts.items() if isinstance(v, float)},
     }  # fmt: skip
-    return numbers, f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth"
+    return (
+        numbers,
+        f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth",
+    )
 
 
 def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Iterator[str]:
@@ -465,7 +478,11 @@ def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Ite
     levels = [way.level(label) for label in labels]
     title = TITLES[best.family] + "".join(f", {k} {v}" for k, v in best.options)
     what = f"{title}, with one mistake" if best.mistake else title
-    yield f"{what}: its coefficients agree to {best.error:.1g}" if best.error <= SINGLE else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
+    yield (
+        f"{what}: its coefficients agree to {best.error:.1g}"
+        if best.error <= SINGLE
+        else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
+    )
     place = spacing(levels, labels)
     if way.told in ("index", "index-from-1"):
         place = index_grid([i - (way.told == "index-from-1") for i in labels], len(getattr(way, "levels"))) or place
