@@ -11,7 +11,6 @@ from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.noise.parametrisation import PARAMETRISATIONS, affine
 from refscore.noise.sde import log_ratio
-from refscore.protocols import SDE
 
 PREDICTS = (*PARAMETRISATIONS, "denoiser", "velocity-to-data")
 LINES = {  # what a label is of the time, k t + c; N is the number of steps

@@ -247,7 +247,7 @@ def _of_times(way: Convention, label: Any, within: list[float]) -> list[Cause]:
         says = "all samples of a batch get one time: gradients are noisier for nothing"
         return [Cause("one-time-for-the-batch", says, 0.0)]
     t, N = np.clip(way.time(label), 1e-9, 1.0), way.steps
-    if N and 21 * N < label.size:  # of N levels drawn 21 N times none is missed but once in 1e9/N
+    if N and label.size > 21 * N:  # of N levels drawn 21 N times none is missed but once in 1e9/N
         missing = np.setdiff1d(np.arange(1, N + 1), np.rint(t * N))
         ends = {1: "first-level-never-drawn", N: "last-level-never-drawn"}
         name = ends.get(int(missing[0]) if missing.size == 1 else -1, "levels-never-drawn")
