@@ -1,0 +1,6 @@
+"""Is YOURS right?  Other people's samplers, losses, schedules, likelihoods and layers against exact laws. Chapter 17."""
+
+from refscore.clinic.diagnosis import Cause, Diagnosis
+from refscore.clinic.sampler import sampler
+
+__all__ = ["Cause", "Diagnosis", "sampler"]

@@ -1,0 +1,112 @@
+"""What the clinic answers: plain data that prints well, and an assertion for somebody's own tests."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+RIGHT, WRONG, UNKNOWN = "right", "wrong", "unknown"
+STATUS = {RIGHT: 0, WRONG: 1, UNKNOWN: 3}  # of the command; 2 is a call that makes no sense
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One explanation of what was found.
+
+    Parameters
+    ----------
+    name : str
+        Name of the mistake, as in the museum; or a word for a reading that is no exhibit.
+    says : str
+        What is wrong, in a sentence.
+    error : float
+        How far the patient is from a program with just this mistake, relative; 0 is the same to rounding.
+    effect : str, default ""
+        What it does to the results, with its size.
+    page : str, default "docs/mistakes.md"
+        Where to read about it.
+    """
+
+    name: str
+    says: str
+    error: float
+    effect: str = ""
+    page: str = "docs/mistakes.md"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found out about a patient.
+
+    Parameters
+    ----------
+    kind : str
+        "sampler", "loss", "schedule", "likelihood", "score" or "derivatives".
+    verdict : str
+        "right", "wrong", or "unknown" where neither could be said.
+    name : str
+        What it is, or what it is nearest to: "ddim", "linear", "denoising, λ = σ²".
+    findings : tuple of str
+        Sentences, the most important first.
+    causes : tuple of Cause, optional
+        What may be wrong, the most likely first; none of a right patient.
+    numbers : mapping of str to numbers, strings or lists of them, optional
+        What was measured.
+    assumed : tuple of str, optional
+        What was taken for granted.
+    also : tuple of str, optional
+        Other names of the same thing.
+
+    Examples
+    --------
+    >>> from refscore.clinic import Diagnosis
+    >>> found = Diagnosis("sampler", "right", "ddim", ("DDIM with eta 0, to 3e-15",))
+    >>> print(found)
+    sampler: right (ddim)
+      DDIM with eta 0, to 3e-15
+    >>> found.assert_is("ddim")
+    """
+
+    kind: str
+    verdict: str
+    name: str
+    findings: tuple[str, ...]
+    causes: tuple[Cause, ...] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> int:
+        """Exit status of `refscore check`: 0 right, 1 wrong, 3 unknown."""
+        return STATUS[self.verdict]
+
+    def assert_is(self, name: str | None = None) -> None:
+        """Say nothing where the patient is right, and is `name` if that is given.
+
+        Parameters
+        ----------
+        name : str, optional
+            What it should be, as `name` or `also` has it; by default anything that is right.
+
+        Raises
+        ------
+        AssertionError
+            With the whole diagnosis, where it is not.
+        """
+        if self.verdict != RIGHT or name not in (None, self.name, *self.also):
+            raise AssertionError(f"expected {name or 'what is right'}, found\n{self}")
+
+    def json(self) -> str:
+        """Return the diagnosis as JSON."""
+        return json.dumps(asdict(self) | {"status": self.status}, indent=2, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        """Return the report that people read."""
+        lines = [f"{self.kind}: {self.verdict}" + (f" ({self.name})" if self.name else "")]
+        lines += [f"  {sentence}" for sentence in self.findings]
+        for i, cause in enumerate(self.causes, start=1):
+            lines.append(f"  {i}. {cause.name}: {cause.says} (off by {cause.error:.1g})")
+            lines += [f"     effect: {cause.effect}"] * bool(cause.effect) + [f"     read: {cause.page}"]
+        lines += [f"  assumed: {sentence}" for sentence in self.assumed]
+        return "\n".join(lines)

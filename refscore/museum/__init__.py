@@ -1,0 +1,1 @@
+"""The museum of mistakes: right programs of ten lines, and what people wrote instead. Chapter 17."""
