@@ -74,10 +74,10 @@ def test_without_a_device_nothing_is_run_and_one_line_says_why(run, tmp_path):
     assert (tmp_path / "out" / "summary.txt").read_text() == ""
 
 
-def test_the_limits_of_all_parts_add_up_to_less_than_fourteen_minutes():
+def test_the_limits_of_all_parts_add_up_to_less_than_fifteen_minutes():
     lines = [line.strip() for line in SCRIPT.read_text().splitlines() if "part " in line and line.strip()[0] != "#"]
     limits = [
         int(line.split("part ", 1)[1].split()[1]) * (2 if "$other" in line else 1) for line in lines if "()" not in line
     ]
-    assert len(limits) == 9
-    assert sum(limits) < 840
+    assert len(limits) == 10
+    assert sum(limits) < 900

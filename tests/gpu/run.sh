@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in under fourteen minutes: the laws on CuPy, torch and JAX, parity with NumPy, what only
+# Everything that wants a GPU, in under fifteen minutes: the laws on CuPy, torch and JAX, parity with NumPy, what only
 # a large device shows, the demo, training that moves between devices, benchmarks. Each part has a limit of its own and
 # writes OUT/<part>.txt as it goes; OUT/summary.txt has a line for each as soon as it is over, so that a part that fails
 # or hangs costs none of the others.
@@ -60,6 +60,7 @@ for other in "${others[@]}"; do
     XLA_PYTHON_CLIENT_PREALLOCATE=false part "$other" 100 "${pytest[@]}" -m "not slow" --backends "$other" tests
 done
 [ "$backend" = cupy ] && part limits 60 "$python" tests/gpu/limits.py
+[ "$backend" = cupy ] && part clinic 60 "$python" tests/gpu/clinic.py
 part demo 40 bash -c "refscore demo --backend $backend --steps 2000 --out '$out/demo'"
 part compiled 40 bash -c "refscore demo --backend $backend --compile --steps 2000 --out '$out/demo-compiled'"
 part resume 40 bash -c "resume $backend"
