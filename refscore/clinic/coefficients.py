@@ -44,7 +44,9 @@ def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Leve
     return np.array(rows)
 
 
-def causes(table: Table, wanted: np.ndarray[Any, Any], pairs: Sequence[tuple[Level, Level]], name: str) -> Iterator[Cause]:
+def causes(
+    table: Table, wanted: np.ndarray[Any, Any], pairs: Sequence[tuple[Level, Level]], name: str
+) -> Iterator[Cause]:
     """Where the coefficients differ, and by what factor."""
     found = steps_of(table)
     if found is None or found.shape != wanted.shape:

@@ -180,5 +180,3 @@ def index_grid(labels: Sequence[float], n: int) -> str:
         if len(wanted) == k and max(abs(a - b) for a, b in zip(labels, wanted, strict=True)) < 1:
             return name
     return ""
-
-

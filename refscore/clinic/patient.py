@@ -216,10 +216,12 @@ def _torch_mode() -> Any:
             kwargs = kwargs or {}
             if function not in kinds:
                 return function(*args, **kwargs)
-            state = kwargs.get("generator")
-            state = torch.get_rng_state() if state is None else state.get_state()
+            given = kwargs.get("generator")
+            states = [given.get_state()] if given is not None else [torch.get_rng_state()]
+            if given is None and torch.cuda.is_initialized():  # each device draws from a generator of its own
+                states += torch.cuda.get_rng_state_all()
             out = function(*args, **kwargs)  # advances the generator, and knows shape, dtype and device
-            token = hashlib.sha1(state.numpy().tobytes()).digest()
+            token = hashlib.sha1(b"".join(state.cpu().numpy().tobytes() for state in states)).digest()
             z = torch.as_tensor(ACTIVE[-1].draw(kinds[function], tuple(out.shape), token), dtype=out.dtype)
             z = z.to(out.device)
             if function is torch.normal:

@@ -95,7 +95,9 @@ class Candidate:
     @property
     def name(self) -> str:
         """Name and options: "ddim, eta=0.5"."""
-        return ", ".join([self.family, *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.options)])
+        return ", ".join(
+            [self.family, *(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.options)]
+        )
 
 
 class Stop(Exception):
@@ -126,7 +128,9 @@ class Patient:
         labels, levels = self.table.labels[:stop], self.levels[:stop]
         each = CALLS.get(candidate.family, 1)
         level = self.way.level if candidate.other is None else candidate.other.level
-        if candidate.family == "heun" and candidate.grid is None and candidate.other is None:  # churn: a step leads to the label of its second call
+        if (
+            candidate.family == "heun" and candidate.grid is None and candidate.other is None
+        ):  # churn: a step leads to the label of its second call
             here, there = levels[0::2], [*levels[1::2], candidate.end][: len(levels[0::2])]
             if all(s.ratio < t.ratio for t, s in zip(here, there, strict=True)):
                 return list(zip(here, there, strict=True))
@@ -166,7 +170,11 @@ class Patient:
             if k >= calls or (stop is not None and k > stop):
                 raise Stop
             made.append(x)
-            if candidate.grid is None and candidate.other is None and not math.isclose(t.ratio, self.levels[k].ratio, rel_tol=1e-4):
+            if (
+                candidate.grid is None
+                and candidate.other is None
+                and not math.isclose(t.ratio, self.levels[k].ratio, rel_tol=1e-4)
+            ):
                 worst = max(worst, 0.1)
             return reading(self.rows[1 + k], x, t)
 
@@ -330,7 +338,9 @@ def sampler(
     if way.told.startswith("index") and way.sigmas is None and nearest.error <= SINGLE and nearest.end.sigma > 0:
         behaviour.append(Cause("ends-before-the-data", f"the last step ends at σ/α = {nearest.end.ratio:.4g}, not at the "
                                "data: its noise remains", nearest.end.ratio))  # fmt: skip
-    is_right = nearest.error <= EXACT or (nearest.error <= SINGLE and not (wrong and wrong[0].error < nearest.error / 8))
+    is_right = nearest.error <= EXACT or (
+        nearest.error <= SINGLE and not (wrong and wrong[0].error < nearest.error / 8)
+    )
     best = nearest if is_right or not wrong or nearest.error <= wrong[0].error else wrong[0]
     numbers, effect = _effect(patient, nearest, start_std)
     if is_right and not behaviour:
@@ -350,7 +360,14 @@ def sampler(
 
 
 def _adaptive(
-    run: Any, way: Convention, says: str, start_std: float | None, dims: int, library: str, device: Any, assumed: list[str]
+    run: Any,
+    way: Convention,
+    says: str,
+    start_std: float | None,
+    dims: int,
+    library: str,
+    device: Any,
+    assumed: list[str],
 ) -> Diagnosis:
     """A solver with steps of its own choice: of it only what it makes can be said, on N(1, ¼) with the exact network."""
     labels, draws, scale = [], 0, 1.0 if start_std is None else start_std
@@ -373,7 +390,9 @@ def _adaptive(
     mean, deviation = float(end[0, 0]), float(end[1, 0] - end[2, 0]) / 2
     off = max(abs(mean - 1), abs(deviation / 0.5 - 1))
     name, verdict = "probability flow, adaptive", RIGHT if not draws and off < 0.02 else UNKNOWN
-    found = f"with the exact network of N(1, ¼) it makes mean {mean:.5g} and deviation {deviation / 0.5:.5g} of the truth"
+    found = (
+        f"with the exact network of N(1, ¼) it makes mean {mean:.5g} and deviation {deviation / 0.5:.5g} of the truth"
+    )
     return Diagnosis("sampler", verdict, name if not draws else "adaptive", (says, found), (),
                      {"mean": mean, "deviation": deviation, "calls": len(labels)}, tuple(assumed))  # fmt: skip
 
@@ -381,7 +400,9 @@ def _adaptive(
 def _cause(candidate: Candidate) -> Cause:
     mistake = candidate.mistake
     assert mistake is not None
-    return Cause(mistake.name, f"{mistake.says}, in {candidate.name}", candidate.error, page=f"docs/mistakes.md#{mistake.name}")
+    return Cause(
+        mistake.name, f"{mistake.says}, in {candidate.name}", candidate.error, page=f"docs/mistakes.md#{mistake.name}"
+    )
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
@@ -447,7 +468,11 @@ def _eta(patient: Patient) -> float | None:
         inside = 1 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2 if t.sigma and s.alpha else 0.0
         if c is not None and inside > 0 and s.sigma:
             etas.append(c / (s.sigma * math.sqrt(inside)))
-    if (len(etas) != 1 and len(etas) < max(len(patient.levels) // 3, 1)) or not etas or max(etas) - min(etas) > 1e-3 * max(etas):
+    if (
+        (len(etas) != 1 and len(etas) < max(len(patient.levels) // 3, 1))
+        or not etas
+        or max(etas) - min(etas) > 1e-3 * max(etas)
+    ):
         return None
     return 1.0 if abs(etas[0] - 1) < 1e-6 else round(float(np.median(etas)), 6)
 
@@ -554,13 +579,13 @@ def _by_coefficients(patient: Patient, nearest: Candidate) -> Iterator[Cause]:
     yield from by_coefficients(patient.table, wanted, pairs, nearest.name)
 
 
-def _behaviour(
-    table: Table, way: Convention, levels: list[Level], start_std: float, bounded: bool
-) -> Iterator[Cause]:
+def _behaviour(table: Table, way: Convention, levels: list[Level], start_std: float, bounded: bool) -> Iterator[Cause]:
     """What is wrong with any sampler, known or not."""
     facts = table.facts
     if facts["unseen noise"] > 0 and facts["not linear"] > LINEAR:
-        yield Cause("unseen-noise", "it draws random numbers that the clinic cannot replace: take them from rng", math.inf)
+        yield Cause(
+            "unseen-noise", "it draws random numbers that the clinic cannot replace: take them from rng", math.inf
+        )
     if facts["rows"] > LINEAR:
         yield Cause("rows-influence-each-other", "a sample depends on the others of its batch: a norm or a mean over "
                     "the batch, or one step size for all", facts["rows"])  # fmt: skip
@@ -577,7 +602,9 @@ def _behaviour(
     if table.repeated and len(table.fresh) < table.calls // 2:
         yield Cause("same-noise", "a generator is put back to the same state: the same noise in every step", 1.0)
     if levels[0].ratio < levels[-1].ratio:
-        yield Cause("walks-backwards", "the first call is told less noise than the last: it walks from data to noise", 1.0)
+        yield Cause(
+            "walks-backwards", "the first call is told less noise than the last: it walks from data to noise", 1.0
+        )
         return
     top, first = way.levels[-1] if way.levels else levels[0], levels[0]  # type: ignore[attr-defined]
     if first.alpha > max(3 * top.alpha, 0.1) and first.ratio < top.ratio / 3 and top.ratio < math.inf:
@@ -605,7 +632,10 @@ def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[st
         "error of the nearest right sampler": nearest.error, "mean on N(1, 1/4)": m, "variance on N(1, 1/4)": v,
         "start": float(table.states[0, 0]), "start std": start, **{k: v for k, v in table.facts.items() if isinstance(v, float)},
     }  # fmt: skip
-    return numbers, f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth"
+    return (
+        numbers,
+        f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth",
+    )
 
 
 def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Iterator[str]:
@@ -617,7 +647,11 @@ def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Ite
     if best.other is not None and best.other.right:
         title += f" ({best.other.says})"
     what = f"{title}, with one mistake" if best.mistake else title
-    yield f"{what}: its coefficients agree to {best.error:.1g}" if best.error <= SINGLE else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
+    yield (
+        f"{what}: its coefficients agree to {best.error:.1g}"
+        if best.error <= SINGLE
+        else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
+    )
     place = spacing(levels, labels)
     if way.told in ("index", "index-from-1"):
         place = index_grid([i - (way.told == "index-from-1") for i in labels], len(getattr(way, "levels"))) or place

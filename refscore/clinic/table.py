@@ -91,7 +91,9 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
         except Exception as error:
             raise Ill("raises", f"it raises {type(error).__name__}: {error}") from error
         if seen.end is None or seen.end.shape != x.shape:
-            raise Ill("shape", f"it returns an array of shape {getattr(seen.end, 'shape', None)} for x of shape {x.shape}")
+            raise Ill(
+                "shape", f"it returns an array of shape {getattr(seen.end, 'shape', None)} for x of shape {x.shape}"
+            )
         for i, state in enumerate([*seen.states, seen.end]):
             if not np.isfinite(state).all():
                 raise Ill("not-finite", f"NaN or inf in the x of call {i} of {len(seen.states)}" if i < len(seen.states)

@@ -53,7 +53,9 @@ def patient(specimen, predicts="noise", slip=None, reading=None, grid=None, chur
     read = readings.READINGS[predicts]
     read = read if reading is None else plant(reading, read)
     end = known.level(1e-3) if specimen.__name__ in BY_TIME else DATA
-    pairs = (readings.grid if grid is None else plant(grid, readings.grid))(labels, known.level, end, known.stride(labels))
+    pairs = (readings.grid if grid is None else plant(grid, readings.grid))(
+        labels, known.level, end, known.stride(labels)
+    )
     if churn:
         pairs = churned(labels)
 

@@ -7,6 +7,7 @@ Says what each is, a line each, and ends with status 1 if one is not named as it
 
 import importlib
 import sys
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -62,10 +63,8 @@ def main():
     for library in sys.argv[1:] or ("cupy", "torch", "jax"):
         device = "cuda" if library == "torch" else None
         for wrong in (False, True):
-            run, start = patients(library), perf_counter()
-            found = sampler(
-                lambda model, x, rng: run(model, x, rng, wrong), betas=BETAS, library=library, device=device
-            )
+            run, start = partial(patients(library), wrong=wrong), perf_counter()
+            found = sampler(run, betas=BETAS, library=library, device=device)
             cause = found.causes[0].name if found.causes else "none"
             good = (found.verdict, cause) == (("wrong", "root-forgotten") if wrong else ("right", "none"))
             failed += not good
