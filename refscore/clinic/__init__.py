@@ -1,4 +1,4 @@
-"""Is YOURS right?  Other people's samplers, losses, schedules, likelihoods and layers against exact laws. Chapter 17."""
+"""Is YOURS right?  Other people's samplers, losses, schedules, likelihoods and layers against exact laws.  Ch. 17."""
 
 from refscore.clinic.diagnosis import Cause, Diagnosis
 from refscore.clinic.sampler import sampler

@@ -58,14 +58,14 @@ def causes(
         ratio = found[inner, i] / np.where(wanted[inner, i] == 0, np.nan, wanted[inner, i])
         many = f"; {len(wrong)} of the three coefficients differ" if len(wrong) > 1 else ""
         yield Cause(("x-coefficient", "answer-coefficient", "noise-coefficient")[i],
-                    f"the coefficient of {PARTS[i]} is {_factor(ratio, wanted[inner, i], pairs[inner])} what {name} has "
-                    f"there{many}", float(np.nanmax(off[:, i])))  # fmt: skip
+                    f"the coefficient of {PARTS[i]} is {_factor(ratio, wanted[inner, i], pairs[inner])} what {name} "
+                    f"has there{many}", float(np.nanmax(off[:, i])))  # fmt: skip
     if not wrong and len(pairs) > 2:
         last = np.abs(found[-1] - wanted[-1])
         if last.max() > SAME:
             i = int(last.argmax())
-            yield Cause("last-step", f"only the last step differs, in the coefficient of {PARTS[i]}: {found[-1, i]:.4g} "
-                        f"instead of {wanted[-1, i]:.4g}", float(last.max()))  # fmt: skip
+            yield Cause("last-step", f"only the last step differs, in the coefficient of {PARTS[i]}: "
+                        f"{found[-1, i]:.4g} instead of {wanted[-1, i]:.4g}", float(last.max()))  # fmt: skip
 
 
 def _factor(ratio: np.ndarray[Any, Any], own: np.ndarray[Any, Any], pairs: Sequence[tuple[Level, Level]]) -> str:

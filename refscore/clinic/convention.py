@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -54,6 +54,7 @@ class Convention:
     alphas_bar: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     sde: Any = None
+    levels: list[Level] = field(init=False, repr=False)  # of a list, from data to noise
 
     def __post_init__(self) -> None:
         for what, name, known in (("predicts", self.predicts, READINGS), ("told", self.told, TOLD)):
@@ -89,8 +90,7 @@ class Convention:
             return Level(1 / math.sqrt(1 + math.exp(-label)), 1 / math.sqrt(1 + math.exp(label)))
         if self.told in ("sigma", "log-sigma-4"):
             return Level(1.0, label if self.told == "sigma" else math.exp(4 * label))
-        levels: list[Level] = self.levels  # type: ignore[attr-defined]
-        n = len(levels)
+        levels, n = self.levels, len(self.levels)
         i = label * n - 1 if self.told == "index-over-n" else label - (self.told == "index-from-1")
         near = round(i)
         if abs(i - near) < 1e-4 or not 0 < i < n - 1:
@@ -118,7 +118,7 @@ class Convention:
 
     def stride(self, labels: Sequence[float]) -> float:
         """Return N//n of n labels, in their unit."""
-        n = len(getattr(self, "levels", ())) or 1000
+        n = len(self.levels) or 1000
         return max(n // max(len(labels), 1), 1) / (n if self.told == "index-over-n" else 1)
 
     def answer(self, level: Level, mean: float, variance: float) -> tuple[float, float]:

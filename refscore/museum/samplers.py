@@ -195,7 +195,7 @@ def midpoint_velocity(model: Model, x: Any, steps: Steps, normal: Normal) -> Any
 def rk4_velocity(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
     """The classical Runge-Kutta method for the flow by its velocity: four calls a step."""
     for t, s in steps:
-        h, m, slopes = s.time - t.time, t.at((t.time + s.time) / 2), []
+        h, m, slopes = s.time - t.time, t.at((t.time + s.time) / 2), list[Any]()
         for level, ahead in ((t, 0.0), (m, 0.5), (m, 0.5), (s, 1.0)):
             noise, data = model(x + h * ahead * slopes[-1] if slopes else x, level)
             slopes.append(level.da * data + level.ds * noise)
@@ -325,7 +325,10 @@ def dpmpp_sde(model: Model, x: Any, steps: Steps, normal: Normal, eta: float = 1
 
 def plms(model: Model, x: Any, steps: Steps, normal: Normal, order: int = 4) -> Any:
     """Adams-Bashforth on the noise, with DDIM's transfer (iPNDM; PNDM without its warm-up), Liu et al. 2022."""
-    weights, past = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24)), []
+    weights, past = (
+        ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24)),
+        list[Any](),
+    )
     for t, s in steps:
         past = [model(x, t)[0], *past][:order]
         noise = sum(w * e for w, e in zip(weights[len(past) - 1], past, strict=True))
@@ -348,7 +351,7 @@ def lms(model: Model, x: Any, steps: Steps, normal: Normal, order: int = 4) -> A
 
 def unipc(model: Model, x: Any, steps: Steps, normal: Normal, order: int = 2, kind: str = "bh2") -> Any:
     """UniPC, Zhao et al. 2023: x is corrected with the answer of the next level, which costs no call."""
-    before, past = None, []
+    before, past = None, list[Any]()
     for t, s in steps:
         noise, data = model(x, t)
         if before is not None:
