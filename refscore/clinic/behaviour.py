@@ -16,7 +16,26 @@ LINEAR = 1e-4  # relative: more is not rounding, not even single precision's
 
 
 def behaviours(table: Table, way: Convention, levels: list[Level], start_std: float, bounded: bool) -> Iterator[Cause]:
-    """What is wrong with any sampler, known or not."""
+    """Say what is wrong with a sampler, known or not, beside its coefficients.
+
+    Parameters
+    ----------
+    table : Table
+        What was seen.
+    way : Convention
+        How its network is told.
+    levels : list of Level
+        Those of its calls.
+    start_std : float
+        Deviation of its start.
+    bounded : bool
+        Whether the data lie in [-1, 1].
+
+    Yields
+    ------
+    Cause
+        One a finding.
+    """
     facts = table.facts
     if facts["unseen noise"] > 0 and facts["not linear"] > LINEAR:
         yield Cause(
@@ -68,7 +87,32 @@ def adaptive(
     device: Any,
     assumed: list[str],
 ) -> Diagnosis:
-    """A solver with steps of its own choice: only what it makes can be said, of N(1, ¼) with the exact network."""
+    """Diagnose a solver with steps of its own choice by what it makes of N(1, ¼) with the exact network.
+
+    Parameters
+    ----------
+    run : callable
+        The patient.
+    way : Convention
+        How its network is told.
+    says : str
+        How it was found to be adaptive.
+    start_std : float or None
+        Deviation of its start; None is 1.
+    dims : int
+        Length of the rows of x.
+    library : str
+        Whose arrays it takes.
+    device : object
+        Of torch.
+    assumed : list of str
+        What was taken for granted.
+
+    Returns
+    -------
+    Diagnosis
+        Right where it is deterministic and the law is within 2 percent; else unknown.
+    """
     labels, draws, scale = list[float](), 0, 1.0 if start_std is None else start_std
     x = scale * np.repeat(np.array([[0.0], [1.0], [-1.0]]), dims, axis=1)
 

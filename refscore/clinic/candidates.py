@@ -18,36 +18,36 @@ from refscore.museum.samplers import Level
 
 SHORT, PREFIX, KEPT = 4, 10, 40  # calls of a short walk; those compared at first; candidates compared to the end
 ROWS = 5  # random combinations of a table, instead of all its columns
-PAIRED = ("heun", "heun_flow", "heun_velocity", "midpoint_velocity", "midpoint", "dpmpp_2s", "dpmpp_sde")  # two calls
-CALLS = {**dict.fromkeys(PAIRED, 2), "rk4_velocity": 4}  # of the network, a step
-TIMED = ("euler_maruyama", "euler_flow", "heun_flow", "euler_velocity", "heun_velocity", "midpoint_velocity",
-         "rk4_velocity")  # fmt: skip
+PAIRED = ("heun", "heun-flow", "heun-velocity", "midpoint-velocity", "midpoint", "dpmpp-2s", "dpmpp-sde")  # two calls
+CALLS = {**dict.fromkeys(PAIRED, 2), "rk4-velocity": 4}  # of the network, a step
+TIMED = ("euler-maruyama", "euler-flow", "heun-flow", "euler-velocity", "heun-velocity", "midpoint-velocity",
+         "rk4-velocity")  # fmt: skip
 TITLES = {
     "ddim": "DDIM, eta 0 (also DPM-Solver++(1), and Euler in σ/α)",
     "ddpm": "DDPM with β̃, the posterior's variance (also DDIM with eta 1, ancestral Euler)",
-    "ddpm_large": "DDPM with β, the forward step's variance (score_sde's ancestral sampler of VP)",
-    "reverse_diffusion": "score_sde's reverse diffusion",
-    "euler_beta": "Euler-Maruyama with the chain's β",
-    "euler_maruyama": "Euler-Maruyama of the reverse SDE in t",
-    "euler_flow": "Euler of the probability flow in t",
-    "heun_flow": "Heun of the probability flow in t",
-    "euler_velocity": "Euler of the flow by its velocity",
-    "heun_velocity": "Heun of the flow by its velocity",
-    "midpoint_velocity": "the midpoint method of the flow by its velocity",
-    "rk4_velocity": "Runge-Kutta 4 of the flow by its velocity",
+    "ddpm-large": "DDPM with β, the forward step's variance (score_sde's ancestral sampler of VP)",
+    "reverse-diffusion": "score_sde's reverse diffusion",
+    "euler-beta": "Euler-Maruyama with the chain's β",
+    "euler-maruyama": "Euler-Maruyama of the reverse SDE in t",
+    "euler-flow": "Euler of the probability flow in t",
+    "heun-flow": "Heun of the probability flow in t",
+    "euler-velocity": "Euler of the flow by its velocity",
+    "heun-velocity": "Heun of the flow by its velocity",
+    "midpoint-velocity": "the midpoint method of the flow by its velocity",
+    "rk4-velocity": "Runge-Kutta 4 of the flow by its velocity",
     "unipc": "UniPC",
-    "euler_ancestral": "ancestral Euler (the same as DDPM with β̃)",
+    "euler-ancestral": "ancestral Euler (the same as DDPM with β̃)",
     "heun": "Heun in σ/α (EDM, Karras et al.)",
     "midpoint": "DPM-Solver-2, the geometric midpoint (k-diffusion's dpm_2)",
-    "dpmpp_2m": "DPM-Solver++(2M)",
-    "dpmpp_2m_sde": "SDE-DPM-Solver++(2M)",
-    "dpmpp_2s": "DPM-Solver++(2S)",
-    "dpmpp_sde": "DPM-Solver++ SDE (k-diffusion)",
+    "dpmpp-2m": "DPM-Solver++(2M)",
+    "dpmpp-2m-sde": "SDE-DPM-Solver++(2M)",
+    "dpmpp-2s": "DPM-Solver++(2S)",
+    "dpmpp-sde": "DPM-Solver++ SDE (k-diffusion)",
     "plms": "Adams-Bashforth on the noise (PLMS, iPNDM)",
     "lms": "linear multistep in σ/α (LMS)",
     "renoise": "guess the data and noise them again (consistency sampling)",
     "langevin": "annealed Langevin",
-    "euler_churn": "Euler in σ/α with churn",
+    "euler-churn": "Euler in σ/α with churn",
 }
 
 
@@ -56,7 +56,17 @@ ORDER = tuple(TITLES)  # of two that are the same on this grid, the first is nam
 
 @dataclass(frozen=True)
 class Other:
-    """Levels that the steps may use instead of those that the network is told."""
+    """Levels that the steps may use instead of those that the network is told.
+
+    Parameters
+    ----------
+    name, says : str
+        As of a mistake.
+    level : callable
+        From a label to the level that the steps use.
+    right : bool, default False
+        Whether that is no mistake.
+    """
 
     name: str
     says: str
@@ -66,7 +76,23 @@ class Other:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampler of the museum, with one mistake or none."""
+    """One sampler of the museum, with one mistake or none.
+
+    Parameters
+    ----------
+    family : str
+        Its name.
+    options : tuple of pairs, default ()
+        Name and value of its options.
+    step, reading, grid : Mistake, optional
+        What is wrong in its loop, in what it takes the network's answer for, in its levels: one of them.
+    end : Level, default DATA
+        Where its last step leads.
+    error : float, default infinity
+        How far it is from the patient, once that is known.
+    other : Other, optional
+        Levels of its own.
+    """
 
     family: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -101,7 +127,17 @@ class Stop(Exception):
 
 @dataclass
 class Patient:
-    """A table beside which candidates are run, as random combinations of its columns."""
+    """A table beside which candidates are run, as random combinations of its columns.
+
+    Parameters
+    ----------
+    table : Table
+        What the patient does.
+    way : Convention
+        How its network is told, and what it predicts.
+    levels, ends : list of Level
+        The levels that the network was told, and where the last step may lead.
+    """
 
     table: Table
     way: Convention
@@ -131,7 +167,7 @@ class Patient:
         labels = labels[0::each]
         make = edited(readings.grid, candidate.grid)
         pairs = make(labels, level, candidate.end, self.way.stride(self.table.labels))
-        if candidate.family == "euler_churn":
+        if candidate.family == "euler-churn":
             pairs = [(t, self._before(i + 1, s)) for i, (t, s) in enumerate(pairs)]
         return pairs
 
@@ -208,13 +244,32 @@ def _off(a: Any, b: Any) -> float:
 
 @cache
 def samplers_by_name() -> dict[str, Callable[..., Any]]:
-    """The museum's samplers."""
-    return {specimen.__name__: specimen for specimen in samplers.SPECIMENS}
+    """Return the museum's samplers.
+
+    Returns
+    -------
+    dict
+        Name -> specimen.
+    """
+    return {specimen.__name__.replace("_", "-"): specimen for specimen in samplers.SPECIMENS}
 
 
 @cache
 def edited(specimen: Callable[..., Any], mistake: Mistake | None) -> Callable[..., Any]:
-    """The specimen with the mistake, or as it is."""
+    """Return the specimen with the mistake, or as it is.
+
+    Parameters
+    ----------
+    specimen : callable
+        Of the museum.
+    mistake : Mistake or None
+        An edit that fits it.
+
+    Returns
+    -------
+    callable
+        As the specimen.
+    """
     return specimen if mistake is None else plant(mistake, specimen)
 
 
@@ -224,7 +279,22 @@ def _fitting(specimen: Callable[..., Any], mistakes: tuple[Mistake, ...]) -> lis
 
 
 def ends(way: Convention, labels: list[float], levels: list[Level]) -> list[Level]:
-    """Where the last step may lead: data, the first level, one more step of the grid, the SDE's 0."""
+    """Return where the last step may lead: data, the first level, one more step of the grid, the SDE's usual ends.
+
+    Parameters
+    ----------
+    way : Convention
+        Of the network.
+    labels : list of floats
+        What it was told.
+    levels : list of Level
+        What that means.
+
+    Returns
+    -------
+    list of Level
+        Data first.
+    """
     ends = [DATA]
     steps = [label for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
     further = []
@@ -252,13 +322,13 @@ def _families(patient: Patient) -> Iterator[Candidate]:
         yield Candidate(name)
     eta = _eta(patient)
     if eta is not None:
-        for name in ("ddim", "midpoint", "dpmpp_2m_sde", "dpmpp_2s"):
+        for name in ("ddim", "midpoint", "dpmpp-2m-sde", "dpmpp-2s"):
             yield Candidate(name, (("eta", eta),))
-    for name in ("midpoint", "dpmpp_2s"):
+    for name in ("midpoint", "dpmpp-2s"):
         if eta != 1:
             yield Candidate(name, (("eta", 1.0),))
-    yield Candidate("dpmpp_2m", (("lower", True),))
-    yield Candidate("dpmpp_2m_sde", (("kind", "heun"),))
+    yield Candidate("dpmpp-2m", (("lower", True),))
+    yield Candidate("dpmpp-2m-sde", (("kind", "heun"),))
     for order in (2, 3):
         yield Candidate("plms", (("order", order),))
         yield Candidate("lms", (("order", order),))
@@ -306,7 +376,18 @@ def _noise_scale(patient: Patient) -> float | None:
 
 
 def search(patient: Patient) -> Iterator[Candidate]:
-    """All candidates beside the first calls; those that are near, to the end."""
+    """Compare all candidates over the first calls, and those that are near, to the end.
+
+    Parameters
+    ----------
+    patient : Patient
+        Beside which they are run.
+
+    Yields
+    ------
+    Candidate
+        With its error and its end.
+    """
     calls = patient.table.calls
     stop = min(PREFIX, calls - 2) if calls > SHORT else None
     reading = readings.READINGS[patient.way.predicts]
@@ -329,7 +410,18 @@ def search(patient: Patient) -> Iterator[Candidate]:
 
 
 def elsewhere(patient: Patient) -> Iterator[Candidate]:
-    """Right samplers on other levels than the network is told: of another schedule, another unit, or unrounded."""
+    """Compare right samplers on other levels than the network is told: of another schedule or unit, or unrounded.
+
+    Parameters
+    ----------
+    patient : Patient
+        Beside which they are run.
+
+    Yields
+    ------
+    Candidate
+        With its error and its end.
+    """
     for other in _others(patient):
         for family in _families(patient):
             candidate = replace(family, other=other)
@@ -372,7 +464,18 @@ def _power(u: float, p: float) -> float:
 
 
 def known_betas(n: int) -> dict[str, list[float]]:
-    """The schedules that people take: by name, n numbers."""
+    """Return the schedules that people take.
+
+    Parameters
+    ----------
+    n : int
+        Number of steps.
+
+    Returns
+    -------
+    dict of str to list
+        Name -> n betas.
+    """
 
     def line(a: float, b: float) -> list[float]:
         return [a + (b - a) * i / max(n - 1, 1) for i in range(n)]

@@ -16,7 +16,18 @@ CONSTANTS = {0.0: "0", 0.5: "½", 2.0: "2", 2**0.5: "√2", 2**-0.5: "1/√2", -
 
 
 def steps_of(table: Table) -> np.ndarray[Any, Any] | None:
-    """Coefficients of x, of the answer and of fresh noise in each step, (K, 3); None for a sampler with a memory."""
+    """Return the coefficients of x, of the network's answer and of fresh noise in each step.
+
+    Parameters
+    ----------
+    table : Table
+        What a sampler does.
+
+    Returns
+    -------
+    array, shape (K, 3), or None
+        None for a sampler with a memory.
+    """
     rows, k = table.states, table.calls
     found = []
     for i in range(k):
@@ -33,7 +44,22 @@ def steps_of(table: Table) -> np.ndarray[Any, Any] | None:
 
 
 def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Level, Level]]) -> np.ndarray[Any, Any]:
-    """The same of a right sampler of one call a step."""
+    """Return the same of a right sampler of one call a step.
+
+    Parameters
+    ----------
+    walk : callable
+        Of the museum.
+    reading : callable
+        What the network predicts.
+    pairs : sequence of pairs of Level
+        Its steps.
+
+    Returns
+    -------
+    array, shape (K, 3)
+        A row a step.
+    """
     rows = []
     for pair in pairs:
         parts = []
@@ -47,7 +73,24 @@ def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Leve
 def causes(
     table: Table, wanted: np.ndarray[Any, Any], pairs: Sequence[tuple[Level, Level]], name: str
 ) -> Iterator[Cause]:
-    """Where the coefficients differ, and by what factor."""
+    """Say where the coefficients differ, and by what factor.
+
+    Parameters
+    ----------
+    table : Table
+        The patient's.
+    wanted : array, shape (K, 3)
+        Those of a right sampler.
+    pairs : sequence of pairs of Level
+        Its steps.
+    name : str
+        Its name.
+
+    Yields
+    ------
+    Cause
+        One a coefficient that differs.
+    """
     found = steps_of(table)
     if found is None or found.shape != wanted.shape:
         return

@@ -142,7 +142,20 @@ class Convention:
 
 
 def spacing(levels: Sequence[Level], labels: Sequence[float]) -> str:
-    """In what the steps of a grid are equal, in words."""
+    """Say in what the steps of a grid are equal.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Its levels.
+    labels : sequence of floats
+        What the network is told of them.
+
+    Returns
+    -------
+    str
+        In words.
+    """
     if len(labels) < 3:
         return f"{len(labels)} levels"
     integer = all(abs(i - round(i)) < 1e-6 for i in labels)
@@ -166,7 +179,20 @@ def spacing(levels: Sequence[Level], labels: Sequence[float]) -> str:
 
 
 def index_grid(labels: Sequence[float], n: int) -> str:
-    """The usual name of a choice of indices 0..n-1, or ""."""
+    """Return the usual name of a choice of indices.
+
+    Parameters
+    ----------
+    labels : sequence of floats
+        Of 0 to n - 1, from noise to data.
+    n : int
+        Length of the chain.
+
+    Returns
+    -------
+    str
+        Such as "leading"; "" for another choice.
+    """
     k = len(labels)
     if k == n:
         return "all"

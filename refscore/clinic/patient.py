@@ -26,13 +26,21 @@ class Run:
 
     Parameters
     ----------
+    answer : callable (k, x) -> array
+        The network's answer to its k-th call.
+    noise : callable (j, shape) -> array
+        The j-th draw.
     states : list of arrays
         The x of each call of the network, on the host.
     labels : list of floats
         What it was told.
     draws : list of tuples
         Of each draw its kind, its shape and the number of calls before it.
-    end : array or None
+    served : dict
+        Draws by the state of the generator.
+    repeated : int, default 0
+        How often a state came again.
+    end : array, optional
         What the patient returned.
     """
 
@@ -82,7 +90,13 @@ class Model:
 
 
 class ReplayedGenerator(np.random.Generator):
-    """A NumPy generator whose normal and uniform numbers are the clinic's."""
+    """A NumPy generator whose normal and uniform numbers are the clinic's.
+
+    Parameters
+    ----------
+    seed : object, optional
+        Two generators of one seed serve the same numbers.
+    """
 
     def __init__(self, seed: Any = None) -> None:
         super().__init__(np.random.PCG64(0))
@@ -112,7 +126,26 @@ class ReplayedGenerator(np.random.Generator):
 
 
 def walk(run: Callable[[Any, Any, Any], Any], x: HostArray, answer: Any, noise: Any, library: str, device: Any) -> Run:
-    """Run a patient once: x (B, ...) on the host, answer(k, x) and noise(j, shape) as arrays on the host."""
+    """Run a patient once.
+
+    Parameters
+    ----------
+    run : callable (model, x, rng) -> x
+        The patient.
+    x : array, shape (B, ...)
+        Its start, on the host.
+    answer, noise : callable
+        As of `Run`.
+    library : str
+        Whose arrays it takes.
+    device : object
+        Of torch.
+
+    Returns
+    -------
+    Run
+        What was seen.
+    """
     seen = Run(answer, noise)
     ACTIVE.append(seen)
     try:
@@ -124,7 +157,22 @@ def walk(run: Callable[[Any, Any, Any], Any], x: HostArray, answer: Any, noise: 
 
 
 def made(x: HostArray, library: str, device: Any) -> Any:
-    """A copy of x in the library."""
+    """Return a copy of x in the library.
+
+    Parameters
+    ----------
+    x : array
+        On the host.
+    library : str
+        One of `LIBRARIES`.
+    device : object
+        Of torch.
+
+    Returns
+    -------
+    array
+        Of the library.
+    """
     if library == "torch":
         return import_module("torch").tensor(x, device=device)
     if library == "jax":
@@ -133,7 +181,20 @@ def made(x: HostArray, library: str, device: Any) -> Any:
 
 
 def beside(y: HostArray, x: Any) -> Any:
-    """y in the library of x, with its dtype, on its device."""
+    """Return y in the library of x, with its dtype, on its device.
+
+    Parameters
+    ----------
+    y : array
+        On the host.
+    x : array
+        Of any library.
+
+    Returns
+    -------
+    array
+        As x.
+    """
     kind = type(x).__module__.split(".")[0]
     if kind == "torch":
         return import_module("torch").as_tensor(y, dtype=x.dtype, device=x.device)
@@ -143,14 +204,38 @@ def beside(y: HostArray, x: Any) -> Any:
 
 
 def host_of(x: Any) -> HostArray:
-    """The numbers of x, on the host, in float64."""
+    """Return the numbers of x, on the host, in float64.
+
+    Parameters
+    ----------
+    x : array
+        Of any library.
+
+    Returns
+    -------
+    array
+        NumPy's.
+    """
     if hasattr(x, "detach"):
         x = x.detach().cpu().numpy()
     return np.asarray(x.get() if type(x).__module__.startswith("cupy") else x, dtype=np.float64)
 
 
 def generator(library: str, device: Any) -> Any:
-    """What the patient gets as its source of randomness: NumPy's generator, or torch's with NumPy's methods as well."""
+    """Return the patient's source of randomness: NumPy's generator, or torch's with NumPy's methods as well.
+
+    Parameters
+    ----------
+    library : str
+        One of `LIBRARIES`.
+    device : object
+        Of torch.
+
+    Returns
+    -------
+    Generator
+        Which serves the clinic's numbers.
+    """
     if library != "torch":
         return ReplayedGenerator()
     torch = import_module("torch")
@@ -168,7 +253,13 @@ def generator(library: str, device: Any) -> Any:
 
 @contextmanager
 def replaced() -> Iterator[None]:
-    """Within, the random functions of the libraries that are loaded serve the clinic's numbers."""
+    """Serve the clinic's numbers, within, by the random functions of the libraries that are loaded.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
     with ExitStack() as stack:
         for name, function in _numpy().items():
             stack.enter_context(patch.object(np.random, name, function))

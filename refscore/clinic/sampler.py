@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from refscore.clinic import coefficients
 from refscore.clinic.behaviour import LINEAR, adaptive, behaviours
 from refscore.clinic.candidates import CALLS, TITLES, Candidate, Patient, elsewhere, ends, samplers_by_name, search
+from refscore.clinic.coefficients import causes as causes_by_coefficients
+from refscore.clinic.coefficients import wanted_of
 from refscore.clinic.convention import Convention, index_grid, spacing
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
 from refscore.clinic.patient import LIBRARIES
@@ -95,7 +96,7 @@ def sampler(
     ...     return x
     >>> found = sampler(mine, betas=betas)
     >>> found.verdict, found.name, found.causes[0].name
-    ('wrong', 'ddpm_large', 'root-forgotten')
+    ('wrong', 'ddpm-large', 'root-forgotten')
     """
     if not callable(run):
         raise TypeError(f"the patient must be callable as run(model, x, rng), got {type(run).__name__}")
@@ -174,10 +175,10 @@ def _by_coefficients(patient: Patient, nearest: Candidate) -> Iterator[Cause]:
     pairs = patient.steps(nearest)
     specimen = partial(samplers_by_name()[nearest.family], **dict(nearest.options))
     try:
-        wanted = coefficients.wanted_of(specimen, READINGS[patient.way.predicts], pairs)
+        wanted = wanted_of(specimen, READINGS[patient.way.predicts], pairs)
     except (ValueError, ZeroDivisionError, OverflowError):
         return
-    yield from coefficients.causes(patient.table, wanted, pairs, nearest.name)
+    yield from causes_by_coefficients(patient.table, wanted, pairs, nearest.name)
 
 
 def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[str, Any], str]:

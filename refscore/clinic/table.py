@@ -77,6 +77,24 @@ class Table:
 def read(run: Callable[..., Any], way: Convention, dims: int, library: str, device: Any) -> Table:
     """Run a patient on unit vectors.
 
+    Parameters
+    ----------
+    run : callable (model, x, rng) -> x
+        The patient.
+    way : Convention
+        How its network is told, and what it predicts.
+    dims : int
+        Length of the rows of x.
+    library : str
+        Whose arrays it takes.
+    device : object
+        Of torch.
+
+    Returns
+    -------
+    Table
+        What it does.
+
     Raises
     ------
     Ill
@@ -101,7 +119,7 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
         return seen
 
     with suppress(Exception):  # imports and compilers have their turn before random functions are replaced
-        warm(run, way, dims, library, device)
+        warm(run, dims, library, device)
     nothing = lambda k, x: np.zeros_like(x)  # noqa: E731
     try:
         quiet = play(np.zeros((4, dims)), nothing, lambda j, shape: np.zeros(shape))
@@ -133,8 +151,14 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
     return Table(matrix, fresh, labels, float(zero[-1, 0, 0]), m, quiet.repeated, facts)
 
 
-def warm(run: Callable[..., Any], way: Convention, dims: int, library: str, device: Any) -> None:
-    """Run a patient once with its own noise and a network that answers nothing."""
+def warm(run: Callable[..., Any], dims: int, library: str, device: Any) -> None:
+    """Run a patient once with its own noise and a network that answers nothing.
+
+    Parameters
+    ----------
+    run, dims, library, device : object
+        As `read` has them.
+    """
     seen = Run(lambda k, x: np.zeros_like(x), lambda j, shape: np.zeros(shape))
     ACTIVE.append(seen)
     try:

@@ -13,7 +13,6 @@ from refscore.museum import readings, samplers
 from refscore.museum.mistake import fits, plant
 from refscore.noise.sde import CosineVP
 
-
 BETAS = np.linspace(1e-3, 0.12, 100).tolist()
 INDICES = [92, 84, 70, 63, 55, 41, 30, 22, 13, 4]  # uneven, so that ratios of steps show
 SIGMAS = [20.0, 11.0, 7.5, 4.0, 2.6, 1.2, 0.7, 0.3, 0.12, 0.04]
@@ -76,6 +75,7 @@ def test_a_right_sampler_is_named(specimen):
     options = {"step": 0.25} if name == "langevin" else {}
     found = patient(specimen, **options)()
     same = {"euler_ancestral": "ddpm", "euler_churn": "ddim", "langevin": "langevin, step=0.25"}.get(name, name)
+    same = same.replace("_", "-")
     assert found.verdict == "right", str(found)
     found.assert_is(same)
     assert found.numbers["error of the nearest right sampler"] < 1e-11
@@ -88,7 +88,7 @@ def test_whatever_the_network_predicts(predicts):
 
 def test_churn_and_its_noise_scale_are_read():
     patient(samplers.heun, churn=True, s_noise=1.003)().assert_is("heun, s_noise=1.003")
-    patient(samplers.euler_churn, churn=True)().assert_is("euler_churn")
+    patient(samplers.euler_churn, churn=True)().assert_is("euler-churn")
 
 
 def all_planted():
