@@ -139,7 +139,7 @@ def loss(
         alpha = np.sum(shown * X, axis=1) / np.sum(X * X, axis=1)
         C, A = to_0 / np.sum(d * S, axis=1), (to_X - to_0) / np.sum(d * X, axis=1)
     label, noised = (np.concatenate([getattr(m, part) for m in many]) for part in ("label", "x"))
-    causes = [*_of_times(way, label, [float(np.ptp(m.label)) for m in many]), *_of_noise(noised)]
+    causes = _of_noise(noised)
     for slip, says, off, least in (
         (
             "rows-mixed",
@@ -154,7 +154,7 @@ def loss(
     name, fit, found = _of_target(way, seen.label, alpha, A, C, label, noised)
     t = np.clip(way.time(seen.label), 1e-9, 1.0)
     weight, constant, factor, slips = _of_weight(way, t, w, D, other)
-    causes += [*found, *slips]
+    causes += [*found, *slips, *_of_times(way, label, [float(np.ptp(m.label)) for m in many])]
     known = weight in weights(way, t)
     lines = [
         f"target {name}, to {fit:.1e}",
@@ -168,7 +168,7 @@ def loss(
         lines.append(f"the exact model of data N(0, I) loses {reached:.4g} ± {gap:.1g}, the floor is {floor:.4g}")
         if abs(reached - floor) > 6 * gap + SAME * floor:
             causes.append(Cause("not-at-the-floor", "the exact model does not reach the floor", reached / floor - 1))
-    causes = sorted({c.name: c for c in causes}.values(), key=lambda c: c.error)[:3]
+    causes = sorted({c.name: c for c in reversed(causes)}.values(), key=lambda c: (c.error > SAME, causes.index(c)))[:3]
     lines, verdict = [c.says for c in causes[:1]] + lines, WRONG if causes else RIGHT if known else UNKNOWN
     return Diagnosis("loss", verdict, f"{name}, λ = {weight}", tuple(lines), tuple(causes), numbers, assumed)
 
