@@ -84,7 +84,8 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
     if config.getoption("--shuffle") is not None:
-        shuffled, files = random.Random(config.getoption("--shuffle")), [[*f] for _, f in groupby(items, lambda i: i.path)]
+        shuffled = random.Random(config.getoption("--shuffle"))
+        files = [[*tests] for _, tests in groupby(items, lambda item: item.path)]
         for tests in (files, *files):
             shuffled.shuffle(tests)
         items[:] = [item for tests in files for item in tests]
@@ -109,5 +110,6 @@ def _false_alarms(request, record_property):
 def pytest_terminal_summary(terminalreporter):
     """The budget: how often a run of these tests fails where nothing is wrong."""
     reports = [r for those in terminalreporter.stats.values() for r in those if getattr(r, "when", "") == "teardown"]
-    rates = [rate for report in reports for name, all_of in report.user_properties if name == "false alarms" for rate in all_of]
+    told = [value for report in reports for name, value in report.user_properties if name == "false alarms"]
+    rates = [rate for of_a_test in told for rate in of_a_test]
     terminalreporter.write_line(f"false alarms: {len(rates)} stochastic assertions, {sum(rates):.1e} in sum")

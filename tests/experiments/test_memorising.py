@@ -10,7 +10,7 @@ from refscore.laws.examples import mixture
 from refscore.matching.base import noised
 from refscore.measure.floor import denoising_floor
 from tests.oracles.book import ROOT
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import assert_within
 
 
 @pytest.mark.parametrize("of", ["law", "points"])
@@ -25,7 +25,7 @@ def test_a_distance_is_the_loss_less_its_floor(of):
     losses = 0.5 * factor * OBJECTIVE.weight(SDE, t) * np.sum(push**2, axis=1)
     away = Away(p, rng, 40_000)
     noise = np.std(losses) / 200  # of the loss; that of the distance is of the same size
-    assert losses.mean() - floor.value == pytest.approx(away(other), abs=QUANTILE * (1.5 * noise + floor.error))
+    assert_within(losses.mean() - floor.value, away(other), 1.5 * noise + floor.error, n=40_000)
     assert away(ExactScore(p, SDE)) < 1e-5 * away(other)  # to the last digits of float32
 
 

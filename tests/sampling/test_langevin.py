@@ -27,7 +27,7 @@ from refscore.sampling.loop import NotFiniteError, RunawayError, last
 from tests.oracles.close import assert_close
 from tests.oracles.mixtures import TWO
 from tests.oracles.replay import ReplayRng
-from tests.oracles.statistics import ALPHA, assert_mean
+from tests.oracles.statistics import ALPHA, assert_cdf, assert_mean, dkw
 from tests.oracles.strategies import mixtures, points, random_mixture, sdes, seeds, times
 from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
@@ -462,12 +462,11 @@ def test_the_published_rule_has_the_predicted_variance_in_ten_dimensions():
 def test_the_published_rule_has_the_predicted_law_in_three_dimensions():
     """Eq. (2.13): |x|²/v is χ²₅, v = 5/3, up to O(r) here (0.055 at r = 0.1); it is not χ²₃ of |x|²."""
     r, chains = 0.1, 8000
-    w = np.sort(run_published(3, r, chains, 500, seed=1))
-    steps = (np.arange(chains) + 0.5) / chains
-    allowed = math.sqrt(math.log(2 / ALPHA) / (2 * chains)) + r
-    assert_close(chi2.cdf(w / (5 / 3), 5), steps, allowed)
-    assert np.max(np.abs(chi2.cdf(w, 3) - steps)) > 2 * allowed
-    limit = chi2.rvs(5, size=200_000, random_state=0) * 5 / 3 / 3
+    w = run_published(3, r, chains, 500, seed=1)
+    assert_cdf(w / (5 / 3), chi2(5).cdf, bias=r)
+    x = np.linspace(0, 20, 2001)
+    assert np.max(np.abs(chi2.cdf(x, 3) - chi2.cdf(x / (5 / 3), 5))) > 2 * (dkw(chains) + r)  # seen but for 1e-9
+    limit = np.random.default_rng(0).chisquare(5, 200_000) * 5 / 3 / 3
     assert_mean(limit, (5 / 3) ** 2)  # the limit's variance, 2.78
 
 

@@ -51,6 +51,7 @@ class Own:
         return reversed([f(*each) for each in reversed(list(zip(*iterables, strict=True)))])
 
 
+@pytest.mark.recorded("other processes draw from the seeds as written")
 def test_any_number_and_kind_of_workers_draws_the_same_samples():
     one, points = shards(1), likelihood(1)
     assert one.shape == (50, 2)
