@@ -2,13 +2,14 @@
 
 import copy
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from refscore.commands.train_config import Run
+from refscore.checks import check_count
+from refscore.commands.train_config import Run, Settings
 from refscore.data.scaling import Scaling
 from refscore.data.sets import Data
 from refscore.protocols import Array, HasState
@@ -139,5 +140,32 @@ def read(folder: Path, backend: Backend) -> Saved:
     kept = load(path, asarray=backend.asarray)
     if missing := {"settings", "kind", "shape", "scaling"} - set(kept.config):
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: it is not from `refscore train`")
+    try:
+        _check(kept.config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not from `refscore train`: {error}") from error
     theta = kept.theta if kept.average is None else kept.average
     return Saved(kept.model, theta, kept.config, getattr(kept.state, "step", 0))
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse a description of a run that `write` has not written, whatever it is made of."""
+    kept, known = config["settings"].items(), {field.name for field in fields(Settings)}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in kept if name in known}
+    settings = Settings(**values)
+    shape, columns, given = config["shape"], config.get("columns", []), config.get("given") or []
+    if not isinstance(shape, list) or not shape:
+        raise ValueError(f"the shape of a sample is {shape!r}")
+    for n in shape:
+        check_count("shape", n)
+    for named in (columns, given):
+        if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+            raise ValueError(f"its columns are {named!r}")
+    for name in ("data", "labels"):
+        if not isinstance(getattr(settings, name), (str, type(None))):
+            raise ValueError(f"its {name} are {getattr(settings, name)!r}")
+    if config["kind"] not in ("points", "images"):
+        raise ValueError(f"its data are {config['kind']!r}, neither points nor images")
+    scalings = [config["scaling"], *([config.get("given_scaling")] if given else [])]
+    for scaling in scalings:
+        Scaling.from_dict(scaling)

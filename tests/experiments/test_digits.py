@@ -169,6 +169,7 @@ def test_replacement_on_two_correlated_pixels_spreads_more_and_comes_less_near(m
 # ------------------------------------------------------------------ the tables of chapter 15
 
 
+@pytest.mark.recorded("the table is of these splits of the data")
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_the_bits_of_laws_without_a_network_are_those_of_the_table(seed):
     """Memory is judged by a few far images: another draw within the cells moves it by a hundredth."""
@@ -182,6 +183,7 @@ def test_the_bits_of_laws_without_a_network_are_those_of_the_table(seed):
     assert laws["memory"][1] == pytest.approx(recalled, abs=0.005)
 
 
+@pytest.mark.recorded("the table is of these splits of the data")
 @pytest.mark.parametrize(("seed", "error", "right"), [(0, 0.437, 0.911), (1, 0.455, 0.922), (2, 0.438, 0.922)])
 def test_what_an_upper_half_tells_of_the_lower_refutes_the_moves_of_the_table(seed, error, right):
     """Eq. (15.6): by the nearest training image, and by a classifier of upper halves."""

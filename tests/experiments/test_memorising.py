@@ -48,6 +48,7 @@ def rows():
     return [[float(cell.strip(" %").replace(" ", "")) for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.recorded("the table is of the draws of the experiment")
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]:g}")
 def test_where_memory_and_the_truth_stand_is_as_the_table_says(row):
     """No training: the distances of the two exact scores from each other, at the draws of the experiment."""

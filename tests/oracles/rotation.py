@@ -20,10 +20,11 @@ _default_rng = np.random.default_rng
 
 @wraps(_default_rng)
 def _rotated(seed: Any = None) -> np.random.Generator:
-    if not isinstance(seed, (Integral, list, tuple, np.ndarray)):
+    several = isinstance(seed, (list, tuple, np.ndarray))
+    if not several and not isinstance(seed, Integral):
         return _default_rng(seed)
     MADE.append(seed)
-    return _default_rng(seed if _shift is None else [_shift, *np.atleast_1d(np.asarray(seed, dtype=object))])
+    return _default_rng(seed if _shift is None else [_shift, *(seed if several else [seed])])
 
 
 def rotate(shift: int | None) -> None:

@@ -62,7 +62,7 @@ def assert_mean(x: Any, mu: Any, *, alpha: float = ALPHA, bias: Any = 0.0, sees:
     """The mean over the first axis, of independent rows, is mu at every place (central limit theorem).
 
     What is declared is alpha times the first factor by which a mean of skew numbers leaves the normal law so far out,
-    cosh(z³ γ/3√n) for both sides (Jing, Shao and Wang 2003); where that is above a hundred, n is too small.
+    cosh(z³ γ/3√n) for both sides (Jing, Shao and Wang 2003); where that is above a thousand, n is too small.
     """
     x = np.asarray(x, "float64")
     n, mean, std = len(x), x.mean(axis=0), x.std(axis=0)
@@ -70,7 +70,7 @@ def assert_mean(x: Any, mu: Any, *, alpha: float = ALPHA, bias: Any = 0.0, sees:
     with np.errstate(invalid="ignore", divide="ignore"):
         skew = np.max(np.nan_to_num(np.abs(np.mean(((x - mean) / std) ** 3, axis=0)))) / math.sqrt(n)
     assert n >= 1000, f"the normal quantile needs more than {n} draws"
-    assert z**3 * skew / 3 < 5.3, f"of numbers of skewness {skew * math.sqrt(n):.3g} {n} are too few"
+    assert z**3 * skew / 3 < 7.6, f"of numbers of skewness {skew * math.sqrt(n):.3g} {n} are too few"
     allowed = bias + z * std / math.sqrt(n)
     _judge(mean, mu - allowed, mu + allowed, alpha * math.cosh(z**3 * skew / 3), n, why)
     _can_see(allowed + BEYOND * std / math.sqrt(n), sees, n)
