@@ -61,18 +61,18 @@ def assert_within(
 def assert_mean(x: Any, mu: Any, *, alpha: float = ALPHA, bias: Any = 0.0, sees: Any = None, why: object = "") -> None:
     """The mean over the first axis, of independent rows, is mu at every place (central limit theorem).
 
-    What is declared is alpha times the first factor by which a mean of skew numbers leaves the normal law so far out,
-    cosh(z³ γ/3√n) for both sides (Jing, Shao and Wang 2003); where that is above a thousand, n is too small.
+    What is declared is alpha times what the first terms say of a Student statistic that far out: cosh(z³ γ/3√n), for
+    numbers of skewness γ (Jing, Shao and Wang 2003), and exp(z⁴/4n). Above a thousand, n is too small.
     """
     x = np.asarray(x, "float64")
     n, mean, std = len(x), x.mean(axis=0), x.std(axis=0)
     z = quantile(alpha, mean.size)
     with np.errstate(invalid="ignore", divide="ignore"):
         skew = np.max(np.nan_to_num(np.abs(np.mean(((x - mean) / std) ** 3, axis=0)))) / math.sqrt(n)
-    assert n >= 1000, f"the normal quantile needs more than {n} draws"
-    assert z**3 * skew / 3 < 7.6, f"of numbers of skewness {skew * math.sqrt(n):.3g} {n} are too few"
+    factor = math.cosh(min(z**3 * skew / 3, 99)) * math.exp(min(z**4 / (4 * n), 99))
+    assert factor < 1000, f"of numbers of skewness {skew * math.sqrt(n):.3g} {n} are too few"
     allowed = bias + z * std / math.sqrt(n)
-    _judge(mean, mu - allowed, mu + allowed, alpha * math.cosh(z**3 * skew / 3), n, why)
+    _judge(mean, mu - allowed, mu + allowed, alpha * factor, n, why)
     _can_see(allowed + BEYOND * std / math.sqrt(n), sees, n)
 
 
@@ -119,6 +119,17 @@ def assert_cdf(
 def assert_from(statistic: float, law: Any, *, alpha: float = ALPHA, n: Any = "any", why: object = "") -> None:
     """One number is a draw of a law of scipy.stats, e.g. `chi2(n - 1)`: it lies between its quantiles."""
     _judge(np.asarray(statistic), law.ppf(alpha / 2), law.isf(alpha / 2), alpha, n, why)
+
+
+def assert_spread(values: Any, errors: Any, *, kurtosis: float = 0.0, alpha: float = ALPHA, why: object = "") -> None:
+    """The standard errors that n independent estimates state are their spread.
+
+    Their variance over the mean squared error is χ²/(n - 1) of n - 1 degrees where they are normal; of fewer degrees,
+    (n - 1)/(1 + κ/2), where they have an excess kurtosis κ.
+    """
+    values, freedom = np.asarray(values, "float64"), (len(values) - 1) / (1 + kurtosis / 2)
+    ratio = values.var(ddof=1) / np.mean(np.square(errors))
+    assert_from(freedom * ratio, chi2(freedom), alpha=alpha, n=len(values), why=why)
 
 
 def assert_vector(x: Any, mu: Any, *, alpha: float = ALPHA, why: object = "") -> None:
