@@ -154,10 +154,8 @@ def _check(config: dict[str, Any]) -> None:
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in kept if name in known}
     settings = Settings(**values)
     shape, columns, given = config["shape"], config.get("columns", []), config.get("given") or []
-    if not isinstance(shape, list) or not shape:
+    if not isinstance(shape, list) or not shape or not all(0 < check_count("shape", n) < 2**20 for n in shape):
         raise ValueError(f"the shape of a sample is {shape!r}")
-    for n in shape:
-        check_count("shape", n)
     for named in (columns, given):
         if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
             raise ValueError(f"its columns are {named!r}")
@@ -166,6 +164,7 @@ def _check(config: dict[str, Any]) -> None:
             raise ValueError(f"its {name} are {getattr(settings, name)!r}")
     if config["kind"] not in ("points", "images"):
         raise ValueError(f"its data are {config['kind']!r}, neither points nor images")
-    scalings = [config["scaling"], *([config.get("given_scaling")] if given else [])]
-    for scaling in scalings:
-        Scaling.from_dict(scaling)
+    for numbers, n in ((config["scaling"], shape[-1]), *([(config.get("given_scaling"), len(given))] if given else [])):
+        scaling = Scaling.from_dict(numbers)
+        if any(isinstance(each, tuple) and len(each) != n for each in (scaling.centre, scaling.scale)):
+            raise ValueError(f"{scaling} is not of {n} columns")
