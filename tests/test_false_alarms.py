@@ -127,19 +127,19 @@ def test_the_next_one_is_found(lines, seen):
 PLANE = GaussianMixture(np.array([0.3, 0.7]), np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([0.5, 1.0]))
 FREQUENCIES = np.array([[1.0, 0.0], [0.5, -1.0]])
 MADE = {  # of each helper: an assertion that is right, and one that is off by what must be seen
-    "within": lambda rng, a, off: assert_within(rng.standard_normal(3), 6.0 * off, np.ones(3), alpha=a),
+    "within": lambda rng, a, off: assert_within(rng.standard_normal(3), 20.0 * off, np.ones(3), alpha=a),
     "mean": lambda rng, a, off: assert_mean(rng.standard_normal((900, 2)), [0.0, 0.4 * off], alpha=a),
     "skew": lambda rng, a, off: assert_mean(rng.exponential(size=900), 1 + 0.5 * off, alpha=a),
-    "share": lambda rng, a, off: assert_share(rng.random((900, 2)) < 0.2, 0.2 + 0.1 * off, alpha=a),
+    "share": lambda rng, a, off: assert_share(rng.random((900, 2)) < 0.2, 0.2 + 0.2 * off, alpha=a),
     "rare": lambda rng, a, off: assert_share(rng.random(900) < 1e-3, 1e-3 + 0.05 * off, alpha=a),
     "bounded": lambda rng, a, off: assert_bounded(rng.random((900, 2)), 0.5 + 0.2 * off, 0.0, 1.0, alpha=a),
-    "cdf": lambda rng, a, off: assert_cdf(rng.standard_normal(900), norm(0.4 * off).cdf, alpha=a),
-    "cdf at places": lambda rng, a, off: assert_cdf(rng.standard_normal(900), norm(0.4 * off).cdf, at=[0, 1], alpha=a),
-    "from": lambda rng, a, off: assert_from(rng.chisquare(300), chi2(300 + 250 * off), alpha=a),
+    "cdf": lambda rng, a, off: assert_cdf(rng.standard_normal(900), norm(0.6 * off).cdf, alpha=a),
+    "cdf at places": lambda rng, a, off: assert_cdf(rng.standard_normal(900), norm(0.6 * off).cdf, at=[0, 1], alpha=a),
+    "from": lambda rng, a, off: assert_from(rng.chisquare(300), chi2(300 + 500 * off), alpha=a),
     "vector": lambda rng, a, off: assert_vector(
-        rng.standard_normal((2000, 2)) @ [[1, 1], [0, 0.1]], [0.0, 0.02 * off], alpha=a
+        rng.standard_normal((2000, 2)) @ [[1, 1], [0, 0.1]], [0.0, 0.05 * off], alpha=a
     ),
-    "law": lambda rng, a, off: assert_law(PLANE.sample(rng, 900) + 0.5 * off, PLANE, FREQUENCIES, alpha=a),
+    "law": lambda rng, a, off: assert_law(PLANE.sample(rng, 900) + 1.5 * off, PLANE, FREQUENCIES, alpha=a),
     "spread": lambda rng, a, off: assert_spread((1 + off) * rng.standard_normal(400), np.ones(400), alpha=a),
 }
 
