@@ -46,6 +46,11 @@ class Saved:
         return Scaling.from_dict(self.config["scaling"])
 
     @property
+    def settings(self) -> Settings:
+        """What the run was made of, but for names that this version does not know."""
+        return _settings(self.config)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(self.config["shape"])
@@ -148,17 +153,23 @@ def read(folder: Path, backend: Backend) -> Saved:
     return Saved(kept.model, theta, kept.config, getattr(kept.state, "step", 0))
 
 
-def _check(config: dict[str, Any]) -> None:
-    """Refuse a description of a run that `write` has not written, whatever it is made of."""
+def _settings(config: dict[str, Any]) -> Settings:
     kept, known = config["settings"].items(), {field.name for field in fields(Settings)}
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in kept if name in known}
-    settings = Settings(**values)
+    return Settings(**values)
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse a description of a run that `write` has not written, whatever it is made of."""
+    settings = _settings(config)
     shape, columns, given = config["shape"], config.get("columns", []), config.get("given") or []
     if not isinstance(shape, list) or not shape or not all(0 < check_count("shape", n) < 2**20 for n in shape):
         raise ValueError(f"the shape of a sample is {shape!r}")
     for named in (columns, given):
         if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
             raise ValueError(f"its columns are {named!r}")
+    if columns and config["kind"] == "points" and shape != [len(columns)]:
+        raise ValueError(f"its columns are {columns}, the shape of a sample is {shape}")
     for name in ("data", "labels"):
         if not isinstance(getattr(settings, name), (str, type(None))):
             raise ValueError(f"its {name} are {getattr(settings, name)!r}")
