@@ -14,6 +14,7 @@ WITH_CODE = [page for page in PAGES if "```python" in page.read_text(encoding="u
 SHOWN = re.compile(r"\s*```text\n(.*?)```", flags=re.S)  # below a block: what it prints
 
 
+@pytest.mark.recorded("what a page prints")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
 def test_every_python_block_runs_and_prints_what_is_shown(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -157,6 +157,7 @@ def test_docstrings_are_sentences():
     assert not any(is_sentence(text) for text in ("h.", "whatever u", "x (B, ...) at t -> x (B, ...) at s.", "g(t)²."))
 
 
+@pytest.mark.recorded("what a docstring prints")
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_print_what_they_say(name):
     """Each alone, with nothing imported but what it imports itself."""

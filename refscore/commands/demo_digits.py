@@ -41,8 +41,8 @@ def digits_demo(
     """
     steps = check_ends("steps", steps, 1e-4)
     if (out / CHECKPOINT).exists():
-        kept = read(out, get("numpy")).config["settings"]
-        if any(kept[name] != value for name, value in DIGITS.items() if name not in ("widths", "steps")):
+        kept = read(out, get("numpy")).settings
+        if any(getattr(kept, name) != value for name, value in DIGITS.items() if name not in ("widths", "steps")):
             raise ValueError(f"{out} holds a run that is not the demo's: take another --out")
         (out / CHECKPOINT).unlink()
     train(DIGITS | {"steps": steps, "seed": seed, "backend": backend, "compile": compiles}, None, out, say=say)

@@ -19,7 +19,7 @@ from refscore.commands.pictures import in_unit, needs_pillow
 from refscore.commands.progress import check_ends, progress
 from refscore.commands.saved_run import Saved, fingerprint, read
 from refscore.commands.threads import add_threads, blas_threads
-from refscore.commands.train_config import Settings, load
+from refscore.commands.train_config import load
 from refscore.commands.widened import Widened, law_on
 from refscore.data.files import save_bytes, save_json, writable_folder
 from refscore.data.sets import Data
@@ -165,11 +165,9 @@ def evaluate(
 
 def _data(saved: Saved, folder: Path, moved: str | None) -> Data:
     """The data that the model was trained on, split as then; they may have moved."""
-    kept = saved.config["settings"].items()
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in kept}
-    s = Settings(**values | ({} if moved is None else {"data": moved}))
+    s = saved.settings if moved is None else replace(saved.settings, data=moved)
     data = load(s)
-    if fingerprint(data) != saved.config["data"]:
+    if fingerprint(data) != saved.config.get("data"):
         raise CheckpointError(f"the data of {s.data} are not those that the model in {folder} was trained on")
     if len(data.held_out) < 2:
         raise ValueError(
@@ -186,7 +184,7 @@ def _likelihood(
     report: Report, saved: Saved, data: Data, points: int, backend: Backend, chunks: Chunks, show: Callable[[], None]
 ) -> None:
     """Log likelihoods of held-out points, under their labels, and what they err by where the law is known."""
-    D, sde, t_min = math.prod(saved.shape), saved.model.sde, saved.config["settings"]["t_min"]
+    D, sde, t_min = math.prod(saved.shape), saved.model.sde, saved.settings.t_min
     scaling, solve = data.scaling, FixedSteps(sde, FLOW)
     law = law_on(backend, data.law) if isinstance(data.law, GaussianMixture) and data.labels is None else None
 

@@ -87,8 +87,7 @@ def sample(
     saved = read(folder, backend)
     _check(saved, out, sampler, labels, guidance, known, mask, trajectory)
     told: Any = _given(saved, given, n) if labels is None else np.resize(np.asarray(labels), n)
-    read_too = (saved.config["settings"].get(name) for name in ("data", "labels"))
-    check_apart(out, known, mask, folder / CHECKPOINT, folder, *read_too)
+    check_apart(out, known, mask, folder / CHECKPOINT, folder, saved.settings.data, saved.settings.labels)
     writable_folder(out.parent)
     kept = _inpainting(saved, known, mask, n)
     draw = Drawing(saved.model, saved.theta, saved.shape, backend, sampler, steps, guidance)
@@ -219,5 +218,5 @@ def _write(out: Path, saved: Saved, path: Any, made: Any, told: Any) -> None:
         else:
             save_bytes(out, png(tiles(frames[-1], math.isqrt(path.shape[1] - 1) + 1), zoom))
     else:
-        frames = scatter(states if out.suffix == ".gif" else made[None], saved.config["columns"])
+        frames = scatter(states if out.suffix == ".gif" else made[None], saved.config.get("columns") or ("x1", "x2"))
         save_bytes(out, gif(frames) if out.suffix == ".gif" else png(frames[-1]))

@@ -2,13 +2,14 @@
 
 import copy
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from refscore.commands.train_config import Run
+from refscore.checks import check_count
+from refscore.commands.train_config import Run, Settings
 from refscore.data.scaling import Scaling
 from refscore.data.sets import Data
 from refscore.protocols import Array, HasState
@@ -43,6 +44,11 @@ class Saved:
     def scaling(self) -> Scaling:
         """Between the units of the network and those of the data."""
         return Scaling.from_dict(self.config["scaling"])
+
+    @property
+    def settings(self) -> Settings:
+        """What the run was made of, but for names that this version does not know."""
+        return _settings(self.config)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,5 +145,37 @@ def read(folder: Path, backend: Backend) -> Saved:
     kept = load(path, asarray=backend.asarray)
     if missing := {"settings", "kind", "shape", "scaling"} - set(kept.config):
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: it is not from `refscore train`")
+    try:
+        _check(kept.config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not from `refscore train`: {error}") from error
     theta = kept.theta if kept.average is None else kept.average
     return Saved(kept.model, theta, kept.config, getattr(kept.state, "step", 0))
+
+
+def _settings(config: dict[str, Any]) -> Settings:
+    kept, known = config["settings"].items(), {field.name for field in fields(Settings)}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in kept if name in known}
+    return Settings(**values)
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse a description of a run that `write` has not written, whatever it is made of."""
+    settings = _settings(config)
+    shape, columns, given = config["shape"], config.get("columns", []), config.get("given") or []
+    if not isinstance(shape, list) or not shape or not all(0 < check_count("shape", n) < 2**20 for n in shape):
+        raise ValueError(f"the shape of a sample is {shape!r}")
+    for named in (columns, given):
+        if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+            raise ValueError(f"its columns are {named!r}")
+    if columns and config["kind"] == "points" and shape != [len(columns)]:
+        raise ValueError(f"its columns are {columns}, the shape of a sample is {shape}")
+    for name in ("data", "labels"):
+        if not isinstance(getattr(settings, name), (str, type(None))):
+            raise ValueError(f"its {name} are {getattr(settings, name)!r}")
+    if config["kind"] not in ("points", "images"):
+        raise ValueError(f"its data are {config['kind']!r}, neither points nor images")
+    for numbers, n in ((config["scaling"], shape[-1]), *([(config.get("given_scaling"), len(given))] if given else [])):
+        scaling = Scaling.from_dict(numbers)
+        if any(isinstance(each, tuple) and len(each) != n for each in (scaling.centre, scaling.scale)):
+            raise ValueError(f"{scaling} is not of {n} columns")

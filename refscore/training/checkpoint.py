@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ STORED: tuple[Any, ...] = (
 )  # fmt: skip
 
 _BY_NAME = {thing.__name__: thing for thing in STORED}
+_HEADER = re.compile(rb"\{'descr': '(\S*)', 'fortran_order': (?:True|False) ?, 'shape': \(([-\d, ]*)\), \} *\n")
 _BITS = {name: getattr(np.random, name) for name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")}
 _SCALARS = ("loss", "grad_norm", "first_loss")  # of a training state; its other arrays are as long as theta
 
@@ -421,14 +423,18 @@ def _named_arrays(node: Any) -> set[str]:
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
-    """One member, if its header declares just the numbers that are there."""
+    """One member, if its header, which a pattern reads and nothing evaluates, declares just what is there."""
     with archive.open(member) as f:
         version = np.lib.format.read_magic(f)
         if version != (1, 0):
             raise ValueError(f"{member.filename} is an array of format {version}, not of plain numbers")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(f)
-        if dtype.newbyteorder("=") not in (np.dtype("float32"), np.dtype("float64"), np.dtype("uint8")):
-            raise ValueError(f"{member.filename} holds {dtype}, not float32, float64 or bytes")
+        header = _HEADER.fullmatch(f.read(int.from_bytes(f.read(2), "little")))
+        if header is None:
+            raise ValueError(f"{member.filename} does not begin as an array does")
+        descr, shape = header[1].decode(), tuple(int(n) for n in header[2].split(b",") if n.strip())
+        if descr not in ("<f4", "<f8", ">f4", ">f8", "|u1"):
+            raise ValueError(f"{member.filename} holds {descr}, not float32, float64 or bytes")
+        dtype = np.dtype(descr)
         if f.tell() + dtype.itemsize * math.prod(shape) != member.file_size:
             raise ValueError(f"{member.filename} declares {shape} numbers in {member.file_size} bytes")
         f.seek(0)
@@ -462,6 +468,8 @@ def _checkpoint(tree: dict[str, Any], arrays: Mapping[str, Any], rng: Any = None
     elif list(arrays) != ["theta"]:
         raise ValueError(f"its state is a {type(state).__name__}, neither parameters nor a state of training")
     _check_arrays(arrays, model.shapes)
+    if not isinstance(tree["config"], dict) or not isinstance(tree["refscore"], str):
+        raise ValueError("its config is no table of names, or its version no word")
     optimizer, ema, objective = (_built(tree[name], {}) for name in ("optimizer", "ema", "objective"))
     rng = None if tree["rng"] is None else _built_rng(tree["rng"], rng)
     return Checkpoint(model, state, optimizer, ema, objective, rng, tree["config"], tree["refscore"])

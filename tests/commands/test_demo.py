@@ -9,13 +9,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from refscore import MLP, VP, ScoreModel, __version__, cli
 from refscore.commands import demo, demo_figures
 from refscore.data import files
 from refscore.laws.examples import MIXTURES
 from refscore_backends import get
-from tests.oracles.close import assert_close
+from tests.oracles.statistics import assert_from, assert_mean
 
 FAST = ["--steps", "30"]
 
@@ -113,9 +114,10 @@ def test_points_of_a_file_are_measured_from_their_centre(tmp_path):
     """Far from 0 and unlike in their coordinates: the network still sees deviation 1 about 0."""
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal((1000.0, -3.0), (30.0, 5.0), (4000, 2)))
     problem = demo.load_problem(str(tmp_path / "a.npy"), get("numpy"), 0)
-    assert_close(problem.data.mean(axis=0), 0, 0.1)
-    assert float(problem.data.std()) == pytest.approx(problem.std, rel=0.05)
-    assert problem.scale == pytest.approx([30, 5], rel=0.05)
+    assert_mean(problem.data, 0.0, sees=0.2)
+    assert_mean(problem.data**2, problem.std**2, sees=0.3)
+    for found, scale in zip(problem.scale, (30.0, 5.0), strict=True):
+        assert_from(4000 * (found / scale) ** 2, chi2(3999))
 
 
 def test_one_point_many_times_is_refused(tmp_path, capsys):
@@ -141,7 +143,7 @@ def test_declared_scale_of_an_embedded_set_is_that_of_its_samples(name):
     problem = demo.load_problem(name, get("numpy"), seed=0)
     assert problem.exact is not None
     x = problem.exact.sample(np.random.default_rng(0), 40_000)
-    assert abs(np.sqrt(np.mean(x**2)) / problem.std - 1) < 0.02
+    assert_mean(np.mean((x / problem.std) ** 2, axis=1), 1.0, sees=0.1)
 
 
 @pytest.mark.usefixtures("_no_pictures")

@@ -18,6 +18,7 @@ from tests.oracles.strategies import seeds
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 4, 5)).astype("uint8")
+GREY[0, 0, :2] = 0, 255
 LABELS = np.asarray([0, 2, 1, 1, 0, 2])
 
 

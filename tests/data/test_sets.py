@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from refscore.data.points import DataFileError
 from refscore.data.sets import NAMES, load_data, split
+from tests.oracles.statistics import assert_share
 from tests.oracles.strategies import seeds
 
 
@@ -75,13 +76,12 @@ def test_a_split_takes_the_same_part_of_each_class(seed, n, part, classes):
 
 
 def test_a_split_is_random():
-    """Each sample is held out as often as any other: a binomial count, six deviations allowed."""
-    rng, runs = np.random.default_rng(0), 4000
-    often = sum(split(10, 0.3, rng, np.asarray([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])).astype(int) for _ in range(runs))
-    assert abs(np.sum(often[:3]) / (3 * runs) - 0.3) < 0.04  # one class gives one of three
-    for own in (often[:3], often[3:]):
-        q = np.mean(own) / runs
-        assert np.all(np.abs(own - q * runs) < 6.2 * math.sqrt(runs * q * (1 - q)))
+    """Each sample of a class is held out as often as any other of it."""
+    rng = np.random.default_rng(0)
+    apart = np.stack([split(10, 0.3, rng, np.asarray([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])) for _ in range(4000)])
+    for own, share in ((apart[:, :3], 1 / 3), (apart[:, 3:], 2 / 7)):  # one of three, and two of seven
+        assert np.all(own.sum(axis=1) == round(share * own.shape[1]))
+        assert_share(own, share, sees=0.07)
 
 
 # ------------------------------------------------------------------ from a file

@@ -10,7 +10,7 @@ from refscore.laws.examples import mixture
 from refscore.matching.base import noised
 from refscore.measure.floor import denoising_floor
 from tests.oracles.book import ROOT
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import assert_within
 
 
 @pytest.mark.parametrize("of", ["law", "points"])
@@ -25,7 +25,7 @@ def test_a_distance_is_the_loss_less_its_floor(of):
     losses = 0.5 * factor * OBJECTIVE.weight(SDE, t) * np.sum(push**2, axis=1)
     away = Away(p, rng, 40_000)
     noise = np.std(losses) / 200  # of the loss; that of the distance is of the same size
-    assert losses.mean() - floor.value == pytest.approx(away(other), abs=QUANTILE * (1.5 * noise + floor.error))
+    assert_within(losses.mean() - floor.value, away(other), 1.5 * noise + floor.error, n=40_000)
     assert away(ExactScore(p, SDE)) < 1e-5 * away(other)  # to the last digits of float32
 
 
@@ -48,6 +48,7 @@ def rows():
     return [[float(cell.strip(" %").replace(" ", "")) for cell in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.recorded("the table is of the draws of the experiment")
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]:g}")
 def test_where_memory_and_the_truth_stand_is_as_the_table_says(row):
     """No training: the distances of the two exact scores from each other, at the draws of the experiment."""

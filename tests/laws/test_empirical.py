@@ -19,7 +19,7 @@ from refscore.noise.reverse import denoise
 from refscore.noise.sde import LinearVE
 from refscore.sampling.loop import last
 from tests.oracles.marks import on_every_backend
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import assert_share
 from tests.oracles.strategies import seeds
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(120)
@@ -85,8 +85,7 @@ def test_every_sampler_with_the_empirical_score_ends_in_training_points_all_as_o
     x = denoise(score, sde, last(simulate(step, prior(sde, (n, 2), rng, "float64"), times, rng)), times[-1])
     away = np.linalg.norm(x[:, None] - points, axis=2)
     assert away.min(axis=1).max() < 1e-12
-    counts = np.bincount(away.argmin(axis=1), minlength=7)
-    assert np.all(np.abs(counts / n - 1 / 7) < QUANTILE * math.sqrt(6 / 49 / n) + 0.01)  # and 60 steps
+    assert_share(away.argmin(axis=1)[:, None] == np.arange(7), 1 / 7, bias=0.01)  # of 60 steps
     found = memorised(x, points, rng.standard_normal((500, 2)))
     assert (found.share.value, found.share.error) == (1.0, 0.0)
 

@@ -45,7 +45,7 @@ from tests.oracles.mixtures import covariance
 from tests.oracles.models import KINDS, Counted, Linear
 from tests.oracles.quadrature import gauss_hermite
 from tests.oracles.replay import ReplayRng
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import assert_within, quantile
 from tests.oracles.strategies import mixtures, random_mixture, sdes, seeds
 
 T0 = np.zeros(1)  # the data as they are
@@ -848,7 +848,7 @@ def test_the_fisher_divergence_by_monte_carlo_is_within_its_error():
     closed = 0.5 * (np.trace((Q - P) @ p.covariances[0] @ (Q - P)) + shift @ shift)
     found = fisher_divergence(p, q.score, np.random.default_rng(0), samples=50_000)
     assert 0 < found.error < 0.02 * closed
-    assert abs(found.value - closed) <= QUANTILE * found.error
+    assert_within(found.value, closed, found.error, n=50_000)
     narrow = GaussianMixture(np.array([0.5, 0.5]), np.zeros((2, 2)), np.array([1e-8, 1.0]))
     assert fisher_divergence(narrow, lambda x: -x, np.random.default_rng(0), 1000).error > 0
     for law in (p, narrow):
@@ -930,7 +930,7 @@ def test_the_training_points_have_a_lower_floor_than_their_law(sigma):
     objective = Denoising(times=FixedTime(float(sde.time(sigma))))
     law = denoising_floor(objective, p, sde).value
     memory = denoising_floor(objective, GaussianMixture(np.full(50, 0.02), points, np.zeros(50)), sde, rng)
-    assert memory.value < law - 0.03 - QUANTILE * memory.error
+    assert memory.value < law - 0.03 - quantile() * memory.error
 
 
 @given(seed=seeds, sde=sdes, t=st.floats(0.05, 1.0), share=st.floats(0.05, 0.95))

@@ -13,7 +13,7 @@ from refscore.laws.expectation import gauss_legendre, quadrature_grid
 from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.measure.floor import denoising_floor, mean_posterior_variance
-from tests.oracles.statistics import QUANTILE, assert_mean
+from tests.oracles.statistics import assert_mean, assert_within, quantile
 from tests.oracles.strategies import KINDS, mixtures, random_mixture, sdes, seeds
 
 WEIGHTS = (sigma_squared, g_squared, unweighted)
@@ -100,7 +100,7 @@ def test_floor_in_three_dimensions_is_monte_carlo_within_its_error(kind):
     floor = denoising_floor(objective, p, sde, np.random.default_rng(1), samples=20_000)
     assert 0 < floor.error < 0.02 * floor.value
     again = denoising_floor(objective, p, sde, np.random.default_rng(2), samples=20_000)
-    assert abs(floor.value - again.value) <= QUANTILE * math.hypot(floor.error, again.error)  # 1e-9
+    assert_within(floor.value - again.value, 0.0, math.hypot(floor.error, again.error), n=20_000)
 
 
 @pytest.mark.parametrize(("dim", "n"), [(1, 100_000), (2, 100_000), (3, 100_000)])
@@ -112,7 +112,7 @@ def test_floor_is_the_loss_of_the_exact_score(dim, n):
     z = rng.standard_normal((n, dim))
     loss = 0.5 * s**2 * np.sum((p.score(a * p.sample(rng, n) + s * z, a, s) + z / s) ** 2, axis=1)
     floor = denoising_floor(Denoising(times=FixedTime(t)), p, sde, np.random.default_rng(4), samples=200_000)
-    assert_mean(loss, floor.value, bias=QUANTILE * floor.error)
+    assert_mean(loss, floor.value, bias=quantile() * floor.error)
 
 
 def test_floor_over_times_adds_the_errors_of_its_levels():
@@ -120,8 +120,8 @@ def test_floor_over_times_adds_the_errors_of_its_levels():
     objective = Denoising(times=UniformTime(0.1))
     values = [denoising_floor(objective, p, sde, np.random.default_rng(i), 8, 500) for i in range(40)]
     spread = float(np.std([v.value for v in values], ddof=1))
-    # 40 runs give the deviation to 11 %; the stated error also has the difference to half the levels
-    assert 0.6 * spread < np.mean([v.error for v in values]) < 3 * spread
+    # 40 runs give the deviation to 11 %; the stated error also has the difference to half the levels, up to 4 of these
+    assert 0.6 * spread < np.mean([v.error for v in values]) < 10 * spread
 
 
 def test_monte_carlo_wants_an_rng():

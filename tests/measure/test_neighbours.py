@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from refscore.measure import neighbours
 from refscore.measure.neighbours import memorised, nearest, two_sample_test
 from tests.oracles.close import assert_close
 from tests.oracles.marks import on_every_backend, on_every_device
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import assert_spread, assert_within
 from tests.oracles.strategies import seeds
 
 # ------------------------------------------------------------------ the neighbour
@@ -75,8 +76,10 @@ def test_what_is_new_counts_as_a_copy_with_the_chance_of_an_order_statistic():
                 for _ in range(500)]  # fmt: skip
         shares, chance = np.array([run.share.value for run in runs]), runs[0].chance
         spread = math.hypot(chance.error, math.sqrt(chance.value * (1 - chance.value) / 400))
-        assert abs(shares.mean() - chance.value) < QUANTILE * spread / math.sqrt(500)
-        assert shares.std() == pytest.approx(spread, rel=0.2)  # 500 runs: 3 %, and the tails of a Beta
+        assert_within(shares.mean(), chance.value, spread / math.sqrt(500), n=500)
+        k = round(chance.value * (m + 1))
+        tails = float(beta(k, m + 1 - k).stats("k")) * (chance.error / spread) ** 4
+        assert_spread(shares, spread, kurtosis=tails)
 
 
 def test_medians_and_the_share_are_those_of_the_distances():
@@ -130,9 +133,9 @@ def test_two_samples_of_one_law_are_at_chance_with_the_error_that_is_stated(dim)
     rng, n = np.random.default_rng(dim), 60
     runs = [two_sample_test(*rng.standard_normal((2, n, dim))) for _ in range(400)]
     values = np.array([run.value for run in runs])
-    assert abs(values.mean() - (n - 1) / (2 * n - 1)) < QUANTILE * values.std() / 20
-    # a deviation of 400 runs: 3.5 %; without the pairs the error would be √(5/3) = 1.29 times too small for dim 1
-    assert np.mean([run.error for run in runs]) == pytest.approx(values.std(), rel=0.15)
+    assert_within(values.mean(), (n - 1) / (2 * n - 1), values.std() / 20, n=400)
+    # without the pairs the error would be √(5/3) = 1.29 times too small for dim 1
+    assert_spread(values, [run.error for run in runs])
 
 
 def test_two_samples_of_laws_that_overlap_state_their_error_too():
@@ -140,7 +143,7 @@ def test_two_samples_of_laws_that_overlap_state_their_error_too():
     runs = [two_sample_test(rng.standard_normal((80, 2)), shift + rng.standard_normal((80, 2))) for _ in range(400)]
     values = np.array([run.value for run in runs])
     assert 0.6 < values.mean() < 0.9
-    assert np.mean([run.error for run in runs]) == pytest.approx(values.std(), rel=0.2)
+    assert_spread(values, [run.error for run in runs])
 
 
 # ------------------------------------------------------------------ what nothing depends on

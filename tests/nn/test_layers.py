@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from refscore import MLP, VP, Denoising, EnergyModel, Implicit
 from refscore.arrays import views
@@ -32,6 +33,7 @@ from tests.oracles.close import assert_close
 from tests.oracles.derivatives import check_all, check_everywhere, subject
 from tests.oracles.marks import on_every_backend, on_every_device
 from tests.oracles.models import random_theta
+from tests.oracles.statistics import assert_from, assert_mean
 from tests.oracles.strategies import seeds
 
 NUMPY = NumpyBackend()
@@ -91,7 +93,9 @@ def test_a_convolution_starts_with_outputs_of_unit_variance(n_in, n_cond):
     assert list(params) == list(layer.shapes)
     x, e = rng.standard_normal((20, 20, 10, n_in)), rng.standard_normal((10, n_cond))
     y, _ = layer.forward(params, x, *([e] if n_cond else []))
-    assert np.mean(y[1:-1, 1:-1] ** 2) == pytest.approx(1 + (n_cond > 0), rel=0.25)  # of 9 to 144 weights a channel
+    for name, fan in (("W", 9 * n_in), *([("T", n_cond)] if n_cond else [])):
+        assert_from(fan * np.sum(params[name] ** 2), chi2(params[name].size))
+    assert np.mean(y[1:-1, 1:-1] ** 2) == pytest.approx(1 + (n_cond > 0), rel=0.5)  # of 9 to 144 weights a channel
     assert not params["b"].any()
 
 
@@ -177,7 +181,7 @@ def test_dropout_keeps_the_mean_and_leaves_out_whole_channels():
     assert set(np.unique(y)) == {0.0, 1 / 0.75}
     assert np.array_equal(y, np.broadcast_to(y[:1, :1], y.shape))
     assert np.array_equal(y[0, 0] == 0, u[:, 1:] < 0.25)
-    assert np.mean(y) == pytest.approx(1, abs=6.1 * np.sqrt(0.25 / 0.75 / 8000))
+    assert_mean(y[0, 0], 1.0)
 
 
 @on_every_backend

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
+from scipy.stats import t as student
 
 from refscore import MLP, VP, Denoising, ScoreModel, UNet
 from refscore.arrays import views
@@ -41,7 +43,7 @@ from tests.oracles.book import ROOT
 from tests.oracles.close import assert_close
 from tests.oracles.derivatives import STEP
 from tests.oracles.models import Counted
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import assert_from, assert_mean
 from tests.oracles.strategies import seeds
 
 CHAPTER = (ROOT / "docs" / "chapters" / "14-networks-by-hand.md").read_text(encoding="utf-8")
@@ -571,9 +573,8 @@ def test_labels_and_dropout():
     assert_close(Labels(3, 2).backward({"W": W}, hot, de)[1]["W"], wanted, 1e-14)
     x, n, rho = np.array([[-1.5, 2.0]]), 200_000, 0.3
     y, m = Dropout(2, rho).forward({}, x, rng.random((n, 2)))
-    variance = rho / (1 - rho) * x[0] ** 2
-    assert_close(y.mean(axis=0), x[0], QUANTILE * np.sqrt(variance / n))
-    assert_close(y.var(axis=0) / variance, 1, 0.02)
+    assert_mean(y, x[0])
+    assert_mean((y / x[0] - 1) ** 2, rho / (1 - rho), sees=0.02)
     assert set(np.unique(m)) == {0.0, 1 / (1 - rho)}
 
 
@@ -628,10 +629,10 @@ def test_the_gain_that_keeps_the_mean_square():
     """Eq. (14.24): the recursion by quadrature is that of a wide random net; the gain of `MLP` and `UNet`."""
     gain = mean_square(SiLU(), 1.0) ** -0.5
     assert abs(gain - 1.6765) < 1e-4
-    for told, q in ((0, 2.8), (64, 5.6)):
+    for told, q in ((0, 1.68**2), (64, 2 * 1.68**2)):
         layer, x = Dense(400, 400, told, gain=1.68), np.ones((1, 400))
         y, _ = layer.forward(layer.init(np.random.default_rng(0), "float64"), x, *([x[:, :told]] if told else []))
-        assert abs(np.mean(y**2) / q - 1) < QUANTILE * math.sqrt(2 / 400)
+        assert_from(np.sum(y**2) / q, chi2(400))
     assert {layer.gain for _, layer, _ in MLP((2, 4, 4, 2)).rows if isinstance(layer, Dense)} == {1.68, 0.1}
     rng, n, nets = np.random.default_rng(0), 400, 40
     for g in (1.0, 1.68, 2.0):
@@ -639,8 +640,8 @@ def test_the_gain_that_keeps_the_mean_square():
         for _ in range(3):
             q = g**2 * mean_square(SiLU(), q)
             hs = [layer.forward(layer.init(rng, "float64"), SiLU().forward({}, h)[0])[0] for h in hs]
-            # √(2/(n nets)) = 1.1 % a layer, which the next two enlarge
-            assert abs(np.mean(np.square(hs)) / q - 1) < 0.1
+            each = np.mean(np.square(hs), axis=(1, 2))  # of a net: √(2/n) = 7 % a layer, which the next two enlarge
+            assert_from((each.mean() - q) / (each.std(ddof=1) / math.sqrt(nets)), student(nets - 1), n=nets)
 
 
 def test_a_net_starts_with_the_loss_of_the_answer_zero():

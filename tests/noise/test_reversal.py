@@ -335,7 +335,7 @@ def test_the_flow_run_backwards_undoes_itself(sde):
 def test_volumes_change_by_the_integral_of_the_divergence(sde):
     """Eqs. (8.6), (8.11): log|det ∂x(1)/∂x(t)| = ∫ div v along the path, det by differences of the flow itself."""
     p, low = mixture("tilted"), float(sde.time_at_log_ratio(math.log(0.1)))
-    score, steps, h = ExactScore(p, sde), FixedSteps(sde, 140), 1e-4
+    score, steps, h = ExactScore(p, sde), FixedSteps(sde, 280), 1e-4
     x = p.sample(np.random.default_rng(0), 4)
     moved = np.concatenate([x + sign * h * e for e in np.eye(2) for sign in (1, -1)])
     ends = encode(score, sde, moved, low, steps).reshape(2, 2, 4, 2)  # (coordinate, sign, sample, D)
@@ -344,7 +344,7 @@ def test_volumes_change_by_the_integral_of_the_divergence(sde):
     y = steps(flow, np.concatenate([x, np.zeros((4, 1))], axis=1), low, 1.0)
     assert np.linalg.slogdet(J)[1] == pytest.approx(y[:, 2], abs=1e-5)  # differences: h², times third derivatives
     change = p.log_prob(y[:, :2], sde.alpha(1.0), sde.sigma(1.0)) - p.log_prob(x, sde.alpha(low), sde.sigma(low))
-    assert change == pytest.approx(-y[:, 2], abs=1e-6)  # of RK4 with 140 steps; chapter 11 takes more
+    assert change == pytest.approx(-y[:, 2], abs=1e-6)  # of RK4 with 280 steps; chapter 11 takes more
 
 
 def test_sub_vp_and_vp_share_their_drift_and_not_their_flow():

@@ -27,6 +27,7 @@ from tests.oracles.mixtures import covariance, full, size_of_jacobian
 from tests.oracles.orders import slopes, up
 from tests.oracles.quadrature import gauss_hermite
 from tests.oracles.replay import ReplayRng
+from tests.oracles.statistics import assert_within
 from tests.oracles.strategies import every_sde, mixtures, other_sdes, points, random_mixture, seeds, times, unit
 
 # ------------------------------------------------------------------ ordinary differential equations
@@ -383,7 +384,7 @@ def test_prior_mismatch_is_the_divergence(sde):
     m, v = p.means[:, 0], np.asarray(full(p))[:, 0, 0]
     cube = GaussianMixture(w, np.stack([m[i], m[j], m[k]], 1), np.stack([v[i], v[j], v[k]], 1))
     found = prior_mismatch(cube, sde, np.random.default_rng(0), samples=20_000)
-    assert abs(found.value - 3 * exact.value) <= 6.1 * found.error + 1e-12  # false alarm once in 1e9
+    assert_within(found.value, 3 * exact.value, found.error, bias=1e-12, n=20_000)
     with pytest.raises(ValueError, match="Monte Carlo"):
         prior_mismatch(cube, sde)
 

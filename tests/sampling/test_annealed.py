@@ -49,7 +49,7 @@ from refscore.training.optim import WarmupCosine
 from tests.oracles.affine import law, probe
 from tests.oracles.close import assert_close
 from tests.oracles.replay import ReplayRng
-from tests.oracles.statistics import QUANTILE
+from tests.oracles.statistics import BEYOND, assert_share, quantile
 from tests.oracles.strategies import mixtures, random_mixture, sdes, seeds
 
 VES = VE(0.01, 50.0)
@@ -517,17 +517,14 @@ def walked(name, moves, n, seed, learned=None):
     step = AnnealedLangevin(score, VES, e * low**2, low, moves)
     x = x if learned is None else x.astype("float32")
     end = last(simulate(step, x, level_times(VES, geometric_levels(high, low, L)), rng))
-    shares = (end.sum(axis=1) > 0).reshape(len(STARTS), n).mean(axis=1)
-    return dict(zip(STARTS, shares.tolist(), strict=True))
+    return dict(zip(STARTS, (end.sum(axis=1) > 0).reshape(len(STARTS), n), strict=True))
 
 
 def assert_weights(name, moves, n, seed):
-    """z = QUANTILE is a false alarm in 1e9; 1e-3 for the grid."""
+    """Up to 1e-3, for the grid."""
     want = predicted(name, (moves,))
-    for start, share in walked(name, moves, n, seed).items():
-        w = want[start, moves]
-        allowed = QUANTILE * math.sqrt(w * (1 - w) / n) + 1e-3
-        assert abs(share - w) <= allowed, f"{start}: {share:.4f}, predicted {w:.4f}, allowed {allowed:.4f}"
+    for start, right in walked(name, moves, n, seed).items():
+        assert_share(right, want[start, moves], bias=1e-3, why=start)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +554,7 @@ def test_the_test_of_weights_sees_a_step_twice_too_long():
     variance, high, low, L, e = SCHEDULES["paper"]
     other = right_sides(variance, geometric_levels(high, low, L), 2 * e, (10,))["uniform", 10]
     w = predicted("paper", (10,))["uniform", 10]
-    assert abs(other - w) > (QUANTILE + 3.09) * math.sqrt(w * (1 - w) / 10_000) + 1e-3
+    assert abs(other - w) > (quantile() + BEYOND) * math.sqrt(w * (1 - w) / 10_000) + 1e-3
 
 
 # ------------------------------------------------------------------ where the weights are decided
@@ -754,12 +751,12 @@ def test_one_network_learns_every_level():
     excess = excess_loss(score, plane(1.0), VES, objective, np.random.default_rng(1), "float32", 20_000)
     floor = denoising_floor(objective, plane(1.0), VES)
     assert floor.value == pytest.approx(0.295203, abs=1e-6)
-    assert 0 < excess.value + QUANTILE * excess.error < 0.03 * floor.value
+    assert 0 < excess.value + quantile() * excess.error < 0.03 * floor.value
     # Annealed, with the learned score: the weights are those of the exact one, to what a hundredth of error may do.
     want = right_sides(1.0, levels, 0.05, (10,))
     learned = walked("wide modes", 10, 4000, 3, score)
-    for start, share in learned.items():
-        assert abs(share - want[start, 10]) <= QUANTILE * math.sqrt(0.25 / 4000) + 0.02
+    for start, right in learned.items():
+        assert_share(right, want[start, 10], bias=0.02, why=start)
 
 
 def test_a_network_of_one_level_knows_no_other():

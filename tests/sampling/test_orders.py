@@ -62,6 +62,7 @@ ORDERS = {  # sampler: order, constant c = N^p error at the larger N, and the tw
 }
 
 
+@pytest.mark.recorded("the constants are of these 64 points")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("euler", "midpoint") else n for n in ORDERS]
 )

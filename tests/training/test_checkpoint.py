@@ -352,6 +352,7 @@ def test_a_state_that_is_not_finite_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.recorded("a committed file holds the generator of seed 0")
 def test_a_file_of_format_1_is_read():
     """Committed when the format was made; numbers that anybody can compute."""
     saved = load(ROOT / "tests" / "training" / "format_1.npz")

@@ -33,6 +33,7 @@ from refscore.nn import Dense, Labels, Net
 from refscore.sampling.loop import last
 from tests.oracles.close import assert_close
 from tests.oracles.mixtures import UNLIKE
+from tests.oracles.statistics import assert_mean, assert_share, assert_within
 from tests.oracles.waiting import BACKEND, nobody_waits
 
 SDE, T = VP(), 0.3
@@ -104,7 +105,7 @@ def test_told_an_observation_the_optimum_is_the_score_of_the_posterior():
 
 @pytest.mark.parametrize("told", [labels_told, observation_told])
 def test_denoising_is_least_at_the_conditional_score(told):
-    """Its expected gradient is 0 there: every component within 4.9 standard errors, a false alarm in 1e6 × 16 runs."""
+    """Its expected gradient is 0 there, and not beside it."""
     model, theta = told()
     rng, n, m = RNG(3), 400, 500
     grads, shifted = [], []
@@ -119,8 +120,8 @@ def test_denoising_is_least_at_the_conditional_score(told):
     error = np.std(grads, axis=0) / np.sqrt(m)
     seen = error > 0  # not the row of "no label", nor features that no output reads
     assert np.sum(seen) >= 8
-    assert np.all(np.abs(np.mean(grads, axis=0))[seen] < 4.9 * error[seen])
-    assert np.any(np.abs(np.mean(shifted, axis=0)) > 20 * np.std(shifted, axis=0) / np.sqrt(m))  # and not beside it
+    assert_within(np.mean(grads, axis=0)[seen], 0.0, error[seen], n=m)
+    assert np.any(np.abs(np.mean(shifted, axis=0)) > 20 * np.std(shifted, axis=0) / np.sqrt(m))
 
 
 EVEN = GaussianMixture(np.full(2, 0.5), UNLIKE.means, UNLIKE.covariances)
@@ -218,8 +219,7 @@ def test_the_share_of_withheld_labels_is_what_was_asked_for():
         return np.float64(0.0) * theta[0], 0 * theta
 
     last(fit(TOLD, objective, (x, LABELS % 3), SGD(1e-2), RNG(4), steps=100, batch=500, unlabelled=0.2))
-    share = np.mean(np.concatenate(seen) == 3)
-    assert abs(share - 0.2) < 4.9 * np.sqrt(0.2 * 0.8 / 50000)  # a false alarm in 1e6
+    assert_share(np.concatenate(seen) == 3, 0.2)
 
 
 def test_a_sampler_of_pairs_trains_as_an_array_of_pairs_does():
@@ -256,12 +256,10 @@ def test_dropout_is_drawn_in_training_and_absent_afterwards():
 
 
 def test_dropout_leaves_the_mean_of_a_linear_head_as_it_is():
-    """Over 4000 masks, within 4.9 standard errors at each of 12 places: a false alarm in 1e5."""
     dropping, plain = (ScoreModel(MLP((2, 40, 2), embed=4, dropout=rate), SDE) for rate in (0.5, 0.0))
     params, rng = views(parameters(plain), plain.shapes), RNG(0)
     told = [dropping.told(uniform=rng.random((6, dropping.uniforms))).apply(params, x, T) for _ in range(4000)]
-    error = np.std(told, axis=0) / np.sqrt(4000)
-    assert_close(np.mean(told, axis=0), plain.apply(params, x, T), 4.9 * error)
+    assert_mean(told, plain.apply(params, x, T))
 
 
 def test_a_step_with_labels_and_dropout_waits_for_nothing():

@@ -1,9 +1,7 @@
 """Damaged checkpoints: the same contents, or one named error; nothing executed; no file half written."""
 
 import errno
-import hashlib
 import io
-import json
 import os
 import pickle
 import re
@@ -21,6 +19,7 @@ from refscore import MLP, VP, ScoreModel, load, save
 from refscore.training import checkpoint
 from refscore.training.checkpoint import Checkpoint, CheckpointError
 from tests.oracles.checkpoints import child, everything, trained
+from tests.oracles.damage import damaged, forged, header, members, mutated, npy, zipped
 from tests.oracles.models import MODEL
 from tests.oracles.pickles import Bomb
 
@@ -43,42 +42,6 @@ def outcome(whole, content):
         return everything(load(path)) == wanted
     except CheckpointError:
         return None
-
-
-def members(content):
-    """The arrays of a file, each as the bytes of a .npy."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(named, **options):
-    """A .zip of (name, bytes), each with the right checksum."""
-    f = io.BytesIO()
-    with zipfile.ZipFile(f, "w", **options) as archive:
-        for name, content in named:
-            archive.writestr(zipfile.ZipInfo(name), content, options.get("compression"))
-    return f.getvalue()
-
-
-def npy(array, **options):
-    f = io.BytesIO()
-    np.save(f, array, **options)
-    return f.getvalue()
-
-
-def forged(content, change, arrays=lambda a: None):
-    """The same file with another description and other arrays, and the SHA-256 that goes with them."""
-    found = {name.removesuffix(".npy"): np.load(io.BytesIO(array)) for name, array in members(content).items()}
-    del found["sha256"]
-    tree = json.loads(found["description"].tobytes())
-    tree = change(tree) or tree
-    found["description"] = np.frombuffer(json.dumps(tree).encode(), "uint8")
-    arrays(found)
-    digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{name} {found[name].dtype.str} {found[name].shape}\n".encode() + found[name].tobytes())
-    found["sha256"] = np.frombuffer(digest.digest(), "uint8")
-    return zipped((f"{name}.npy", npy(array)) for name, array in found.items())
 
 
 def refused(whole, content, words):
@@ -111,62 +74,25 @@ def test_a_bit_that_flips_is_seen_or_means_nothing(every, whole):
     assert harmless < 0.15 * 8 * len(content) / every  # dates, attributes and versions of a .zip
 
 
-def damaged(rng, content, other):
-    """A file damaged in one of many ways, that of a disk or that of a hand which keeps the checksums."""
-    kind = rng.integers(7)
-    if kind >= 4:  # inside a member, and the .zip made anew around it
-        named = members(content)
-        name = rng.choice(sorted(named))
-        own = bytearray(damaged_bytes(rng, named[name], members(other)[name], rng.integers(4)))
-        return zipped({**named, str(name): bytes(own)}.items())
-    return damaged_bytes(rng, content, other, kind)
-
-
-def damaged_bytes(rng, content, other, kind):
-    i, j = sorted(int(k) for k in rng.integers(0, len(content) + 1, 2))
-    if kind == 0:
-        flipped = bytearray(content)
-        for bit in rng.integers(0, 8 * len(content), rng.integers(1, 9)):
-            flipped[bit // 8] ^= 1 << int(bit) % 8
-        return bytes(flipped)
-    if kind == 1:
-        return content[:i] + content[j:]
-    if kind == 2:
-        return content[:i] + other[i:j] + content[j:]
-    return content[:i] + rng.bytes(rng.integers(1, 64)) + content[i:]
-
-
-@pytest.mark.filterwarnings("ignore:invalid escape")  # Python's, of a damaged header
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("files", [350, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_no_damage_executes_anything_or_goes_unseen(files, whole, tmp_path):
-    rng, content = np.random.default_rng(11), whole[0]
+    """Flips, cuts, splices, planted headers, pickles, bombs and names: the one error, or the same content."""
+    rng, canary, content = np.random.default_rng(11), tmp_path / "canary", whole[0]
     state, parts = trained(seed=4)
     save(tmp_path / "other.npz", MODEL, state, **parts)
     other = (tmp_path / "other.npz").read_bytes()
     other_is = everything(load(tmp_path / "other.npz"))
     seen = {True: 0, None: 0}
     for n in range(files):
-        broken = damaged(rng, content, other)
+        broken = damaged(rng, content, other, canary)
         found = outcome(whole, broken)
         if found is False:  # a splice may have been all of the other file
             assert everything(load(whole[2])) == other_is, n
             continue
         seen[found] += 1
-    assert seen[None] > 0.9 * files
-
-
-def mutated(rng, node):
-    """A description with one place changed: a word, a number, a list or an object for another."""
-    odd = [None, True, -1, 0, 2**70, 1e300, "VP", "os.system", [], [[]], {}, {"class": "MLP"}, {"array": "theta"},
-           {"function": "sigma_squared"}, {"class": "EMAState"}, {"class": [1]}, "1", 3.5, "__class__"]  # fmt: skip
-    if isinstance(node, (dict, list)) and node and rng.random() < 0.8:
-        key = rng.choice(sorted(node)) if isinstance(node, dict) else int(rng.integers(len(node)))
-        if rng.random() < 0.1:
-            return {k: v for k, v in node.items() if k != key} if isinstance(node, dict) else node[:key]
-        if isinstance(node, list):
-            return [*node[:key], mutated(rng, node[key]), *node[key + 1 :]]
-        return {**node, str(key): mutated(rng, node[key])}
-    return odd[rng.integers(len(odd))]
+    assert seen[None] > 0.8 * files  # the others: slack of a .zip, cuts of nothing
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("files", [150, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -255,7 +181,7 @@ def test_arrays_that_are_not_the_models_are_refused(whole):
     refused(
         whole, put("optimizer_state.v", np.full_like(theta, np.nan)), "optimizer_state.v holds 56 values that are not"
     )
-    refused(whole, put("theta", theta.astype("int32")), "theta.npy holds int32")
+    refused(whole, put("theta", theta.astype("int32")), "theta.npy holds <i4")
     refused(whole, put("more", theta), r"members \['more.npy'\] are not those of a checkpoint")
     assert outcome(whole, put("theta", theta))
 
@@ -280,18 +206,12 @@ def test_big_endian_and_fortran_arrays_are_the_same_numbers(whole):
     assert outcome(whole, zipped({**named, "theta.npy": fortran}.items()))
 
 
-def header(shape, descr="<f4"):
-    f = io.BytesIO()
-    np.lib.format.write_array_header_1_0(f, {"descr": descr, "fortran_order": False, "shape": shape})
-    return f.getvalue()
-
-
 def test_archives_that_are_traps_are_refused(whole, tmp_path):
     named, canary = members(whole[0]), tmp_path / "canary"
     bomb = npy(np.array([Bomb(canary)], dtype=object), allow_pickle=True)
-    refused(whole, zipped({**named, "theta.npy": bomb}.items()), "theta.npy holds object")
+    refused(whole, zipped({**named, "theta.npy": bomb}.items()), r"theta.npy holds \|O")
     refused(whole, zipped({**named, "theta.npy": pickle.dumps(Bomb(canary))}.items()), "cannot be read")
-    refused(whole, zipped({**named, "description.npy": bomb}.items()), "description.npy holds object")
+    refused(whole, zipped({**named, "description.npy": bomb}.items()), r"description.npy holds \|O")
     refused(whole, pickle.dumps(Bomb(canary)), "not a zip")
     assert not canary.exists()
     huge = header((10**12,))
@@ -299,9 +219,8 @@ def test_archives_that_are_traps_are_refused(whole, tmp_path):
     refused(whole, zipped({**named, "theta.npy": header((10**6, -1, -1))}.items()), "numbers in 128 bytes")
     refused(whole, zipped({**named, "theta.npy": named["theta.npy"] + b"more"}.items()), "declares")
     refused(whole, zipped({**named, "theta.npy": b"\x93NUMPY\x03\x00" + huge[8:]}.items()), r"of format \(3, 0\)")
-    refused(whole, zipped(named.items(), compression=zipfile.ZIP_DEFLATED), "members are compressed")
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        twice = zipped([*named.items(), ("theta.npy", named["theta.npy"])])
+    refused(whole, zipped(named.items(), zipfile.ZIP_DEFLATED), "members are compressed")
+    twice = zipped([*named.items(), ("theta.npy", named["theta.npy"])])
     refused(whole, twice, "two of its members have one name")
     for name in ("../../theta.npy", "/etc/passwd", "theta.npy/", "theta"):
         refused(whole, zipped([*named.items(), (name, named["theta.npy"])]), "not those of a checkpoint")

@@ -34,6 +34,7 @@ from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
 from tests.oracles.close import assert_close
 from tests.oracles.models import MODEL, POINTS, TILTED
+from tests.oracles.statistics import assert_share
 
 SIZE = sum(math.prod(shape) for shape in MODEL.shapes.values())
 OPTIMIZERS = {
@@ -144,9 +145,8 @@ def test_rows_of_the_data_are_drawn_with_replacement_all_alike():
 
     last(fit(MODEL, objective, rows, SGD(1e-3), np.random.default_rng(0), steps=20, batch=500))
     assert all(x.shape == (500, 2) for x in seen)
-    counts = np.bincount(np.concatenate(seen)[:, 0].astype(int), minlength=5)
-    # Binomial(10000, 1/5) five times: 6.5 deviations at alpha = 1e-9 altogether.
-    assert_close(counts, 2000, 6.5 * math.sqrt(10_000 * 0.2 * 0.8))
+    drawn = np.concatenate(seen)[:, 0]
+    assert_share(drawn[:, None] == np.arange(5), 0.2)
 
 
 def test_steps_on_float32_data_stay_float32(any_backend):
@@ -256,6 +256,7 @@ class Growing:
         return np.full((n, 2), math.nan if self.asked > 6 else 1.0)
 
 
+@pytest.mark.recorded("from other parameters some of these settle where the score is flat")
 def test_what_is_wrong_is_named_when_training_diverges():
     """The data, where they are; noise, where a loss has no floor; the rate only where it may be the rate."""
     clean = ScoreModel(MLP((2, 16, 2)), VP(), predict="score")

@@ -1,6 +1,7 @@
 """Weights as safetensors: the bytes that others read, and only the weights of this model come in."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from refscore.training import safetensors as ours
 from refscore.training.checkpoint import CheckpointError
 from refscore.training.safetensors import export_safetensors, import_safetensors
 from tests.oracles.close import assert_close
+from tests.oracles.damage import damaged_bytes, mutated
 from tests.oracles.models import MODEL, random_theta
+from tests.oracles.pickles import Bomb
 
 THETA = random_theta(MODEL, 0)
 
@@ -120,21 +123,32 @@ def test_what_is_not_this_model_is_refused_by_name(what, path):
     assert str(path) in str(caught.value)
 
 
-def test_a_damaged_file_is_refused_or_holds_other_numbers(path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("files", [400, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_damaged_file_is_refused_or_holds_other_numbers(files, path, tmp_path):
     """The format has no checksum: a flipped bit of a number goes unseen, as docs/saved-models.md says."""
     export_safetensors(path, THETA, MODEL)
-    content, rng = path.read_bytes(), np.random.default_rng(3)
-    for n in range(400):
-        broken = bytearray(content[: rng.integers(len(content))] if n % 2 else content)
-        for at in rng.integers(0, max(len(broken), 1), 3 if broken else 0):
-            broken[at] = rng.integers(256)
+    content, rng, canary = path.read_bytes(), np.random.default_rng(3), tmp_path / "canary"
+    begins = 8 + int.from_bytes(content[:8], "little")
+    told = json.loads(content[8:begins])
+    for n in range(files):
+        kind = int(rng.integers(7))
+        if kind < 5:
+            broken = damaged_bytes(rng, content, content[::-1], kind)
+        elif kind == 5:  # a header that says other things, of the right length
+            words = json.dumps(mutated(rng, told)).encode()
+            broken = len(words).to_bytes(8, "little") + words + content[begins:]
+        else:
+            broken = pickle.dumps(Bomb(canary)) + content
         path.write_bytes(broken)
         try:
             theta = import_safetensors(path, MODEL)
         except CheckpointError:
             continue
-        assert n % 2 == 0
-        assert theta.shape == THETA.shape
+        assert (theta.shape, theta.dtype) == (THETA.shape, THETA.dtype), n
+        assert np.all(np.isfinite(theta)), n
+        assert len(broken) == len(content) or kind == 5, n  # no byte is missing or left over
+    assert not canary.exists()
 
 
 def test_what_cannot_be_weights_is_not_written(path):
