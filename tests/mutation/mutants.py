@@ -28,7 +28,7 @@ SMALL, LARGE = 1e-4, 1e4  # a tolerance or a guard: doubling it would be no mist
 
 
 class Mutant:
-    """One node replaced: `parent.field`, or its element `index`, by `new`; `live` is what runs when a function is called."""
+    """One node replaced: `parent.field`, or its element `index`, by `new`; `live` unless it runs at import."""
 
     def __init__(self, path, function, live, statement, parent, field, index, new):
         self.path, self.function, self.live = path, function, live

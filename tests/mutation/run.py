@@ -97,11 +97,10 @@ class Run:
         session.config._tmp_path_factory.getbasetemp()
         self.items = {item.nodeid: item for item in session.items}
         self.cover()
-        for name in sorted({n for record in self.covered.values() for n in record.get("modules", ())}):  # what tests import as they run, once and for all
-            try:
-                importlib.import_module(name)
-            except Exception:
-                continue
+        for record in self.covered.values():
+            for name in record.get("modules", ()):  # what tests import as they run, once and for all
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
         self.forget()
         gc.freeze()
         self.kill()
@@ -120,7 +119,8 @@ class Run:
 
     def ours(self):
         """The first names of all modules under the root."""
-        return {n.split(".")[0] for n, m in sys.modules.items() if (getattr(m, "__file__", 0) or "").startswith(f"{self.root}/")}
+        files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+        return {name.split(".")[0] for name, file in files.items() if file.startswith(f"{self.root}/")}
 
     def fork(self, work):
         """Run `work(say)` in a process of its own, and return what it said before it ended or was ended."""
@@ -150,7 +150,7 @@ class Run:
         return False if self.failed else self.passed or None
 
     def cover(self):
-        """Which lines does each test run, and how long does it take? What has not changed since is read from the file."""
+        """Which lines does each test run, and how long does it take? What has not changed is read from the file."""
         file, now = self.out / "coverage.jsonl", {}
         for record in lines(file):
             sources = {record["test"].split("::")[0]: record["source"], **record["digests"]}
@@ -217,7 +217,7 @@ class Run:
     def kill(self):
         """Run the drawn mutants that have no verdict yet."""
         args, drawn, every = self.args, [], []
-        equivalent = set(known(HERE / "equivalent.txt"))
+        equivalent = set(known(self.root / "tests/mutation/equivalent.txt"))
         for path in sorted((self.root / args.package).rglob("*.py")):
             name = path.relative_to(self.root).as_posix()
             if not any(f"/{part}" in name for part in args.leave):
@@ -279,7 +279,7 @@ class Run:
         """Forget all modules of ours, and let pytest begin again."""
         get_code = SourceFileLoader.get_code
         SourceFileLoader.get_code = lambda self, name: new if self.path == new.co_filename else get_code(self, name)
-        ours, limits = self.ours(), dict((name, seconds) for seconds, name in tests)
+        ours, limits = self.ours(), {name: seconds for seconds, name in tests}
         for name in [name for name in sys.modules if name.split(".")[0] in ours]:
             del sys.modules[name]
         sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "AssertionRewritingHook"]
