@@ -19,7 +19,7 @@ OPERATORS = {
     ast.NotIn: [ast.In], ast.And: [ast.Or], ast.Or: [ast.And],
 }  # fmt: skip
 NAMES = ["min max", "minimum maximum", "zeros ones", "any all", "sum mean", "exp expm1", "log log1p", "floor ceil"]
-NAMES += ["sqrt square", "argmin argmax", "sin cos", "alpha sigma", "drift noise", "forward backward", "first last"]
+NAMES += ["argmin argmax", "sin cos", "alpha sigma", "drift noise", "forward backward", "first last"]
 OTHER = {a: b for pair in NAMES for a, b in (pair.split(), pair.split()[::-1])}
 ASYMMETRIC = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 ASKS = {"isinstance", "issubclass", "getattr", "hasattr", "setattr", "cast", "field", "TypeVar"}

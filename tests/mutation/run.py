@@ -109,9 +109,9 @@ class Run:
 
     def forget(self):
         """Clear what was remembered at import: a mutant has to compute it anew."""
-        self.living = defaultdict(list)
+        self.living, ours = defaultdict(list), self.ours()
         for thing in gc.get_objects():
-            if hasattr(type(thing), "cache_clear") and getattr(thing, "__module__", "").split(".")[0] in self.ours():
+            if hasattr(type(thing), "cache_clear") and f"{getattr(thing, '__module__', '')}".split(".")[0] in ours:
                 thing.cache_clear()
             elif type(thing) is FunctionType and thing.__code__.co_filename.startswith(str(self.root)):
                 code = thing.__code__
@@ -156,7 +156,7 @@ class Run:
             sources = {record["test"].split("::")[0]: record["source"], **record["digests"]}
             for path in sources.keys() - now.keys():
                 now[path] = digest(self.root / path) if (self.root / path).exists() else ""
-            if all(now[path] == then for path, then in sources.items()):
+            if record["test"] in self.items and all(now[path] == then for path, then in sources.items()):
                 self.covered[record["test"]] = record
         missing = [name for name in self.items if name not in self.covered]
         print(f"{len(self.items)} tests, of which {len(missing)} are to be traced", flush=True)
@@ -185,6 +185,7 @@ class Run:
             if (rest := left.get(id(code))) is None:
                 ours = code.co_filename.startswith(package)
                 rest = left[id(code)] = {at for *_, at in code.co_lines() if at} if ours else set()
+                rest -= set() if code.co_name.startswith("<") else {code.co_firstlineno}  # where `def` stands
                 keep.append(code)
             return line if rest else None
 
