@@ -47,7 +47,8 @@ POSITIVE, SWAPPED = f"{WHERE}self.at(abs(x)), 1.0)", f"{WHERE}0.0, self.at(abs(x
 def test_what_no_test_notices_is_what_no_test_can_notice(tmp_path):
     """Mutants of what is tested die, in a function or at import; an equivalent one is explained, one is reported."""
     for name, text in {
-        "line/__init__.py": PACKAGE, "checks/test_line.py": TESTS, "tests/mutation/equivalent.txt": f"{SWAPPED}\n  max.",
+        "line/__init__.py": PACKAGE, "checks/test_line.py": TESTS,
+        "tests/mutation/equivalent.txt": f"{SWAPPED}\n  max of the same two.",
         "pytest.ini": "[pytest]\npythonpath = .\naddopts = --import-mode=importlib\n",
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ OTHER = {a: b for pair in NAMES for a, b in (pair.split(), pair.split()[::-1])}
 ASYMMETRIC = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 ASKS = {"isinstance", "issubclass", "getattr", "hasattr", "setattr", "cast", "field", "TypeVar"}
 GUARDS = {"strict", "stacklevel"}  # keywords that no right program needs
+AROUND = 60
 SMALL, LARGE = 1e-4, 1e4  # a tolerance or a guard: doubling it would be no mistake
 
 
@@ -35,11 +36,11 @@ class Mutant:
         self.place, self.new = (parent, field, index), new
         end = statement.body[0].lineno - 1 if getattr(statement, "body", None) else statement.end_lineno
         self.lines = range(statement.lineno, max(end, statement.lineno) + 1)
-        self.before = head(statement)
+        before = head(statement)
         node = self.swap(new)
-        self.after = "pass" if node is statement else head(statement)
+        after = "pass" if node is statement else head(statement)
         self.swap(node)
-        self.key = f"{path}  {function or 'the module'}\n- {self.before}\n+ {self.after}"
+        self.key = "\n".join([f"{path}  {function or 'the module'}", *shortened(f"- {before}", f"+ {after}")])
 
     def swap(self, new):
         """Put a node into the place, and hand back what stood there."""
@@ -69,6 +70,20 @@ def head(statement):
     for field in {"orelse", "finalbody", "handlers", "decorator_list"} & set(short._fields):
         setattr(short, field, [])
     return ast.unparse(short).split(":\n")[0]
+
+
+def shortened(before, after):
+    """Two long lines, each no more than what differs and `AROUND` characters on either side."""
+    if max(len(before), len(after)) <= 3 * AROUND:
+        return before, after
+    most = min(len(before), len(after)) - 2
+    left = next((i for i in range(most) if before[2 + i] != after[2 + i]), most)
+    right = next((i for i in range(most - left) if before[-1 - i] != after[-1 - i]), most - left)
+    left, right = max(left - AROUND, 0), max(right - AROUND, 0)
+    return tuple(
+        f"{text[:2]}{'… ' * (left > 0)}{text[2 + left : len(text) - right]}{' …' * (right > 0)}"
+        for text in (before, after)
+    )
 
 
 def replacements(node):

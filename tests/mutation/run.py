@@ -204,12 +204,10 @@ class Run:
 
     def reaching(self, mutant):
         """The tests that run the statement, or the file if it runs at import; one variant of each before the second."""
-        variants, order = Counter(), []
-        wanted = set(mutant.lines)
-        for record in sorted(self.covered.values(), key=lambda r: r.get("seconds", 0)):
-            here = record["lines"].get(mutant.path, ())
+        variants, order, wanted = Counter(), [], set(mutant.lines)
+        for record in self.passing[mutant.path]:
             name = record["test"]
-            if record.get("passed") and (not wanted.isdisjoint(here) if mutant.live else here or "default" in name):
+            if not mutant.live or not wanted.isdisjoint(record["lines"][mutant.path]):
                 function = name.split("[")[0]
                 order.append((variants[function], record["seconds"], name))
                 variants[function] += 1
@@ -217,7 +215,10 @@ class Run:
 
     def kill(self):
         """Run the drawn mutants that have no verdict yet."""
-        args, drawn, every = self.args, [], []
+        args, every, self.passing = self.args, [], defaultdict(list)
+        for record in sorted(self.covered.values(), key=lambda record: record.get("seconds", 0)):
+            for path in record["lines"] if record.get("passed") else ():
+                self.passing[path].append(record)
         equivalent = set(known(self.root / "tests/mutation/equivalent.txt"))
         for path in sorted((self.root / args.package).rglob("*.py")):
             name = path.relative_to(self.root).as_posix()
@@ -243,8 +244,9 @@ class Run:
             code = mutant.code(tree, filename)
         except SyntaxError:
             return None
-        tests, cost = [], 0.0
-        for seconds, name in self.reaching(mutant):
+        reaching, cost = self.reaching(mutant), 0.0
+        tests = [] if mutant.live else [(0.0, name) for name in self.items if name.startswith("tests/test_defaults.py")]
+        for seconds, name in reaching:
             cost += seconds + (0 if mutant.live else 0.2)
             if cost > self.args.limit and tests:
                 break
@@ -256,7 +258,7 @@ class Run:
         ran = [word["test"] for word in said if "test" in word]
         return {
             "key": mutant.key, "killed": not survived, "by": ran[-1] if ran and not survived else None,
-            "ran": len(ran), "of": len(self.reaching(mutant)), "seconds": round(time.perf_counter() - begin, 3),
+            "ran": len(ran), "of": len(reaching), "seconds": round(time.perf_counter() - begin, 3),
             "live": mutant.live,
         }  # fmt: skip
 
