@@ -357,6 +357,12 @@ def test_one_wrong_character_loses_no_point(tmp_path_factory, place, character):
     ("# made by hand\nx,y\n1,2\n3,4\n", "2 columns: x, y; 2 rows; header"),
     ('"no #1","b"\n1,2\n3,4\n', "2 columns: no #1, b; 2 rows; header"),
     (",x,y\n0,1,2\n1,3,4\n", "2 columns: x, y; 2 rows; header; the first column, which has no name, was left out"),
+    (
+        "0,1\n1.5,2\n",
+        "2 columns: x1, x2; 2 rows; no header "
+        "(the first row, 0, 1, ..., is a point: delete it if it counts the columns)",
+    ),
+    ("0,1\n3,2\n", "2 columns: x1, x2; 2 rows; no header"),
     ("i,x\n0,1.5\n1,2.5\n", "2 columns: i, x; 2 rows; header; i counts the rows: is it an index?"),
 ])  # fmt: skip
 def test_what_was_read_is_said(text, said, tmp_path):

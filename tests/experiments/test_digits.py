@@ -47,6 +47,14 @@ def test_a_run_learns_something_and_is_the_same_for_the_same_seed(tiny):
     assert tiny.theta.dtype == np.float32
 
 
+def test_training_is_told_what_it_is_asked_for(monkeypatch):
+    told = {}
+    monkeypatch.setattr(digits, "fit", lambda *args, **options: told.update(options) or ())
+    with pytest.raises(UnboundLocalError):  # no state came
+        digits.train(0, steps=7, widths=(8, 8), batch=16)
+    assert (told["steps"], told["batch"], told["max_norm"], told["unlabelled"]) == (7, 16, 100.0, 0.2)
+
+
 def test_a_network_is_kept_and_found_again(tiny, tmp_path, monkeypatch):
     path = tmp_path / "kept.npz"
     settings = {"steps": 4, "widths": (8, 8), "batch": 16}
@@ -70,6 +78,8 @@ def test_images_are_drawn_by_label_weight_and_mask(tiny):
     np.testing.assert_array_equal(plain, without)  # w = 0 knows no label
     assert np.abs(guided - without).max() > 0
     known = tiny.data.held_out[:3]
+    masked = digits.draw(tiny, labels, np.random.default_rng(1), weight=3.0, steps=5, mask=np.ones((8, 8, 1), bool))
+    np.testing.assert_array_equal(masked, guided)  # nothing is known
     half = digits.lower_half(tiny.data, known, tiny, rng, 2)
     np.testing.assert_array_equal(half[:, :4], known[:, :4])
     assert np.abs(half[:, 4:] - known[:, 4:]).max() > 0.1
@@ -135,6 +145,9 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
     one = digits.guidance(tiny, by_label(data, data.labels), 2.0, 0, n=2000)
     assert (one.weight, one.agreement.value) == (2.0, 1.0)
     assert one.spread == pytest.approx(1.0, abs=0.03)
+    first = np.stack([data.x[data.labels == k][0] for k in range(10)])
+    monkeypatch.setattr(digits, "draw", lambda trained, labels, rng, n=0, **options: first[labels])
+    assert digits.guidance(tiny, by_label(data, data.labels), 2.0, 0, n=20).spread < 1e-6  # one image a label
 
 
 def test_completions_of_the_posterior_obey_what_refutes_others():

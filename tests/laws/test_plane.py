@@ -98,6 +98,7 @@ def test_exact_score_takes_them_in_the_place_of_a_mixture():
 def test_float32_stays_float32_and_points_have_two_columns(name):
     """Beside the rounding of x itself nothing is lost."""
     law = EVERY[name]
+    assert law.sample(np.random.default_rng(0), 0).shape == (0, 2)
     x = law.sample(np.random.default_rng(0), 50).astype("float32")
     wide = x.astype("float64")
     assert law.log_prob(x).dtype == np.float32
