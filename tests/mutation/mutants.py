@@ -29,13 +29,14 @@ SMALL, LARGE = 1e-4, 1e4  # a tolerance or a guard: doubling it would be no mist
 
 
 class Mutant:
-    """One node replaced: `parent.field`, or its element `index`, by `new`; `live` unless it runs at import."""
+    """One node replaced: `parent.field`, or its element `index`, by `new`; `live` unless it runs at import; run with the lines of `where`."""
 
-    def __init__(self, path, function, live, statement, parent, field, index, new):
+    def __init__(self, path, function, live, where, statement, parent, field, index, new):
         self.path, self.function, self.live = path, function, live
         self.place, self.new = (parent, field, index), new
-        end = statement.body[0].lineno - 1 if getattr(statement, "body", None) else statement.end_lineno
-        self.lines = range(statement.lineno, max(end, statement.lineno) + 1)
+        body = getattr(where, "body", None)
+        end = body[0].lineno - 1 if isinstance(body, list) and body else where.end_lineno
+        self.lines = range(where.lineno, max(end, where.lineno) + 1)
         before = head(statement)
         node = self.swap(new)
         after = "pass" if node is statement else head(statement)
@@ -145,7 +146,7 @@ def mutants(path, source):
             mutant.key = mutant.key.replace("\n", f" ({seen[mutant.key]})\n", 1)
         found.append(mutant)
 
-    def walk(node, function, live, statement, bound):
+    def walk(node, function, live, where, statement, bound):
         if isinstance(node, (ast.JoinedStr, ast.Raise)) or getattr(node, "arg", "") in GUARDS:
             return
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -154,23 +155,24 @@ def mutants(path, source):
                 bound = {arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)}
         test = getattr(node, "test", None)
         if isinstance(node, (ast.If, ast.While)) and not isinstance(test, (ast.Compare, ast.UnaryOp)):
-            add(function, live, node, node, "test", None, ast.UnaryOp(ast.Not(), test))
+            add(function, live, node, node, node, "test", None, ast.UnaryOp(ast.Not(), test))
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns") or (field == "decorator_list" and isinstance(node, ast.ClassDef)):
                 continue
-            live = live or (isinstance(node, ast.FunctionDef) and field == "body")
+            if isinstance(node, (ast.FunctionDef, ast.Lambda)) and field == "body":
+                live, where = True, where if isinstance(node, ast.FunctionDef) else node
             for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
                 if isinstance(child, ast.stmt):
                     if droppable(child, bound):
-                        add(function, live, child, node, field, index, ast.Pass())
-                    walk(child, function, live, child, bound)
+                        add(function, live, child, child, node, field, index, ast.Pass())
+                    walk(child, function, live, child, child, bound)
                     bound |= {a.id for a in ast.walk(child) if isinstance(a, ast.Name) and isinstance(a.ctx, ast.Store)}
                 elif isinstance(child, ast.AST):
                     for new in replacements(child):
-                        add(function, live, statement, node, field, index, new)
-                    walk(child, function, live, statement, bound)
+                        add(function, live, where, statement, node, field, index, new)
+                    walk(child, function, live, where, statement, bound)
 
-    walk(tree, "", False, None, set())
+    walk(tree, "", False, None, None, set())
     return tree, found
 
 

@@ -203,15 +203,17 @@ class Run:
         say(passed=passed, seconds=round(seconds, 4), lines=found, modules=new)
 
     def reaching(self, mutant):
-        """The tests that run the statement, or the file if it runs at import; one variant of each before the second."""
+        """The tests that run it, one variant of each before the second; of what runs at import those of its file first."""
         variants, order, wanted = Counter(), [], set(mutant.lines)
+        folder, stem = mutant.path.split("/")[-2], Path(mutant.path).stem
         for record in self.passing[mutant.path]:
             name = record["test"]
             if not mutant.live or not wanted.isdisjoint(record["lines"][mutant.path]):
                 function = name.split("[")[0]
-                order.append((variants[function], record["seconds"], name))
+                far = 0 if mutant.live else 2 - (f"/{folder}/" in name) - (stem in name)
+                order.append((far, variants[function], record["seconds"], name))
                 variants[function] += 1
-        return [(seconds, name) for _, seconds, name in sorted(order)]
+        return [(seconds, name) for *_, seconds, name in sorted(order)]
 
     def kill(self):
         """Run the drawn mutants that have no verdict yet."""
