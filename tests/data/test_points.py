@@ -19,6 +19,15 @@ from tests.oracles.strategies import seeds
 POINTS = np.random.default_rng(0).standard_normal((20, 2))
 
 
+def test_a_file_is_not_written_over_what_is_read(tmp_path):
+    out, other = (written(tmp_path / name) for name in ("out.npy", "other.npy"))
+    files.check_apart(out, other, None, tmp_path / "nothing.npy", "digits")
+    files.check_apart(tmp_path / "new.npy", other)
+    for same in (out, f"{tmp_path}/../{tmp_path.name}/out.npy"):
+        with pytest.raises(ValueError, match="would be overwritten"):
+            files.check_apart(out, other, same)
+
+
 def written(path, points=POINTS):
     """Points in the format that the ending asks for."""
     if path.suffix.lower() == ".npy":

@@ -124,8 +124,8 @@ def test_denoising_errors_are_of_the_pictures_that_their_rows_say(tiny):
 
 
 def test_spread_is_the_deviation_within_classes():
-    x = np.array([0.0, 2.0, 10.0, 10.0])[:, None, None, None]
-    assert digits.spread(x, np.array([0, 0, 1, 1])) == pytest.approx(np.sqrt(0.5), rel=1e-12)
+    x = np.array([0.0, 2.0, 10.0, 10.0, 30.0])[:, None, None, None]
+    assert digits.spread(x, np.array([0, 0, 1, 1, 2])) == pytest.approx(np.sqrt(2 / 5), rel=1e-12)
 
 
 def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
@@ -136,9 +136,15 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
         return np.stack([data.x[rng.choice(np.flatnonzero(data.labels == k))] for k in labels])
 
     monkeypatch.setattr(digits, "draw", copies)
-    monkeypatch.setattr(digits, "bits", lambda *args: "bits")
+    asked = []
+    monkeypatch.setattr(digits, "bits", lambda *args: asked.append(args))
     found = digits.judge(tiny, by_label(data, data.labels), 0, n=100)
     assert (found.agreement.value, found.copies.share.value, found.copies.samples) == (1.0, 1.0, 0.0)
+    (_, held_out, of_held_out, _), (_, some, of_some, _) = asked
+    assert np.array_equal(held_out, data.held_out)
+    assert np.array_equal(of_held_out, data.held_out_labels)
+    assert len(some) == len(held_out)
+    assert np.array_equal(by_label(data, data.labels)(some), of_some)
     assert found.agreement_held_out.value == pytest.approx(np.mean(data.held_out_labels == 0), abs=1e-12)
     for accuracy in (found.two_sample, found.two_sample_real):
         assert abs(accuracy.value - 179 / 359) < QUANTILE * accuracy.error

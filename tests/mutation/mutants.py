@@ -29,7 +29,10 @@ SMALL, LARGE = 1e-4, 1e4  # a tolerance or a guard: doubling it would be no mist
 
 
 class Mutant:
-    """One node replaced: `parent.field`, or its element `index`, by `new`; `live` unless it runs at import; run with the lines of `where`."""
+    """One node replaced: `parent.field`, or its element `index`, by `new`; it is run with the lines of `where`.
+
+    What runs when a function is called is `live`; the rest runs at import.
+    """
 
     def __init__(self, path, function, live, where, statement, parent, field, index, new):
         self.path, self.function, self.live = path, function, live

@@ -203,7 +203,7 @@ class Run:
         say(passed=passed, seconds=round(seconds, 4), lines=found, modules=new)
 
     def reaching(self, mutant):
-        """The tests that run it, one variant of each before the second; of what runs at import those of its file first."""
+        """The tests that run it, one variant of each before the second; for what runs at import its own file's first."""
         variants, order, wanted = Counter(), [], set(mutant.lines)
         folder, stem = mutant.path.split("/")[-2], Path(mutant.path).stem
         for record in self.passing[mutant.path]:
