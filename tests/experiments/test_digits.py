@@ -156,6 +156,26 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
     assert digits.guidance(tiny, by_label(data, data.labels), 2.0, 0, n=20).spread < 1e-6  # one image a label
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_completions_are_compared_below_the_middle_with_each_other_and_the_truth(tiny, monkeypatch, told):
+    """Eq. (15.6): lower halves off by ½ and by -¼; what stands above does not count."""
+    data, made, asked = tiny.data, [], []
+
+    def shifted(data, x, trained, rng, moves, labels):
+        asked.append((moves, labels))
+        made.append(x + np.where(np.arange(8)[:, None, None] < 4, 9.0, [0.5, -0.25][len(made)]))
+        return made[-1]
+
+    monkeypatch.setattr(digits, "lower_half", shifted)
+    right = np.arange(len(data.held_out)) % 4 > 0
+    found = digits.inpaint(tiny, lambda x: np.where(right & (x is made[0]), data.held_out_labels, -1), 3, 0, told)
+    assert (found.moves, found.agreement.value) == (3, np.mean(right))
+    assert found.between == pytest.approx(0.75, rel=1e-6)
+    assert found.to_truth == pytest.approx(0.5, rel=1e-6)
+    assert [moves for moves, _ in asked] == [3, 3]
+    assert all(labels is (data.held_out_labels if told else None) for _, labels in asked)
+
+
 def test_completions_of_the_posterior_obey_what_refutes_others():
     """Eq. (15.6): the truth and two completions are three draws of one law; here of a mixture's posterior."""
     rng, p, H = np.random.default_rng(0), mixture("tilted"), np.array([[0.0, 1.0]])
