@@ -80,10 +80,24 @@ def test_images_are_drawn_by_label_weight_and_mask(tiny):
     known = tiny.data.held_out[:3]
     masked = digits.draw(tiny, labels, np.random.default_rng(1), weight=3.0, steps=5, mask=np.ones((8, 8, 1), bool))
     np.testing.assert_array_equal(masked, guided)  # nothing is known
+    unmasked = digits.draw(tiny, labels, np.random.default_rng(1), weight=3.0, steps=5, known=known)
+    np.testing.assert_array_equal(unmasked, guided)
     half = digits.lower_half(tiny.data, known, tiny, rng, 2)
     np.testing.assert_array_equal(half[:, :4], known[:, :4])
     assert np.abs(half[:, 4:] - known[:, 4:]).max() > 0.1
     assert set(np.unique(tiny.data.scaling.undo(half))) <= set(range(17))
+
+
+def test_images_are_drawn_on_levels_from_all_noise_to_the_least_whose_seventh_roots_are_even(tiny, monkeypatch):
+    """The last is where `denoise` takes over."""
+    grids = []
+    monkeypatch.setattr(digits, "simulate", lambda step, x, times, rng: grids.append(times) or [x])
+    digits.draw(tiny, None, np.random.default_rng(0), 1, steps=9)
+    levels = np.array([float(VP().sigma(t) / VP().alpha(t)) for t in grids[0]])
+    assert grids[0][0] == 1.0
+    assert levels[-1] == pytest.approx(digits.LEAST, rel=1e-9)
+    roots = levels ** (1 / 7)
+    np.testing.assert_allclose(np.diff(roots), (roots[-1] - roots[0]) / 8, rtol=1e-6)
 
 
 def test_bits_of_a_network_that_knows_the_width_alone_are_those_of_its_normal_law(tiny):
@@ -158,7 +172,7 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
 
 @pytest.mark.parametrize("told", [False, True])
 def test_completions_are_compared_below_the_middle_with_each_other_and_the_truth(tiny, monkeypatch, told):
-    """Eq. (15.6): lower halves off by ½ and by -¼; what stands above does not count."""
+    """Lower halves off by ½ and by -¼; what stands above does not count."""
     data, made, asked = tiny.data, [], []
 
     def shifted(data, x, trained, rng, moves, labels):
