@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,17 @@ def test_training_is_told_what_it_is_asked_for(monkeypatch):
     with pytest.raises(UnboundLocalError):  # no state came
         digits.train(0, steps=7, widths=(8, 8), batch=16)
     assert (told["steps"], told["batch"], told["max_norm"], told["unlabelled"]) == (7, 16, 100.0, 0.2)
+
+
+def test_a_row_of_the_curve_is_the_mean_loss_since_the_row_before(monkeypatch):
+    states = [SimpleNamespace(step=i, loss=float(i), theta=None, average=None) for i in range(1, 62)]
+    monkeypatch.setattr(digits, "fit", lambda *args, **options: states)
+    monkeypatch.setattr(digits, "_averaged", lambda ema, state: state.step)
+    monkeypatch.setattr(digits, "held_out_loss", lambda data, model, theta, seed: 100.0 * theta + seed)
+    found, ends = digits.train(3, steps=61, widths=(8, 8)), [*range(2, 61, 2), 61]
+    means = [np.mean(range(a + 1, b + 1)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    np.testing.assert_array_equal(found.curve, np.transpose([ends, means, [100.0 * end + 3 for end in ends]]))
+    assert found.theta == 61
 
 
 def test_a_network_is_kept_and_found_again(tiny, tmp_path, monkeypatch):

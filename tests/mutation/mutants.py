@@ -44,6 +44,7 @@ class Mutant:
         node = self.swap(new)
         after = "pass" if node is statement else head(statement)
         self.swap(node)
+        self.none = before == after  # two like arguments swapped
         self.key = "\n".join([f"{path}  {function or 'the module'}", *shortened(f"- {before}", f"+ {after}")])
 
     def swap(self, new):
@@ -144,6 +145,8 @@ def mutants(path, source):
 
     def add(*what):
         mutant = Mutant(path, *what)
+        if mutant.none:
+            return
         seen[mutant.key] += 1
         if seen[mutant.key] > 1:
             mutant.key = mutant.key.replace("\n", f" ({seen[mutant.key]})\n", 1)
