@@ -204,3 +204,13 @@ def test_what_is_kept_in_the_folder_is_never_executed(tmp_path):
         assert run(out) == 2 or path.read_bytes() == good
         path.write_bytes(good)
         assert not trace.exists(), path
+
+
+def test_a_damaged_file_is_named_before_anything_is_measured(tmp_path, monkeypatch):
+    def measured(*args):
+        raise AssertionError("measured all the same")
+
+    monkeypatch.setattr(song_ermon_2019, "manifold_curve", measured)
+    (tmp_path / "weights-7.npz").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"weights-7\.npz is not what was kept there"):
+        song_ermon_2019.measure_seed(tmp_path, 7, 100, lambda step, words: None)
