@@ -78,7 +78,7 @@ class Run:
     def __init__(self, args):
         self.args, self.root, self.out = args, args.root.resolve(), args.root.resolve() / args.out
         self.failed = self.passed = False
-        self.covered = {}
+        self.covered, self.drawn, self.verdicts, self.equivalent, self.stale = {}, [], {}, set(), set()
 
     def pytest_runtest_logreport(self, report):
         self.failed |= report.failed
@@ -104,7 +104,6 @@ class Run:
         self.forget()
         gc.freeze()
         self.kill()
-        self.report()
         return True
 
     def forget(self):
@@ -231,6 +230,7 @@ class Run:
         drawn = [pair for pair in every if args.only in pair[0].key][: args.number]
         self.verdicts = {record["key"]: record for record in lines(self.out / "results.jsonl")}
         self.drawn, self.equivalent = [m.key for m, _ in drawn], equivalent
+        self.stale = equivalent - {m.key for m, _ in every}
         for mutant, tree in drawn:
             old = self.verdicts.get(mutant.key)
             if mutant.key in equivalent or (old and (old["killed"] or not args.again)):
@@ -308,6 +308,8 @@ class Run:
             if not record["killed"]:
                 why = f"{record['ran']} of {record['of']} tests" if record["of"] else "no test runs it"
                 print(f"\n{record['key']}\n  survived {why}")
+        for key in sorted(self.stale):
+            print(f"\n{key}\n  is in equivalent.txt, and no mutant any more")
         alike = sum(key in self.equivalent for key in self.drawn)
         seconds = sorted(record["seconds"] for record in killed) or [0.0]
         print(
@@ -338,6 +340,7 @@ def main():
     run.out.mkdir(parents=True, exist_ok=True)
     os.chdir(run.root)
     pytest.main([*OPTIONS, f"--basetemp={run.out}/tmp", "--hypothesis-profile=mutants"], plugins=[run])
+    run.report()
 
 
 if __name__ == "__main__":
