@@ -203,17 +203,16 @@ class Run:
         say(passed=passed, seconds=round(seconds, 4), lines=found, modules=new)
 
     def reaching(self, mutant):
-        """The tests that run it, a variant of each before the next; of what runs at import those of its name first."""
+        """The tests that run it: those of its own file first, then of all others a variant of each before the next."""
         variants, order, wanted = Counter(), [], set(mutant.lines)
-        folder, stem = mutant.path.split("/")[-2], Path(mutant.path).stem
+        *_, folder, file = mutant.path.split("/")
         for record in self.passing[mutant.path]:
             name = record["test"]
             if not mutant.live or not wanted.isdisjoint(record["lines"][mutant.path]):
                 function = name.split("[")[0]
-                far = 0 if mutant.live else 2 - (f"/{folder}/" in name) - (stem in name)
-                order.append((far, variants[function], record["seconds"], name))
-                variants[function] += 1
-        return [(seconds, name) for *_, seconds, name in sorted(order)]
+                variants[function] += not function.split("::")[0].endswith(f"/{folder}/test_{file}")
+                order.append((variants[function], record["seconds"], name))
+        return [(seconds, name) for _, seconds, name in sorted(order)]
 
     def kill(self):
         """Run the drawn mutants that have no verdict yet."""
