@@ -118,6 +118,7 @@ def test_what_is_said_is_not_guessed(tmp_path):
     for largest, levels in ((255, 256), (256, 65536), (65535, 65536)):
         np.save(path, np.where(GREY.max() == GREY, largest, 0))
         assert read_images(path).scaling.levels == levels
+        assert read_images(path).images.dtype == ("uint8" if levels == 256 else "uint16")
 
 
 def test_labels_come_from_a_file_of_any_kind(tmp_path):
