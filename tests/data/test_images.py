@@ -151,6 +151,7 @@ def test_blank_images_and_missing_classes_are_said(tmp_path):
     (np.zeros((2, 0, 4)), {}, "images are"),
     (np.zeros((2, 3, 8, 8)), {}, r"C <= 4; are the channels second\? numpy.moveaxis\(x, 1, -1\) puts them last"),
     (np.zeros((2, 8, 8, 5)), {}, r"C <= 4$"),
+    (np.zeros((3, 0, 5)), {}, r"shape \(3, 0, 5\); images are"),
     (np.full((3, 2, 2), 7), {}, "all images are the same: there is nothing to learn"),
     (np.ones((3, 1, 1)) * np.eye(2), {}, "all images are the same"),
     (GREY.astype("complex64"), {}, "complex64, not real numbers"),

@@ -384,6 +384,13 @@ def test_what_was_read_is_said(text, said, tmp_path):
     assert read_points(tmp_path / "a.npy").said == "2 columns: x1, x2; 20 rows"
 
 
+def test_infinities_are_no_names(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("inf,Infinity\n1,2\n3,4\n")
+    with pytest.raises(DataFileError, match="2 values that are not finite"):
+        load_points(path)
+
+
 def test_an_index_beside_one_column_is_no_coordinate(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(",x\n0,1.5\n1,2.5\n2,3.5\n")
