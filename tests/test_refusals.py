@@ -124,7 +124,7 @@ MISTAKES = {
     ),
     "beyond the ends": (lambda: interpolate(lambda x, t: -x, VP(), X, X, 50.0), ValueError, r"w must lie in \[0, 1\]"),
     "a mask of grey": (
-        lambda: Replace(DDIM(VP(), lambda x, t: -x), VP(), X, 255 * np.ones(2, "float32")),
+        lambda: Replace(DDIM(VP(), lambda x, t: -x), VP(), X, np.array([1.0, 255.0], "float32")),
         ValueError, "mask must be 1",
     ),
     "known values of more samples": (

@@ -43,7 +43,6 @@ def read_idx(path: str | Path) -> Any:
     ...     read_idx(f"{folder}/labels-idx1-ubyte")
     array([7, 2, 1], dtype=uint8)
     """
-    path = Path(path)
     with reading(path):
         with open(path, "rb") as f:
             packed = f.read(2) == b"\x1f\x8b"
@@ -52,7 +51,7 @@ def read_idx(path: str | Path) -> Any:
             return _read(path, f)
 
 
-def _read(path: Path, f: IO[bytes]) -> Any:
+def _read(path: str | Path, f: IO[bytes]) -> Any:
     head = f.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or head[3] == 0:
         raise DataFileError(

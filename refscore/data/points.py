@@ -312,7 +312,7 @@ def _read_csv(path: Path) -> Raw:
         raise DataFileError(f"{path} holds no lines of numbers")
     header = [name.strip() for name in header or []]
     points = np.array(numbers).reshape(-1, width)
-    if width > 1 and header and not header[0]:
+    if header and not header[0]:
         return points[:, 1:], header[1:], ["header", "the first column, which has no name, was left out"]
     if not header and width > 1 and list(points[0]) == list(range(width)) and np.any(points[1:] % 1):
         return points, header, ["no header (the first row, 0, 1, ..., is a point: delete it if it counts the columns)"]

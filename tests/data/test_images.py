@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from refscore.data.images import digits, flip, load_mask, read_images
 from refscore.data.labels import as_labels
 from refscore.data.points import DataFileError
+from refscore.data.training import Dequantised
 from tests.oracles.pickles import Bomb
 from tests.oracles.strategies import seeds
 
@@ -118,6 +119,7 @@ def test_what_is_said_is_not_guessed(tmp_path):
     for largest, levels in ((255, 256), (256, 65536), (65535, 65536)):
         np.save(path, np.where(GREY.max() == GREY, largest, 0))
         assert read_images(path).scaling.levels == levels
+        assert read_images(path).images.dtype == ("uint8" if levels == 256 else "uint16")
 
 
 def test_labels_come_from_a_file_of_any_kind(tmp_path):
@@ -150,6 +152,7 @@ def test_blank_images_and_missing_classes_are_said(tmp_path):
     (np.zeros((2, 0, 4)), {}, "images are"),
     (np.zeros((2, 3, 8, 8)), {}, r"C <= 4; are the channels second\? numpy.moveaxis\(x, 1, -1\) puts them last"),
     (np.zeros((2, 8, 8, 5)), {}, r"C <= 4$"),
+    (np.zeros((3, 0, 5)), {}, r"shape \(3, 0, 5\); images are"),
     (np.full((3, 2, 2), 7), {}, "all images are the same: there is nothing to learn"),
     (np.ones((3, 1, 1)) * np.eye(2), {}, "all images are the same"),
     (GREY.astype("complex64"), {}, "complex64, not real numbers"),
@@ -262,6 +265,19 @@ def test_a_flip_is_its_own_inverse_and_moves_only_what_it_should(seed):
     assert np.array_equal(flip(once, which), x)
     assert np.array_equal(once[~which], x[~which])
     assert np.array_equal(once[which], x[which][:, :, ::-1])
+
+
+def test_images_to_train_on_are_mirrored_or_not_with_equal_chances():
+    """4096 images: another chance than ½ by .05 is seen, and by chance nothing at 1e-9."""
+    x = RNG.random((3, 2, 5, 1), dtype="float32")
+    drawn = Dequantised(x, labels=np.arange(3), flips=True).sample(np.random.default_rng(0), 4096)
+    mirrored = np.array([not np.array_equal(image, x[k]) for image, k in zip(*drawn, strict=True)])
+    assert all(
+        np.array_equal(image[:, ::-1] if m else image, x[k]) for image, k, m in zip(*drawn, mirrored, strict=True)
+    )
+    assert abs(mirrored.mean() - 0.5) < 6.2 * 0.5 / 64
+    plain, _ = Dequantised(x, labels=np.arange(3)).sample(np.random.default_rng(0), 50)
+    assert {image.tobytes() for image in plain} == {image.tobytes() for image in x}
 
 
 def test_a_flip_works_on_every_back_end(any_backend):

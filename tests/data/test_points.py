@@ -19,6 +19,15 @@ from tests.oracles.strategies import seeds
 POINTS = np.random.default_rng(0).standard_normal((20, 2))
 
 
+def test_a_file_is_not_written_over_what_is_read(tmp_path):
+    out, other = (written(tmp_path / name) for name in ("out.npy", "other.npy"))
+    files.check_apart(out, other, None, tmp_path / "nothing.npy", "digits")
+    files.check_apart(tmp_path / "new.npy", other)
+    for same in (out, f"{tmp_path}/../{tmp_path.name}/out.npy"):
+        with pytest.raises(ValueError, match="would be overwritten"):
+            files.check_apart(out, other, same)
+
+
 def written(path, points=POINTS):
     """Points in the format that the ending asks for."""
     if path.suffix.lower() == ".npy":
@@ -357,6 +366,12 @@ def test_one_wrong_character_loses_no_point(tmp_path_factory, place, character):
     ("# made by hand\nx,y\n1,2\n3,4\n", "2 columns: x, y; 2 rows; header"),
     ('"no #1","b"\n1,2\n3,4\n', "2 columns: no #1, b; 2 rows; header"),
     (",x,y\n0,1,2\n1,3,4\n", "2 columns: x, y; 2 rows; header; the first column, which has no name, was left out"),
+    (
+        "0,1\n1.5,2\n",
+        "2 columns: x1, x2; 2 rows; no header "
+        "(the first row, 0, 1, ..., is a point: delete it if it counts the columns)",
+    ),
+    ("0,1\n3,2\n", "2 columns: x1, x2; 2 rows; no header"),
     ("i,x\n0,1.5\n1,2.5\n", "2 columns: i, x; 2 rows; header; i counts the rows: is it an index?"),
 ])  # fmt: skip
 def test_what_was_read_is_said(text, said, tmp_path):
@@ -367,6 +382,13 @@ def test_what_was_read_is_said(text, said, tmp_path):
     assert table.points.shape == (2, 2)
     np.save(tmp_path / "a.npy", POINTS)
     assert read_points(tmp_path / "a.npy").said == "2 columns: x1, x2; 20 rows"
+
+
+def test_infinities_are_no_names(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("inf,Infinity\n1,2\n3,4\n")
+    with pytest.raises(DataFileError, match="2 values that are not finite"):
+        load_points(path)
 
 
 def test_an_index_beside_one_column_is_no_coordinate(tmp_path):

@@ -53,7 +53,7 @@ SIDES = [
     # quarters at -10, -10, ., -q: falls by (q - 10)/q of itself
     (0, {"bare": np.repeat([-10.0, -10.0, -11.0, -12.6], 15)}, {"bare": np.repeat([-10.0, -10.0, -11.0, -12.4], 15)}),
     (1, {"noised": np.full(60, 0.951 * FLOOR)}, {"noised": np.full(60, 0.949 * FLOOR)}),
-    (2, density(deciles=deciles(1.1e-2, 1e-3)), density(deciles=deciles(0.9e-2, 1e-3))),
+    (2, density(deciles=deciles(1.01e-2, 1e-3)), density(deciles=deciles(0.99e-2, 1e-3))),
     (3, density(walk_annealed=np.array([0.049] * 12)), density(walk_annealed=np.array([0.01] * 11 + [0.051]))),
     (3, density(walk=np.array([0.01] * 4 + [0.101])), density(walk=np.array([0.01] * 4 + [0.099]))),
     (4, weights(plain=0.509 + 0.99 * ALLOWED), weights(plain=0.509 + 1.01 * ALLOWED)),
@@ -204,3 +204,13 @@ def test_what_is_kept_in_the_folder_is_never_executed(tmp_path):
         assert run(out) == 2 or path.read_bytes() == good
         path.write_bytes(good)
         assert not trace.exists(), path
+
+
+def test_a_damaged_file_is_named_before_anything_is_measured(tmp_path, monkeypatch):
+    def measured(*args):
+        raise AssertionError("measured all the same")
+
+    monkeypatch.setattr(song_ermon_2019, "manifold_curve", measured)
+    (tmp_path / "weights-7.npz").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"weights-7\.npz is not what was kept there"):
+        song_ermon_2019.measure_seed(tmp_path, 7, 100, lambda step, words: None)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,25 @@ def test_a_run_learns_something_and_is_the_same_for_the_same_seed(tiny):
     assert tiny.theta.dtype == np.float32
 
 
+def test_training_is_told_what_it_is_asked_for(monkeypatch):
+    told = {}
+    monkeypatch.setattr(digits, "fit", lambda *args, **options: told.update(options) or ())
+    with pytest.raises(UnboundLocalError):  # no state came
+        digits.train(0, steps=7, widths=(8, 8), batch=16)
+    assert (told["steps"], told["batch"], told["max_norm"], told["unlabelled"]) == (7, 16, 100.0, 0.2)
+
+
+def test_a_row_of_the_curve_is_the_mean_loss_since_the_row_before(monkeypatch):
+    states = [SimpleNamespace(step=i, loss=float(i), theta=None, average=None) for i in range(1, 62)]
+    monkeypatch.setattr(digits, "fit", lambda *args, **options: states)
+    monkeypatch.setattr(digits, "_averaged", lambda ema, state: state.step)
+    monkeypatch.setattr(digits, "held_out_loss", lambda data, model, theta, seed: 100.0 * theta + seed)
+    found, ends = digits.train(3, steps=61, widths=(8, 8)), [*range(2, 61, 2), 61]
+    means = [np.mean(range(a + 1, b + 1)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    np.testing.assert_array_equal(found.curve, np.transpose([ends, means, [100.0 * end + 3 for end in ends]]))
+    assert found.theta == 61
+
+
 def test_a_network_is_kept_and_found_again(tiny, tmp_path, monkeypatch):
     path = tmp_path / "kept.npz"
     settings = {"steps": 4, "widths": (8, 8), "batch": 16}
@@ -70,10 +90,26 @@ def test_images_are_drawn_by_label_weight_and_mask(tiny):
     np.testing.assert_array_equal(plain, without)  # w = 0 knows no label
     assert np.abs(guided - without).max() > 0
     known = tiny.data.held_out[:3]
+    masked = digits.draw(tiny, labels, np.random.default_rng(1), weight=3.0, steps=5, mask=np.ones((8, 8, 1), bool))
+    np.testing.assert_array_equal(masked, guided)  # nothing is known
+    unmasked = digits.draw(tiny, labels, np.random.default_rng(1), weight=3.0, steps=5, known=known)
+    np.testing.assert_array_equal(unmasked, guided)
     half = digits.lower_half(tiny.data, known, tiny, rng, 2)
     np.testing.assert_array_equal(half[:, :4], known[:, :4])
     assert np.abs(half[:, 4:] - known[:, 4:]).max() > 0.1
     assert set(np.unique(tiny.data.scaling.undo(half))) <= set(range(17))
+
+
+def test_images_are_drawn_on_levels_from_all_noise_to_the_least_whose_seventh_roots_are_even(tiny, monkeypatch):
+    """The last is where `denoise` takes over."""
+    grids = []
+    monkeypatch.setattr(digits, "simulate", lambda step, x, times, rng: grids.append(times) or [x])
+    digits.draw(tiny, None, np.random.default_rng(0), 1, steps=9)
+    levels = np.array([float(VP().sigma(t) / VP().alpha(t)) for t in grids[0]])
+    assert grids[0][0] == 1.0
+    assert levels[-1] == pytest.approx(digits.LEAST, rel=1e-9)
+    roots = levels ** (1 / 7)
+    np.testing.assert_allclose(np.diff(roots), (roots[-1] - roots[0]) / 8, rtol=1e-6)
 
 
 def test_bits_of_a_network_that_knows_the_width_alone_are_those_of_its_normal_law(tiny):
@@ -114,8 +150,8 @@ def test_denoising_errors_are_of_the_pictures_that_their_rows_say(tiny):
 
 
 def test_spread_is_the_deviation_within_classes():
-    x = np.array([0.0, 2.0, 10.0, 10.0])[:, None, None, None]
-    assert digits.spread(x, np.array([0, 0, 1, 1])) == pytest.approx(np.sqrt(0.5), rel=1e-12)
+    x = np.array([0.0, 2.0, 10.0, 10.0, 30.0])[:, None, None, None]
+    assert digits.spread(x, np.array([0, 0, 1, 1, 2])) == pytest.approx(np.sqrt(2 / 5), rel=1e-12)
 
 
 def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
@@ -126,15 +162,44 @@ def test_what_is_said_of_samples_is_said_of_the_right_ones(tiny, monkeypatch):
         return np.stack([data.x[rng.choice(np.flatnonzero(data.labels == k))] for k in labels])
 
     monkeypatch.setattr(digits, "draw", copies)
-    monkeypatch.setattr(digits, "bits", lambda *args: "bits")
+    asked = []
+    monkeypatch.setattr(digits, "bits", lambda *args: asked.append(args))
     found = digits.judge(tiny, by_label(data, data.labels), 0, n=100)
     assert (found.agreement.value, found.copies.share.value, found.copies.samples) == (1.0, 1.0, 0.0)
+    (_, held_out, of_held_out, _), (_, some, of_some, _) = asked
+    assert np.array_equal(held_out, data.held_out)
+    assert np.array_equal(of_held_out, data.held_out_labels)
+    assert len(some) == len(held_out)
+    assert np.array_equal(by_label(data, data.labels)(some), of_some)
     assert found.agreement_held_out.value == pytest.approx(np.mean(data.held_out_labels == 0), abs=1e-12)
     for accuracy in (found.two_sample, found.two_sample_real):
         assert_within(accuracy.value, 179 / 359, accuracy.error, n=360)
     one = digits.guidance(tiny, by_label(data, data.labels), 2.0, 0, n=2000)
     assert (one.weight, one.agreement.value) == (2.0, 1.0)
     assert one.spread == pytest.approx(1.0, abs=0.03)
+    first = np.stack([data.x[data.labels == k][0] for k in range(10)])
+    monkeypatch.setattr(digits, "draw", lambda trained, labels, rng, n=0, **options: first[labels])
+    assert digits.guidance(tiny, by_label(data, data.labels), 2.0, 0, n=20).spread < 1e-6  # one image a label
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_completions_are_compared_below_the_middle_with_each_other_and_the_truth(tiny, monkeypatch, told):
+    """Lower halves off by ½ and by -¼; what stands above does not count."""
+    data, made, asked = tiny.data, [], []
+
+    def shifted(data, x, trained, rng, moves, labels):
+        asked.append((moves, labels))
+        made.append(x + np.where(np.arange(8)[:, None, None] < 4, 9.0, [0.5, -0.25][len(made)]))
+        return made[-1]
+
+    monkeypatch.setattr(digits, "lower_half", shifted)
+    right = np.arange(len(data.held_out)) % 4 > 0
+    found = digits.inpaint(tiny, lambda x: np.where(right & (x is made[0]), data.held_out_labels, -1), 3, 0, told)
+    assert (found.moves, found.agreement.value) == (3, np.mean(right))
+    assert found.between == pytest.approx(0.75, rel=1e-6)
+    assert found.to_truth == pytest.approx(0.5, rel=1e-6)
+    assert [moves for moves, _ in asked] == [3, 3]
+    assert all(labels is (data.held_out_labels if told else None) for _, labels in asked)
 
 
 def test_completions_of_the_posterior_obey_what_refutes_others():

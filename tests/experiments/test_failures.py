@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import i0e, i1e
 from scipy.stats import norm
 
-from refscore import MLP, VE, AnnealedLangevin, Denoising, GaussianMixture, Implicit, ScoreModel, Sliced
+from refscore import MLP, VE, AnnealedLangevin, Denoising, GaussianMixture, Implicit, ScoreModel, Sliced, simulate
 from refscore.experiments import failures
 from refscore.experiments.failures import (
     LEVELS,
@@ -215,9 +215,15 @@ def test_the_low_density_experiment_is_the_papers(monkeypatch):
         ran.append(numbers)
         return AnnealedLangevin(score, sde, **numbers)
 
+    def walked(*args):
+        ends.append([*simulate(*args)])
+        return iter(ends[-1])
+
+    ends = []
     monkeypatch.setattr(failures, "_train", untrained)
+    monkeypatch.setattr(failures, "simulate", walked)
     monkeypatch.setattr(failures, "AnnealedLangevin", annealed)
-    monkeypatch.setattr(failures, "WALK", (0, 3))
+    monkeypatch.setattr(failures, "WALK", (0, 40))
     r = low_density(700, 4, lambda step, words: None, n=8, chains=30)
     assert ran == [
         (Sliced(law=gaussian), 700, 128), (Denoising(times=Levels(LEVELS)), 700, 128),
@@ -246,7 +252,10 @@ def test_the_low_density_experiment_is_the_papers(monkeypatch):
     start = np.random.default_rng([4, 1]).uniform(-8, 8, (30, 2))
     off, size = squares(vanilla, start, 0.0)
     assert r.walk[0] == pytest.approx(off.sum() / size.sum(), rel=1e-4)
-    assert r.walk[1] != r.walk[0]
+    off, size = squares(vanilla, ends[0][-1], 0.0)
+    assert r.walk[1] == pytest.approx(off.sum() / size.sum(), rel=1e-4)
+    assert (r.weight, r.weight_annealed) == tuple(np.mean(each[-1].sum(axis=1) > 0) for each in ends)
+    assert len({r.weight, r.weight_annealed, np.mean(start.sum(axis=1) > 0)}) == 3  # they can be told apart
 
 
 def test_the_floor_on_the_circle_is_half_the_fisher_information():

@@ -479,6 +479,8 @@ def test_components_rarer_than_a_uniform_number_is_fine_are_drawn_as_rarely_as_t
     second = (np.arange(n) + 0.5) / n
     rng = Recorded(np.zeros(n, "float32"), second.astype("float32"))  # the first draw is 0, once in 2²⁴
     assert np.sum(p.sample(rng, n)[:, 0] == 0) == n // 8
+    wide = GaussianMixture(*(np.asarray(a, "float64") for a in (p.weights, p.means, p.covariances)))
+    assert np.sum(wide.sample(Recorded(np.full(n, tiny / 2)), n)[:, 0] == 0) == n  # a float64 is fine enough alone
 
 
 @given(mixtures(max_dim=3, max_components=3), seeds)

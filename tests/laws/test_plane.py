@@ -57,6 +57,15 @@ def test_the_law_with_noise_is_the_convolution(name, alpha, sigma):
         assert out == pytest.approx(direct, rel=2e-3 if name == "checkerboard" else 1e-9)
 
 
+@pytest.mark.parametrize(("name", "radii"), [("circles", [1.5, 3.0]), ("rings", [0.75, 1.5, 2.25, 3.0])])
+def test_along_a_ray_the_density_is_largest_at_the_radii_of_the_rings(name, radii):
+    """A ring bends, which moves the top by std²/r or so."""
+    r = np.linspace(0.3, 4.0, 2000)
+    p = LAWS[name]().log_prob(np.stack([0.6 * r, -0.8 * r], axis=1))
+    tops = r[1:-1][(p[1:-1] > p[:-2]) & (p[1:-1] > p[2:])]
+    assert tops == pytest.approx(radii, abs=0.04)
+
+
 @given(seed=seeds, name=st.sampled_from(sorted(NOISY)), alpha=st.floats(0.02, 1.0), sigma=st.floats(0.1, 5.0))
 def test_scores_are_gradients(seed, name, alpha, sigma):
     law, h = NOISY[name], 1e-4
@@ -98,6 +107,7 @@ def test_exact_score_takes_them_in_the_place_of_a_mixture():
 def test_float32_stays_float32_and_points_have_two_columns(name):
     """Beside the rounding of x itself nothing is lost."""
     law = EVERY[name]
+    assert law.sample(np.random.default_rng(0), 0).shape == (0, 2)
     x = law.sample(np.random.default_rng(0), 50).astype("float32")
     wide = x.astype("float64")
     assert law.log_prob(x).dtype == np.float32

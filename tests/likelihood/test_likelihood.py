@@ -448,6 +448,7 @@ def test_a_cause_that_is_absent_costs_nothing():
     clean, rough = split_of(0.0, 0.0, 100), split_of(0.0, 0.0, 20)
     for absent in (clean.score, clean.discretisation, clean.probes):
         assert not np.any(absent)
+    assert not np.any(rough.probes)
     np.testing.assert_array_equal(rough.prior, clean.prior)
     assert np.max(np.abs(rough.discretisation)) > 1e-4
     x1 = encode(ExactScore(P, SDE), SDE, POINTS, 1e-3, FINE)

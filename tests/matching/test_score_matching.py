@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from refscore import (
     MLP,
+    OU,
     VE,
     VP,
     Denoising,
@@ -730,6 +731,13 @@ def test_ladders_that_are_none_are_refused(sigmas, words):
 def test_levels_beyond_the_sde_are_refused_before_any_model_call(sde, top):
     with pytest.raises(ValueError, match=f"the level {top} is beyond the noise"):
         Denoising(times=Levels((top, 0.1)))(Never(sde), np.zeros(1), np.zeros((2, 2)), np.random.default_rng(0))
+
+
+def test_the_largest_level_of_an_sde_is_its_end_though_the_inverse_rounds_above_it():
+    sde = OU(3.3464458372009536, 3.694644520472026)
+    assert sde.time(sde.sigma(1.0)) > 1
+    t, _ = Levels((sde.sigma(1.0), 0.1)).at(sde, np.array([0.0, 0.9]))
+    assert t[0] == 1.0
 
 
 @dataclass(frozen=True)

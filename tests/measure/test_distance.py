@@ -14,6 +14,7 @@ from refscore import VE, ExactScore, GaussianMixture
 from refscore.laws.expectation import Estimate
 from refscore.measure.distance import (
     energy_distance,
+    fisher_divergence,
     mode_weights,
     score_error,
     sliced_wasserstein,
@@ -271,6 +272,10 @@ def test_samples_that_do_not_fit_are_refused(which, bad, error, message):
 
 
 def test_samples_must_be_large_enough_and_alike():
+    p = random_mixture(0, 2, 3)
+    assert math.isfinite(fisher_divergence(p, p.score, np.random.default_rng(0), samples=2).error)
+    with pytest.raises(ValueError, match="samples must be an integer of at least 2"):
+        fisher_divergence(p, p.score, np.random.default_rng(0), samples=1)
     with pytest.raises(ValueError, match="at least 2 rows, got 1 and 4"):
         energy_distance(np.ones((1, 2)), np.ones((4, 2)))
     with pytest.raises(ValueError, match="at least 2 rows, got 4 and 1"):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from refscore import VE, VP, Denoising, GaussianMixture
+from refscore.laws.examples import mixture
 from refscore.laws.expectation import gauss_legendre, quadrature_grid
-from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
+from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.measure.floor import denoising_floor, mean_posterior_variance
 from tests.oracles.statistics import assert_mean, assert_within, quantile
@@ -76,6 +77,12 @@ def test_floor_over_times_is_the_integral_over_uniform_time(sde, weight, times):
     floor = denoising_floor(Denoising(weight=weight, times=times), p, sde)
     assert floor.value == pytest.approx(expected, rel=1e-6)
     assert abs(floor.value - expected) <= 2 * floor.error + 1e-9 * expected
+
+
+def test_floor_of_a_ladder_is_the_mean_of_its_levels_floors(backend):
+    p, sde, levels = mixture("tilted", backend.asarray), VP(), (0.9, 0.5, 0.2)
+    each = [denoising_floor(Denoising(times=FixedTime(sde.time(s))), p, sde).value for s in levels]
+    assert denoising_floor(Denoising(times=Levels(levels)), p, sde).value == pytest.approx(sum(each) / 3, rel=1e-12)
 
 
 def test_floor_judges_its_time_quadrature():

@@ -5,6 +5,8 @@ import pytest
 
 from refscore import ExactScore, GaussianMixture
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
+from refscore.laws.examples import mixture
+from refscore.likelihood.flow import ErrorSplit, FixedSteps
 from refscore.measure import work_precision
 from refscore.noise.sde import SDES
 from refscore.sampling.transitions import SAMPLERS
@@ -74,3 +76,20 @@ def test_a_budget_counts_every_evaluation_of_the_run(name):
         assert len(asked) == steps * work_precision.evaluations_per_step(name) + 1
     stages = {"midpoint": 2, "heun": 2, "edm": 2, "edm-churn": 2, "rk4": 4}
     assert work_precision.evaluations_per_step(name) == stages.get(name, 1)
+
+
+def test_the_likelihood_is_split_at_points_of_the_law_for_fifty_steps_against_two_hundred(monkeypatch):
+    """Each cause is the root of its mean square over the points."""
+    p, sde, told = mixture("tilted"), SDES["vp"], {}
+
+    def split(score, exact, sde, x, **options):
+        told.update(options, x=x)
+        return ErrorSplit(*(k * x[:, 0] / abs(x[:, 0]) for k in range(1, len(ErrorSplit._fields) + 1)))
+
+    monkeypatch.setattr(work_precision, "error_split", split)
+    found = work_precision.likelihood_split(ExactScore(p, sde), p, sde, 3)
+    assert found == {cause: pytest.approx(k, rel=1e-12) for k, cause in enumerate(ErrorSplit._fields, 1)}
+    assert (told["solve"], told["fine"]) == (FixedSteps(sde, 50), FixedSteps(sde, 200))
+    assert np.array_equal(told["x"], p.sample(np.random.default_rng([3, 4]), work_precision.POINTS))
+    assert set(np.unique(told["probes"])) == {-1.0, 1.0}
+    assert told["probes"].shape == (1, *told["x"].shape)

@@ -332,6 +332,13 @@ def test_the_cosine_is_ornstein_uhlenbeck_run_at_the_time_minus_log_alpha(offset
     assert ou.f(u) * -sde.f(t) / theta == pytest.approx(sde.f(t), rel=1e-12)
 
 
+@given(st.floats(1e-3, 0.9), times)
+def test_the_cosine_is_the_published_schedule_as_its_end_goes_to_0(s, t):
+    """Nichol and Dhariwal 2021: √ᾱ = cos((t + s)/(1 + s) π/2), over its value at t = 0."""
+    published = math.cos((t + s) / (1 + s) * math.pi / 2) / math.cos(s / (1 + s) * math.pi / 2)
+    assert CosineVP(s, 1e-6).alpha(t) == pytest.approx(published, abs=1.1e-6)  # the end moves α by no more than itself
+
+
 # ------------------------------------------------------------------ how much noise the data need
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from refscore import EDM, VE, VP, ExactScore, Reverse, simulate
+from refscore import EDM, VE, VP, ExactScore, Reverse, RungeKutta, simulate
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.laws.examples import mixture
 from refscore.measure.work_precision import GAUSSIAN, starts
@@ -22,6 +22,7 @@ from refscore.noise.grids import karras_times, log_snr_times, quadratic_times, u
 from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES
 from refscore.sampling.loop import last
+from refscore.sampling.solvers import EULER, HEUN, MIDPOINT, RK4
 from refscore.sampling.transitions import SAMPLERS
 from tests.oracles.affine import TARGETS, law_of, marginal, start
 from tests.oracles.replay import ReplayRng
@@ -92,6 +93,16 @@ WEAK_ORDERS = {  # sampler: order, and c = N^p error at N = 128
     "sde-dpm-solver++2m": (2, 17.2),
     "edm": (2, 13.5),
 }
+
+
+@pytest.mark.parametrize("tableau", [EULER, MIDPOINT, HEUN, RK4])
+def test_a_stage_at_the_end_is_asked_at_the_end_itself(tableau):
+    """t + 1 · (s - t) is another number, which may lie outside of the grid."""
+    t, s, asked = 0.7, 0.1, []
+    assert t + (s - t) < s
+    RungeKutta(lambda x, at: asked.append(at) or x, tableau)(np.ones((1, 1)), t, s, None)
+    assert asked == [s if c == 1 else t + c * (s - t) for c in tableau.c]
+    assert len(asked) == len(tableau.b)
 
 
 @pytest.mark.parametrize("name", WEAK_ORDERS)

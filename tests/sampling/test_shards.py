@@ -12,7 +12,7 @@ from refscore import VP, EulerMaruyama, ExactScore, Reverse, last, log_likelihoo
 from refscore.laws.examples import mixture
 from refscore.likelihood.flow import FixedSteps
 from refscore.matching.probes import rademacher
-from refscore.sampling.shards import in_shards, over_shards
+from refscore.sampling.shards import in_shards, over_shards, pool
 from tests.oracles.close import assert_close
 from tests.oracles.ranks import mpiexec
 
@@ -49,6 +49,14 @@ class Own:
 
     def map(self, f, *iterables):
         return reversed([f(*each) for each in reversed(list(zip(*iterables, strict=True)))])
+
+
+def test_one_worker_is_nobody_else():
+    for workers in (None, 1):
+        with pool(workers) as executor:
+            assert executor is None
+    with pool(2) as executor:
+        assert executor._max_workers == 2
 
 
 def test_any_number_and_kind_of_workers_draws_the_same_samples():

@@ -85,6 +85,13 @@ def observation_told():
     return model, flat(named, model.shapes)
 
 
+def test_what_a_model_is_told_is_no_part_of_what_it_is():
+    model, _ = labels_told()
+    one, other = model.told(np.array([0, 1])), model.told(np.array([1, 1]))
+    assert one == other == model
+    assert hash(one) == hash(model)
+
+
 def test_told_a_label_the_optimum_is_the_score_of_its_component():
     model, theta = labels_told()
     x, labels = Labelled(EQUAL).sample(RNG(0), 50)

@@ -290,7 +290,9 @@ def test_a_schedule_that_ends_before_the_training_is_refused_at_the_call():
     assert last(train(2, start=state, optimizer=Adam(WarmupCosine(1e-3, 10, end=1e-5)))).step == 12
 
 
-@pytest.mark.parametrize(("scale", "warned"), [(1.6, False), (4.0, False), (0.6, False), (157.0, True), (0.01, True)])
+@pytest.mark.parametrize(("scale", "warned"), [
+    (1.6, False), (4.75, False), (0.54, False), (4.85, True), (0.53, True), (157.0, True), (0.01, True),
+])  # fmt: skip
 @pytest.mark.parametrize("endless", [False, True], ids=["array", "distribution"])
 def test_a_model_told_another_width_than_the_data_have_is_warned_of_once(scale, warned, endless):
     class Law:
