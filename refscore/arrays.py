@@ -7,7 +7,7 @@ NumPy or CuPy: `array_namespace(x)` finds the library that made x.
 import math
 from typing import Any
 
-from refscore.checks import check_answer, check_time, is_number, plain
+from refscore.checks import check_answer, check_array, check_kind, check_time, is_number, plain
 from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.protocols import Array, NeedsNoise, Params, Score, Shapes, Time
 
@@ -25,7 +25,10 @@ def namespace(t: Time) -> Any:
     module
         `math` for a number (or what the number has as `functions`), the array's own library otherwise.
     """
-    return getattr(t, "functions", math) if is_number(t) else array_namespace(t)
+    if is_number(t):
+        return getattr(t, "functions", math)
+    check_kind("a time or a level", t)
+    return array_namespace(t)
 
 
 def constant(value: float, like: Time) -> Any:
@@ -97,9 +100,8 @@ def one_each(name: str, a: Any, x: Array) -> Any:
     TypeError
         For x that is not floating.
     """
+    check_array(x=x)
     xp = array_namespace(x)
-    if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
-        raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
     if is_number(a):
         return plain(a)
     if not (is_array_api_obj(a) and array_namespace(a) is xp):
@@ -358,6 +360,7 @@ def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
     ValueError
         Unless P is the number of elements of all shapes.
     """
+    check_array(theta=theta)
     xp = array_namespace(theta)
     params, start = {}, 0
     for name, shape in shapes.items():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from refscore.checks import check_like
 from refscore.data.images import flip
 from refscore.data.scaling import Scaling
 from refscore.library import array_namespace
@@ -46,6 +47,7 @@ class Dequantised:
 
     def sample(self, rng: Rng, n: int) -> Any:
         """Draw n samples (n, ...), or with labels a pair of samples and labels (n,)."""
+        check_like(rng=rng)
         xp, which = array_namespace(self.x), rng.integers(0, self.x.shape[0], size=(n,))
         x = xp.take(self.x, which, axis=0)
         if self.flips:

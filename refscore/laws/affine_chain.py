@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from refscore.arrays import constant
+from refscore.checks import check_floating, check_like
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng, Step
 
@@ -50,6 +51,7 @@ class Affine(NamedTuple):
 
     def law(self, start: Gaussian) -> Gaussian:
         """Return the law of the result, N(m, S) -> N(A m + c, A S Aᵀ + Σ B Bᵀ)                          Eq. (10.11)."""
+        check_like("gaussian", start=start)
         mt = array_namespace(self.matrix).matrix_transpose
         return Gaussian(self.matrix @ start.mean + self.shift, self.matrix @ start.cov @ mt(self.matrix) + self.noise)
 
@@ -103,6 +105,7 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     >>> found.matrix, found.noise, found.shift  # the noise by its variance
     (array([[0.5]]), array([[4.]]), array([1.]))
     """
+    check_floating("like", like, ndim=1)
     xp, dim = array_namespace(like), like.shape[0]
     count: Any = _Zeros(like)
     zero = constant(0.0, like[None, :])
@@ -156,6 +159,7 @@ def law_of(step: Step, times: Sequence[float], start: Gaussian) -> Gaussian:
     >>> end.cov.round(4).tolist()
     [[0.191, 0.0], [0.0, 0.191]]
     """
+    check_like("gaussian", start=start)
     times = list(times)
     if len(times) < 2:
         raise ValueError(f"a grid has two times or more, got {times}")
@@ -198,6 +202,7 @@ def wasserstein(p: Gaussian, q: Gaussian) -> float:
     >>> round(wasserstein(p, q), 4)  # means 3 apart, deviations 4 apart
     5.0
     """
+    check_like("gaussian", p=p, q=q)
     xp = array_namespace(p.cov)
     a, b = _root(p.cov), _root(q.cov)
     left, _, right = xp.linalg.svd(b @ a)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from refscore.checks import check_like
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng
@@ -59,6 +60,7 @@ def expectation(p: GaussianMixture, f: Callable[[Array], Array], rng: Rng | None
     >>> round(found.value, 9)
     3.0
     """
+    check_like("mixture", p=p)
     xp = array_namespace(p.means)
     grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
     if grid is None or wide_grid is None:
@@ -92,6 +94,7 @@ def moments(p: GaussianMixture) -> tuple[Array, Array]:
     >>> moments(p)  # 1 within the components, 3² between them
     (array([0.]), array([[10.]]))
     """
+    check_like("mixture", p=p)
     xp, w = array_namespace(p.means), p.weights
     mean = xp.sum(w[:, None] * p.means, axis=0)
     away = p.means - mean
@@ -125,6 +128,7 @@ def quadrature_grid(mixture: GaussianMixture, budget: float = 1e6, spacing: floa
     nodes, cell : Array of shape (N, D), and float
         The points, and the volume of a cell; None instead of both where the budget is too small or σ = 0.
     """
+    check_like(mixture=mixture)
     xp = array_namespace(mixture.means)
     variances = mixture.variances
     smallest = math.sqrt(float(xp.min(variances)))

@@ -18,7 +18,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from refscore.arrays import long_sum, one_each, real
-from refscore.checks import check_count, check_finite, check_floating, check_number, check_same, is_number
+from refscore.checks import (
+    check_array,
+    check_count,
+    check_finite,
+    check_floating,
+    check_like,
+    check_number,
+    check_same,
+    is_number,
+)
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng, Time
 
@@ -151,6 +160,7 @@ class GaussianMixture:
         ValueError
             Unless n is an integer >= 0.
         """
+        check_like(rng=rng)
         xp, n = array_namespace(self.means), check_count("n", n, 0)
         u = self._uniform(rng, n)
         # The last bound is left out, so that neither rounding of the weights nor u = 1 leads past component K.
@@ -213,6 +223,7 @@ class GaussianMixture:
 
         J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
         """
+        check_array(v=v)
         xp = array_namespace(x)
         g, r, variances = self._component_scores(x, alpha, sigma)
         away, r = _deviations(self._from_axes(g), r), r[:, None, :]
@@ -261,6 +272,7 @@ class GaussianMixture:
 
     def posterior_variance(self, x: Array, alpha: Time, sigma: Time) -> Array:
         """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
+        check_array(x=x)
         means, r, within = self._posteriors(x, alpha, sigma)
         between = _deviations(means, r)
         trace = long_sum(within, axis=1) * (self.dim // within.shape[1])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import i0e, i1e, log_ndtr, logsumexp
 
-from refscore.checks import check_count, check_positive, is_number, settle
+from refscore.checks import check_count, check_like, check_positive, is_number, settle
 from refscore.laws.examples import mixture
 from refscore.protocols import Rng, Time
 
@@ -61,6 +61,7 @@ class Rings:
 
     def sample(self, rng: Rng, n: int) -> Points:
         """Draw n points (n, 2) with rng, on the host."""
+        check_like(rng=rng)
         n = check_count("n", n, 0)
         R = np.asarray(self.radii)[rng.integers(0, len(self.radii), n)]
         return R[:, None] * _direction(2 * math.pi * rng.random(n)) + self.std * rng.standard_normal((n, 2))
@@ -118,6 +119,7 @@ class Checkerboard:
 
     def sample(self, rng: Rng, n: int) -> Points:
         """Draw n points (n, 2) with rng, on the host."""
+        check_like(rng=rng)
         n = check_count("n", n, 0)
         row, half = np.asarray(rng.integers(0, 4, n)), rng.integers(0, 2, n)
         corner = np.stack([row, 2 * half + row % 2], axis=1) - 2
@@ -203,6 +205,7 @@ class Pinwheel:
 
     def sample(self, rng: Rng, n: int) -> Points:
         """Draw n points (n, 2) with rng, on the host."""
+        check_like(rng=rng)
         n = check_count("n", n, 0)
         f = np.asarray([1.0, 0.0]) + rng.standard_normal((n, 2)) * [self.radial, self.tangential]
         return self.scale * _turned(f, self._bend(f) + 2 * math.pi / self.arms * rng.integers(0, self.arms, n))
@@ -239,6 +242,7 @@ def moons(rng: Rng, n: int, std: float = 0.2) -> Points:
     numpy.ndarray, shape (n, 2)
         The points.
     """
+    check_like(rng=rng)
     upper = 2 * _direction(math.pi * rng.random(n)) - [1.0, 0.5]
     return upper * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))
 
@@ -259,6 +263,7 @@ def swissroll(rng: Rng, n: int, std: float = 0.2) -> Points:
     numpy.ndarray, shape (n, 2)
         The points.
     """
+    check_like(rng=rng)
     t = math.pi * (1.5 + 3 * rng.random(n))
     return t[:, None] / 5 * _direction(t) + std * rng.standard_normal((n, 2))
 
@@ -279,6 +284,7 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
     numpy.ndarray, shape (n, 2)
         The points.
     """
+    check_like(rng=rng)
     t = 3 * math.pi * np.sqrt(rng.random(n))
     one = t[:, None] / 3 * _direction(math.pi - t)
     return one * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 from refscore.arrays import answer, at
 from refscore.checks import (
+    check_array,
     check_count,
     check_data,
     check_inverse,
+    check_like,
     check_made_for,
     check_number,
     check_positive,
@@ -79,6 +81,7 @@ class Flow:
         ValueError
             For a score or a jvp whose shape is wrong.
         """
+        check_array(y=y)
         xp, D = array_namespace(y), math.prod(self.shape)
         x = xp.reshape(y[:, :D], (-1, *self.shape))
         v = units(x) if self.probes is None else self.probes
@@ -253,6 +256,7 @@ def interpolate(
     ValueError
         Unless 0 <= w <= 1, and as `encode`.
     """
+    check_array(x=x, y=y)
     w, y = check_number("w", w), answer("y", y, x)
     if not 0 <= w <= 1:
         raise ValueError(f"w must lie in [0, 1], from x to y; got {w}")
@@ -465,6 +469,7 @@ def error_split(
     >>> split.score.round(3), split.total.round(3)
     (array([-0.5]), array([-0.5]))
     """
+    check_like(sde=sde, mixture=mixture)
     fine, t_min = fine or FixedSteps(sde, 800), _check_start(t_min)
     ladder = [
         mixture.log_prob(x),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from refscore.arrays import flat, per_sample, views
+from refscore.checks import check_array, check_like
 from refscore.library import array_namespace, device
 from refscore.matching.times import FixedTime, TimeLaw
 from refscore.matching.weights import unweighted
@@ -40,11 +41,14 @@ class ScoreMatching(ABC):
 
     def check_model(self, model: Any) -> None:
         """Raise ValueError for a model that divides by zero at the times of this objective, as some do at t = 0."""
+        check_like(model=model)
         if self.times == FixedTime(0.0) and isinstance(model, NeedsNoise):
             model.check_clean()
 
     def draw(self, sde: SDE, x0: Array, rng: Rng) -> Draws:
         """Draw t (B,) or (1,) and noise z (B, ...) for x0 (B, ...); the third result is the factor of the law of t."""
+        check_like(sde=sde, rng=rng)
+        check_array(x0=x0)
         B = x0.shape[0]
         if self.antithetic:
             xp = array_namespace(x0)

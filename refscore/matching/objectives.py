@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refscore.arrays import ask, same_dtype, views
-from refscore.checks import check_positive, settle
+from refscore.checks import check_array, check_like, check_positive, settle
 from refscore.library import array_namespace
 from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.denoising import Denoising
@@ -41,6 +41,8 @@ class OfSamples(ScoreMatching):
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        check_like(model=model)
+        check_array(x=x)
         return self._terms(model, theta, x, t, factor).mean_and_gradient(model, theta)
 
     def losses(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> Array:
@@ -71,6 +73,8 @@ class OfSamples(ScoreMatching):
         >>> Implicit().losses(model, theta, x, np.zeros(1)).tolist()  # -2 + ½ ‖x‖²
         [-2.0, 0.0]
         """
+        check_like(model=model)
+        check_array(x=x)
         return self._terms(model, theta, x, t, factor).per_sample()
 
     @abstractmethod
@@ -116,6 +120,8 @@ class OfProbes(ScoreMatching):
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
+        check_like(model=model)
+        check_array(x=x, v=v)
         v = _beside(v, x)
         return self._terms(model, theta, x, t, v, factor).mean_and_gradient(model, theta)
 
@@ -142,6 +148,8 @@ class OfProbes(ScoreMatching):
         >>> Sliced().losses(model, theta, x, np.zeros(1), np.array([[[1.0, 1.0], [1.0, -1.0]]])).tolist()  # -2 + ½ ‖x‖²
         [-2.0, 0.0]
         """
+        check_like(model=model)
+        check_array(x=x, v=v)
         v = _beside(v, x)
         return self._terms(model, theta, x, t, v, factor).per_sample()
 

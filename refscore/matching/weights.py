@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from refscore.arrays import constant
-from refscore.checks import settle
+from refscore.checks import check_like, settle
 from refscore.protocols import SDE, Time
 
 
@@ -22,6 +22,7 @@ def sigma_squared(sde: SDE, t: Time) -> Time:
     float or Array, shape of t
         The weight λ(t).
     """
+    check_like(sde=sde)
     return sde.sigma(t) ** 2
 
 
@@ -37,6 +38,7 @@ def g_squared(sde: SDE, t: Time) -> Time:
     float or Array, shape of t
         The weight λ(t).
     """
+    check_like(sde=sde)
     return sde.g(t) ** 2
 
 
@@ -77,4 +79,5 @@ class SigmaPower:
 
     def __call__(self, sde: SDE, t: Time) -> Time:
         """The weight λ = σ(t)^power, in the shape of t."""
+        check_like(sde=sde)
         return sde.sigma(t) ** self.power

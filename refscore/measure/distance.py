@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from refscore.arrays import answer, ask, row_squares
-from refscore.checks import check_count, check_data, check_same
+from refscore.checks import check_count, check_data, check_like, check_same
 from refscore.laws.expectation import Estimate, expectation
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace
@@ -95,6 +95,7 @@ def fisher_divergence(
     >>> round(fisher_divergence(p, lambda x: 1 - x).value, 6)
     0.5
     """
+    check_like("mixture", p=p)
     samples = check_count("samples", samples, 2)
     if not callable(score):
         raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
@@ -140,6 +141,7 @@ def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> f
     >>> round(sliced_wasserstein(x, x + 3, np.random.default_rng(0)), 6)
     3.0
     """
+    check_like(rng=rng)
     _check_pair(x, y)
     if x.shape != y.shape:
         raise ValueError(f"both samples must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
@@ -173,6 +175,7 @@ def sliced_wasserstein_floor(
     Estimate
         Mean over the pairs, and the standard deviation of a single distance.
     """
+    check_like(mixture=mixture, rng=rng)
     values = [
         sliced_wasserstein(mixture.sample(rng, n), mixture.sample(rng, n), rng, directions) for _ in range(repeats)
     ]
@@ -258,6 +261,7 @@ def mode_weights(mixture: GaussianMixture, x: Array) -> list[Estimate]:
     >>> [round(weight.value, 6) for weight in mode_weights(mixture, x)]
     [0.75, 0.25]
     """
+    check_like(mixture=mixture)
     check_data("x", x)
     xp = array_namespace(x)
     r = mixture.responsibilities(x)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refscore.arrays import per_sample
+from refscore.checks import check_like
 from refscore.laws.expectation import Estimate
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace
@@ -109,6 +110,7 @@ def score_table(
     list of ScoreRow
         One row a level.
     """
+    check_like(sde=sde, mixture=mixture, rng=rng)
     exact = ExactScore(mixture, sde)
     rows = []
     for level in levels:
@@ -144,6 +146,7 @@ def excess_loss(
     Estimate
         The excess and its standard error, in the units of the loss.
     """
+    check_like(sde=sde, mixture=mixture, rng=rng)
     x0, z = mixture.sample(rng, n), rng.standard_normal((n, mixture.dim), dtype=mixture.means.dtype)
     t, factor = objective.times.at(sde, rng.random((n,), dtype=mixture.means.dtype))
     x = per_sample(sde.alpha(t), x0) * x0 + per_sample(sde.sigma(t), x0) * z
@@ -171,6 +174,7 @@ def sample_table(learned: Array, exact: Array, mixture: GaussianMixture, rng: Rn
     SampleTable
         Distances beside their floor, and the shares of the components.
     """
+    check_like(mixture=mixture, rng=rng)
     learned, exact = (_cast(x, mixture.means.dtype) for x in (learned, exact))
     fresh = mixture.sample(rng, learned.shape[0])
     modes = [
@@ -210,6 +214,7 @@ def flow_samples(score: Score, sde: SDE, n: int, dim: int, rng: Rng, dtype: obje
     Array, shape (n, dim)
         The samples, at the last time of the grid.
     """
+    check_like(rng=rng)
     times = log_snr_times(sde, steps)
     x = prior(sde, (n, dim), rng, dtype)
     return last(watch(simulate(Heun(Reverse(sde, score, lam=0.0).drift), x, times, rng), times, every=16))

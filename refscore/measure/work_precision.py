@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from refscore.arrays import constant
+from refscore.checks import check_like
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
@@ -80,6 +81,7 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
     Array, shape (B, D)
         The samples at t = 0.
     """
+    check_like(sde=sde)
     times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
     states = simulate(SAMPLERS[name](sde, score), x, times, rng)
     return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])
@@ -103,6 +105,8 @@ def starts(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> tuple[Gaussian, Gauss
     true, prior : Gaussian
         Both laws.
     """
+    check_like("mixture", exact=exact)
+    check_like(sde=sde)
     alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
     m, C = exact.means[0, :], exact.covariances[0, ...]
     one = array_namespace(C).eye(exact.dim, dtype=C.dtype, device=device(C))

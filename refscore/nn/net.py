@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from refscore.checks import check_like
 from refscore.nn.dropout import Dropout
 from refscore.nn.layer import Adjoints, Grads, Jet, Layer, Row, plus, zeros
 from refscore.protocols import Array, HasJets, Params, ReadsLabels, Rng
@@ -94,6 +95,7 @@ class Net:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Draw the initial parameters of every row, in the order of the rows, under their dotted names."""
+        check_like(rng=rng)
         return {f"{name}.{key}": value for name, layer, _ in self.rows for key, value in layer.init(rng, dtype).items()}
 
     def forward(self, params: Params, *xs: Any) -> tuple[Array, Any]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from refscore.checks import check_count, check_inverse, check_number
+from refscore.checks import check_count, check_inverse, check_like, check_number
 from refscore.protocols import SDE
 
 BEYOND = "give the SDE more noise (for VE σ(1)² = sigma_max² - sigma_min², a little below sigma_max)"
@@ -221,6 +221,7 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
     >>> level_times(LinearVE(80.0), [40.0, 20.0])  # σ is 80 t
     [0.5, 0.25, 0.0]
     """
+    check_like(sde=sde)
     sigmas = check_levels(sigmas)
     if sigmas[0] > sde.sigma(1.0):
         raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}; {BEYOND}")

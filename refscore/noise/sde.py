@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from refscore.arrays import constant, namespace
-from refscore.checks import check_positive, check_time, is_number, plain, settle
+from refscore.checks import check_like, check_positive, check_time, is_number, plain, settle
 from refscore.protocols import SDE, Time
 
 
@@ -497,6 +497,7 @@ def log_ratio(sde: SDE, t: Time) -> Time:
     >>> log_ratio(LinearVE(4.0), 0.25)  # σ = α = 1
     0.0
     """
+    check_like(sde=sde)
     return namespace(t).log(sde.sigma(t) / sde.alpha(t))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from refscore.arrays import ask
-from refscore.checks import check_number, check_positive, plain, settle
+from refscore.checks import check_array, check_number, check_positive, plain, settle
 from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
@@ -62,6 +62,7 @@ class Langevin:
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """Move x (B, ...) -> (B, ...); the time stays t."""
+        check_array(x=x)
         eps = check_number("step(t)", self.step(t)) if callable(self.step) else self.step
         check_positive(step=eps)
         if isinstance(self.score, HasStableStep) and eps >= (bound := self.score.stable_step(t)):

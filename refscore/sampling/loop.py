@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from refscore.arrays import answer
-from refscore.checks import check_count, check_data, check_time, is_number
+from refscore.checks import check_count, check_data, check_like, check_time, is_number
 from refscore.library import array_namespace
 from refscore.protocols import Array, Rng, Step
 
@@ -74,6 +74,8 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     [[2.640625]]
     """
     check_data("x", x)
+    if rng is not NO_NOISE:
+        check_like(rng=rng)
     times = list(times)
     if not all(is_number(t) for t in times):
         raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import ask, namespace
-from refscore.checks import check_inverse, check_made_for, check_number, plain, settle
+from refscore.checks import check_inverse, check_like, check_made_for, check_number, plain, settle
 from refscore.library import array_namespace
 from refscore.noise.reverse import Reverse
 from refscore.protocols import SDE, Array, Rng, Score, Step
@@ -83,6 +83,7 @@ def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transiti
     >>> p.sigma_s, round(p.h, 4), round(p.lost, 4)
     (0.5, 0.6931, 0.75)
     """
+    check_like(sde=sde)
     t, s = check_number("t", t), check_number("s", s)
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")

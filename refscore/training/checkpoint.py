@@ -22,7 +22,7 @@ import numpy as np
 
 import refscore
 import refscore.nn as nn
-from refscore.checks import check_count, check_finite, check_floating, check_same
+from refscore.checks import check_count, check_finite, check_floating, check_like, check_same
 from refscore.data.files import save_arrays
 from refscore.library import is_array_api_obj
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
@@ -171,6 +171,7 @@ def save(
     >>> more.step, bool(np.all(more.theta == whole.theta))
     (6, True)
     """
+    check_like(model=model)
     if not (isinstance(state, TrainingState) or is_array_api_obj(state)):
         raise TypeError(f"state must be a TrainingState or an array, got {type(state).__name__}")
     arrays: dict[str, Any] = {}

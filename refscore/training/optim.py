@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import constant, namespace
-from refscore.checks import check_number, check_positive, settle
+from refscore.checks import check_array, check_number, check_positive, settle
 from refscore.library import array_namespace
 from refscore.protocols import Array, Rate
 
@@ -279,6 +279,7 @@ def clip(grad: Array, max_norm: float) -> tuple[Array, Array]:
     >>> grad.round(6), float(norm)
     (array([0.6, 0.8]), 5.0)
     """
+    check_array(grad=grad)
     xp, max_norm = array_namespace(grad), check_number("max_norm", max_norm)
     norm = xp.sqrt(xp.vecdot(grad, grad))
     if max_norm == math.inf:

@@ -1,0 +1,188 @@
+"""One battery for everything public, made from signatures and from one valid call of each.
+
+A call is corrupted argument by argument, or given the same numbers in another form. What is required stands in
+`CHECKS`; each is run on all public functions, classes and methods of a module, and a new name is in by itself
+(`tests/oracles/calls.py`). What is refused is refused early, by ValueError, TypeError or a class of the package:
+never by an AttributeError from inside, never by a NaN in the answer, never by a warning of NumPy.
+"""
+
+import copy
+import dataclasses
+import inspect
+import math
+import pickle
+import signal
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from numbers import Real
+
+import numpy as np
+import pytest
+
+import refscore
+from refscore_backends.strict import StrictBackend
+from tests.oracles.calls import calls, functions, numbers
+from tests.oracles.waiting import BACKEND, Waited, nobody_waits
+
+NAMES = sorted({name for name, _ in functions().values()})
+MODULES = sorted({".".join(name.split(".")[:2]) if name.count(".") > 1 or "." in name else name for name in NAMES})
+
+# Whose kinds are in: all of a table is called, and these are what it has in common; a lock, for `with`.
+ABSTRACT = {
+    "data.files.alone_in", "matching.base.ScoreMatching.__call__", "matching.objectives.OfProbes",
+    *(f"nn.activation.Activation.{name}" for name in ("curvature", "forward", "slope", "third")),
+    "nn.linear.Linear.apply", "nn.linear.Linear.back",
+}  # fmt: skip
+
+# No doors: here the arguments come from another function of the package, which has looked at them. A pass that looked
+# at values would make a GPU wait at every layer; a wrong shape is reported by the product that meets it.
+INSIDE = (
+    "arrays.*", "nn.layer.*", "nn.shifts.*", "nn.winograd.*", "nn.softmax.*", "nn.linear.*", "matching.base.*",
+    *(f"nn.*.{name}" for name in (
+        "forward", "backward", "jvp", "jvp_backward", "jet", "jet_backward", "slope", "curvature", "third", "apply",
+        "keep", "scales", "part", "energy", "energy_backward", "row",
+    )),
+    "nn.embed.condition", "sampling.transitions.transition", "laws.mixture.transposed", "*.__class__",
+)  # fmt: skip
+
+# What functions answer with: made by them, for the eyes of the user.
+RECORDS = (
+    "laws.expectation.Estimate", "measure.tables.*Row", "measure.tables.SampleTable", "measure.neighbours.Memorised",
+    "noise.suggest.Suggestion", "training.loop.TrainingState", "training.checkpoint.Checkpoint", "data.points.Table",
+    "data.images.Images", "data.sets.Data", "nn.score_model.BoundScore",
+)  # fmt: skip
+
+
+def is_inside(name):
+    return any(fnmatch(name, pattern) for pattern in (*INSIDE, *RECORDS))
+
+
+def of_module(module, kind="float64"):
+    found = [call for name, call in sorted(calls(kind).items()) if name.startswith(f"{module}.") or name == module]
+    return [call for call in found if ".".join(call.name.split(".")[:2]) == module]
+
+
+# ------------------------------------------------------------------ what comes of a call
+
+
+class TooLong(BaseException):
+    """Instead of a hang."""
+
+
+@contextmanager
+def at_most(seconds):
+    def stop(*_):
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcome(call, looks=True, **changed):
+    """"answered", "NaN", "refused", or the name of what it should not have come to. `looks`: whether it sees values."""
+    try:
+        with warnings.catch_warnings(), np.errstate(**dict.fromkeys(("divide", "over", "invalid"), ("raise" if looks else "ignore"))):
+            warnings.simplefilter("error" if looks else "ignore")
+            with at_most(2.0):
+                found = numbers(call(**changed))
+    except TooLong:
+        return "hangs"
+    except (ValueError, TypeError, MemoryError):
+        return "refused"
+    except Exception as error:
+        return "refused" if type(error).__module__.startswith("refscore.") else type(error).__name__
+    return "NaN" if any(a.dtype.kind in "fc" and np.isnan(a).any() for a in found) else "answered"
+
+
+# ------------------------------------------------------------------ what it is corrupted by
+
+WORDS = {"None": None, "text": "abc", "an object": object(), "a class": dict}
+
+
+def changed(values, i, to):
+    """An array with one number exchanged."""
+    values = np.array(values)
+    values.flat[i % max(values.size, 1)] = to
+    return values
+
+
+def wrong_kinds(value):
+    """What must be refused in the place of a value."""
+    found = dict(WORDS)
+    if is_floating(value):
+        found |= {
+            "list": value.tolist(), "masked": np.ma.masked_array(value, value > 0), "strings": value.astype(str),
+            **{kind: value.astype(kind) for kind in ("int64", "bool", "float16", "object")},
+        }  # fmt: skip
+    elif is_count(value):
+        found |= {"2.5": 2.5, "NaN": math.nan, "an array": np.arange(3)}
+    elif is_real(value):
+        found |= {"NaN": math.nan, "complex": 1j, "list": [value], "an array of two": np.ones(2)}
+    elif is_series(value):
+        found |= {"a NaN in it": [math.nan, *value[1:]], "text in it": ["x", *value[1:]], "None in it": [None, *value[1:]]}
+    elif isinstance(value, str):
+        found |= {"an unknown name": "nonsense", "bytes": b"x", "number": 5}
+        del found["text"]
+    elif isinstance(value, np.random.Generator):
+        found |= {"a seed": 0}
+    elif isinstance(value, np.dtype):
+        found |= {kind: kind for kind in ("float16", "int64", "nonsense")}
+        del found["None"]
+    elif isinstance(value, bool) or value is None:
+        found = {}
+    elif callable(value):
+        del found["a class"]
+    return found
+
+
+def wrong_values(value):
+    """What may be refused or answered, with numbers."""
+    if is_floating(value):
+        found = {"0-d": np.asarray(0.5, value.dtype), "an axis more": value[None], "of another device": STRICT(value)}
+        other = "float32" if value.dtype == "float64" else "float64"
+        found |= {other: value.astype(other), "complex": value.astype(complex)}
+        if value.ndim:
+            found |= {"an axis less": value[0], "empty": value[:0], "no width": value[..., :0]}
+            found |= {"twice as wide": np.concatenate([value, value], -1), "twice": np.concatenate([value, value])}
+        return found
+    if is_count(value):
+        return {"-1": -1, "0": 0, "1": 1, "2⁷⁰": 2**70, "True": True, "2.0": np.float64(2)}
+    if is_real(value):
+        numbers = (-1.0, 0.0, 1 + 1e-12, 2.0, 1e308, 1e-308, math.inf, -math.inf, 3, True)
+        return {repr(number): number for number in numbers}
+    if is_series(value):
+        found = {"backwards": value[::-1], "twice the last": [*value, value[-1]], "none": [], "one": value[:1]}
+        return found | {"∞ in it": [math.inf, *value[1:]], "-1 in it": [-1, *value[1:]], "one number": value[0]}
+    return {}
+
+
+def not_finite(value):
+    """An array with a number that is none."""
+    numbers = {"NaN": math.nan, "∞": math.inf} if is_floating(value) and value.size else {}
+    return {name: changed(value, value.size // 2, to) for name, to in numbers.items()}
+
+
+STRICT = StrictBackend("device1").asarray
+
+
+def is_floating(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_real(value):
+    return isinstance(value, Real) and not isinstance(value, (bool, int))
+
+
+def is_series(value):
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, Real) for v in value)
