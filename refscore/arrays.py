@@ -7,7 +7,7 @@ NumPy or CuPy: `array_namespace(x)` finds the library that made x.
 import math
 from typing import Any
 
-from refscore.checks import check_answer, check_array, check_kind, check_time, is_number, plain
+from refscore.checks import check_answer, check_array, check_kind, check_size, check_time, is_number, plain
 from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.protocols import Array, NeedsNoise, Params, Score, Shapes, Time
 
@@ -96,14 +96,16 @@ def one_each(name: str, a: Any, x: Array) -> Any:
     Raises
     ------
     ValueError
-        For an array of another shape.
+        For an array of another shape, and for a number whose square is none.
     TypeError
         For x that is not floating.
     """
     check_array(x=x)
     xp = array_namespace(x)
     if is_number(a):
-        return plain(a)
+        a = plain(a)
+        check_size(**{name: a})
+        return a
     if not (is_array_api_obj(a) and array_namespace(a) is xp):
         raise TypeError(f"{name} must be a number or an array of {xp.__name__}, as x is; got {type(a).__name__}")
     a, B = (xp.reshape(a, (1,)) if a.ndim == 0 else a), x.shape[0]

@@ -53,13 +53,16 @@ NOUNS = {  # what goes by a name: what it is like, and what is used of it
     "rng": ("numpy.random.default_rng(seed) or its CuPy twin", ("standard_normal",)),
     "mixture": ("a GaussianMixture", ("weights", "means", "covariances", "diffuse")),
     "gaussian": ("a Gaussian", ("mean", "cov")),
+    "grid": ("a GridLaw", ("transition", "push")),
     "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("forward", "backward", "sde", "shapes")),
     "body": ("MLP((2, 64, 2)), a net", ("forward", "backward", "shapes", "inputs")),
     "optimizer": ("Adam(rate) or SGD(rate)", ("init", "update", "rate")),
     "ema": ("EMA(decay)", ("init", "update", "mean")),
     "times": ("UniformTime()", ("at",)),
+    "process": ("Reverse(sde, score)", ("drift", "noise")),
     "score": ("ExactScore(mixture, sde), model.bind(theta) or a function of (x, t)", ("__call__",)),
     "objective": ("Denoising()", ("__call__",)),
+    "law": ("rademacher or another function (rng, shape, dtype) -> v of refscore.matching.probes", ("__call__",)),
     "function": ("a function", ("__call__",)),
 }
 
@@ -364,6 +367,48 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < check_number(name, value) < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def check_range(low: float, high: float, **values: float) -> None:
+    """Refuse numbers outside an interval.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends; both are allowed.
+    **values : float
+        The numbers, by name.
+
+    Raises
+    ------
+    TypeError
+        For what is not a number.
+    ValueError
+        For a number outside, and for NaN.
+    """
+    for name, value in values.items():
+        if not low <= check_number(name, value) <= high:
+            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
+
+
+def check_size(**values: float) -> None:
+    """Refuse numbers whose square is none: it would be infinite, or 0 where the number is not.
+
+    What is no float, as the number of a recorder, passes.
+
+    Parameters
+    ----------
+    **values : float
+        The numbers, by name.
+
+    Raises
+    ------
+    ValueError
+        For NaN, and for what is neither 0 nor of a size between 1e-150 and 1e150.
+    """
+    for name, value in values.items():
+        if isinstance(value, float) and value != 0 and not 1e-150 <= abs(value) <= 1e150:
+            raise ValueError(f"{name} must be 0, or of a size from 1e-150 to 1e150; got {value}")
 
 
 def settle(noun: Any, **least: int) -> None:

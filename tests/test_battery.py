@@ -44,7 +44,9 @@ INSIDE = (
         "forward", "backward", "jvp", "jvp_backward", "jet", "jet_backward", "slope", "curvature", "third", "apply",
         "keep", "scales", "part", "energy", "energy_backward", "row",
     )),
-    "nn.embed.condition", "sampling.transitions.transition", "laws.mixture.transposed", "*.__class__",
+    "data.files.*", "data.labels.read_column", "data.points.standardise", "data.points.outliers", "data.sets.condition_on",
+    "matching.times.*.at", "matching.probes.units", "training.optim.*.init", "training.optim.*.update",
+    "training.optim.*.mean", "nn.embed.condition", "sampling.transitions.transition", "laws.mixture.transposed", "*.__class__",
 )  # fmt: skip
 
 # What functions answer with: made by them, for the eyes of the user.
@@ -94,8 +96,10 @@ def outcome(call, looks=True, **changed):
                 found = numbers(call(**changed))
     except TooLong:
         return "hangs"
-    except (ValueError, TypeError, MemoryError):
+    except (ValueError, TypeError, MemoryError, OSError):  # OSError: of a path
         return "refused"
+    except RuntimeError as error:  # of array-api-strict, for arrays of two devices
+        return "refused" if "device" in str(error) else type(error).__name__
     except Exception as error:
         return "refused" if type(error).__module__.startswith("refscore.") else type(error).__name__
     return "NaN" if any(a.dtype.kind in "fc" and np.isnan(a).any() for a in found) else "answered"

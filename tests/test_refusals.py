@@ -94,7 +94,7 @@ MISTAKES = {
     ),
     "floor of another objective": (lambda: denoising_floor(Sliced(), P, VP()), TypeError, "the floor is that of"),
     "probes that are no number": (lambda: Sliced(probes=1.5), ValueError, "probes must be an integer"),
-    "a law by name": (lambda: Sliced(law="rademacher"), TypeError, "law must be a function"),
+    "a law by name": (lambda: Sliced(law="rademacher"), TypeError, "law must be something like rademacher"),
     "a level for a time": (lambda: FixedTime(5.0), ValueError, r"for a noise level: FixedTime\(sde.time\(σ\)\)"),
     "levels beyond the SDE": (lambda: level_times(VE(0.01, 20.0), (20.0, 1.0)), ValueError, "a little below sigma_max"),
     "a network with its time": (lambda: fisher_divergence(P, NOISY), TypeError, "score must be a function of x alone"),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from refscore.checks import check_like
+from refscore.checks import check_count, check_kind, check_like, check_positive, check_range
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng
@@ -61,7 +61,9 @@ def expectation(p: GaussianMixture, f: Callable[[Array], Array], rng: Rng | None
     3.0
     """
     check_like("mixture", p=p)
-    xp = array_namespace(p.means)
+    xp, samples = array_namespace(p.means), check_count("samples", samples)
+    if rng is not None:
+        check_like(rng=rng)
     grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
     if grid is None or wide_grid is None:
         if rng is None:
@@ -129,6 +131,8 @@ def quadrature_grid(mixture: GaussianMixture, budget: float = 1e6, spacing: floa
         The points, and the volume of a cell; None instead of both where the budget is too small or σ = 0.
     """
     check_like(mixture=mixture)
+    check_positive(budget=budget)
+    check_range(1e-6, 10.0, spacing=spacing)
     xp = array_namespace(mixture.means)
     variances = mixture.variances
     smallest = math.sqrt(float(xp.min(variances)))
@@ -171,7 +175,8 @@ def gauss_legendre(like: Array, n: int) -> tuple[Array, Array]:
     >>> print(round(float((weights * nodes**5).sum()), 9))  # ∫ t⁵ dt = 1/6
     0.166666667
     """
-    xp = array_namespace(like)
+    check_kind("like", like)
+    xp, n = array_namespace(like), check_count("n", n)
     i = xp.arange(1, n, dtype=like.dtype, device=device(like))
     b = i / xp.sqrt(4 * i * i - 1)
     row = xp.arange(n, dtype=like.dtype, device=device(like))

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from refscore.arrays import ask
+from refscore.checks import check_count, check_floating, check_like, check_number, check_size
 from refscore.protocols import Score
 
 Array: TypeAlias = Any  # of NumPy: this works on the host
@@ -92,6 +93,7 @@ class GridLaw:
         ValueError
             If the cells are too wide: unless h <= c, and neighbours land within 2 c of each other.
         """
+        check_size(noise=noise)
         h, to = self.width, move(self.centres)
         apart = float(np.max(np.abs(np.diff(to)), initial=0.0))
         if max(h, apart / 2) > noise:
@@ -111,8 +113,8 @@ class GridLaw:
         ValueError
             For times < 0.
         """
-        if times < 0:
-            raise ValueError(f"times must not be negative, got {times}")
+        times = check_count("times", times, 0)
+        check_floating("step", step, ndim=2)
         mass = self.mass
         if times > 4 * len(mass):
             return GridLaw(self.low, self.high, mass @ np.linalg.matrix_power(step, times))
@@ -144,6 +146,8 @@ def grid_law(low: float, high: float, n: int, cdf: Callable[[Array], Array]) -> 
     >>> grid_law(0.0, 1.0, 4, cdf=lambda x: x**2).mass  # differences of 0, 1/16, 4/16, 9/16, 1
     array([0.0625, 0.1875, 0.3125, 0.4375])
     """
+    check_size(low=check_number("low", low), high=check_number("high", high))
+    n = check_count("n", n)
     return GridLaw(low, high, np.diff(cdf(np.linspace(low, high, n + 1))))
 
 
@@ -167,6 +171,7 @@ def gap(step: Array) -> float:
     >>> round(gap(np.array([[0.75, 0.25], [0.25, 0.75]])), 6)  # eigenvalues 1 and ½
     0.5
     """
+    check_floating("step", step, ndim=2)
     return 1 - float(np.sort(np.abs(np.linalg.eigvals(step)))[-2])
 
 
@@ -198,7 +203,8 @@ def langevin_law(
     ValueError
         If the cells are too wide for the noise of a step (`GridLaw.transition`).
     """
-    law = start
+    check_like("grid", start=start)
+    law, moves = start, check_count("moves", moves)
     for t in times:
         step = eps(t)
 

@@ -26,6 +26,7 @@ from refscore.checks import (
     check_like,
     check_number,
     check_same,
+    check_size,
     is_number,
 )
 from refscore.library import array_namespace, device
@@ -180,9 +181,9 @@ class GaussianMixture:
             Unless alpha and sigma are finite and not negative.
         """
         alpha, sigma = check_number("alpha", alpha), check_number("sigma", sigma)
-        for name, value in (("alpha", alpha), ("sigma", sigma)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        check_size(alpha=alpha, sigma=sigma)
+        if min(alpha, sigma) < 0:
+            raise ValueError(f"alpha and sigma must not be negative, got {alpha}, {sigma}")
         C = alpha**2 * self.covariances
         if C.ndim == 3:
             xp = array_namespace(C)
@@ -223,7 +224,7 @@ class GaussianMixture:
 
         J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
         """
-        check_array(v=v)
+        check_array(x=x, v=v)
         xp = array_namespace(x)
         g, r, variances = self._component_scores(x, alpha, sigma)
         away, r = _deviations(self._from_axes(g), r), r[:, None, :]

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 from scipy.special import i0e, i1e, log_ndtr, logsumexp
 
-from refscore.checks import check_count, check_like, check_positive, is_number, settle
+from refscore.checks import (
+    check_count,
+    check_floating,
+    check_kind,
+    check_like,
+    check_positive,
+    check_range,
+    is_number,
+    settle,
+)
 from refscore.laws.examples import mixture
 from refscore.protocols import Rng, Time
 
@@ -79,6 +88,7 @@ class Rings:
         return _typed(np.sum(r * (R * R * ratio / variance - 1) / variance, axis=0)[:, None] * x, x)
 
     def _log_joint(self, x: Points, alpha: Time, sigma: Time) -> tuple[Any, Any, Any, Any]:
+        _check_level(alpha, sigma)
         x, R = _points(x), np.asarray(self.radii)[:, None] * alpha
         variance = (alpha * self.std) ** 2 + sigma * sigma
         r = np.hypot(x[:, 0], x[:, 1])
@@ -127,6 +137,7 @@ class Checkerboard:
 
     def log_prob(self, x: Points, alpha: Time = 1.0, sigma: Time = 0.0) -> Any:
         """Return the log density of αx₀ + σz in nats, α > 0, x (B, 2) -> (B,); -inf on light squares without noise."""
+        _check_level(alpha, sigma)
         constant = np.log(8 * (alpha * self.side) ** 2)
         if is_number(sigma) and sigma == 0:
             cell = np.floor(_points(x).T / (alpha * self.side))
@@ -139,6 +150,7 @@ class Checkerboard:
         """Return ∇ log p of αx₀ + σz, α > 0, σ > 0, x (B, 2) -> (B, 2)."""
         if is_number(sigma) and sigma == 0:
             raise ValueError("the checkerboard has no score without noise: its density has jumps; give sigma > 0")
+        _check_level(alpha, sigma)
         (left, dleft), (right, dright) = (self._intervals(column, alpha, sigma) for column in _points(x).T)
         joint = self._dark(left, right)
         r = np.exp(joint - logsumexp(joint, axis=(0, 1)))
@@ -243,6 +255,8 @@ def moons(rng: Rng, n: int, std: float = 0.2) -> Points:
         The points.
     """
     check_like(rng=rng)
+    n = check_count("n", n, 0)
+    check_range(0.0, 1e100, std=std)
     upper = 2 * _direction(math.pi * rng.random(n)) - [1.0, 0.5]
     return upper * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))
 
@@ -264,6 +278,8 @@ def swissroll(rng: Rng, n: int, std: float = 0.2) -> Points:
         The points.
     """
     check_like(rng=rng)
+    n = check_count("n", n, 0)
+    check_range(0.0, 1e100, std=std)
     t = math.pi * (1.5 + 3 * rng.random(n))
     return t[:, None] / 5 * _direction(t) + std * rng.standard_normal((n, 2))
 
@@ -285,6 +301,8 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
         The points.
     """
     check_like(rng=rng)
+    n = check_count("n", n, 0)
+    check_range(0.0, 1e100, std=std)
     t = 3 * math.pi * np.sqrt(rng.random(n))
     one = t[:, None] / 3 * _direction(math.pi - t)
     return one * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))
@@ -292,9 +310,21 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
 
 def _points(x: Points) -> Points:
     """x (B, 2) in float64."""
-    if np.ndim(x) != 2 or np.shape(x)[1] != 2:
-        raise ValueError(f"points of the plane are (B, 2), got shape {np.shape(x)}")
+    check_floating("x", x)
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != 2 or not len(x):
+        raise ValueError(f"points of the plane are a NumPy array (B, 2), got {type(x).__name__} of shape {x.shape}")
     return np.asarray(x, dtype="float64")
+
+
+def _check_level(alpha: Time, sigma: Time) -> None:
+    """Of an array the values are not looked at."""
+    if is_number(alpha):
+        check_range(1e-100, 1e100, alpha=alpha)
+    if is_number(sigma) and sigma != 0:
+        check_range(1e-100, 1e100, sigma=sigma)
+    for value in (alpha, sigma):
+        if not is_number(value):
+            check_kind("alpha and sigma", value)
 
 
 def _typed(y: Any, x: Points) -> Any:

@@ -17,6 +17,7 @@ from refscore.checks import (
     check_count,
     check_data,
     check_inverse,
+    check_kind,
     check_like,
     check_made_for,
     check_number,
@@ -30,7 +31,7 @@ from refscore.noise.exact_score import ExactScore
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.reverse import Reverse
 from refscore.noise.sde import log_ratio
-from refscore.protocols import SDE, Array, HasJvp, HasRows, Score, ScoreWithJvp
+from refscore.protocols import SDE, Array, HasJvp, HasRows, NeedsNoise, Score, ScoreWithJvp
 from refscore.sampling.loop import NO_NOISE, last, simulate
 from refscore.sampling.solvers import RungeKutta
 
@@ -73,6 +74,10 @@ class Flow:
     shape: tuple[int, ...]  # of one sample
     probes: Array | None = None  # (K, B, ...), or None for the unit vectors
 
+    def __post_init__(self) -> None:
+        settle(self)
+        object.__setattr__(self, "shape", tuple(check_count("shape", n) for n in self.shape))
+
     def __call__(self, y: Array, t: float) -> Array:
         """The right-hand side of the ODE: y (B, D + K), t a float -> dy/dt (B, D + K).
 
@@ -82,6 +87,10 @@ class Flow:
             For a score or a jvp whose shape is wrong.
         """
         check_array(y=y)
+        if y.ndim != 2:
+            raise ValueError(f"y must be (B, D + K), got shape {tuple(y.shape)}")
+        if t == 0 and isinstance(self.score, NeedsNoise):
+            self.score.check_clean()
         xp, D = array_namespace(y), math.prod(self.shape)
         x = xp.reshape(y[:, :D], (-1, *self.shape))
         v = units(x) if self.probes is None else self.probes
@@ -385,6 +394,7 @@ def bits_per_dim(nats: Array, dim: int, bins: float = 1.0) -> Array:
     """
     check_positive(bins=bins)
     dim = check_count("dim", dim)
+    check_kind("nats", nats)
     return -nats / (dim * math.log(2)) - math.log2(bins)
 
 

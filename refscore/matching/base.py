@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from refscore.arrays import flat, per_sample, views
-from refscore.checks import check_array, check_like
+from refscore.arrays import flat, one_each, per_sample, views
+from refscore.checks import check_array, check_like, settle
 from refscore.library import array_namespace, device
 from refscore.matching.times import FixedTime, TimeLaw
 from refscore.matching.weights import unweighted
@@ -35,6 +35,9 @@ class ScoreMatching(ABC):
     times: TimeLaw = FixedTime(0.0)
     antithetic: bool = False
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     @abstractmethod
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Draw times, noise and probes from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
@@ -62,7 +65,9 @@ class ScoreMatching(ABC):
 
     def sample_weights(self, sde: SDE, x: Array, t: Array, factor: Any) -> Array:
         """Compute factor λ(t)/B: what one sample's loss adds to the mean, shaped to multiply x (B, ...)."""
-        return per_sample(factor * self.weight(sde, t) / x.shape[0], x)
+        if not x.shape[0]:
+            raise ValueError("there are no samples: of nothing there is no mean loss")
+        return per_sample(one_each("factor", factor, x) * self.weight(sde, t) / x.shape[0], x)
 
 
 def noised(sde: SDE, x0: Array, t: Array, z: Array) -> Array:

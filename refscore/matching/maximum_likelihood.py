@@ -112,7 +112,7 @@ class MaximumLikelihood:
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Run the chain from data x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,) at theta (P,)."""
-        check_array(x0=x0)
+        check_array(x0=x0, theta=theta)
         check_like(rng=rng)
         if not isinstance(model, HasEnergy):
             raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
@@ -126,7 +126,7 @@ class MaximumLikelihood:
     def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
         """The loss without randomness: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)   Eq. (1.2)."""
         check_like(model=model)
-        check_array(x0=x0, x=x)
+        check_array(x0=x0, x=x, theta=theta)
         xp, (each, cache) = array_namespace(x0), self._losses(model, theta, x0, x)
         dE = xp.concat([xp.ones_like(x0[:, 0]) / x0.shape[0], -xp.ones_like(x[:, 0]) / x.shape[0]])
         _, grads = model.energy_backward(views(theta, model.shapes), cache, dE)
@@ -160,10 +160,12 @@ class MaximumLikelihood:
         [-2.0, 6.0]
         """
         check_like(model=model)
-        check_array(x0=x0, x=x)
+        check_array(x0=x0, x=x, theta=theta)
         return self._losses(model, theta, x0, x)[0]
 
     def _losses(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Any]:
         xp, B = array_namespace(x0), x0.shape[0]
+        if not B or not x.shape[0]:
+            raise ValueError("there are no samples: of nothing there is no mean loss")
         E, cache = model.energy(views(theta, model.shapes), xp.concat([x0, x]), self.t)
         return E[:B] - xp.mean(E[B:]), cache

@@ -42,7 +42,7 @@ class OfSamples(ScoreMatching):
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
         check_like(model=model)
-        check_array(x=x)
+        check_array(x=x, t=t, theta=theta)
         return self._terms(model, theta, x, t, factor).mean_and_gradient(model, theta)
 
     def losses(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> Array:
@@ -74,7 +74,7 @@ class OfSamples(ScoreMatching):
         [-2.0, 0.0]
         """
         check_like(model=model)
-        check_array(x=x)
+        check_array(x=x, t=t, theta=theta)
         return self._terms(model, theta, x, t, factor).per_sample()
 
     @abstractmethod
@@ -106,10 +106,6 @@ class OfProbes(ScoreMatching):
 
     def __post_init__(self) -> None:
         settle(self, probes=1)
-        if not callable(self.law):
-            raise TypeError(
-                f"law must be a function (rng, shape, dtype) -> v, one of refscore.matching.probes; got {self.law!r}"
-            )
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Draw times, noise and probes from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
@@ -121,7 +117,7 @@ class OfProbes(ScoreMatching):
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
         check_like(model=model)
-        check_array(x=x, v=v)
+        check_array(x=x, t=t, v=v, theta=theta)
         v = _beside(v, x)
         return self._terms(model, theta, x, t, v, factor).mean_and_gradient(model, theta)
 
@@ -149,7 +145,7 @@ class OfProbes(ScoreMatching):
         [-2.0, 0.0]
         """
         check_like(model=model)
-        check_array(x=x, v=v)
+        check_array(x=x, t=t, v=v, theta=theta)
         v = _beside(v, x)
         return self._terms(model, theta, x, t, v, factor).per_sample()
 

@@ -176,6 +176,7 @@ def sliced_wasserstein_floor(
         Mean over the pairs, and the standard deviation of a single distance.
     """
     check_like(mixture=mixture, rng=rng)
+    repeats = check_count("repeats", repeats, 2)
     values = [
         sliced_wasserstein(mixture.sample(rng, n), mixture.sample(rng, n), rng, directions) for _ in range(repeats)
     ]

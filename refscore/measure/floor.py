@@ -12,7 +12,7 @@ difference of large numbers.
 import math
 
 from refscore.arrays import constant
-from refscore.checks import check_count, check_like
+from refscore.checks import check_count, check_like, check_positive
 from refscore.laws.expectation import Estimate, gauss_legendre, quadrature_grid
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
@@ -130,6 +130,10 @@ def mean_posterior_variance(
         If Monte Carlo is needed and there is no rng.
     """
     check_like(mixture=mixture)
+    check_positive(alpha=alpha)
+    samples = check_count("samples", samples)
+    if rng is not None:
+        check_like(rng=rng)
     xp = array_namespace(mixture.means)
     diffused = mixture.diffuse(alpha, sigma)
     grid = quadrature_grid(diffused) if mixture.dim <= 2 else None

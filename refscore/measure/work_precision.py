@@ -35,6 +35,12 @@ GAUSSIAN = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8,
 Error = Callable[[Score, str, int, bool], float]  # score, sampler, steps, whether from the prior -> distance
 
 
+def _sampler(name: str) -> Any:
+    if not isinstance(name, str) or name not in SAMPLERS:
+        raise ValueError(f"no sampler called {name!r}; there are {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]
+
+
 def evaluations_per_step(name: str) -> int:
     """How often one step evaluates the score, counted.
 
@@ -54,7 +60,7 @@ def evaluations_per_step(name: str) -> int:
         asked.append(t)
         return -x
 
-    SAMPLERS[name](SDES["vp"], score)(np.zeros((1, 1)), 0.5, 0.4, np.random.default_rng(0))
+    _sampler(name)(SDES["vp"], score)(np.zeros((1, 1)), 0.5, 0.4, np.random.default_rng(0))
     return len(asked)
 
 
@@ -83,7 +89,7 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
     """
     check_like(sde=sde)
     times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
-    states = simulate(SAMPLERS[name](sde, score), x, times, rng)
+    states = simulate(_sampler(name)(sde, score), x, times, rng)
     return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])
 
 
@@ -128,6 +134,8 @@ def gaussian_error(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> Error:
     callable (score, name, steps, from_prior) -> float
         The Wasserstein distance, in data units.
     """
+    check_like(sde=sde)
+    check_like("mixture", exact=exact)
     true = Gaussian(exact.means[0, :], exact.covariances[0, ...])
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
@@ -160,6 +168,8 @@ def sampled_error(
     callable (score, name, steps, from_prior) -> float
         The distance, in data units; infinite where a sample is not finite.
     """
+    check_like(sde=sde)
+    check_like("mixture", exact=exact)
     fresh = exact.sample(make([seed, 1]), n)
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:

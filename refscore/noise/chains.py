@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from refscore.arrays import namespace
-from refscore.checks import check_count, check_number, check_time, is_number, settle
+from refscore.checks import check_count, check_kind, check_number, check_time, is_number, settle
 from refscore.library import array_namespace, device
 from refscore.protocols import Time
 
@@ -108,6 +108,8 @@ class Chain:
             For a float below 0 or beyond the largest σ.
         """
         tops, peaks = self._tops
+        if not is_number(sigma):
+            check_kind("sigma", sigma)
         if is_number(sigma):
             if not 0 <= sigma <= peaks[-1] * (1 + 1e-12):
                 raise ValueError(f"sigma must lie in [0, {peaks[-1]}], the largest of this chain; got {sigma}")

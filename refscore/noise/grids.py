@@ -120,8 +120,8 @@ def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002
     check_inverse(sde)
     top = sde.sigma(1.0) / sde.alpha(1.0)
     high = top if high is None else check_number("high", high)
-    if not (0 < low < high < math.inf and 0 < rho < math.inf):
-        raise ValueError(f"need high > low > 0 and finite rho > 0, got {high}, {low}, {rho}")
+    if not (0 < low < high < math.inf and 0.05 <= rho < math.inf):
+        raise ValueError(f"need high > low > 0 and finite rho >= 0.05, got {high}, {low}, {rho}")
     if high > top * (1 + 1e-12):
         raise ValueError(f"the level {high} is beyond the noise that {sde} ends with, σ/α = {top:.6g}")
     a, b = high ** (1 / rho), low ** (1 / rho)

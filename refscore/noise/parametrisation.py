@@ -161,6 +161,10 @@ def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
     float or Array
         As t is.
     """
+    check_like(sde=sde)
+    check_positive(data_std=data_std)
+    if name not in PARAMETRISATIONS:
+        raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
     xp = namespace(t)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     if name == "data":

@@ -87,6 +87,10 @@ class Forward:
     """
 
     sde: SDE
+
+    def __post_init__(self) -> None:
+        settle(self)
+
     upwards = True
 
     def drift(self, x: Array, t: Time) -> Array:

@@ -88,6 +88,9 @@ class First:
     kernel: Kernel
     step: Step
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step."""
         return self.step(self.kernel(x, t, rng), t, s, rng, memory)
@@ -117,6 +120,9 @@ class Then:
 
     step: Step
     kernel: Kernel
+
+    def __post_init__(self) -> None:
+        settle(self)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step."""

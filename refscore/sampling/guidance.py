@@ -6,7 +6,7 @@ What they sample instead of the conditional law is known, and measured, on mixtu
 from dataclasses import dataclass
 
 from refscore.arrays import answer
-from refscore.checks import check_floating, plain, settle
+from refscore.checks import check_floating, check_like, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
@@ -115,6 +115,7 @@ class Replace:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step, and with moves > 1 None."""
+        check_like(rng=rng)
         alpha, sigma = plain(self.sde.alpha(s)), plain(self.sde.sigma(s))
         a = plain(self.sde.alpha(t)) / alpha
         back = max(plain(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0) ** 0.5

@@ -74,8 +74,7 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     [[2.640625]]
     """
     check_data("x", x)
-    if rng is not NO_NOISE:
-        check_like(rng=rng)
+    check_like(rng=rng)
     times = list(times)
     if not all(is_number(t) for t in times):
         raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")
@@ -162,11 +161,15 @@ def watch(
     every = check_count("every", every)
     if not largest > 0:
         raise ValueError(f"largest must be positive, got {largest}")
+    if len(times) < 2:
+        raise ValueError(f"times must be at least two, got {times}")
     return _watched(states, times, every, largest)
 
 
 def _watched(states: Iterable[Array], times: Sequence[float], every: int, largest: float) -> Iterator[Array]:
     for n, x in enumerate(states, start=1):
+        if n >= len(times):
+            raise ValueError(f"there are more states than steps of the {len(times)} times")
         if n % every == 0 or n == len(times) - 1:
             _check_rows(x, f"step {n} (t = {times[n]:.6g})", largest)
         yield x
@@ -240,8 +243,11 @@ class NoNoise:
         When a step draws from it.
     """
 
-    def __getattr__(self, name: str) -> None:
-        raise AttributeError(f"this simulation is deterministic, and something asked for noise ({name})")
+    def standard_normal(self, size: object = None, dtype: object = None) -> None:
+        """Refuse, as every other draw."""
+        raise AttributeError("this simulation is deterministic, and something asked for noise")
+
+    random = integers = standard_normal
 
 
 NO_NOISE: Any = NoNoise()

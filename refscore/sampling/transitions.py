@@ -136,6 +136,7 @@ class Ancestral:
     variance: str = "small"
 
     def __post_init__(self) -> None:
+        settle(self)
         check_made_for(self.score, self.sde)
         if self.variance not in ("small", "large"):
             raise ValueError(f"variance must be 'small' (β̃) or 'large' (β), got {self.variance!r}")
@@ -178,6 +179,7 @@ class ReverseDiffusion:
     score: Score
 
     def __post_init__(self) -> None:
+        settle(self)
         check_made_for(self.score, self.sde)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
@@ -280,8 +282,8 @@ class DPMSolver:
     stochastic: bool = False
 
     def __post_init__(self) -> None:
-        check_made_for(self.score, self.sde)
         settle(self, order=0)
+        check_made_for(self.score, self.sde)
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order}")
 
@@ -365,6 +367,7 @@ class EDM:
         # Raise the noise, from now to hat; there is none beyond t = 1.
         if self.churn > 0 and self.low <= now <= self.high:
             hat = min((1 + self.churn) * now, self.sde.sigma(1.0) / self.sde.alpha(1.0))
+            check_like(rng=rng)
             z = rng.standard_normal(x.shape, dtype=x.dtype)
             x_hat = x_hat + self.inflate * max(hat**2 - now**2, 0.0) ** 0.5 * z
             t = min(plain(self.sde.time_at_log_ratio(namespace(hat).log(hat))), 1.0)
@@ -387,6 +390,7 @@ def _noisy(mean: Array, std: float, p: Transition, rng: Rng) -> Array:
     """mean + std z, unless the step ends without noise, or adds none."""
     if std == 0 or p.h == math.inf:
         return mean
+    check_like(rng=rng)
     return mean + std * rng.standard_normal(mean.shape, dtype=mean.dtype)
 
 
