@@ -12,7 +12,8 @@ import pkgutil
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -128,7 +129,7 @@ def calls(dtype: str = "float64", backend: Any = None) -> dict[str, Call]:
         given = {own: value for own, value in frame.f_locals.items() if own in taken(frame.f_code)}
         if inspect.isclass(function):
             del given["self"]
-        if not any(inspect.isgenerator(value) for value in given.values()):
+        if not any(isinstance(value, (Generator, Executor)) for value in given.values()):  # which have no copies
             seen.setdefault(name, []).append(Call(name, function, copy.deepcopy(given)))
         sys.setprofile(look)
 
