@@ -62,6 +62,7 @@ NOUNS = {  # what goes by a name: what it is like, and what is used of it
     "process": ("Reverse(sde, score)", ("drift", "noise")),
     "score": ("ExactScore(mixture, sde), model.bind(theta) or a function of (x, t)", ("__call__",)),
     "objective": ("Denoising()", ("__call__",)),
+    "tableau": ("refscore.sampling.solvers.RK4", ("a", "b", "c")),
     "law": ("rademacher or another function (rng, shape, dtype) -> v of refscore.matching.probes", ("__call__",)),
     "function": ("a function", ("__call__",)),
 }
@@ -403,10 +404,14 @@ def check_size(**values: float) -> None:
 
     Raises
     ------
+    TypeError
+        For a complex number.
     ValueError
         For NaN, and for what is neither 0 nor of a size between 1e-150 and 1e150.
     """
     for name, value in values.items():
+        if isinstance(value, complex):
+            raise TypeError(f"{name} must be a number, got {value}")
         if isinstance(value, float) and value != 0 and not 1e-150 <= abs(value) <= 1e150:
             raise ValueError(f"{name} must be 0, or of a size from 1e-150 to 1e150; got {value}")
 
@@ -439,7 +444,8 @@ def settle(noun: Any, **least: int) -> None:
             check_like(**{field.name: value})
         elif get_origin(field.type) is Callable or "__call__" in getattr(field.type, "__dict__", ()):
             check_like("function", **{field.name: value})
-        if float not in of or (value is None and None.__class__ in of) or (callable(value) and len(of) > 1):
+        other = type(None) in of if value is None else len(of) > 1 and callable(value) and not isinstance(value, type)
+        if float not in of or other:  # None or a function, in place of a number
             continue
         if get_origin(field.type) is tuple:
             number: Any = tuple(check_number(f"{field.name}[{i}]", v) for i, v in enumerate(value))

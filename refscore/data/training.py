@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.checks import check_like
+from refscore.checks import check_floating, check_like
 from refscore.data.images import flip
 from refscore.data.scaling import Scaling
 from refscore.library import array_namespace
@@ -44,6 +44,9 @@ class Dequantised:
     scaling: Scaling | None = None
     labels: Array | None = None
     flips: bool = False
+
+    def __post_init__(self) -> None:
+        check_floating("x", self.x)
 
     def sample(self, rng: Rng, n: int) -> Any:
         """Draw n samples (n, ...), or with labels a pair of samples and labels (n,)."""

@@ -45,6 +45,7 @@ class GridLaw:
     mass: Array  # (n,)
 
     def __post_init__(self) -> None:
+        check_floating("mass", self.mass)
         if not self.low < self.high:
             raise ValueError(f"need low < high, got {self.low}, {self.high}")
         if np.ndim(self.mass) != 1 or len(self.mass) < 1 or not np.all(np.isfinite(self.mass)):

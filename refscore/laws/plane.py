@@ -17,7 +17,7 @@ from scipy.special import i0e, i1e, log_ndtr, logsumexp
 
 from refscore.checks import (
     check_count,
-    check_floating,
+    check_data,
     check_kind,
     check_like,
     check_positive,
@@ -310,7 +310,7 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
 
 def _points(x: Points) -> Points:
     """x (B, 2) in float64."""
-    check_floating("x", x)
+    check_data("x", x)
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != 2 or not len(x):
         raise ValueError(f"points of the plane are a NumPy array (B, 2), got {type(x).__name__} of shape {x.shape}")
     return np.asarray(x, dtype="float64")

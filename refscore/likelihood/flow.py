@@ -479,6 +479,7 @@ def error_split(
     >>> split.score.round(3), split.total.round(3)
     (array([-0.5]), array([-0.5]))
     """
+    check_data("x", x)
     check_like(sde=sde, mixture=mixture)
     fine, t_min = fine or FixedSteps(sde, 800), _check_start(t_min)
     ladder = [

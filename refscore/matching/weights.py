@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from refscore.arrays import constant
-from refscore.checks import check_like, settle
+from refscore.checks import check_like, check_time, settle
 from refscore.protocols import SDE, Time
 
 
@@ -54,7 +54,7 @@ def unweighted(sde: SDE, t: Time) -> Time:
     float or Array, shape of t
         Ones.
     """
-    return constant(1.0, t)
+    return constant(1.0, check_time(t))
 
 
 @dataclass(frozen=True)

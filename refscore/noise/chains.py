@@ -189,12 +189,13 @@ def _line(line: Line, t: Any) -> tuple[Time, Time]:
         return value, slopes[max(leads, 0)]
     xp = array_namespace(t)
     value, slope = (xp.asarray(v, dtype=t.dtype, device=device(t)) for v in line)
-    start, nearest = xp.clip(xp.floor(t * n), 0, n - 1), xp.clip(xp.round(t * n), 0, n)
+    known = xp.where(t >= 0, t * n, 0.0)  # the index of a NaN would be anywhere
+    start, nearest = xp.clip(xp.floor(known), 0, n - 1), xp.clip(xp.round(known), 0, n)
     close = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))
     leads = xp.clip(xp.where(close, nearest - 1, start), 0, n - 1)
     i, near, leads = (xp.astype(k, xp.int64) for k in (start, nearest, leads))
     between = xp.take(value, i) + (t - start / n) * xp.take(slope, i)
-    return xp.where(t == nearest / n, xp.take(value, near), between), xp.take(slope, leads)
+    return xp.where(t == nearest / n, xp.take(value, near), between), xp.where(t == t, xp.take(slope, leads), t)
 
 
 def from_betas(betas: Sequence[float]) -> Chain:

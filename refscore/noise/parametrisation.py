@@ -81,6 +81,7 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
     check_like(sde=sde)
     if name not in PARAMETRISATIONS:
         raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
+    check_positive(data_std=data_std)
     return PARAMETRISATIONS[name](sde, t, check_number("data_std", data_std))
 
 

@@ -66,6 +66,7 @@ def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
     callable
         x (B, ...) -> log density (B,).
     """
+    check_like(sde=sde)
 
     def log_prob(x: Array) -> Array:
         variance = float(sde.prior_std) ** 2

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from refscore.arrays import constant, namespace
-from refscore.checks import check_like, check_positive, check_time, is_number, plain, settle
+from refscore.checks import check_kind, check_like, check_positive, check_time, is_number, plain, settle
 from refscore.protocols import SDE, Time
 
 
@@ -378,6 +378,8 @@ class LinearVE:
         sigma = plain(sigma)
         if is_number(sigma) and not sigma >= 0:
             raise ValueError(f"sigma must not be negative, got {sigma}")
+        if not is_number(sigma):
+            check_kind("sigma", sigma)
         return sigma / self.sigma_max
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
@@ -453,6 +455,8 @@ class OU:
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
         """Return the t at which log σ/α = ratio: σ²/α² = (σ²/2θ)(e^{2θt} - 1)."""
+        if not is_number(ratio):
+            check_kind("ratio", ratio)
         return _softplus(2 * (ratio - math.log(self.prior_std))) / (2 * self.theta)
 
 

@@ -112,6 +112,8 @@ class Replace:
         object.__setattr__(self, "mask", xp.astype(self.mask, self.known.dtype))
         if not bool(xp.all((self.mask == 0) | (self.mask == 1))):
             raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
+        if not bool(xp.all((self.mask == 0) | xp.isfinite(self.known))):
+            raise ValueError("known holds values that are not finite where mask is 1")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step, and with moves > 1 None."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from refscore.arrays import answer
-from refscore.checks import check_count, check_data, check_like, check_time, is_number
+from refscore.checks import check_count, check_data, check_like, check_range, check_time, is_number
 from refscore.library import array_namespace
 from refscore.protocols import Array, Rng, Step
 
@@ -161,6 +161,7 @@ def watch(
     every = check_count("every", every)
     if not largest > 0:
         raise ValueError(f"largest must be positive, got {largest}")
+    check_range(0.0, 1.0, **{f"times[{i}]": t for i, t in enumerate(times)})
     if len(times) < 2:
         raise ValueError(f"times must be at least two, got {times}")
     return _watched(states, times, every, largest)

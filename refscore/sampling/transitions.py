@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import ask, namespace
-from refscore.checks import check_inverse, check_like, check_made_for, check_number, plain, settle
+from refscore.checks import check_array, check_inverse, check_like, check_made_for, check_number, plain, settle
 from refscore.library import array_namespace
 from refscore.noise.reverse import Reverse
 from refscore.protocols import SDE, Array, Rng, Score, Step
@@ -88,6 +88,8 @@ def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transiti
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")
     alpha_t, alpha_s, sigma_t, sigma_s = (plain(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
+    if x is not None:
+        check_array(x=x)
     if x is not None and not alpha_t > 1e-36 and x.dtype == array_namespace(x).float32:
         raise ValueError(f"α({t}) = {alpha_t:.3g} is less than float32 holds: take float64, or an SDE with less noise")
     if sigma_t <= 0:

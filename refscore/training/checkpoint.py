@@ -172,6 +172,9 @@ def save(
     (6, True)
     """
     check_like(model=model)
+    for name, part in (("optimizer", optimizer), ("ema", ema), ("objective", objective)):
+        if part is not None:
+            check_like(**{name: part})
     if not (isinstance(state, TrainingState) or is_array_api_obj(state)):
         raise TypeError(f"state must be a TrainingState or an array, got {type(state).__name__}")
     arrays: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from refscore.checks import check_count, check_data, check_floating, check_like, check_number, check_same
+from refscore.checks import check_count, check_data, check_finite, check_floating, check_like, check_number, check_same
 from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.matching.times import FixedTime
 from refscore.protocols import Array, HasSamples, IsTable, Model, Objective, Optimizer, Rng
@@ -198,6 +198,7 @@ def _check_theta(theta: Array, model: Model, data: Array) -> None:
     if theta.shape != (size,):
         raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
     check_same(theta, data=data)
+    check_finite("theta", theta)
 
 
 def _reads_condition(model: Any) -> bool:

@@ -4,7 +4,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.checks import check_array, check_count, check_like
+from refscore.checks import check_array, check_like, settle
 from refscore.library import array_namespace
 from refscore.protocols import Array, Objective, Rng
 from refscore.sampling.shards import children
@@ -61,7 +61,7 @@ class Sharded:
     comm: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shards", check_count("shards", self.shards))
+        settle(self, shards=1)
         if self.comm is not None and self.shards % self.comm.Get_size():
             raise ValueError(f"{self.comm.Get_size()} ranks do not divide {self.shards} shards")
 

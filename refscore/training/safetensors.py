@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refscore.arrays import flat, views
-from refscore.checks import check_finite, check_floating, check_like
+from refscore.checks import check_array, check_finite, check_floating, check_like
 from refscore.data.files import save_bytes
 from refscore.protocols import Array
 from refscore.training.checkpoint import CheckpointError
@@ -45,6 +45,7 @@ def export_safetensors(path: str | Path, theta: Array, model: Any, *, to_numpy: 
         If the file cannot be written; the old one is still there.
     """
     check_like(model=model)
+    check_array(theta=theta)
     theta = to_numpy(theta)
     check_floating("theta", theta, ndim=1)
     check_finite("theta", theta)

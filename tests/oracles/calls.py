@@ -113,7 +113,7 @@ class Noise(Place):
     """With a generator that can be copied, as users have it."""
 
     def rng(self, seed: int = 0) -> Any:
-        return np.random.default_rng(seed)
+        return np.random.default_rng(seed) if self.backend.name == "numpy" else super().rng(seed)
 
 
 @cache
