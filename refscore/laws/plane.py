@@ -313,6 +313,8 @@ def _points(x: Points) -> Points:
     check_data("x", x)
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != 2 or not len(x):
         raise ValueError(f"points of the plane are a NumPy array (B, 2), got {type(x).__name__} of shape {x.shape}")
+    if np.max(np.abs(x)) > 1e100:
+        raise ValueError("x holds numbers beyond 1e100, whose squares are none")
     return np.asarray(x, dtype="float64")
 
 

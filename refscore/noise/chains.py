@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from refscore.arrays import namespace
-from refscore.checks import check_count, check_kind, check_number, check_time, is_number, settle
+from refscore.checks import check_count, check_kind, check_number, check_size, check_time, is_number, settle
 from refscore.library import array_namespace, device
 from refscore.protocols import Time
 
@@ -335,6 +335,7 @@ def from_sigmas(sigmas: Sequence[float]) -> Chain:
     for i, (a, b) in enumerate(pairwise(levels)):
         if not way * a < way * b:
             raise ValueError(f"sigmas must all rise or all fall; got sigmas[{i}] = {a} and then {b}")
+    check_size(**{f"sigmas[{i}]": level for i, level in enumerate(levels)})
     levels = [0.0, *(s for s in levels[::way] if s > 0)]
     if len(levels) < 2:
         raise ValueError("sigmas must hold a level above 0, got 0 alone")
@@ -422,6 +423,7 @@ def smld(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Chain:
     [0.0, 6.0, 16.0]
     """
     n = check_count("n", n)
+    check_size(sigma_min=check_number("sigma_min", sigma_min), sigma_max=check_number("sigma_max", sigma_max))
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}")
     log_r = math.log(sigma_max / sigma_min)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from refscore.arrays import constant, namespace
-from refscore.checks import check_kind, check_like, check_positive, check_time, is_number, plain, settle
+from refscore.checks import check_kind, check_like, check_positive, check_size, check_time, is_number, plain, settle
 from refscore.protocols import SDE, Time
 
 
@@ -134,6 +134,7 @@ class VE:
     def __post_init__(self) -> None:
         settle(self)
         check_positive(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        check_size(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"need sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}")
 
@@ -349,6 +350,7 @@ class LinearVE:
     def __post_init__(self) -> None:
         settle(self)
         check_positive(sigma_max=self.sigma_max)
+        check_size(sigma_max=self.sigma_max)
 
     @property
     def prior_std(self) -> float:

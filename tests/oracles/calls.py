@@ -64,7 +64,7 @@ class Call:
         """Copies, that a call may use up."""
         return copy.deepcopy(self.given)
 
-    def __call__(self, **changed: Any) -> Any:
+    def __call__(self, /, **changed: Any) -> Any:
         """What it answers, with some of the arguments exchanged; the first of what a generator yields."""
         given, args, named = {**self.arguments(), **changed}, [], {}
         for p in inspect.signature(self.function).parameters.values():
