@@ -105,6 +105,8 @@ def one_each(name: str, a: Any, x: Array) -> Any:
     if is_number(a):
         a = plain(a)
         check_size(**{name: a})
+        if x.dtype == xp.float32 and isinstance(a, float) and 0 < abs(a) < 1e-19:
+            raise ValueError(f"{name} must be 0 or above 1e-19 in float32, whose squares end there; got {a}")
         return a
     if not (is_array_api_obj(a) and array_namespace(a) is xp):
         raise TypeError(f"{name} must be a number or an array of {xp.__name__}, as x is; got {type(a).__name__}")

@@ -51,11 +51,11 @@ def plain(t: Time) -> Any:
 NOUNS = {  # what goes by a name: what it is like, and what is used of it
     "sde": ("VP()", ("f", "g", "alpha", "sigma")),
     "rng": ("numpy.random.default_rng(seed) or its CuPy twin", ("standard_normal",)),
-    "mixture": ("a GaussianMixture", ("weights", "means", "covariances", "diffuse")),
+    "mixture": ("a GaussianMixture", ("score", "sample")),
     "gaussian": ("a Gaussian", ("mean", "cov")),
     "grid": ("a GridLaw", ("transition", "push")),
-    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("forward", "backward", "sde", "shapes")),
-    "body": ("MLP((2, 64, 2)), a net", ("forward", "backward", "shapes", "inputs")),
+    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("forward", "sde", "shapes")),
+    "body": ("MLP((2, 64, 2)), a net", ("inputs",)),
     "optimizer": ("Adam(rate) or SGD(rate)", ("init", "update", "rate")),
     "ema": ("EMA(decay)", ("init", "update", "mean")),
     "times": ("UniformTime()", ("at",)),
@@ -263,6 +263,26 @@ def check_data(name: str, x: Array) -> None:
     check_finite(name, x)
 
 
+def check_squares(**arrays: Array) -> None:
+    """Refuse arrays with numbers whose squares could not be added up. Waits for the device.
+
+    Parameters
+    ----------
+    **arrays : Array
+        The arrays to be checked, by name.
+
+    Raises
+    ------
+    ValueError
+        For a number beyond 1e150, or in float32 beyond 1e15.
+    """
+    for name, x in arrays.items():
+        xp = array_namespace(x)
+        most = 1e15 if x.dtype == xp.float32 else 1e150
+        if float(xp.max(xp.abs(x))) > most:
+            raise ValueError(f"{name} holds numbers beyond {most:g}, whose squares cannot be added up: scale them")
+
+
 def check_answer(who: str, y: Array, x: Array) -> Array:
     """Refuse what a user's function returned if its shape is not that of x: it would broadcast, unnoticed.
 
@@ -434,7 +454,7 @@ def settle(noun: Any, **least: int) -> None:
     TypeError
         For a field that may be float and is not a number, and for a field that is not what it should be like.
     ValueError
-        For a count that is no integer, or too small, and for a number that is NaN.
+        For a count that is no integer, or too small.
     """
     for name, lowest in least.items():
         object.__setattr__(noun, name, check_count(name, getattr(noun, name), lowest))
@@ -451,8 +471,6 @@ def settle(noun: Any, **least: int) -> None:
             number: Any = tuple(check_number(f"{field.name}[{i}]", v) for i, v in enumerate(value))
         else:
             number = check_number(field.name, value)
-        if number != number:
-            raise ValueError(f"{field.name} must be a number, got NaN")
         object.__setattr__(noun, field.name, number)
 
 

@@ -447,7 +447,10 @@ def malformed(n, seed):
         chosen = [given[i] for i in rng.choice(len(given), min(len(given), int(rng.integers(1, 3))), replace=False)]
         wrong = {name: (drawn(value, rng), parameter.default) for name, value, parameter in chosen}
         wrong = {name: value for name, (value, default) in wrong.items() if value is not default}
-        handed_on = not looks_at_values(call.name) and any(map(beyond, wrong, wrong.values()))
+        handed_on = any(
+            beyond(name, value) and (anything(call, name) or not looks_at_values(call.name))
+            for name, value in wrong.items()
+        )
         found = outcome(call, not handed_on, **wrong)
         yield found, found in ("refused", "answered") or (handed_on and found == "NaN"), f"{call.name} {wrong!r:.300}"
 

@@ -103,7 +103,7 @@ MISTAKES = {
     ),
     "too much mass": (lambda: GridLaw(0.0, 1.0, np.ones(3)), ValueError, "nor sum to more than 1"),
     "no cells": (lambda: GridLaw(0.0, 1.0, np.ones(0)), ValueError, r"mass must be \(n,\) finite numbers"),
-    "steps backwards": (lambda: GridLaw(0, 1, np.ones(2) / 2).push(np.eye(2), -1), ValueError, "times must be an integer of at least 0"),
+    "steps backwards": (lambda: GridLaw(0, 1, np.ones(2) / 2).push(np.eye(2), -1), ValueError, "times must be"),
     "a score of another SDE": (lambda: Reverse(VE(), ExactScore(P, VP())), ValueError, "the score was made for VP"),
     "a sampler with a score of another SDE": (lambda: DDIM(VE(), ExactScore(P, VP())), ValueError, "was made for VP"),
     "a likelihood with a score of another SDE": (

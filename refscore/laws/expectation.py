@@ -61,7 +61,7 @@ def expectation(p: GaussianMixture, f: Callable[[Array], Array], rng: Rng | None
     3.0
     """
     check_like("mixture", p=p)
-    xp, samples = array_namespace(p.means), check_count("samples", samples)
+    xp, samples = array_namespace(p.means), check_count("samples", samples, 0)
     if rng is not None:
         check_like(rng=rng)
     grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))

@@ -173,6 +173,8 @@ def gap(step: Array) -> float:
     0.5
     """
     check_floating("step", step, ndim=2)
+    if step.shape[0] < 2:
+        raise ValueError(f"step must have two cells at least, got shape {step.shape}")
     return 1 - float(np.sort(np.abs(np.linalg.eigvals(step)))[-2])
 
 

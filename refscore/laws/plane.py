@@ -22,6 +22,7 @@ from refscore.checks import (
     check_like,
     check_positive,
     check_range,
+    check_squares,
     is_number,
     settle,
 )
@@ -213,6 +214,7 @@ class Pinwheel:
 
     def __post_init__(self) -> None:
         settle(self, arms=1)
+        check_range(-1e2, 1e2, rate=self.rate)
         check_positive(radial=self.radial, tangential=self.tangential, scale=self.scale)
 
     def sample(self, rng: Rng, n: int) -> Points:
@@ -313,17 +315,16 @@ def _points(x: Points) -> Points:
     check_data("x", x)
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != 2 or not len(x):
         raise ValueError(f"points of the plane are a NumPy array (B, 2), got {type(x).__name__} of shape {x.shape}")
-    if np.max(np.abs(x)) > 1e100:
-        raise ValueError("x holds numbers beyond 1e100, whose squares are none")
+    check_squares(x=x)
     return np.asarray(x, dtype="float64")
 
 
 def _check_level(alpha: Time, sigma: Time) -> None:
     """Of an array the values are not looked at."""
     if is_number(alpha):
-        check_range(1e-100, 1e100, alpha=alpha)
+        check_range(1e-6, 1e6, alpha=alpha)
     if is_number(sigma) and sigma != 0:
-        check_range(1e-100, 1e100, sigma=sigma)
+        check_range(1e-6, 1e6, sigma=sigma)
     for value in (alpha, sigma):
         if not is_number(value):
             check_kind("alpha and sigma", value)

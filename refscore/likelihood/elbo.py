@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from refscore.arrays import ask, beside, constant, per_sample, row_squares
-from refscore.checks import check_array, check_count, check_data, check_like, check_number
+from refscore.checks import check_array, check_count, check_data, check_like, check_number, check_squares
 from refscore.library import array_namespace
 from refscore.likelihood.flow import LogLikelihood
 from refscore.matching.times import UniformLogSNR
@@ -156,6 +156,7 @@ def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min
     """
     check_like(sde=sde, rng=rng)
     check_data("x0", x0)
+    check_squares(x0=x0)
     samples = check_count("samples", samples, 2)
     xp, law = array_namespace(x0), UniformLogSNR(t_min)
     span = float(log_ratio(sde, 1.0) - log_ratio(sde, t_min))

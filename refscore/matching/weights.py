@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from refscore.arrays import constant
-from refscore.checks import check_like, check_time, settle
+from refscore.checks import check_like, check_range, check_time, settle
 from refscore.protocols import SDE, Time
 
 
@@ -76,6 +76,7 @@ class SigmaPower:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_range(-100.0, 100.0, power=self.power)
 
     def __call__(self, sde: SDE, t: Time) -> Time:
         """The weight λ = σ(t)^power, in the shape of t."""

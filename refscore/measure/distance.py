@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from refscore.arrays import answer, ask, row_squares
-from refscore.checks import check_count, check_data, check_like, check_same
+from refscore.checks import check_count, check_data, check_like, check_same, check_squares
 from refscore.laws.expectation import Estimate, expectation
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace
@@ -284,6 +284,7 @@ def _mean_distances(x: Array, y: Array, rows: int = 512) -> Array:
 def _check_pair(x: Array, y: Array) -> None:
     check_data("x", x)
     check_data("y", y)
+    check_squares(x=x, y=y)
     check_same(x, y=y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"samples must be (N, D) and (M, D), got {tuple(x.shape)} and {tuple(y.shape)}")

@@ -17,7 +17,16 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from refscore.arrays import namespace
-from refscore.checks import check_count, check_kind, check_number, check_size, check_time, is_number, settle
+from refscore.checks import (
+    check_count,
+    check_kind,
+    check_number,
+    check_positive,
+    check_size,
+    check_time,
+    is_number,
+    settle,
+)
 from refscore.library import array_namespace, device
 from refscore.protocols import Time
 
@@ -56,6 +65,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_positive(prior_std=self.prior_std)
         if len(self.alphas) != len(self.sigmas) or len(self.alphas) < 2:
             raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
         if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
@@ -335,7 +345,6 @@ def from_sigmas(sigmas: Sequence[float]) -> Chain:
     for i, (a, b) in enumerate(pairwise(levels)):
         if not way * a < way * b:
             raise ValueError(f"sigmas must all rise or all fall; got sigmas[{i}] = {a} and then {b}")
-    check_size(**{f"sigmas[{i}]": level for i, level in enumerate(levels)})
     levels = [0.0, *(s for s in levels[::way] if s > 0)]
     if len(levels) < 2:
         raise ValueError("sigmas must hold a level above 0, got 0 alone")

@@ -124,7 +124,7 @@ def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, dat
     array([[2.]])
     """
     check_like(sde=sde)
-    check_array(q=q, x=x)
+    check_array(x=x, q=q)
     check_positive(data_std=data_std)
     t = beside(t, x)
     q = answer(f"the {source}", q, x)

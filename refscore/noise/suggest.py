@@ -12,11 +12,11 @@ from scipy.special import ndtr
 from refscore.checks import (
     check_count,
     check_data,
-    check_floating,
     check_like,
     check_number,
     check_positive,
     check_range,
+    is_number,
 )
 from refscore.library import array_namespace, device
 from refscore.noise.grids import check_levels, geometric_levels
@@ -340,7 +340,8 @@ def overlap_ratio(dim: int) -> float:
 
 
 def _check_moves(fraction: float, moves: int, ratio: float = 1.0) -> None:
-    check_range(0.0, 1.0, fraction=fraction)
+    if is_number(fraction):
+        check_range(0.0, 1.9, fraction=fraction)
     check_range(0.0, 1e150, ratio=ratio)
     check_count("moves", moves)
 
@@ -416,10 +417,10 @@ def best_step(
     ValueError
         Unless ratio > 1 and moves >= 1.
     """
+    if not 1 < ratio < math.inf or moves < 1:
+        raise ValueError(f"need ratio > 1 and moves >= 1, got {ratio}, {moves}")
     _check_moves(0.0, moves, ratio)
     check_like("function", excess=excess)
-    if not ratio > 1:
-        raise ValueError(f"need ratio > 1, got {ratio}")
     least = 1 - ratio ** (-1 / moves)  # below it the noise falls more slowly than the levels
     found = minimize_scalar(
         lambda e: excess(e, ratio, moves), bounds=(least, 1.0), method="bounded", options={"xatol": 1e-10}
@@ -449,9 +450,12 @@ def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation:
         1 where the law is exact.
     """
     _check_moves(fraction, moves)
-    check_levels(levels)
-    check_floating("deviation", deviation, ndim=1)
-    s, d = np.asarray(levels)[:, None], np.asarray(deviation)[None, :]
+    levels, deviation = np.asarray(levels, dtype="float64"), np.asarray(deviation, dtype="float64")
+    for name, a in (("levels", levels), ("deviation", deviation)):
+        if a.ndim != 1 or not a.size or not np.all((a >= 0) & np.isfinite(a)):
+            raise ValueError(f"{name} must be a sequence of finite numbers from 0 on, got {a}")
+    check_positive(least=float(np.min(levels)))
+    s, d = levels[:, None], deviation[None, :]
     root = np.hypot(s, d)  # √S
     share = (s / root) ** 2
     q, c = (1 - fraction * share) ** (2 * moves), 1 / (1 - fraction * share / 2)

@@ -6,7 +6,7 @@ What they sample instead of the conditional law is known, and measured, on mixtu
 from dataclasses import dataclass
 
 from refscore.arrays import answer
-from refscore.checks import check_floating, check_like, plain, settle
+from refscore.checks import check_floating, check_like, check_range, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
@@ -49,6 +49,7 @@ class Guided:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_range(-1e100, 1e100, weight=self.weight)
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the guided score of x (B, ...) at t, a float or an array (1,) or (B,): (B, ...)."""
