@@ -24,6 +24,11 @@ def namespace(t: Time) -> Any:
     -------
     module
         `math` for a number (or what the number has as `functions`), the array's own library otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     if is_number(t):
         return getattr(t, "functions", math)

@@ -216,6 +216,11 @@ def flip(x: Array, which: Array) -> Array:
     -------
     Array, shape (B, H, W, C)
         The images, mirrored where `which` is true.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_place(x, which=which)
     xp = array_namespace(x)

@@ -256,6 +256,11 @@ def split(n: int, held_out: float, rng: np.random.Generator, labels: Any = None)
     -------
     numpy.ndarray, shape (n,)
         Booleans, true for what is held out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     n = check_count("n", n)

@@ -28,6 +28,11 @@ class Dequantised:
     flips : bool, default False
         Whether each image (H, W, C) is mirrored or not with equal chances.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np

@@ -43,6 +43,11 @@ class Affine(NamedTuple):
         The covariance Σ B Bᵀ of the noise.
     shift : Array, shape (D,)
         c.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
 
     matrix: Array
@@ -95,6 +100,11 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     -------
     Affine
         The map from the start to the end of the chain, its noise included.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
 
     Examples
     --------
@@ -192,6 +202,11 @@ def wasserstein(p: Gaussian, q: Gaussian) -> float:
     -------
     float
         W, in data units.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
 
     Examples
     --------

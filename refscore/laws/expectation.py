@@ -87,6 +87,11 @@ def moments(p: GaussianMixture) -> tuple[Array, Array]:
     mean, cov : Array, shapes (D,) and (D, D)
         In data units, and in their squares.
 
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -129,6 +134,11 @@ def quadrature_grid(mixture: GaussianMixture, budget: float = 1e6, spacing: floa
     -------
     nodes, cell : Array of shape (N, D), and float
         The points, and the volume of a cell; None instead of both where the budget is too small or σ = 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(mixture=mixture)
     check_positive(budget=budget)
@@ -166,6 +176,11 @@ def gauss_legendre(like: Array, n: int) -> tuple[Array, Array]:
     -------
     nodes, weights : Array, shape (n,)
         The rule is exact for polynomials up to degree 2n - 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
 
     Examples
     --------

@@ -141,6 +141,11 @@ def grid_law(low: float, high: float, n: int, cdf: Callable[[Array], Array]) -> 
     GridLaw
         With the probability of each cell at its centre.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> from refscore.laws.grid_chain import grid_law
@@ -164,6 +169,11 @@ def gap(step: Array) -> float:
     -------
     float
         What is forgotten in one step: 0 is nothing, 1 is all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
 
     Examples
     --------

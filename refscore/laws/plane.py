@@ -24,6 +24,7 @@ from refscore.checks import (
     check_range,
     check_squares,
     is_number,
+    plain,
     settle,
 )
 from refscore.laws.examples import mixture
@@ -255,6 +256,11 @@ def moons(rng: Rng, n: int, std: float = 0.2) -> Points:
     -------
     numpy.ndarray, shape (n, 2)
         The points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     n = check_count("n", n, 0)
@@ -278,6 +284,11 @@ def swissroll(rng: Rng, n: int, std: float = 0.2) -> Points:
     -------
     numpy.ndarray, shape (n, 2)
         The points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     n = check_count("n", n, 0)
@@ -301,6 +312,11 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
     -------
     numpy.ndarray, shape (n, 2)
         The points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     n = check_count("n", n, 0)
@@ -321,13 +337,11 @@ def _points(x: Points) -> Points:
 
 def _check_level(alpha: Time, sigma: Time) -> None:
     """Of an array the values are not looked at."""
-    if is_number(alpha):
-        check_range(1e-6, 1e6, alpha=alpha)
-    if is_number(sigma) and sigma != 0:
-        check_range(1e-6, 1e6, sigma=sigma)
-    for value in (alpha, sigma):
+    for name, value in (("alpha", alpha), ("sigma", sigma)):
         if not is_number(value):
-            check_kind("alpha and sigma", value)
+            check_kind(name, value)
+        elif name == "alpha" or value != 0:
+            check_range(1e-6, 1e6, **{name: plain(value)})
 
 
 def _typed(y: Any, x: Points) -> Any:

@@ -161,6 +161,11 @@ def full_covariances(mixture: GaussianMixture) -> Array:
     -------
     Array, shape (K, D, D)
         One a component.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(mixture=mixture)
     C, xp = mixture.covariances, array_namespace(mixture.means)

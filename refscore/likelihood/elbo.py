@@ -41,6 +41,11 @@ def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
     -------
     Array, shape (B,)
         One number a sample.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     check_array(x0=x0, z=z)

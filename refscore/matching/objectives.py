@@ -31,6 +31,11 @@ class OfSamples(ScoreMatching):
     Parameters
     ----------
     weight, times, antithetic : see `ScoreMatching`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:

@@ -36,6 +36,11 @@ def gaussian(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     -------
     Array, shape (K, B, ...)
         The directions v.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     return rng.standard_normal(shape, dtype=dtype)
@@ -52,6 +57,11 @@ def rademacher(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     -------
     Array, shape (K, B, ...)
         The directions v.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     u = rng.random(shape, dtype=dtype)
@@ -70,6 +80,11 @@ def sphere(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     -------
     Array, shape (K, B, ...)
         The directions v.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     v = rng.standard_normal(shape, dtype=dtype)

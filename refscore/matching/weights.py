@@ -21,6 +21,11 @@ def sigma_squared(sde: SDE, t: Time) -> Time:
     -------
     float or Array, shape of t
         The weight λ(t).
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     return sde.sigma(t) ** 2
@@ -37,6 +42,11 @@ def g_squared(sde: SDE, t: Time) -> Time:
     -------
     float or Array, shape of t
         The weight λ(t).
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     return sde.g(t) ** 2
@@ -53,6 +63,11 @@ def unweighted(sde: SDE, t: Time) -> Time:
     -------
     float or Array, shape of t
         Ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     return constant(1.0, check_time(t))
 

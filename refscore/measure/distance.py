@@ -174,6 +174,11 @@ def sliced_wasserstein_floor(
     -------
     Estimate
         Mean over the pairs, and the standard deviation of a single distance.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(mixture=mixture, rng=rng)
     repeats = check_count("repeats", repeats, 2)

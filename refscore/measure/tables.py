@@ -109,6 +109,11 @@ def score_table(
     -------
     list of ScoreRow
         One row a level.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde, mixture=mixture, rng=rng)
     exact = ExactScore(mixture, sde)
@@ -146,6 +151,11 @@ def excess_loss(
     -------
     Estimate
         The excess and its standard error, in the units of the loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde, mixture=mixture, rng=rng)
     if not isinstance(objective, Denoising):
@@ -177,6 +187,11 @@ def sample_table(learned: Array, exact: Array, mixture: GaussianMixture, rng: Rn
     -------
     SampleTable
         Distances beside their floor, and the shares of the components.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(mixture=mixture, rng=rng)
     for name, x in (("learned", learned), ("exact", exact)):
@@ -220,6 +235,11 @@ def flow_samples(score: Score, sde: SDE, n: int, dim: int, rng: Rng, dtype: obje
     -------
     Array, shape (n, dim)
         The samples, at the last time of the grid.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(rng=rng)
     times = log_snr_times(sde, steps)

@@ -53,6 +53,11 @@ def evaluations_per_step(name: str) -> int:
     -------
     int
         The number of evaluations.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     asked = []
 
@@ -86,6 +91,11 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
     -------
     Array, shape (B, D)
         The samples at t = 0.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
@@ -110,6 +120,11 @@ def starts(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> tuple[Gaussian, Gauss
     -------
     true, prior : Gaussian
         Both laws.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like("mixture", exact=exact)
     check_like(sde=sde)
@@ -133,6 +148,11 @@ def gaussian_error(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> Error:
     -------
     callable (score, name, steps, from_prior) -> float
         The Wasserstein distance, in data units.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     check_like("mixture", exact=exact)
@@ -167,6 +187,11 @@ def sampled_error(
     -------
     callable (score, name, steps, from_prior) -> float
         The distance, in data units; infinite where a sample is not finite.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     check_like("mixture", exact=exact)

@@ -161,6 +161,11 @@ def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
     -------
     float or Array
         As t is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
     check_positive(data_std=data_std)

@@ -65,6 +65,11 @@ def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
     -------
     callable
         x (B, ...) -> log density (B,).
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_like(sde=sde)
 
@@ -89,6 +94,11 @@ def prior_kl(sde: SDE, x0: Array) -> Array:
     -------
     Array, shape (B,)
         One divergence a sample.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
 
     Examples
     --------

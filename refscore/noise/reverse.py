@@ -77,6 +77,11 @@ class Forward:
     sde : SDE
         Its f and g are used.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np

@@ -179,6 +179,11 @@ def smallest_level(nearest: float, count: int, dim: int) -> float:
     -------
     float
         σ_L, in data units.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_positive(nearest=nearest)
     count, dim = check_count("count", count), check_count("dim", dim)
@@ -306,6 +311,11 @@ def overlap(ratio: float, dim: int) -> float:
     -------
     float
         A probability.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     check_range(0.0, 1e150, ratio=ratio)
     dim = check_count("dim", dim)
@@ -365,6 +375,11 @@ def level_excess(fraction: float, ratio: float, moves: int) -> float:
     -------
     float
         1 where the noise of the level is exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     _check_moves(fraction, moves, ratio)
     c = 1 / (1 - fraction / 2)
@@ -385,6 +400,11 @@ def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
     -------
     float
         1 where the noise is exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     _check_moves(fraction, moves, ratio)
     a, c = (1 - fraction) ** (2 * moves), 1 / (1 - fraction / 2)
@@ -448,14 +468,19 @@ def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation:
     -------
     array (n,)
         1 where the law is exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     _check_moves(fraction, moves)
-    levels, deviation = np.asarray(levels, dtype="float64"), np.asarray(deviation, dtype="float64")
-    for name, a in (("levels", levels), ("deviation", deviation)):
+    sigmas, deviation = np.asarray(levels, dtype="float64"), np.asarray(deviation, dtype="float64")
+    for name, a in (("levels", sigmas), ("deviation", deviation)):
         if a.ndim != 1 or not a.size or not np.all((a >= 0) & np.isfinite(a)):
             raise ValueError(f"{name} must be a sequence of finite numbers from 0 on, got {a}")
-    check_positive(least=float(np.min(levels)))
-    s, d = levels[:, None], deviation[None, :]
+    check_positive(levels=float(np.min(sigmas)))
+    s, d = sigmas[:, None], deviation[None, :]
     root = np.hypot(s, d)  # √S
     share = (s / root) ** 2
     q, c = (1 - fraction * share) ** (2 * moves), 1 / (1 - fraction * share / 2)
@@ -484,6 +509,11 @@ def walk_step(levels: Sequence[float], moves: int) -> tuple[float, float]:
     -------
     fraction, excess : float
         η, and the excess of the worst direction, by `walk_excess`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     levels, moves = check_levels(levels), check_count("moves", moves)
     if len(levels) < 2:

@@ -76,6 +76,11 @@ class First:
     step : callable (x, t, s, rng, memory) -> (x, memory)
         Applied to what the kernel returns; any sampler, or `Stay`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -108,6 +113,11 @@ class Then:
         The predictor: any sampler.
     kernel : callable (x, t, rng) -> x
         The corrector, applied at s; for example `Langevin` or `Repeat`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
 
     Examples
     --------

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,10 @@ def calls(dtype: str = "float64", backend: Any = None) -> dict[str, Call]:
     names, seen = functions(), dict[str, list[Call]]()
 
     def look(frame: Any, event: str, _: Any) -> None:
-        name, function = names.get(frame.f_code, ("", None)) if event == "call" else ("", None)
-        if not name or len(seen.get(name, ())) == CANDIDATES:
+        if event != "call" or frame.f_code not in names:
+            return
+        name, function = names[frame.f_code]
+        if len(seen.get(name, ())) == CANDIDATES:
             return
         sys.setprofile(None)
         given = {own: value for own, value in frame.f_locals.items() if own in taken(frame.f_code)}
@@ -141,12 +143,17 @@ def calls(dtype: str = "float64", backend: Any = None) -> dict[str, Call]:
             sys.setprofile(None)
 
     for make in EVERYTHING.values():
-        traced(lambda make=make: make(Noise(backend or NumpyBackend(), dtype))())
+        traced(partial(run_at, make, Noise(backend or NumpyBackend(), dtype)))
     if backend is None:
         for run in HOST:
-            traced(lambda run=run: run(np.dtype(dtype)))
+            traced(run)
     found = ((name, next(filter(answers, those), None)) for name, those in seen.items())
     return {name: call for name, call in found if call is not None}
+
+
+def run_at(make: Any, place: Place) -> None:
+    """Make it and run it."""
+    make(place)()
 
 
 def answers(call: Call) -> bool:
@@ -175,15 +182,14 @@ def folder() -> Path:
     return made
 
 
-def constructors(kind: Any) -> None:
-    for noun in (*SDES.values(), *OBJECTIVES.values(), Adam(), SGD(), WarmupCosine(1e-3, 10), Levels((0.9, 0.5))):
+def constructors() -> None:
+    nouns: list[Any] = [*SDES.values(), *OBJECTIVES.values(), Adam(), SGD(), WarmupCosine(1e-3, 10), Levels((0.9, 0.5))]
+    for noun in [*nouns, *(make(2) for make in LAYERS.values())]:
         dataclasses.replace(noun)
-    for make in LAYERS.values():
-        dataclasses.replace(make(2))
     UNET(), Sharded(Denoising(), 2)
 
 
-def in_the_plane(kind: Any) -> None:
+def in_the_plane() -> None:
     rng = np.random.default_rng(0)
     for law in (plane.Rings((1.0, 2.0), 0.2), plane.Checkerboard(), plane.Pinwheel()):
         law.log_prob(law.sample(rng, 5))
@@ -195,14 +201,14 @@ def in_the_plane(kind: Any) -> None:
     examples.mixture("tilted")
 
 
-def on_a_grid(kind: Any) -> None:
+def on_a_grid() -> None:
     law = grid_law(-4.0, 4.0, 20, lambda x: 0.5 + 0.125 * np.clip(x, -4, 4))
     law.mean(lambda x: x), law.push(law.transition(lambda x: 0.5 * x, 0.8), 2)
     langevin_law(law, lambda x, t: -x, [0.5, 0.2], lambda t: 0.5, 2)
     gap(law.transition(lambda x: 0.5 * x, 0.8))
 
 
-def work_and_suggestions(kind: Any) -> None:
+def work_and_suggestions() -> None:
     score = ExactScore(TILTED, VP())
     one = work_precision.starts(VP()) and dataclasses.replace(TILTED)
     work_precision.evaluations_per_step("heun")
@@ -212,30 +218,45 @@ def work_and_suggestions(kind: Any) -> None:
     suggest.level_excess(0.1, 1.5, 5), suggest.best_step(1.4321, 5)
 
 
-def data_in_files(kind: Any) -> None:
+def data_in_files() -> None:
     at, rng = folder(), np.random.default_rng(0)
     grey = rng.integers(0, 4, (6, 4, 4))
     pictures = images.as_images("grey", grey, np.arange(6) % 3, 4)
     table = points.as_table("points", POINTS, 2)
-    points.check_real("x", POINTS), points.standardise(table), list(points.outliers(table))
-    labels.as_labels("labels", np.arange(6) % 3, 6), labels.in_words(pictures.labels, "labels")
-    files.writable_folder(at), files.save_text(at / "a.txt", "a"), files.save_json(at / "a.json", {"a": 1})
-    files.save_bytes(at / "a.bin", b"a"), files.check_apart(at / "b.npy", at / "a.txt")
-    files.save_array(at / "x.npy", POINTS), files.save_arrays(at / "x.npz", x=POINTS)
-    files.save_array(at / "grey.npy", grey.astype("uint8")), files.save_array(at / "labels.npy", np.arange(6) % 3)
-    files.read_array(at / "x.npy"), files.read_arrays(at / "x.npz")
-    points.load_points(at / "x.npy"), labels.read_labelled(at / "x.npy"), labels.read_column(at / "labels.npy")
-    images.read_images(at / "grey.npy", at / "labels.npy", 4), images.digits()
+    points.check_real("x", POINTS)
+    points.standardise(table)
+    list(points.outliers(table))
+    labels.as_labels("labels", np.arange(6) % 3, 6)
+    labels.in_words(pictures.labels, "labels")
+    files.writable_folder(at)
+    files.save_text(at / "a.txt", "a")
+    files.save_json(at / "a.json", {"a": 1})
+    files.save_bytes(at / "a.bin", b"a")
+    files.check_apart(at / "b.npy", at / "a.txt")
+    files.save_array(at / "x.npy", POINTS)
+    files.save_arrays(at / "x.npz", x=POINTS)
+    files.save_array(at / "grey.npy", grey.astype("uint8"))
+    files.save_array(at / "labels.npy", np.arange(6) % 3)
+    files.read_array(at / "x.npy")
+    files.read_arrays(at / "x.npz")
+    points.load_points(at / "x.npy")
+    labels.read_labelled(at / "x.npy")
+    labels.read_column(at / "labels.npy")
+    images.read_images(at / "grey.npy", at / "labels.npy", 4)
+    images.digits()
     data = sets.load_data(at / "x.npy")
-    sets.split(20, 0.1, rng), sets.load_data("tilted", n=20)
+    sets.split(20, 0.1, rng)
+    sets.load_data("tilted", n=20)
     files.save_text(at / "t.csv", "a,b,c\n" + "\n".join(f"{i},{i % 3},{i * 0.5}" for i in range(20)))
     sets.condition_on(sets.load_data(at / "t.csv"), ["b"])
-    files.save_array(at / "mask.npy", np.ones((4, 4), bool)), images.load_mask(at / "mask.npy", (4, 4, 1))
-    (at / "a.idx").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 1, 2])), read_idx(at / "a.idx")
+    files.save_array(at / "mask.npy", np.ones((4, 4), bool))
+    images.load_mask(at / "mask.npy", (4, 4, 1))
+    (at / "a.idx").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 1, 2]))
+    read_idx(at / "a.idx")
     assert data.kind == "points"
 
 
-def training_in_files(kind: Any) -> None:
+def training_in_files() -> None:
     states = fit(MODEL, Denoising(), POINTS, Adam(), np.random.default_rng(0), steps=3, batch=4)
     state = last([*states])
     save(folder() / "run.npz", MODEL, state, optimizer=Adam(), objective=Denoising(), rng=np.random.default_rng(0))
@@ -246,7 +267,7 @@ def training_in_files(kind: Any) -> None:
     DDIM(VP(), ExactScore(TILTED, VP()))
 
 
-HOST: tuple[Callable[[Any], None], ...] = (
+HOST: tuple[Callable[[], None], ...] = (
     constructors, in_the_plane, on_a_grid, work_and_suggestions, data_in_files, training_in_files,
 )  # fmt: skip
 
