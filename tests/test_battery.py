@@ -6,11 +6,15 @@ A call is corrupted argument by argument, or given the same numbers in another f
 never by an AttributeError from inside, never by a NaN in the answer, never by a warning of NumPy.
 """
 
+import copy
+import dataclasses
 import inspect
 import math
+import pickle
 import signal
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from numbers import Real
@@ -20,8 +24,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+import refscore.nn
 from refscore_backends.strict import StrictBackend
-from tests.oracles.calls import calls, functions, numbers
+from tests.oracles.calls import Call, calls, functions, numbers
 from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
 NAMES = sorted({name for name, _ in functions().values()})
@@ -29,7 +34,8 @@ MODULES = sorted({".".join(name.split(".")[: 1 if name.startswith("arrays.") els
 
 # Whose kinds are in: all of a table is called, and these are what it has in common; a lock, for `with`.
 ABSTRACT = {
-    "data.files.alone_in", "matching.base.ScoreMatching.__call__", "matching.objectives.OfProbes",
+    "data.files.alone_in", "measure.work_precision.likelihood_split", "sampling.loop.NoNoise.integers",
+    "matching.base.ScoreMatching.__call__", "matching.objectives.OfProbes",
     *(f"nn.activation.Activation.{name}" for name in ("curvature", "forward", "slope", "third")),
     "nn.linear.Linear.apply", "nn.linear.Linear.back",
 }  # fmt: skip
@@ -45,7 +51,7 @@ INSIDE = (
     "data.files.*", "data.labels.read_column", "data.points.standardise", "data.points.outliers",
     "data.sets.condition_on", "matching.times.*.at", "matching.probes.units", "training.optim.*.init",
     "training.optim.*.update", "training.optim.*.mean", "nn.embed.condition", "sampling.transitions.transition",
-    "laws.mixture.transposed", "*.__class__",
+    "laws.mixture.transposed",
 )  # fmt: skip
 
 # What functions answer with: made by them, for the eyes of the user.
@@ -395,27 +401,152 @@ def test_the_same_in_another_form_is_the_same(check, module, tmp_path, monkeypat
 
 
 class Rows:
-    """Noise of one's own for each sample, whichever are asked for."""
+    """Noise of its own for each of the samples, whichever are asked for."""
 
     def __init__(self, rows):
         self.rows = rows
 
     def standard_normal(self, size, dtype=None):
-        return np.random.default_rng(len(size)).standard_normal((B, *size[1:])).astype(dtype)[self.rows]
+        return np.random.default_rng(len(size)).standard_normal((N, *size[1:])).astype(dtype)[self.rows]
 
 
-B = 7
-ALONE = {  # what is one number or row a sample, first; stacks have the samples second
-    "laws.mixture.GaussianMixture.*": ("x",), "noise.exact_score.*": ("x",), "noise.reverse.*": ("x", "t"),
-    "noise.parametrisation.convert": ("q", "x"), "nn.score_model.BoundScore.__call__": ("x",),
-    "nn.score_model.BoundScore.jvp": ("x", "t"), "sampling.*.__call__": ("x",), "likelihood.flow.Flow.__call__": ("y",),
-    "likelihood.elbo.noise_error": ("x0", "z"), "likelihood.elbo.decoder": ("x0", "z"),
-    "likelihood.flow.encode": ("x",), "likelihood.flow.decode": ("x1",), "likelihood.flow.log_likelihood": ("x",),
-    "matching.denoising.Denoising.losses": ("x0", "z", "t"), "matching.objectives.*.losses": ("x", "t"),
-    "measure.neighbours.nearest": ("x",), "data.scaling.Scaling.*": ("x", "u", "v"), "nn.*.apply": ("x",),
-    "laws.plane.*": ("x",),
+N = 7
+ALONE = {  # which arguments have a row for each sample; the answers have, too
+    "laws.mixture.GaussianMixture.[dlpr]*": ("x",), "laws.mixture.GaussianMixture.score": ("x",),
+    "laws.plane.*.[ls]*": ("x",), "noise.exact_score.*.__call__": ("x",), "noise.reverse.*.drift": ("x",),
+    "noise.parametrisation.convert": ("q", "x"),
+    "nn.score_model.BoundScore.__call__": ("x",), "sampling.solvers.*.__call__": ("x",),
+    "sampling.transitions.*.__call__": ("x",), "sampling.langevin.*Langevin.__call__": ("x",),
+    "sampling.compose.*.__call__": ("x",), "likelihood.flow.encode": ("x",), "likelihood.flow.decode": ("x1",),
+    "likelihood.flow.log_likelihood": ("x",), "likelihood.elbo.noise_error": ("x0", "z"),
+    "likelihood.elbo.decoder": ("x0", "z"), "measure.neighbours.nearest": ("x",),
 }  # fmt: skip
-STACKS = ("v", "probes")
+
+
+def by_row():
+    for name, call in sorted(calls().items()):
+        for pattern, rows in ALONE.items():
+            if fnmatch(name, pattern) and rows[0] in call.given:
+                yield name, rows
+
+
+@pytest.mark.parametrize(("name", "rows"), by_row(), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_sample_is_the_same_alone_and_in_any_order(name, rows):
+    """In a batch of seven, by itself, and with the others in another order; a NaN stays in its row."""
+    call, rng = calls()[name], np.random.default_rng(0)
+    batch = {own: rng.standard_normal((N, *call.given[own].shape[1:])) for own in rows}
+    if name == "measure.neighbours.nearest" and call.given["y"] is None:
+        batch["y"] = rng.standard_normal((3, batch["x"].shape[1]))
+
+    def of(index, given=batch):
+        chosen = {own: given[own][index] if own in rows else given[own] for own in given}
+        draws = {"rng": Rows(index)} if "rng" in call.given else {}
+        with np.errstate(invalid="ignore"):
+            return [a for a in numbers(call(**chosen, **draws)) if a.ndim]
+
+    whole = of(slice(None))
+    assert all(a.shape[0] == N for a in whole)
+    order = rng.permutation(N)
+    close(of(order), [a[order] for a in whole])
+    close(of(slice(2, 3)), [a[2:3] for a in whole])
+    if not looks_at_values(name):
+        broken = {own: changed(a, a[0].size * 4, math.nan) if own == rows[0] else a for own, a in batch.items()}
+        kept = [i for i in range(N) if i != 4]
+        close([a[kept] for a in of(slice(None), broken)], [a[kept] for a in whole])
+
+
+# ------------------------------------------------------------------ nouns: copied, pickled, written and read
+
+
+def nouns():
+    """One of each class of frozen hyper-parameters, as it was met in the calls."""
+    met = {}
+
+    def look(thing):
+        if isinstance(thing, (list, tuple)):
+            for part in thing:
+                look(part)
+        elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+            if type(thing).__module__.startswith("refscore.") and "<lambda>" not in repr(thing):
+                met.setdefault(type(thing).__name__, thing)
+            look([getattr(thing, field.name) for field in dataclasses.fields(thing)])
+
+    for call in calls().values():
+        look(list(call.given.values()))
+    return {name: thing for name, thing in sorted(met.items()) if not is_inside(f"{type(thing).__module__[9:]}.{name}")}
+
+
+def same(a, b):
+    """Equal part by part: laws compare as objects, since their arrays are long."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if dataclasses.is_dataclass(a):
+        return all(same(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(a))
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Mapping):
+        return same([*a.items()], [*b.items()])
+    return a == b or (hasattr(a, "__func__") and same(a.__self__, b.__self__))  # a method, of an equal noun
+
+
+SHORTER = ("<", "GaussianMixture(", "...")  # functions, what is a summary, and long arrays
+COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda noun: pickle.loads(pickle.dumps(noun))}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_nouns_can_be_copied(way):
+    found = nouns()
+    assert len(found) > 40
+    assert not [name for name, noun in found.items() if not same(COPIES[way](noun), noun)]
+
+
+def test_what_is_written_of_a_noun_makes_it_again():
+    """With the names of the package in scope, unless it holds arrays, functions, or what says less than all."""
+    scope = {"array": np.array, "inf": math.inf, "nan": math.nan}
+    for call in calls().values():
+        scope |= {call.function.__name__: call.function} if inspect.isclass(call.function) else {}
+    found = {name: noun for name, noun in nouns().items() if not any(word in repr(noun) for word in SHORTER)}
+    assert len(found) > 30
+    scope |= {type(noun).__name__: type(noun) for noun in nouns().values()} | vars(refscore.nn)
+    assert not [name for name, noun in found.items() if not same(eval(repr(noun), dict(scope)), noun)]
+
+
+# ------------------------------------------------------------------ nothing is left out
+
+
+def test_everything_public_has_a_valid_call():
+    """Add a line to `EVERYTHING`, or to the calls of NumPy alone."""
+    assert set(NAMES) - set(calls()) == ABSTRACT
+    assert len(calls()) > 500
+
+
+def test_the_exemptions_are_of_things_that_are_there():
+    for pattern in (*INSIDE, *RECORDS, *LOOK, *ALONE):
+        assert any(fnmatch(name, pattern) for name in NAMES), pattern
+    assert sum(map(is_inside, NAMES)) < len(NAMES) / 2
+
+
+def test_the_checks_see_what_they_are_for():
+    """Planted: a function that forgives all, one that writes, one that is not the same twice."""
+    x = np.ones((3, 2))
+    kind = Call("planted", lambda x, n=2: 0 * np.asarray(x, dtype="float64") * n, {"x": x, "n": 2})
+    assert {found for _, found, allowed in check_kinds(kind) if found not in allowed} == {"answered", "NaN"}
+    values = Call("planted", lambda t=0.5: np.sqrt(np.float64(t)), {"t": 0.5})
+    assert {found for _, found, allowed in check_values(values) if found not in allowed} == {"FloatingPointError"}
+
+    def writes(x):
+        x += 1
+        return x
+
+    for check in (check_unchanged, check_layouts):
+        with pytest.raises((AssertionError, ValueError)):
+            check(Call("planted", writes, {"x": x}))
+    with pytest.raises(AssertionError):
+        check_repeated(Call("planted", lambda x: x * np.random.default_rng().random(), {"x": x}))
+    with pytest.raises(AssertionError):
+        check_scalars(Call("planted", lambda x, s: x * s, {"x": x.astype("float32"), "s": 0.1}))
 
 
 # ------------------------------------------------------------------ malformed calls, drawn

@@ -116,6 +116,8 @@ class GridLaw:
         """
         times = check_count("times", times, 0)
         check_floating("step", step, ndim=2)
+        if not np.all((step >= 0) & (step <= 1 + 1e-6)):
+            raise ValueError("step must hold probabilities, numbers from 0 to 1")
         mass = self.mass
         if times > 4 * len(mass):
             return GridLaw(self.low, self.high, mass @ np.linalg.matrix_power(step, times))

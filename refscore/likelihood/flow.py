@@ -22,6 +22,7 @@ from refscore.checks import (
     check_made_for,
     check_number,
     check_positive,
+    check_squares,
     settle,
 )
 from refscore.laws.mixture import GaussianMixture
@@ -328,6 +329,7 @@ def log_likelihood(
     array([-0.9189, -2.9189])
     """
     check_data("x", x)
+    check_squares(x=x)
     t_min = _check_start(t_min)
     if not isinstance(score, HasJvp):
         raise TypeError(f"the score needs a method jvp, as ExactScore and model.bind(theta) have; got {score!r}")
@@ -480,7 +482,8 @@ def error_split(
     (array([-0.5]), array([-0.5]))
     """
     check_data("x", x)
-    check_like(sde=sde, mixture=mixture)
+    check_squares(x=x)
+    check_like(score=score, sde=sde, mixture=mixture)
     fine, t_min = fine or FixedSteps(sde, 800), _check_start(t_min)
     ladder = [
         mixture.log_prob(x),

@@ -64,6 +64,10 @@ class Net:
         """Remember the arguments of a subclass's constructor: a checkpoint stores them instead of the rows."""
         object.__setattr__(self, "arguments", arguments)
 
+    def __repr__(self) -> str:
+        given = getattr(self, "arguments", {"rows": self.rows})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs: "x", and those of "level", "condition" and "uniform" that a row reads."""

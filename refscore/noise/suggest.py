@@ -475,9 +475,9 @@ def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation:
         For an argument that cannot be what it is given as, by its name.
     """
     _check_moves(fraction, moves)
-    sigmas, deviation = np.asarray(levels, dtype="float64"), np.asarray(deviation, dtype="float64")
+    sigmas, deviation = np.asarray(levels), np.asarray(deviation)
     for name, a in (("levels", sigmas), ("deviation", deviation)):
-        if a.ndim != 1 or not a.size or not np.all((a >= 0) & np.isfinite(a)):
+        if a.dtype.kind not in "fiu" or a.ndim != 1 or not a.size or not np.all((a >= 0) & np.isfinite(a)):
             raise ValueError(f"{name} must be a sequence of finite numbers from 0 on, got {a}")
     check_positive(levels=float(np.min(sigmas)))
     s, d = sigmas[:, None], deviation[None, :]

@@ -63,6 +63,9 @@ class TrainingState:
     average: EMAState | None
 
 
+LARGEST = 1e20  # of a parameter, at the start
+
+
 def fit(
     model: Model,
     objective: Objective,
@@ -199,6 +202,9 @@ def _check_theta(theta: Array, model: Model, data: Array) -> None:
         raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
     check_same(theta, data=data)
     check_finite("theta", theta)
+    xp = array_namespace(theta)
+    if theta.shape[0] and (largest := float(xp.max(xp.abs(theta)))) > LARGEST:
+        raise ValueError(f"theta holds numbers up to {largest:.3g}, where the products of layers overflow")
 
 
 def _reads_condition(model: Any) -> bool:
