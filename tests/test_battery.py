@@ -12,6 +12,7 @@ import inspect
 import math
 import pickle
 import signal
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ import pytest
 
 import refscore.nn
 from refscore_backends.strict import StrictBackend
+from tests.oracles.book import ROOT, parsed
 from tests.oracles.calls import Call, calls, functions, numbers
 from tests.oracles.waiting import BACKEND, Waited, nobody_waits
 
@@ -455,6 +457,27 @@ def test_a_sample_is_the_same_alone_and_in_any_order(name, rows):
         close([a[kept] for a in of(slice(None), broken)], [a[kept] for a in whole])
 
 
+@pytest.mark.parametrize(("name", "rows"), by_row(), ids=lambda value: value if isinstance(value, str) else "")
+def test_of_no_samples_there_are_no_answers(name, rows):
+    """An array of none in the same precision, or a refusal where values are looked at."""
+    call = calls()[name]
+    none = {own: np.zeros((0, *call.given[own].shape[1:])) for own in rows}
+    if outcome(call, **none) == "refused":
+        assert looks_at_values(name)
+    else:
+        found = [a for a in numbers(call(**none)) if a.ndim]
+        assert found
+        assert all(a.shape[0] == 0 and a.dtype == "float64" for a in found)
+
+
+def test_of_no_samples_there_is_no_loss():
+    for name in ("matching.denoising.Denoising.losses", "matching.objectives.OfSamples.losses"):
+        call = calls()[name]
+        none = {own: value[:0] for own, value in call.given.items() if own in ("x", "x0", "z", "t")}
+        with pytest.raises(ValueError, match="no samples"):
+            call(**none)
+
+
 # ------------------------------------------------------------------ nouns: copied, pickled, written and read
 
 
@@ -491,7 +514,7 @@ def same(a, b):
     return a == b or (hasattr(a, "__func__") and same(a.__self__, b.__self__))  # a method, of an equal noun
 
 
-SHORTER = ("<", "GaussianMixture(", "...")  # functions, what is a summary, and long arrays
+SHORTER = ("<", "GaussianMixture(")  # functions, and what is a summary
 COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda noun: pickle.loads(pickle.dumps(noun))}
 
 
@@ -503,14 +526,14 @@ def test_nouns_can_be_copied(way):
 
 
 def test_what_is_written_of_a_noun_makes_it_again():
-    """With the names of the package in scope, unless it holds arrays, functions, or what says less than all."""
-    scope = {"array": np.array, "inf": math.inf, "nan": math.nan}
-    for call in calls().values():
-        scope |= {call.function.__name__: call.function} if inspect.isclass(call.function) else {}
-    found = {name: noun for name, noun in nouns().items() if not any(word in repr(noun) for word in SHORTER)}
+    """With the names of the package and NumPy's in scope, unless it holds a function or a summary."""
+    scope = {**vars(np), **vars(refscore.nn), **{type(noun).__name__: type(noun) for noun in nouns().values()}}
+    scope |= {call.function.__name__: call.function for call in calls().values() if inspect.isclass(call.function)}
+    with np.printoptions(floatmode="unique", threshold=sys.maxsize):
+        found = {name: noun for name, noun in nouns().items() if not any(word in repr(noun) for word in SHORTER)}
+        wrong = [name for name, noun in found.items() if not same(eval(repr(noun), dict(scope)), noun)]
     assert len(found) > 30
-    scope |= {type(noun).__name__: type(noun) for noun in nouns().values()} | vars(refscore.nn)
-    assert not [name for name, noun in found.items() if not same(eval(repr(noun), dict(scope)), noun)]
+    assert not wrong, {name: (found[name], eval(repr(found[name]), dict(scope))) for name in wrong[:2]}
 
 
 # ------------------------------------------------------------------ nothing is left out
@@ -547,6 +570,85 @@ def test_the_checks_see_what_they_are_for():
         check_repeated(Call("planted", lambda x: x * np.random.default_rng().random(), {"x": x}))
     with pytest.raises(AssertionError):
         check_scalars(Call("planted", lambda x, s: x * s, {"x": x.astype("float32"), "s": 0.1}))
+
+
+# ------------------------------------------------------------------ every rule has a test
+
+RULES = {  # of bad inputs and faults, by what happens; files under tests
+    "NaN or infinity in any array": "test_battery.py::test_what_cannot_be_is_refused",
+    "any wrong kind: integers, booleans, half precision, objects, lists, masked arrays":
+        "test_battery.py::test_what_cannot_be_is_refused",
+    "any malformed call": "test_battery.py::test_malformed_calls_are_refused_or_answered",
+    "NaN while sampling: step, time, rows": "sampling/test_loop.py::test_watch_names_step_time_and_rows",
+    "NaN while sampling: the other rows go on": "sampling/test_loop.py::test_the_other_rows_do_not_know",
+    "wrong shapes of a law": "laws/test_mixture.py::test_shapes_that_do_not_fit_are_named",
+    "wrong shapes of points": "laws/test_mixture.py::test_points_of_another_shape_are_refused",
+    "an empty batch": "test_battery.py::test_of_no_samples_there_are_no_answers",
+    "a loss of nothing": "test_battery.py::test_of_no_samples_there_is_no_loss",
+    "B = D = K = 1": "laws/test_mixture.py::test_one_component_in_one_dimension",
+    "a batch of one": "test_battery.py::test_a_sample_is_the_same_alone_and_in_any_order",
+    "float32 in, float32 out": "test_parity.py::test_every_back_end_gives_numpys_numbers",
+    "NumPy's own numbers": "test_battery.py::test_the_same_in_another_form_is_the_same",
+    "mixed precisions, libraries, devices":
+        "laws/test_mixture.py::test_arrays_of_unlike_dtype_library_or_device_are_refused",
+    "parameters and data on two devices": "training/test_loop.py::test_parameters_and_data_must_share_a_device",
+    "weights that are none": "laws/test_mixture.py::test_weights_must_be_probabilities",
+    "weights of zero": "laws/test_mixture.py::test_a_component_without_weight_is_never_drawn",
+    "covariances that are not symmetric": "laws/test_mixture.py::test_covariances_must_be_symmetric",
+    "indefinite covariances":
+        "laws/test_mixture.py::test_an_indefinite_covariance_is_refused_with_its_smallest_eigenvalue",
+    "singular covariances": "laws/test_mixture_laws.py::test_a_singular_mixture_has_no_density_without_noise",
+    "times outside [0, 1]": "test_refusals.py::test_a_score_is_asked_at_times_in_the_interval",
+    "no noise where it divides": "test_shapes.py::test_a_network_is_not_evaluated_without_noise",
+    "schedules: ladders": "noise/test_grids.py::test_ladders_that_are_none_are_refused_everywhere",
+    "schedules: times": "sampling/test_loop.py::test_times_that_cannot_be_walked_are_refused_at_the_call",
+    "schedules: chains": "noise/test_chains.py::test_what_is_no_chain_is_refused",
+    "schedules: fewer steps than beta_max": "noise/test_chains.py::test_a_ddpm_chain_needs_more_steps_than_beta_max",
+    "underflow": "noise/test_exact_score.py::test_fast_form_is_right_where_every_density_underflows",
+    "overflow": "laws/test_tails.py::test_no_distance_and_no_noise_makes_a_score_infinite",
+    "the range of float32": "laws/test_tails.py::test_float32_keeps_its_own_extremes_finite",
+    "a million dimensions": "laws/test_tails.py::test_a_million_dimensions_take_memory_in_proportion",
+    "very many components": "laws/test_tails.py::test_a_hundred_thousand_equal_components_are_one_in_float32",
+    "memory that is not there": "commands/test_commands.py::test_memory_that_is_not_there_is_a_sentence",
+    "training that diverges":
+        "training/test_loop.py::test_divergence_names_step_rate_and_gradient_norm_and_keeps_the_last_good_state",
+    "NaN is never written": "training/test_checkpoint.py::test_a_state_that_is_not_finite_is_never_written",
+    "a Langevin step beyond its bound": "sampling/test_langevin.py::test_the_warning_comes_at_the_bound_and_not_before",
+    "a chain that runs away": "sampling/test_langevin.py::test_a_chain_that_diverges_is_stopped_by_name",
+    "interrupted training": "commands/test_train.py::test_ctrl_c_in_the_middle_of_a_step_costs_no_bits",
+    "interrupted sampling": "commands/test_train.py::test_ctrl_c_keeps_the_samples_of_finished_chunks",
+    "a checkpoint cut off": "training/test_damage.py::test_a_file_cut_off_anywhere_is_refused",
+    "bits that flip": "training/test_damage.py::test_a_bit_that_flips_is_seen_or_means_nothing",
+    "a consistent edit": "training/test_damage.py::test_a_file_whose_checksums_are_right_is_still_hashed",
+    "pickles": "training/test_damage.py::test_no_damage_executes_anything_or_goes_unseen",
+    "declared shapes": "training/test_damage.py::test_memory_is_bounded_by_what_the_file_holds",
+    "bombs, names twice, paths, extra members": "training/test_damage.py::test_archives_that_are_traps_are_refused",
+    "another architecture": "training/test_damage.py::test_arrays_that_are_not_the_models_are_refused",
+    "older formats": "training/test_checkpoint.py::test_a_file_of_format_1_is_read",
+    "kill -9": "training/test_damage.py::test_a_process_that_is_killed_while_saving_leaves_a_file_that_is_whole",
+    "a full disk": "training/test_damage.py::test_a_full_disk_is_an_error_of_the_system",
+    "a folder that is missing or locked": "training/test_damage.py::test_a_folder_that_is_missing_or_locked_is_named",
+    "two writers": "training/test_damage.py::test_of_two_writers_the_last_wins_and_nothing_is_mixed",
+    "resuming": "training/test_checkpoint.py::test_in_a_new_process_training_goes_on_in_every_bit",
+    "from device to device": "test_devices.py::test_training_goes_on_on_another_device",
+    "byte order and layout in files":
+        "training/test_damage.py::test_big_endian_and_fortran_arrays_are_the_same_numbers",
+    "byte order and layout in memory": "laws/test_mixture_laws.py::test_memory_layout_does_not_matter",
+    "threads and processes": "sampling/test_shards.py::test_any_number_and_kind_of_workers_draws_the_same_samples",
+    "seeds": "commands/test_commands.py::test_seeds_out_of_range_are_refused_before_any_work",
+    "a function of the user: shape": "test_shapes.py::test_an_answer_that_would_broadcast_is_refused",
+    "a function of the user: precision": "test_shapes.py::test_neither_noise_nor_a_step_of_ones_own_widens",
+    "what is given is not written into": "test_battery.py::test_the_same_in_another_form_is_the_same",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "names"), sorted({
+    file: {one.partition("::")[2] for one in RULES.values() if one.startswith(f"{file}::")}
+    for file in {one.partition("::")[0] for one in RULES.values()}
+}.items()))  # fmt: skip
+def test_every_rule_has_a_test(file, names):
+    found = {getattr(node, "name", "") for node in parsed(ROOT / "tests" / file).body}
+    assert names <= found, names - found
 
 
 # ------------------------------------------------------------------ malformed calls, drawn

@@ -47,6 +47,7 @@ def score_error(score: Score, exact: Score, x: Array, t: float) -> Estimate:
     Estimate(value=0.25, error=0.0)
     """
     check_data("x", x)
+    check_squares(x=x)
     xp = array_namespace(x)
     s, truth = ask(score, x, t), ask(exact, x, t)
     off = row_squares(s - truth)
