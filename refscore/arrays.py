@@ -7,7 +7,7 @@ NumPy or CuPy: `array_namespace(x)` finds the library that made x.
 import math
 from typing import Any
 
-from refscore.checks import check_answer, check_time, is_number, plain
+from refscore.checks import check_answer, check_array, check_kind, check_size, check_time, is_number, plain
 from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.protocols import Array, NeedsNoise, Params, Score, Shapes, Time
 
@@ -24,8 +24,16 @@ def namespace(t: Time) -> Any:
     -------
     module
         `math` for a number (or what the number has as `functions`), the array's own library otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
-    return getattr(t, "functions", math) if is_number(t) else array_namespace(t)
+    if is_number(t):
+        return getattr(t, "functions", math)
+    check_kind("a time or a level", t)
+    return array_namespace(t)
 
 
 def constant(value: float, like: Time) -> Any:
@@ -93,15 +101,18 @@ def one_each(name: str, a: Any, x: Array) -> Any:
     Raises
     ------
     ValueError
-        For an array of another shape.
+        For an array of another shape, and for a number whose square is none.
     TypeError
         For x that is not floating.
     """
+    check_array(x=x)
     xp = array_namespace(x)
-    if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
-        raise TypeError(f"x must be float32 or float64, got {x.dtype}: convert it first")
     if is_number(a):
-        return plain(a)
+        a = plain(a)
+        check_size(**{name: a})
+        if x.dtype == xp.float32 and isinstance(a, float) and 0 < abs(a) < 1e-19:
+            raise ValueError(f"{name} must be 0 or above 1e-19 in float32, whose squares end there; got {a}")
+        return a
     if not (is_array_api_obj(a) and array_namespace(a) is xp):
         raise TypeError(f"{name} must be a number or an array of {xp.__name__}, as x is; got {type(a).__name__}")
     a, B = (xp.reshape(a, (1,)) if a.ndim == 0 else a), x.shape[0]
@@ -358,6 +369,7 @@ def views(theta: Array, shapes: Shapes) -> dict[str, Array]:
     ValueError
         Unless P is the number of elements of all shapes.
     """
+    check_array(theta=theta)
     xp = array_namespace(theta)
     params, start = {}, 0
     for name, shape in shapes.items():

@@ -6,6 +6,7 @@ Each of these functions takes the name of an argument, so that the message can s
 import dataclasses
 import math
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, get_args, get_origin
 
@@ -45,6 +46,96 @@ def plain(t: Time) -> Any:
         A number as a Python float, an array as it is.
     """
     return t if hasattr(t, "functions") or not is_number(t) else float(t)
+
+
+NOUNS = {  # what goes by a name: what it is like, and what is used of it
+    "sde": ("VP()", ("f", "g", "alpha", "sigma")),
+    "rng": ("numpy.random.default_rng(seed) or its CuPy twin", ("standard_normal",)),
+    "mixture": ("a GaussianMixture", ("score", "sample")),
+    "gaussian": ("a Gaussian", ("mean", "cov")),
+    "grid": ("a GridLaw", ("transition", "push")),
+    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("forward", "sde", "shapes")),
+    "body": ("MLP((2, 64, 2)), a net", ("inputs",)),
+    "optimizer": ("Adam(rate) or SGD(rate)", ("init", "update", "rate")),
+    "ema": ("EMA(decay)", ("init", "update", "mean")),
+    "times": ("UniformTime()", ("at",)),
+    "process": ("Reverse(sde, score)", ("drift", "noise")),
+    "score": ("ExactScore(mixture, sde), model.bind(theta) or a function of (x, t)", ("__call__",)),
+    "objective": ("Denoising()", ("__call__",)),
+    "tableau": ("refscore.sampling.solvers.RK4", ("a", "b", "c")),
+    "law": ("rademacher or another function (rng, shape, dtype) -> v of refscore.matching.probes", ("__call__",)),
+    "function": ("a function", ("__call__",)),
+}
+
+
+def check_like(kind: str | None = None, /, **nouns: Any) -> None:
+    """Refuse what cannot be what it is given as: a class in place of a noun, or what lacks a method that is used.
+
+    Parameters
+    ----------
+    kind : str, optional
+        A name of `NOUNS`; by default each argument's own.
+    **nouns : object
+        The values to be checked, by name.
+
+    Raises
+    ------
+    TypeError
+        For the first that is not.
+    """
+    for name, noun in nouns.items():
+        like, used = NOUNS[kind or name]
+        if isinstance(noun, type) or not all(hasattr(noun, method) for method in used):
+            raise TypeError(f"{name} must be something like {like}, got {noun!r}")
+
+
+def check_kind(name: str, x: Any) -> None:
+    """Refuse what is not an array of floats. Waits for nothing.
+
+    Complex numbers pass: formulas are differentiated by a complex step.
+
+    Parameters
+    ----------
+    name : str
+        What the user calls x.
+    x : Array
+        The value to be checked.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, or of another dtype.
+    """
+    try:
+        xp = array_namespace(x)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an array of float32 or float64, got {type(x).__name__}") from error
+    if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
+        raise TypeError(f"{name} must be float32 or float64, got {x.dtype}: convert it first")
+
+
+def check_array(**arrays: Any) -> None:
+    """Refuse what is not an array of floats with an axis for samples, all of one library. Waits for nothing.
+
+    Parameters
+    ----------
+    **arrays : Array, shape (B, ...)
+        The values to be checked, by name; complex ones pass, as in `check_kind`.
+
+    Raises
+    ------
+    TypeError
+        For what is not an array, of another dtype, or of another library or device than the first.
+    ValueError
+        For a 0-d array.
+    """
+    first = next(iter(arrays.values()))
+    for name, x in arrays.items():
+        check_kind(name, x)
+        if x.ndim == 0:
+            raise ValueError(f"{name} must have an axis for samples, (B, ...); got shape ()")
+        if x is not first:
+            check_place(first, **{name: x})
 
 
 def check_floating(name: str, x: Array, ndim: int | None = None) -> None:
@@ -118,12 +209,31 @@ def check_same(reference: Array, **others: Array) -> None:
     TypeError
         For the first that does not match.
     """
+    check_place(reference, **others)
+    for name, x in others.items():
+        if x.dtype != reference.dtype:
+            raise TypeError(f"{name} is {x.dtype}, the rest is {reference.dtype}: convert one of them first")
+
+
+def check_place(reference: Array, **others: Array) -> None:
+    """Refuse arrays of another library or device than the reference.
+
+    Parameters
+    ----------
+    reference : Array
+        The array beside which the others are used.
+    **others : Array
+        The arrays to be checked, by name.
+
+    Raises
+    ------
+    TypeError
+        For the first that does not match.
+    """
     xp = array_namespace(reference)
     for name, x in others.items():
         if array_namespace(x) is not xp:
             raise TypeError(f"{name} comes from {array_namespace(x).__name__}, the rest from {xp.__name__}")
-        if x.dtype != reference.dtype:
-            raise TypeError(f"{name} is {x.dtype}, the rest is {reference.dtype}: convert one of them first")
         if device(x) != device(reference):
             raise TypeError(f"{name} is on {device(x)}, the rest on {device(reference)}: move one of them first")
 
@@ -151,6 +261,26 @@ def check_data(name: str, x: Array) -> None:
     if 0 in x.shape:
         raise ValueError(f"{name} is empty: its shape is {tuple(x.shape)}")
     check_finite(name, x)
+
+
+def check_squares(**arrays: Array) -> None:
+    """Refuse arrays with numbers whose squares could not be added up. Waits for the device.
+
+    Parameters
+    ----------
+    **arrays : Array
+        The arrays to be checked, by name.
+
+    Raises
+    ------
+    ValueError
+        For a number beyond 1e150, or in float32 beyond 1e15.
+    """
+    for name, x in arrays.items():
+        xp = array_namespace(x)
+        most = 1e15 if x.dtype == xp.float32 else 1e150
+        if float(xp.max(xp.abs(x))) > most:
+            raise ValueError(f"{name} holds numbers beyond {most:g}, whose squares cannot be added up: scale them")
 
 
 def check_answer(who: str, y: Array, x: Array) -> Array:
@@ -235,7 +365,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
         count = operator.index(value)
     except TypeError:
         count = least - 1
-    if isinstance(value, bool) or count < least:
+    if isinstance(value, bool) or not least <= count < 2**63:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     return count
 
@@ -260,11 +390,57 @@ def check_positive(**values: float) -> None:
             raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
+def check_range(low: float, high: float, **values: float) -> None:
+    """Refuse numbers outside an interval.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends; both are allowed.
+    **values : float
+        The numbers, by name.
+
+    Raises
+    ------
+    TypeError
+        For what is not a number.
+    ValueError
+        For a number outside, and for NaN.
+    """
+    for name, value in values.items():
+        if not low <= check_number(name, value) <= high:
+            raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
+
+
+def check_size(**values: float) -> None:
+    """Refuse numbers whose square is none: it would be infinite, or 0 where the number is not.
+
+    What is no float, as the number of a recorder, passes.
+
+    Parameters
+    ----------
+    **values : float
+        The numbers, by name.
+
+    Raises
+    ------
+    TypeError
+        For a complex number.
+    ValueError
+        For NaN, and for what is neither 0 nor of a size between 1e-150 and 1e150.
+    """
+    for name, value in values.items():
+        if isinstance(value, complex):
+            raise TypeError(f"{name} must be a number, got {value}")
+        if isinstance(value, float) and value != 0 and not 1e-150 <= abs(value) <= 1e150:
+            raise ValueError(f"{name} must be 0, or of a size from 1e-150 to 1e150; got {value}")
+
+
 def settle(noun: Any, **least: int) -> None:
-    """Convert the numbers of a frozen dataclass to Python's: fields that may be float, and the counts named here.
+    """Look at the fields of a frozen dataclass, and convert its numbers to Python's.
 
     For `__post_init__`: a numpy.float64 from a user, for example a standard deviation, would turn every float32
-    array it meets into float64.
+    array it meets into float64. What is called must be callable, and what has a name of `NOUNS` be like that.
 
     Parameters
     ----------
@@ -276,7 +452,7 @@ def settle(noun: Any, **least: int) -> None:
     Raises
     ------
     TypeError
-        For a field that may be float and is not a number.
+        For a field that may be float and is not a number, and for a field that is not what it should be like.
     ValueError
         For a count that is no integer, or too small.
     """
@@ -284,7 +460,12 @@ def settle(noun: Any, **least: int) -> None:
         object.__setattr__(noun, name, check_count(name, getattr(noun, name), lowest))
     for field in dataclasses.fields(noun):
         value, of = getattr(noun, field.name), get_args(field.type) or (field.type,)
-        if float not in of or value is None or callable(value):
+        if field.name in NOUNS:
+            check_like(**{field.name: value})
+        elif get_origin(field.type) is Callable or "__call__" in getattr(field.type, "__dict__", ()):
+            check_like("function", **{field.name: value})
+        other = type(None) in of if value is None else len(of) > 1 and callable(value) and not isinstance(value, type)
+        if float not in of or other:  # None or a function, in place of a number
             continue
         if get_origin(field.type) is tuple:
             number: Any = tuple(check_number(f"{field.name}[{i}]", v) for i, v in enumerate(value))
@@ -351,6 +532,7 @@ def check_time(t: Time) -> Any:
         For a number outside [0, 1].
     """
     if not is_number(t):
+        check_kind("t", t)
         return t
     if not 0 <= t <= 1:
         raise ValueError(f"t must lie in [0, 1] (data at 0, noise at 1), got {t}")

@@ -31,12 +31,14 @@ def array_namespace(x: Any, *others: Any) -> Any:
     Raises
     ------
     TypeError
-        For what is not an array, and for arrays of different libraries.
+        For what is not an array, for masked arrays, and for arrays of different libraries.
     """
     if others:
         return find(x, *others)
     xp = _FOUND.get(type(x))
     if xp is None:
+        if hasattr(x, "mask"):  # NumPy's masked arrays: what is masked would be lost in the first sum
+            raise TypeError(f"{type(x).__name__} is not an array of plain numbers: fill or drop what is masked first")
         xp = find(x)
         if isinstance(xp, ModuleType):  # and not the array's own, as where operations are recorded
             _FOUND[type(x)] = xp

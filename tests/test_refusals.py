@@ -94,7 +94,7 @@ MISTAKES = {
     ),
     "floor of another objective": (lambda: denoising_floor(Sliced(), P, VP()), TypeError, "the floor is that of"),
     "probes that are no number": (lambda: Sliced(probes=1.5), ValueError, "probes must be an integer"),
-    "a law by name": (lambda: Sliced(law="rademacher"), TypeError, "law must be a function"),
+    "a law by name": (lambda: Sliced(law="rademacher"), TypeError, "law must be something like rademacher"),
     "a level for a time": (lambda: FixedTime(5.0), ValueError, r"for a noise level: FixedTime\(sde.time\(σ\)\)"),
     "levels beyond the SDE": (lambda: level_times(VE(0.01, 20.0), (20.0, 1.0)), ValueError, "a little below sigma_max"),
     "a network with its time": (lambda: fisher_divergence(P, NOISY), TypeError, "score must be a function of x alone"),
@@ -103,7 +103,7 @@ MISTAKES = {
     ),
     "too much mass": (lambda: GridLaw(0.0, 1.0, np.ones(3)), ValueError, "nor sum to more than 1"),
     "no cells": (lambda: GridLaw(0.0, 1.0, np.ones(0)), ValueError, r"mass must be \(n,\) finite numbers"),
-    "steps backwards": (lambda: GridLaw(0, 1, np.ones(2) / 2).push(np.eye(2), -1), ValueError, "must not be negative"),
+    "steps backwards": (lambda: GridLaw(0, 1, np.ones(2) / 2).push(np.eye(2), -1), ValueError, "times must be"),
     "a score of another SDE": (lambda: Reverse(VE(), ExactScore(P, VP())), ValueError, "the score was made for VP"),
     "a sampler with a score of another SDE": (lambda: DDIM(VE(), ExactScore(P, VP())), ValueError, "was made for VP"),
     "a likelihood with a score of another SDE": (

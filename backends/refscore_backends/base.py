@@ -4,6 +4,7 @@ The standard leaves out random numbers, moving data to the host, waiting for a d
 just these; the formulas do not use it.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,6 +77,10 @@ class HostRng:
     def integers(self, low: int, high: int, size: Any = None) -> Array:
         """Draw uniform integers in [low, high) of shape `size`, and move them."""
         return self.move(self.generator.integers(low, high, size))
+
+    def __deepcopy__(self, memo: Any) -> "HostRng":
+        """Copy the generator with its state; the device stays the same."""
+        return HostRng(copy.deepcopy(self.generator, memo), self.move)
 
     def spawn(self, n: int) -> "list[HostRng]":
         """Make n independent generators of the same kind, as NumPy's `Generator.spawn` does."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from refscore.checks import check_place
 from refscore.data.files import read_arrays
 from refscore.data.labels import as_labels, in_words, read_labelled
-from refscore.data.points import DataFileError, check_real
+from refscore.data.points import DataFileError, check_numpy, check_real
 from refscore.data.scaling import Scaling
 from refscore.library import array_namespace
 from refscore.protocols import Array
@@ -139,6 +140,7 @@ def as_images(
         For another shape, other types, values outside of what `levels` or `span` says, or that are not finite, and
         for images that are all the same.
     """
+    check_numpy(name, images)
     if images.ndim not in (3, 4) or images.shape[0] < 2 or 0 in images.shape or images.shape[3:] > (CHANNELS,):
         hint = "; are the channels second? numpy.moveaxis(x, 1, -1) puts them last"
         raise DataFileError(
@@ -214,7 +216,13 @@ def flip(x: Array, which: Array) -> Array:
     -------
     Array, shape (B, H, W, C)
         The images, mirrored where `which` is true.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_place(x, which=which)
     xp = array_namespace(x)
     return xp.where(xp.reshape(which, (-1, 1, 1, 1)), xp.flip(x, axis=2), x)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from refscore.data.files import read_array, read_arrays
 from refscore.data.idx import read_idx
-from refscore.data.points import DataFileError, check_real, read_points, reading
+from refscore.data.points import DataFileError, check_numpy, check_real, read_points, reading
 
 
 def read_labelled(path: str | Path, labels: str | Path | None = None) -> tuple[Any, Any]:
@@ -101,6 +101,7 @@ def as_labels(name: str, labels: Any, n: int) -> Any:
     DataFileError
         For another shape, what is not a whole number, negative or larger than any class of n samples.
     """
+    check_numpy(name, labels)
     if labels.ndim == 2 and labels.shape == (n, labels.shape[1]) and labels.shape[1] > 1:
         raise DataFileError(f"{name} holds labels of shape {labels.shape}; if they are one-hot, give argmax(axis=1)")
     if labels.shape != (n,):

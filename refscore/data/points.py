@@ -49,6 +49,25 @@ def reading(path: Path) -> Iterator[None]:
         raise DataFileError(f"{path} cannot be read: {error}") from error
 
 
+def check_numpy(name: str, x: Any) -> None:
+    """Refuse what is not an array of NumPy.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    x : numpy.ndarray
+        The value to be checked.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if not isinstance(x, np.ndarray) or isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(x).__name__}: numpy.asarray makes one")
+
+
 def check_real(name: str, x: Any) -> None:
     """Refuse what is not an array of finite real numbers.
 
@@ -64,6 +83,7 @@ def check_real(name: str, x: Any) -> None:
     DataFileError
         For other types, NaN and infinity; the message says how many there are and where the first is.
     """
+    check_numpy(name, x)
     if x.dtype.kind not in "fiu":
         raise DataFileError(f"{name} holds {x.dtype}, not real numbers")
     if not np.isfinite(x).all():
@@ -197,6 +217,7 @@ def as_table(
     DataFileError
         For anything but finite real numbers (N, dim), N >= 2.
     """
+    check_numpy(name, points)
     if points.ndim != 2 or points.shape[1] != (dim or max(points.shape[1], 1)) or points.shape[0] < 2:
         held = "; ".join([f"an array of shape {points.shape}", *note])
         wanted = f"{dim}-D points are (N, {dim}), N >= 2" if dim else "points are (N, D), N >= 2, D >= 1"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.checks import check_count, check_finite, check_number
+from refscore.checks import check_array, check_count, check_finite, check_number
 from refscore.library import array_namespace, device
 from refscore.protocols import Array
 
@@ -94,6 +94,7 @@ class Scaling:
         ValueError
             Where grey levels are wanted and x is NaN or infinite.
         """
+        check_array(x=x)
         xp = array_namespace(x)
         v = x * self._beside(self.scale, x) + self._beside(self.centre, x)
         if self.levels is None:
@@ -113,6 +114,7 @@ class Scaling:
         ValueError
             As `width`.
         """
+        check_array(x=x, u=u)
         return x + (u - 0.5) * self.width
 
     @property

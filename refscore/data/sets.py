@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from refscore.checks import check_count, check_number
+from refscore.checks import check_count, check_like, check_number, check_range
 from refscore.data.images import Images, as_images, digits
 from refscore.data.labels import as_labels, in_words, read_column, read_labelled
 from refscore.data.points import DataFileError, Table, as_table, outliers, read_points, standardise
@@ -256,7 +256,15 @@ def split(n: int, held_out: float, rng: np.random.Generator, labels: Any = None)
     -------
     numpy.ndarray, shape (n,)
         Booleans, true for what is held out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
+    n = check_count("n", n)
+    check_range(0.0, 1.0, held_out=held_out)
     order, apart = rng.permutation(n), np.zeros(n, dtype=bool)
     classes = np.zeros(n) if labels is None else labels
     order = order[np.argsort(classes[order], kind="stable")]

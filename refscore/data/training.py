@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from refscore.checks import check_floating, check_like
 from refscore.data.images import flip
 from refscore.data.scaling import Scaling
 from refscore.library import array_namespace
@@ -27,6 +28,11 @@ class Dequantised:
     flips : bool, default False
         Whether each image (H, W, C) is mirrored or not with equal chances.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -44,8 +50,12 @@ class Dequantised:
     labels: Array | None = None
     flips: bool = False
 
+    def __post_init__(self) -> None:
+        check_floating("x", self.x)
+
     def sample(self, rng: Rng, n: int) -> Any:
         """Draw n samples (n, ...), or with labels a pair of samples and labels (n,)."""
+        check_like(rng=rng)
         xp, which = array_namespace(self.x), rng.integers(0, self.x.shape[0], size=(n,))
         x = xp.take(self.x, which, axis=0)
         if self.flips:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from refscore.arrays import constant
+from refscore.checks import check_floating, check_like
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng, Step
 
@@ -42,6 +43,11 @@ class Affine(NamedTuple):
         The covariance Σ B Bᵀ of the noise.
     shift : Array, shape (D,)
         c.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
 
     matrix: Array
@@ -50,6 +56,7 @@ class Affine(NamedTuple):
 
     def law(self, start: Gaussian) -> Gaussian:
         """Return the law of the result, N(m, S) -> N(A m + c, A S Aᵀ + Σ B Bᵀ)                          Eq. (10.11)."""
+        check_like("gaussian", start=start)
         mt = array_namespace(self.matrix).matrix_transpose
         return Gaussian(self.matrix @ start.mean + self.shift, self.matrix @ start.cov @ mt(self.matrix) + self.noise)
 
@@ -94,6 +101,11 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     Affine
         The map from the start to the end of the chain, its noise included.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -103,6 +115,7 @@ def probe(run: Callable[[Array, Rng], Array], like: Array) -> Affine:
     >>> found.matrix, found.noise, found.shift  # the noise by its variance
     (array([[0.5]]), array([[4.]]), array([1.]))
     """
+    check_floating("like", like, ndim=1)
     xp, dim = array_namespace(like), like.shape[0]
     count: Any = _Zeros(like)
     zero = constant(0.0, like[None, :])
@@ -156,6 +169,7 @@ def law_of(step: Step, times: Sequence[float], start: Gaussian) -> Gaussian:
     >>> end.cov.round(4).tolist()
     [[0.191, 0.0], [0.0, 0.191]]
     """
+    check_like("gaussian", start=start)
     times = list(times)
     if len(times) < 2:
         raise ValueError(f"a grid has two times or more, got {times}")
@@ -189,6 +203,11 @@ def wasserstein(p: Gaussian, q: Gaussian) -> float:
     float
         W, in data units.
 
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -198,6 +217,7 @@ def wasserstein(p: Gaussian, q: Gaussian) -> float:
     >>> round(wasserstein(p, q), 4)  # means 3 apart, deviations 4 apart
     5.0
     """
+    check_like("gaussian", p=p, q=q)
     xp = array_namespace(p.cov)
     a, b = _root(p.cov), _root(q.cov)
     left, _, right = xp.linalg.svd(b @ a)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from refscore.checks import check_count, check_kind, check_like, check_positive, check_range
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng
@@ -59,7 +60,10 @@ def expectation(p: GaussianMixture, f: Callable[[Array], Array], rng: Rng | None
     >>> round(found.value, 9)
     3.0
     """
-    xp = array_namespace(p.means)
+    check_like("mixture", p=p)
+    xp, samples = array_namespace(p.means), check_count("samples", samples, 0)
+    if rng is not None:
+        check_like(rng=rng)
     grid, wide_grid = (quadrature_grid(p, spacing=h) if p.dim <= 2 else None for h in (0.25, 0.5))
     if grid is None or wide_grid is None:
         if rng is None:
@@ -83,6 +87,11 @@ def moments(p: GaussianMixture) -> tuple[Array, Array]:
     mean, cov : Array, shapes (D,) and (D, D)
         In data units, and in their squares.
 
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -92,6 +101,7 @@ def moments(p: GaussianMixture) -> tuple[Array, Array]:
     >>> moments(p)  # 1 within the components, 3² between them
     (array([0.]), array([[10.]]))
     """
+    check_like("mixture", p=p)
     xp, w = array_namespace(p.means), p.weights
     mean = xp.sum(w[:, None] * p.means, axis=0)
     away = p.means - mean
@@ -124,7 +134,15 @@ def quadrature_grid(mixture: GaussianMixture, budget: float = 1e6, spacing: floa
     -------
     nodes, cell : Array of shape (N, D), and float
         The points, and the volume of a cell; None instead of both where the budget is too small or σ = 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(mixture=mixture)
+    check_positive(budget=budget)
+    check_range(1e-6, 10.0, spacing=spacing)
     xp = array_namespace(mixture.means)
     variances = mixture.variances
     smallest = math.sqrt(float(xp.min(variances)))
@@ -159,6 +177,11 @@ def gauss_legendre(like: Array, n: int) -> tuple[Array, Array]:
     nodes, weights : Array, shape (n,)
         The rule is exact for polynomials up to degree 2n - 1.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -167,7 +190,8 @@ def gauss_legendre(like: Array, n: int) -> tuple[Array, Array]:
     >>> print(round(float((weights * nodes**5).sum()), 9))  # ∫ t⁵ dt = 1/6
     0.166666667
     """
-    xp = array_namespace(like)
+    check_kind("like", like)
+    xp, n = array_namespace(like), check_count("n", n)
     i = xp.arange(1, n, dtype=like.dtype, device=device(like))
     b = i / xp.sqrt(4 * i * i - 1)
     row = xp.arange(n, dtype=like.dtype, device=device(like))

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from refscore.arrays import ask
+from refscore.checks import check_count, check_floating, check_like, check_number, check_size
 from refscore.protocols import Score
 
 Array: TypeAlias = Any  # of NumPy: this works on the host
@@ -44,6 +45,7 @@ class GridLaw:
     mass: Array  # (n,)
 
     def __post_init__(self) -> None:
+        check_floating("mass", self.mass)
         if not self.low < self.high:
             raise ValueError(f"need low < high, got {self.low}, {self.high}")
         if np.ndim(self.mass) != 1 or len(self.mass) < 1 or not np.all(np.isfinite(self.mass)):
@@ -92,6 +94,7 @@ class GridLaw:
         ValueError
             If the cells are too wide: unless h <= c, and neighbours land within 2 c of each other.
         """
+        check_size(noise=noise)
         h, to = self.width, move(self.centres)
         apart = float(np.max(np.abs(np.diff(to)), initial=0.0))
         if max(h, apart / 2) > noise:
@@ -111,8 +114,10 @@ class GridLaw:
         ValueError
             For times < 0.
         """
-        if times < 0:
-            raise ValueError(f"times must not be negative, got {times}")
+        times = check_count("times", times, 0)
+        check_floating("step", step, ndim=2)
+        if not np.all((step >= 0) & (step <= 1 + 1e-6)):
+            raise ValueError("step must hold probabilities, numbers from 0 to 1")
         mass = self.mass
         if times > 4 * len(mass):
             return GridLaw(self.low, self.high, mass @ np.linalg.matrix_power(step, times))
@@ -138,12 +143,19 @@ def grid_law(low: float, high: float, n: int, cdf: Callable[[Array], Array]) -> 
     GridLaw
         With the probability of each cell at its centre.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> from refscore.laws.grid_chain import grid_law
     >>> grid_law(0.0, 1.0, 4, cdf=lambda x: x**2).mass  # differences of 0, 1/16, 4/16, 9/16, 1
     array([0.0625, 0.1875, 0.3125, 0.4375])
     """
+    check_size(low=check_number("low", low), high=check_number("high", high))
+    n = check_count("n", n)
     return GridLaw(low, high, np.diff(cdf(np.linspace(low, high, n + 1))))
 
 
@@ -160,6 +172,11 @@ def gap(step: Array) -> float:
     float
         What is forgotten in one step: 0 is nothing, 1 is all.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -167,6 +184,9 @@ def gap(step: Array) -> float:
     >>> round(gap(np.array([[0.75, 0.25], [0.25, 0.75]])), 6)  # eigenvalues 1 and ½
     0.5
     """
+    check_floating("step", step, ndim=2)
+    if step.shape[0] < 2:
+        raise ValueError(f"step must have two cells at least, got shape {step.shape}")
     return 1 - float(np.sort(np.abs(np.linalg.eigvals(step)))[-2])
 
 
@@ -198,7 +218,8 @@ def langevin_law(
     ValueError
         If the cells are too wide for the noise of a step (`GridLaw.transition`).
     """
-    law = start
+    check_like("grid", start=start)
+    law, moves = start, check_count("moves", moves)
     for t in times:
         step = eps(t)
 

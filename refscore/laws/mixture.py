@@ -18,7 +18,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from refscore.arrays import long_sum, one_each, real
-from refscore.checks import check_count, check_finite, check_floating, check_number, check_same, is_number
+from refscore.checks import (
+    check_array,
+    check_count,
+    check_finite,
+    check_floating,
+    check_like,
+    check_number,
+    check_same,
+    check_size,
+    is_number,
+)
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng, Time
 
@@ -151,6 +161,7 @@ class GaussianMixture:
         ValueError
             Unless n is an integer >= 0.
         """
+        check_like(rng=rng)
         xp, n = array_namespace(self.means), check_count("n", n, 0)
         u = self._uniform(rng, n)
         # The last bound is left out, so that neither rounding of the weights nor u = 1 leads past component K.
@@ -170,9 +181,9 @@ class GaussianMixture:
             Unless alpha and sigma are finite and not negative.
         """
         alpha, sigma = check_number("alpha", alpha), check_number("sigma", sigma)
-        for name, value in (("alpha", alpha), ("sigma", sigma)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        check_size(alpha=alpha, sigma=sigma)
+        if min(alpha, sigma) < 0:
+            raise ValueError(f"alpha and sigma must not be negative, got {alpha}, {sigma}")
         C = alpha**2 * self.covariances
         if C.ndim == 3:
             xp = array_namespace(C)
@@ -213,6 +224,7 @@ class GaussianMixture:
 
         J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
         """
+        check_array(x=x, v=v)
         xp = array_namespace(x)
         g, r, variances = self._component_scores(x, alpha, sigma)
         away, r = _deviations(self._from_axes(g), r), r[:, None, :]
@@ -261,6 +273,7 @@ class GaussianMixture:
 
     def posterior_variance(self, x: Array, alpha: Time, sigma: Time) -> Array:
         """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
+        check_array(x=x)
         means, r, within = self._posteriors(x, alpha, sigma)
         between = _deviations(means, r)
         trace = long_sum(within, axis=1) * (self.dim // within.shape[1])

@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 from scipy.special import i0e, i1e, log_ndtr, logsumexp
 
-from refscore.checks import check_count, check_positive, is_number, settle
+from refscore.checks import (
+    check_count,
+    check_data,
+    check_kind,
+    check_like,
+    check_positive,
+    check_range,
+    check_squares,
+    is_number,
+    plain,
+    settle,
+)
 from refscore.laws.examples import mixture
 from refscore.protocols import Rng, Time
 
@@ -61,6 +72,7 @@ class Rings:
 
     def sample(self, rng: Rng, n: int) -> Points:
         """Draw n points (n, 2) with rng, on the host."""
+        check_like(rng=rng)
         n = check_count("n", n, 0)
         R = np.asarray(self.radii)[rng.integers(0, len(self.radii), n)]
         return R[:, None] * _direction(2 * math.pi * rng.random(n)) + self.std * rng.standard_normal((n, 2))
@@ -78,6 +90,7 @@ class Rings:
         return _typed(np.sum(r * (R * R * ratio / variance - 1) / variance, axis=0)[:, None] * x, x)
 
     def _log_joint(self, x: Points, alpha: Time, sigma: Time) -> tuple[Any, Any, Any, Any]:
+        _check_level(alpha, sigma)
         x, R = _points(x), np.asarray(self.radii)[:, None] * alpha
         variance = (alpha * self.std) ** 2 + sigma * sigma
         r = np.hypot(x[:, 0], x[:, 1])
@@ -118,6 +131,7 @@ class Checkerboard:
 
     def sample(self, rng: Rng, n: int) -> Points:
         """Draw n points (n, 2) with rng, on the host."""
+        check_like(rng=rng)
         n = check_count("n", n, 0)
         row, half = np.asarray(rng.integers(0, 4, n)), rng.integers(0, 2, n)
         corner = np.stack([row, 2 * half + row % 2], axis=1) - 2
@@ -125,6 +139,7 @@ class Checkerboard:
 
     def log_prob(self, x: Points, alpha: Time = 1.0, sigma: Time = 0.0) -> Any:
         """Return the log density of αx₀ + σz in nats, α > 0, x (B, 2) -> (B,); -inf on light squares without noise."""
+        _check_level(alpha, sigma)
         constant = np.log(8 * (alpha * self.side) ** 2)
         if is_number(sigma) and sigma == 0:
             cell = np.floor(_points(x).T / (alpha * self.side))
@@ -137,6 +152,7 @@ class Checkerboard:
         """Return ∇ log p of αx₀ + σz, α > 0, σ > 0, x (B, 2) -> (B, 2)."""
         if is_number(sigma) and sigma == 0:
             raise ValueError("the checkerboard has no score without noise: its density has jumps; give sigma > 0")
+        _check_level(alpha, sigma)
         (left, dleft), (right, dright) = (self._intervals(column, alpha, sigma) for column in _points(x).T)
         joint = self._dark(left, right)
         r = np.exp(joint - logsumexp(joint, axis=(0, 1)))
@@ -199,10 +215,12 @@ class Pinwheel:
 
     def __post_init__(self) -> None:
         settle(self, arms=1)
+        check_range(-1e2, 1e2, rate=self.rate)
         check_positive(radial=self.radial, tangential=self.tangential, scale=self.scale)
 
     def sample(self, rng: Rng, n: int) -> Points:
         """Draw n points (n, 2) with rng, on the host."""
+        check_like(rng=rng)
         n = check_count("n", n, 0)
         f = np.asarray([1.0, 0.0]) + rng.standard_normal((n, 2)) * [self.radial, self.tangential]
         return self.scale * _turned(f, self._bend(f) + 2 * math.pi / self.arms * rng.integers(0, self.arms, n))
@@ -238,7 +256,15 @@ def moons(rng: Rng, n: int, std: float = 0.2) -> Points:
     -------
     numpy.ndarray, shape (n, 2)
         The points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
+    n = check_count("n", n, 0)
+    check_range(0.0, 1e100, std=std)
     upper = 2 * _direction(math.pi * rng.random(n)) - [1.0, 0.5]
     return upper * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))
 
@@ -258,7 +284,15 @@ def swissroll(rng: Rng, n: int, std: float = 0.2) -> Points:
     -------
     numpy.ndarray, shape (n, 2)
         The points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
+    n = check_count("n", n, 0)
+    check_range(0.0, 1e100, std=std)
     t = math.pi * (1.5 + 3 * rng.random(n))
     return t[:, None] / 5 * _direction(t) + std * rng.standard_normal((n, 2))
 
@@ -278,7 +312,15 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
     -------
     numpy.ndarray, shape (n, 2)
         The points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
+    n = check_count("n", n, 0)
+    check_range(0.0, 1e100, std=std)
     t = 3 * math.pi * np.sqrt(rng.random(n))
     one = t[:, None] / 3 * _direction(math.pi - t)
     return one * (1 - 2 * rng.integers(0, 2, n))[:, None] + std * rng.standard_normal((n, 2))
@@ -286,9 +328,20 @@ def two_spirals(rng: Rng, n: int, std: float = 0.1) -> Points:
 
 def _points(x: Points) -> Points:
     """x (B, 2) in float64."""
-    if np.ndim(x) != 2 or np.shape(x)[1] != 2:
-        raise ValueError(f"points of the plane are (B, 2), got shape {np.shape(x)}")
+    check_data("x", x)
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != 2 or not len(x):
+        raise ValueError(f"points of the plane are a NumPy array (B, 2), got {type(x).__name__} of shape {x.shape}")
+    check_squares(x=x)
     return np.asarray(x, dtype="float64")
+
+
+def _check_level(alpha: Time, sigma: Time) -> None:
+    """Of an array the values are not looked at."""
+    for name, value in (("alpha", alpha), ("sigma", sigma)):
+        if not is_number(value):
+            check_kind(name, value)
+        elif name == "alpha" or value != 0:
+            check_range(1e-6, 1e6, **{name: plain(value)})
 
 
 def _typed(y: Any, x: Points) -> Any:

@@ -4,7 +4,7 @@ The conditional score is the unconditional one plus the gradient of log p_t(y | 
 of a mixture, and for its components as classes, every term is known.
 """
 
-from refscore.checks import check_count, check_finite, check_floating, check_same
+from refscore.checks import check_count, check_finite, check_floating, check_like, check_same
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.protocols import Array
@@ -42,6 +42,7 @@ def observe(mixture: GaussianMixture, H: Array, R: Array) -> GaussianMixture:
     >>> y.means, y.covariances  # 2 · 3 and 2² · 1 + 5
     (array([[6.]]), array([[[9.]]]))
     """
+    check_like(mixture=mixture)
     _check_observation(mixture, H, R)
     means, _, S = _seen(mixture, H, R)
     return GaussianMixture(mixture.weights, means, S)
@@ -89,6 +90,7 @@ def linear_posterior(mixture: GaussianMixture, H: Array, y: Array, R: Array) -> 
     >>> x.means, x.covariances
     (array([[1.5]]), array([[[0.5]]]))
     """
+    check_like(mixture=mixture)
     _check_observation(mixture, H, R, y)
     xp, C, D = array_namespace(H), full_covariances(mixture), mixture.dim
     seen, HC, S = _seen(mixture, H, R)
@@ -139,6 +141,7 @@ def component(mixture: GaussianMixture, k: int) -> GaussianMixture:
     >>> component(mixture("two-modes"), 1).means
     array([[-5., -5.]])
     """
+    check_like(mixture=mixture)
     k = check_count("k", k, 0)
     if k >= mixture.n_components:
         raise ValueError(f"k must lie in [0, {mixture.n_components}), got {k}")
@@ -158,7 +161,13 @@ def full_covariances(mixture: GaussianMixture) -> Array:
     -------
     Array, shape (K, D, D)
         One a component.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(mixture=mixture)
     C, xp = mixture.covariances, array_namespace(mixture.means)
     if C.ndim == 3:
         return C

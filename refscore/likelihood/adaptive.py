@@ -7,7 +7,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from refscore.arrays import answer
-from refscore.checks import check_data, check_time
+from refscore.checks import check_data, check_range, check_time
 from refscore.library import array_namespace, device, is_numpy_array, to_device
 from refscore.protocols import Array, HasRows
 
@@ -119,6 +119,8 @@ def solution(
     (0.0, 1.0)
     """
     check_data("x", x)
+    check_range(3e-14, 1.0, rtol=rtol)
+    check_range(1e-100, 1e100, atol=atol)
     for time in (t, s):
         check_time(time)
     xp, like = array_namespace(x), device(x)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from refscore.arrays import ask, beside, constant, per_sample, row_squares
-from refscore.checks import check_count, check_data, check_number
+from refscore.checks import check_array, check_count, check_data, check_like, check_number, check_squares
 from refscore.library import array_namespace
 from refscore.likelihood.flow import LogLikelihood
 from refscore.matching.times import UniformLogSNR
@@ -41,7 +41,14 @@ def noise_error(score: Score, sde: SDE, x0: Array, t: Time, z: Array) -> Array:
     -------
     Array, shape (B,)
         One number a sample.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
+    check_array(x0=x0, z=z)
     t = beside(t, x0)
     alpha, sigma = per_sample(sde.alpha(t), x0), per_sample(sde.sigma(t), x0)
     return row_squares(z + sigma * ask(score, alpha * x0 + sigma * z, t))
@@ -66,6 +73,8 @@ def decoder(score: Score, sde: SDE, x0: Array, z: Array, t: float) -> Array:
     ValueError, TypeError
         Unless t is one number in (0, 1]: without noise there is nothing to decode.
     """
+    check_like(sde=sde)
+    check_array(x0=x0, z=z)
     t = check_number("t", t)
     if not 0 < t <= 1:
         raise ValueError(f"the decoder needs noise to take away, a time in (0, 1]; got {t}")
@@ -97,6 +106,8 @@ def discrete_loss(score: Score, sde: SDE, x0: Array, z: Sequence[Array], times: 
     ValueError
         Unless there is a noise for each step.
     """
+    check_like(sde=sde)
+    check_array(x0=x0)
     if len(z) != len(times) - 1:
         raise ValueError(f"{len(times) - 1} steps need a noise each, got {len(z)} noises")
     if not min(times) > 0:
@@ -148,7 +159,9 @@ def elbo(score: Score, sde: SDE, x0: Array, rng: Rng, samples: int = 1000, t_min
     >>> elbo(score, LinearVE(sigma_max=1.0), np.array([[0.0]]), rng, samples=10, t_min=0.1).value.round(4)
     array([1.3836])
     """
+    check_like(sde=sde, rng=rng)
     check_data("x0", x0)
+    check_squares(x0=x0)
     samples = check_count("samples", samples, 2)
     xp, law = array_namespace(x0), UniformLogSNR(t_min)
     span = float(log_ratio(sde, 1.0) - log_ratio(sde, t_min))

@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 from refscore.arrays import answer, at
 from refscore.checks import (
+    check_array,
     check_count,
     check_data,
     check_inverse,
+    check_kind,
+    check_like,
     check_made_for,
     check_number,
     check_positive,
+    check_squares,
     settle,
 )
 from refscore.laws.mixture import GaussianMixture
@@ -28,7 +32,7 @@ from refscore.noise.exact_score import ExactScore
 from refscore.noise.prior import gaussian_prior
 from refscore.noise.reverse import Reverse
 from refscore.noise.sde import log_ratio
-from refscore.protocols import SDE, Array, HasJvp, HasRows, Score, ScoreWithJvp
+from refscore.protocols import SDE, Array, HasJvp, HasRows, NeedsNoise, Score, ScoreWithJvp
 from refscore.sampling.loop import NO_NOISE, last, simulate
 from refscore.sampling.solvers import RungeKutta
 
@@ -71,6 +75,10 @@ class Flow:
     shape: tuple[int, ...]  # of one sample
     probes: Array | None = None  # (K, B, ...), or None for the unit vectors
 
+    def __post_init__(self) -> None:
+        settle(self)
+        object.__setattr__(self, "shape", tuple(check_count("shape", n) for n in self.shape))
+
     def __call__(self, y: Array, t: float) -> Array:
         """The right-hand side of the ODE: y (B, D + K), t a float -> dy/dt (B, D + K).
 
@@ -79,6 +87,11 @@ class Flow:
         ValueError
             For a score or a jvp whose shape is wrong.
         """
+        check_array(y=y)
+        if y.ndim != 2:
+            raise ValueError(f"y must be (B, D + K), got shape {tuple(y.shape)}")
+        if t == 0 and isinstance(self.score, NeedsNoise):
+            self.score.check_clean()
         xp, D = array_namespace(y), math.prod(self.shape)
         x = xp.reshape(y[:, :D], (-1, *self.shape))
         v = units(x) if self.probes is None else self.probes
@@ -253,6 +266,7 @@ def interpolate(
     ValueError
         Unless 0 <= w <= 1, and as `encode`.
     """
+    check_array(x=x, y=y)
     w, y = check_number("w", w), answer("y", y, x)
     if not 0 <= w <= 1:
         raise ValueError(f"w must lie in [0, 1], from x to y; got {w}")
@@ -315,6 +329,7 @@ def log_likelihood(
     array([-0.9189, -2.9189])
     """
     check_data("x", x)
+    check_squares(x=x)
     t_min = _check_start(t_min)
     if not isinstance(score, HasJvp):
         raise TypeError(f"the score needs a method jvp, as ExactScore and model.bind(theta) have; got {score!r}")
@@ -381,6 +396,7 @@ def bits_per_dim(nats: Array, dim: int, bins: float = 1.0) -> Array:
     """
     check_positive(bins=bins)
     dim = check_count("dim", dim)
+    check_kind("nats", nats)
     return -nats / (dim * math.log(2)) - math.log2(bins)
 
 
@@ -465,6 +481,9 @@ def error_split(
     >>> split.score.round(3), split.total.round(3)
     (array([-0.5]), array([-0.5]))
     """
+    check_data("x", x)
+    check_squares(x=x)
+    check_like(score=score, sde=sde, mixture=mixture)
     fine, t_min = fine or FixedSteps(sde, 800), _check_start(t_min)
     ladder = [
         mixture.log_prob(x),

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from refscore.arrays import flat, per_sample, views
+from refscore.arrays import flat, one_each, per_sample, views
+from refscore.checks import check_array, check_like, settle
 from refscore.library import array_namespace, device
 from refscore.matching.times import FixedTime, TimeLaw
 from refscore.matching.weights import unweighted
@@ -34,17 +35,23 @@ class ScoreMatching(ABC):
     times: TimeLaw = FixedTime(0.0)
     antithetic: bool = False
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     @abstractmethod
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Draw times, noise and probes from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
 
     def check_model(self, model: Any) -> None:
         """Raise ValueError for a model that divides by zero at the times of this objective, as some do at t = 0."""
+        check_like(model=model)
         if self.times == FixedTime(0.0) and isinstance(model, NeedsNoise):
             model.check_clean()
 
     def draw(self, sde: SDE, x0: Array, rng: Rng) -> Draws:
         """Draw t (B,) or (1,) and noise z (B, ...) for x0 (B, ...); the third result is the factor of the law of t."""
+        check_like(sde=sde, rng=rng)
+        check_array(x0=x0)
         B = x0.shape[0]
         if self.antithetic:
             xp = array_namespace(x0)
@@ -58,7 +65,9 @@ class ScoreMatching(ABC):
 
     def sample_weights(self, sde: SDE, x: Array, t: Array, factor: Any) -> Array:
         """Compute factor λ(t)/B: what one sample's loss adds to the mean, shaped to multiply x (B, ...)."""
-        return per_sample(factor * self.weight(sde, t) / x.shape[0], x)
+        if not x.shape[0]:
+            raise ValueError("there are no samples: of nothing there is no mean loss")
+        return per_sample(one_each("factor", factor, x) * self.weight(sde, t) / x.shape[0], x)
 
 
 def noised(sde: SDE, x0: Array, t: Array, z: Array) -> Array:

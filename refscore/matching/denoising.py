@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refscore.arrays import per_sample, views
+from refscore.checks import check_array, check_like
 from refscore.library import array_namespace
 from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.times import FixedTime, TimeLaw, UniformTime
@@ -57,15 +58,19 @@ class Denoising(ScoreMatching):
     control: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.times == FixedTime(0.0):
             raise ValueError("denoising needs noise, and at t = 0 there is none to remove: give a time above 0")
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Draw times and noise from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
+        check_like(model=model)
         return self.at(model, theta, x0, *self.draw(model.sde, x0, rng))
 
     def at(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x0, z (B, ...), t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        check_like(model=model)
+        check_array(x0=x0, t=t, z=z, theta=theta)
         return self._terms(model, theta, x0, t, z, factor).mean_and_gradient(model, theta)
 
     def losses(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any = 1.0) -> Array:
@@ -101,6 +106,8 @@ class Denoising(ScoreMatching):
         >>> each.shape, bool(np.isclose(each.mean(), loss))
         ((1000,), True)
         """
+        check_like(model=model)
+        check_array(x0=x0, t=t, z=z, theta=theta)
         return self._terms(model, theta, x0, t, z, factor).per_sample()
 
     def _terms(self, model: Model, theta: Array, x0: Array, t: Array, z: Array, factor: Any) -> Terms:

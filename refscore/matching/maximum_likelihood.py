@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refscore.arrays import answer, flat, views
-from refscore.checks import check_positive, check_time, settle
+from refscore.checks import check_array, check_like, check_positive, check_time, settle
 from refscore.library import array_namespace
 from refscore.nn.energy_model import EnergyModel
 from refscore.protocols import Array, HasEnergy, NeedsNoise, Rng
@@ -53,6 +53,8 @@ class FromNoise:
 
     def __call__(self, x: Array, rng: Rng) -> Array:
         """Draw one start a sample: x (B, n), of which only shape and dtype are used -> (B, n)."""
+        check_like(rng=rng)
+        check_array(x=x)
         return self.std * rng.standard_normal(x.shape, dtype=x.dtype)
 
 
@@ -110,6 +112,8 @@ class MaximumLikelihood:
 
     def __call__(self, model: EnergyModel, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Run the chain from data x0 (B, n) -> E(data) - E(samples) (0-d), and the gradient (P,) at theta (P,)."""
+        check_array(x0=x0, theta=theta)
+        check_like(rng=rng)
         if not isinstance(model, HasEnergy):
             raise TypeError(f"maximum likelihood needs an energy: give an EnergyModel, got {type(model).__name__}")
         if self.t == 0 and isinstance(model, NeedsNoise):
@@ -121,6 +125,8 @@ class MaximumLikelihood:
 
     def at(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Array]:
         """The loss without randomness: data x0 (B, n), samples x (M, n) -> loss (0-d) and gradient (P,)   Eq. (1.2)."""
+        check_like(model=model)
+        check_array(x0=x0, x=x, theta=theta)
         xp, (each, cache) = array_namespace(x0), self._losses(model, theta, x0, x)
         dE = xp.concat([xp.ones_like(x0[:, 0]) / x0.shape[0], -xp.ones_like(x[:, 0]) / x.shape[0]])
         _, grads = model.energy_backward(views(theta, model.shapes), cache, dE)
@@ -153,9 +159,13 @@ class MaximumLikelihood:
         >>> MaximumLikelihood(1, 0.1).losses(model, np.zeros(2), x0, x).tolist()
         [-2.0, 6.0]
         """
+        check_like(model=model)
+        check_array(x0=x0, x=x, theta=theta)
         return self._losses(model, theta, x0, x)[0]
 
     def _losses(self, model: EnergyModel, theta: Array, x0: Array, x: Array) -> tuple[Array, Any]:
         xp, B = array_namespace(x0), x0.shape[0]
+        if not B or not x.shape[0]:
+            raise ValueError("there are no samples: of nothing there is no mean loss")
         E, cache = model.energy(views(theta, model.shapes), xp.concat([x0, x]), self.t)
         return E[:B] - xp.mean(E[B:]), cache

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refscore.arrays import ask, same_dtype, views
-from refscore.checks import check_positive, settle
+from refscore.checks import check_array, check_like, check_positive, settle
 from refscore.library import array_namespace
 from refscore.matching.base import ScoreMatching, Terms, noised, repeat
 from refscore.matching.denoising import Denoising
@@ -31,6 +31,11 @@ class OfSamples(ScoreMatching):
     Parameters
     ----------
     weight, times, antithetic : see `ScoreMatching`
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
@@ -41,6 +46,8 @@ class OfSamples(ScoreMatching):
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, t and factor (B,) or (1,) -> loss (0-d), gradient (P,)."""
+        check_like(model=model)
+        check_array(x=x, t=t, theta=theta)
         return self._terms(model, theta, x, t, factor).mean_and_gradient(model, theta)
 
     def losses(self, model: Any, theta: Array, x: Array, t: Array, factor: Any = 1.0) -> Array:
@@ -71,6 +78,8 @@ class OfSamples(ScoreMatching):
         >>> Implicit().losses(model, theta, x, np.zeros(1)).tolist()  # -2 + ½ ‖x‖²
         [-2.0, 0.0]
         """
+        check_like(model=model)
+        check_array(x=x, t=t, theta=theta)
         return self._terms(model, theta, x, t, factor).per_sample()
 
     @abstractmethod
@@ -102,10 +111,6 @@ class OfProbes(ScoreMatching):
 
     def __post_init__(self) -> None:
         settle(self, probes=1)
-        if not callable(self.law):
-            raise TypeError(
-                f"law must be a function (rng, shape, dtype) -> v, one of refscore.matching.probes; got {self.law!r}"
-            )
 
     def __call__(self, model: Model, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """Draw times, noise and probes from rng: data x0 (B, ...) -> loss (0-d) and gradient (P,) at theta (P,)."""
@@ -116,6 +121,8 @@ class OfProbes(ScoreMatching):
 
     def at(self, model: Any, theta: Array, x: Array, t: Array, v: Array, factor: Any = 1.0) -> tuple[Array, Array]:
         """The loss without randomness: x (B, ...) ~ p_t, probes v (K, B, ...) -> loss (0-d), gradient (P,)."""
+        check_like(model=model)
+        check_array(x=x, t=t, v=v, theta=theta)
         v = _beside(v, x)
         return self._terms(model, theta, x, t, v, factor).mean_and_gradient(model, theta)
 
@@ -142,6 +149,8 @@ class OfProbes(ScoreMatching):
         >>> Sliced().losses(model, theta, x, np.zeros(1), np.array([[[1.0, 1.0], [1.0, -1.0]]])).tolist()  # -2 + ½ ‖x‖²
         [-2.0, 0.0]
         """
+        check_like(model=model)
+        check_array(x=x, t=t, v=v, theta=theta)
         v = _beside(v, x)
         return self._terms(model, theta, x, t, v, factor).per_sample()
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from refscore.checks import check_like
 from refscore.library import array_namespace, device
 from refscore.protocols import Array, Rng
 
@@ -35,7 +36,13 @@ def gaussian(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     -------
     Array, shape (K, B, ...)
         The directions v.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
     return rng.standard_normal(shape, dtype=dtype)
 
 
@@ -50,7 +57,13 @@ def rademacher(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     -------
     Array, shape (K, B, ...)
         The directions v.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
     u = rng.random(shape, dtype=dtype)
     return 2 * array_namespace(u).astype(u >= 0.5, u.dtype) - 1  # not by floor(2u): some libraries draw u = 1
 
@@ -67,7 +80,13 @@ def sphere(rng: Rng, shape: tuple[int, ...], dtype: Any) -> Array:
     -------
     Array, shape (K, B, ...)
         The directions v.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
     v = rng.standard_normal(shape, dtype=dtype)
     xp, axes = array_namespace(v), tuple(range(2, len(shape)))
     length = xp.sqrt(xp.sum(v * v, axis=axes, keepdims=True))

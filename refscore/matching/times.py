@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from refscore.arrays import at
-from refscore.checks import check_inverse, settle
+from refscore.checks import check_inverse, check_like, settle
 from refscore.library import array_namespace, device
 from refscore.noise.grids import BEYOND, check_levels
 from refscore.noise.sde import log_ratio
@@ -186,6 +186,7 @@ class Levels:
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
         """u (B,) -> the time of level 1 + floor(u L) (B,), and the factor 1."""
+        check_like(sde=sde)
         xp, n = array_namespace(u), self.atoms
         if self.sigmas[0] > sde.sigma(1.0):
             raise ValueError(

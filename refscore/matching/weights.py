@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from refscore.arrays import constant
-from refscore.checks import settle
+from refscore.checks import check_like, check_range, check_time, settle
 from refscore.protocols import SDE, Time
 
 
@@ -21,7 +21,13 @@ def sigma_squared(sde: SDE, t: Time) -> Time:
     -------
     float or Array, shape of t
         The weight λ(t).
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
     return sde.sigma(t) ** 2
 
 
@@ -36,7 +42,13 @@ def g_squared(sde: SDE, t: Time) -> Time:
     -------
     float or Array, shape of t
         The weight λ(t).
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
     return sde.g(t) ** 2
 
 
@@ -51,8 +63,13 @@ def unweighted(sde: SDE, t: Time) -> Time:
     -------
     float or Array, shape of t
         Ones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
-    return constant(1.0, t)
+    return constant(1.0, check_time(t))
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,9 @@ class SigmaPower:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_range(-100.0, 100.0, power=self.power)
 
     def __call__(self, sde: SDE, t: Time) -> Time:
         """The weight λ = σ(t)^power, in the shape of t."""
+        check_like(sde=sde)
         return sde.sigma(t) ** self.power

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from refscore.arrays import answer, ask, row_squares
-from refscore.checks import check_count, check_data, check_same
+from refscore.checks import check_count, check_data, check_like, check_same, check_squares
 from refscore.laws.expectation import Estimate, expectation
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace
@@ -47,6 +47,7 @@ def score_error(score: Score, exact: Score, x: Array, t: float) -> Estimate:
     Estimate(value=0.25, error=0.0)
     """
     check_data("x", x)
+    check_squares(x=x)
     xp = array_namespace(x)
     s, truth = ask(score, x, t), ask(exact, x, t)
     off = row_squares(s - truth)
@@ -95,6 +96,7 @@ def fisher_divergence(
     >>> round(fisher_divergence(p, lambda x: 1 - x).value, 6)
     0.5
     """
+    check_like("mixture", p=p)
     samples = check_count("samples", samples, 2)
     if not callable(score):
         raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
@@ -140,6 +142,7 @@ def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> f
     >>> round(sliced_wasserstein(x, x + 3, np.random.default_rng(0)), 6)
     3.0
     """
+    check_like(rng=rng)
     _check_pair(x, y)
     if x.shape != y.shape:
         raise ValueError(f"both samples must have the same shape, got {tuple(x.shape)} and {tuple(y.shape)}")
@@ -172,7 +175,14 @@ def sliced_wasserstein_floor(
     -------
     Estimate
         Mean over the pairs, and the standard deviation of a single distance.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(mixture=mixture, rng=rng)
+    repeats = check_count("repeats", repeats, 2)
     values = [
         sliced_wasserstein(mixture.sample(rng, n), mixture.sample(rng, n), rng, directions) for _ in range(repeats)
     ]
@@ -258,6 +268,7 @@ def mode_weights(mixture: GaussianMixture, x: Array) -> list[Estimate]:
     >>> [round(weight.value, 6) for weight in mode_weights(mixture, x)]
     [0.75, 0.25]
     """
+    check_like(mixture=mixture)
     check_data("x", x)
     xp = array_namespace(x)
     r = mixture.responsibilities(x)
@@ -279,6 +290,7 @@ def _mean_distances(x: Array, y: Array, rows: int = 512) -> Array:
 def _check_pair(x: Array, y: Array) -> None:
     check_data("x", x)
     check_data("y", y)
+    check_squares(x=x, y=y)
     check_same(x, y=y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"samples must be (N, D) and (M, D), got {tuple(x.shape)} and {tuple(y.shape)}")

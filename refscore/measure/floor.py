@@ -12,7 +12,7 @@ difference of large numbers.
 import math
 
 from refscore.arrays import constant
-from refscore.checks import check_count
+from refscore.checks import check_count, check_like, check_positive
 from refscore.laws.expectation import Estimate, gauss_legendre, quadrature_grid
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
@@ -75,6 +75,7 @@ def denoising_floor(
     >>> round(denoising_floor(Denoising(times=FixedTime(1.0)), mixture, LinearVE(sigma_max=1.0)).value, 5)
     0.25
     """
+    check_like(sde=sde, mixture=mixture)
     if not isinstance(objective, Denoising):
         raise TypeError(f"the floor is that of denoising score matching, got {objective!r}; others reach -½ E‖s‖²")
     levels, samples = check_count("levels", levels), check_count("samples", samples, 2)
@@ -128,6 +129,11 @@ def mean_posterior_variance(
     ValueError
         If Monte Carlo is needed and there is no rng.
     """
+    check_like(mixture=mixture)
+    check_positive(alpha=alpha)
+    samples = check_count("samples", samples)
+    if rng is not None:
+        check_like(rng=rng)
     xp = array_namespace(mixture.means)
     diffused = mixture.diffuse(alpha, sigma)
     grid = quadrature_grid(diffused) if mixture.dim <= 2 else None

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from refscore.arrays import long_sum
-from refscore.checks import check_data, check_number, check_same
+from refscore.checks import check_data, check_number, check_same, check_squares
 from refscore.laws.expectation import Estimate
 from refscore.library import array_namespace, device
 from refscore.protocols import Array
@@ -70,6 +70,7 @@ def nearest(x: Array, y: Array | None = None) -> tuple[Array, Array]:
     (array([1., 3.]), array([1, 0]))
     """
     check_data("x", x)
+    check_squares(x=x)
     if y is not None:
         check_data("y", y)
         _check_rows(x, y=y)
@@ -213,6 +214,7 @@ def _median(a: Array) -> float:
 
 
 def _check_rows(x: Array, **others: Array) -> None:
+    check_squares(x=x, **others)
     check_same(x, **others)
     for name, y in others.items():
         if y.shape[1:] != x.shape[1:]:

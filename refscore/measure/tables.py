@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from refscore.arrays import per_sample
+from refscore.checks import check_count, check_data, check_like, check_place, check_positive
 from refscore.laws.expectation import Estimate
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace
@@ -108,10 +109,17 @@ def score_table(
     -------
     list of ScoreRow
         One row a level.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde, mixture=mixture, rng=rng)
     exact = ExactScore(mixture, sde)
     rows = []
     for level in levels:
+        check_positive(levels=level)
         t = float(sde.time_at_log_ratio(math.log(level)))
         if t <= 1:
             z = rng.standard_normal((n, mixture.dim), dtype=mixture.means.dtype)
@@ -143,7 +151,16 @@ def excess_loss(
     -------
     Estimate
         The excess and its standard error, in the units of the loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde, mixture=mixture, rng=rng)
+    if not isinstance(objective, Denoising):
+        raise TypeError(f"objective must be something like Denoising(), got {objective!r}")
+    n = check_count("n", n, 2)
     x0, z = mixture.sample(rng, n), rng.standard_normal((n, mixture.dim), dtype=mixture.means.dtype)
     t, factor = objective.times.at(sde, rng.random((n,), dtype=mixture.means.dtype))
     x = per_sample(sde.alpha(t), x0) * x0 + per_sample(sde.sigma(t), x0) * z
@@ -170,7 +187,16 @@ def sample_table(learned: Array, exact: Array, mixture: GaussianMixture, rng: Rn
     -------
     SampleTable
         Distances beside their floor, and the shares of the components.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(mixture=mixture, rng=rng)
+    for name, x in (("learned", learned), ("exact", exact)):
+        check_data(name, x)
+        check_place(mixture.means, **{name: x})
     learned, exact = (_cast(x, mixture.means.dtype) for x in (learned, exact))
     fresh = mixture.sample(rng, learned.shape[0])
     modes = [
@@ -209,7 +235,13 @@ def flow_samples(score: Score, sde: SDE, n: int, dim: int, rng: Rng, dtype: obje
     -------
     Array, shape (n, dim)
         The samples, at the last time of the grid.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(rng=rng)
     times = log_snr_times(sde, steps)
     x = prior(sde, (n, dim), rng, dtype)
     return last(watch(simulate(Heun(Reverse(sde, score, lam=0.0).drift), x, times, rng), times, every=16))

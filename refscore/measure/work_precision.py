@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from refscore.arrays import constant
+from refscore.checks import check_like
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
@@ -34,6 +35,12 @@ GAUSSIAN = GaussianMixture(np.ones(1), np.array([[1.5, -0.5]]), np.array([[[0.8,
 Error = Callable[[Score, str, int, bool], float]  # score, sampler, steps, whether from the prior -> distance
 
 
+def _sampler(name: str) -> Any:
+    if not isinstance(name, str) or name not in SAMPLERS:
+        raise ValueError(f"no sampler called {name!r}; there are {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]
+
+
 def evaluations_per_step(name: str) -> int:
     """How often one step evaluates the score, counted.
 
@@ -46,6 +53,11 @@ def evaluations_per_step(name: str) -> int:
     -------
     int
         The number of evaluations.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
     asked = []
 
@@ -53,7 +65,7 @@ def evaluations_per_step(name: str) -> int:
         asked.append(t)
         return -x
 
-    SAMPLERS[name](SDES["vp"], score)(np.zeros((1, 1)), 0.5, 0.4, np.random.default_rng(0))
+    _sampler(name)(SDES["vp"], score)(np.zeros((1, 1)), 0.5, 0.4, np.random.default_rng(0))
     return len(asked)
 
 
@@ -79,9 +91,15 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
     -------
     Array, shape (B, D)
         The samples at t = 0.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
     times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
-    states = simulate(SAMPLERS[name](sde, score), x, times, rng)
+    states = simulate(_sampler(name)(sde, score), x, times, rng)
     return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])
 
 
@@ -102,7 +120,14 @@ def starts(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> tuple[Gaussian, Gauss
     -------
     true, prior : Gaussian
         Both laws.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like("mixture", exact=exact)
+    check_like(sde=sde)
     alpha, sigma = float(sde.alpha(1.0)), float(sde.sigma(1.0))
     m, C = exact.means[0, :], exact.covariances[0, ...]
     one = array_namespace(C).eye(exact.dim, dtype=C.dtype, device=device(C))
@@ -123,7 +148,14 @@ def gaussian_error(sde: SDE, exact: GaussianMixture = GAUSSIAN) -> Error:
     -------
     callable (score, name, steps, from_prior) -> float
         The Wasserstein distance, in data units.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
+    check_like("mixture", exact=exact)
     true = Gaussian(exact.means[0, :], exact.covariances[0, ...])
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:
@@ -155,7 +187,14 @@ def sampled_error(
     -------
     callable (score, name, steps, from_prior) -> float
         The distance, in data units; infinite where a sample is not finite.
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
+    check_like("mixture", exact=exact)
     fresh = exact.sample(make([seed, 1]), n)
 
     def error(score: Score, name: str, steps: int, from_prior: bool) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import refscore.nn.shifts as shifts
 import refscore.nn.winograd as winograd
 from refscore.arrays import constant
-from refscore.checks import check_positive, settle
+from refscore.checks import check_like, check_positive, settle
 from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, rows, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
@@ -85,6 +85,7 @@ class Conv:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Draw W ~ N(0, gain²/(k² n_in/groups)) and T ~ N(0, gain²/n_cond), and set b = 0."""
+        check_like(rng=rng)
         reads = {"W": self.kernel**2 * self.n_in // self.groups, "T": self.n_cond}
         params = {
             name: rng.standard_normal(shape, dtype=dtype) * (self.gain * reads[name] ** -0.5)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refscore.arrays import constant
-from refscore.checks import check_positive, settle
+from refscore.checks import check_like, check_positive, settle
 from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, Jet, rows, sum_to, without_tangent, zeros
 from refscore.protocols import Array, Params, Rng
@@ -66,6 +66,7 @@ class Dense:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Draw W ~ N(0, gain²/n_in) and T ~ N(0, gain²/n_cond), and set b = 0."""
+        check_like(rng=rng)
         params = {
             name: rng.standard_normal(shape, dtype=dtype) * (self.gain * shape[0] ** -0.5)
             for name, shape in self.shapes.items()

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from refscore.checks import check_count, settle
+from refscore.checks import check_count, check_like, settle
 from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.nn.dense import Dense
 from refscore.nn.layer import Adjoints, Grads, Row, zeros
@@ -126,6 +126,7 @@ class Labels:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Draw W ~ N(0, 1): features of mean square 1."""
+        check_like(rng=rng)
         return {"W": rng.standard_normal(self.shapes["W"], dtype=dtype)}
 
     def check_labels(self, labels: Any) -> None:

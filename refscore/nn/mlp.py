@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from refscore.checks import check_count
+from refscore.checks import check_count, check_range
 from refscore.nn.activation import chosen
 from refscore.nn.add import Add
 from refscore.nn.dense import Dense
@@ -67,6 +67,8 @@ class MLP(Net):
             raise ValueError(f"widths must name at least input and output, got {tuple(widths)}")
         phi, embed = chosen(activation), check_count("embed", embed, 0)
         rows: list[Row] = [("embed", Fourier(embed), ("level",))] if embed else []
+        n_condition = check_count("n_condition", n_condition, 0)
+        check_range(0.0, 1.0, dropout=dropout)
         told = condition(classes, n_condition, embed or FEATURES)
         rows += told
         if embed and told:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from refscore.checks import check_like
 from refscore.nn.dropout import Dropout
 from refscore.nn.layer import Adjoints, Grads, Jet, Layer, Row, plus, zeros
 from refscore.protocols import Array, HasJets, Params, ReadsLabels, Rng
@@ -63,6 +64,10 @@ class Net:
         """Remember the arguments of a subclass's constructor: a checkpoint stores them instead of the rows."""
         object.__setattr__(self, "arguments", arguments)
 
+    def __repr__(self) -> str:
+        given = getattr(self, "arguments", {"rows": self.rows})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs: "x", and those of "level", "condition" and "uniform" that a row reads."""
@@ -94,6 +99,7 @@ class Net:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Draw the initial parameters of every row, in the order of the rows, under their dotted names."""
+        check_like(rng=rng)
         return {f"{name}.{key}": value for name, layer, _ in self.rows for key, value in layer.init(rng, dtype).items()}
 
     def forward(self, params: Params, *xs: Any) -> tuple[Array, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from refscore.arrays import constant
-from refscore.checks import check_positive, settle
+from refscore.checks import check_like, check_positive, settle
 from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.protocols import Array, Params, Rng
@@ -69,6 +69,7 @@ class GroupNorm:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Grads:
         """Set every scale g to 1, and every shift b to 0."""
+        check_like(rng=rng)
         like = rng.standard_normal((self.n,), dtype=dtype)
         return {"g": constant(1.0, like), "b": constant(0.0, like)}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self
 
 from refscore.arrays import as_array, beside, constant, flat, namespace, per_sample, views
-from refscore.checks import check_positive, is_number, settle
+from refscore.checks import check_like, check_positive, is_number, settle
 from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
@@ -78,6 +78,7 @@ class Preconditioning:
 
     def init(self, rng: Rng, dtype: Any = "float32") -> Array:
         """Draw the initial parameters, as one flat vector θ (P,)."""
+        check_like(rng=rng)
         if not self.sde.alpha(1.0) > 1e-36 and "64" not in str(dtype):
             raise ValueError(f"{self.sde} leaves {self.sde.alpha(1.0):.3g} of the data: less than float32 holds")
         like = None if self.shapes else rng.standard_normal((0,), dtype=dtype)

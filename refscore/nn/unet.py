@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
-from refscore.checks import check_count
+from refscore.checks import check_count, check_range
 from refscore.nn.activation import chosen
 from refscore.nn.add import Add
 from refscore.nn.attention import Attention
@@ -110,6 +110,8 @@ class UNet(Net):
         if wrong := sorted({widths[l] for l in attention if widths[l] % check_count("heads", heads)}):
             raise ValueError(f"{heads} heads do not divide the {wrong[0]} channels of a level with attention")
         looks, phi = {l % (last + 1) for l in attention}, chosen(activation)
+        n_condition = check_count("n_condition", n_condition, 0)
+        check_range(0.0, 1.0, dropout=dropout)
         rows = _embedding(embed, cond, classes, n_condition, phi)
         block = _Block(phi, cond if rows else 0, groups, heads, dropout, scale_shift)
 

@@ -17,7 +17,16 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from refscore.arrays import namespace
-from refscore.checks import check_count, check_number, check_time, is_number, settle
+from refscore.checks import (
+    check_count,
+    check_kind,
+    check_number,
+    check_positive,
+    check_size,
+    check_time,
+    is_number,
+    settle,
+)
 from refscore.library import array_namespace, device
 from refscore.protocols import Time
 
@@ -56,6 +65,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_positive(prior_std=self.prior_std)
         if len(self.alphas) != len(self.sigmas) or len(self.alphas) < 2:
             raise ValueError(f"need as many alphas as sigmas, two or more; got {len(self.alphas)}, {len(self.sigmas)}")
         if self.alphas[0] != 1 or self.sigmas[0] != 0 or not min(self.alphas) > 0:
@@ -108,6 +118,8 @@ class Chain:
             For a float below 0 or beyond the largest σ.
         """
         tops, peaks = self._tops
+        if not is_number(sigma):
+            check_kind("sigma", sigma)
         if is_number(sigma):
             if not 0 <= sigma <= peaks[-1] * (1 + 1e-12):
                 raise ValueError(f"sigma must lie in [0, {peaks[-1]}], the largest of this chain; got {sigma}")
@@ -187,12 +199,13 @@ def _line(line: Line, t: Any) -> tuple[Time, Time]:
         return value, slopes[max(leads, 0)]
     xp = array_namespace(t)
     value, slope = (xp.asarray(v, dtype=t.dtype, device=device(t)) for v in line)
-    start, nearest = xp.clip(xp.floor(t * n), 0, n - 1), xp.clip(xp.round(t * n), 0, n)
+    known = xp.where(t >= 0, t * n, 0.0)  # the index of a NaN would be anywhere
+    start, nearest = xp.clip(xp.floor(known), 0, n - 1), xp.clip(xp.round(known), 0, n)
     close = xp.abs(t * n - nearest) <= max(1e-9, 4 * n * float(xp.finfo(t.dtype).eps))
     leads = xp.clip(xp.where(close, nearest - 1, start), 0, n - 1)
     i, near, leads = (xp.astype(k, xp.int64) for k in (start, nearest, leads))
     between = xp.take(value, i) + (t - start / n) * xp.take(slope, i)
-    return xp.where(t == nearest / n, xp.take(value, near), between), xp.take(slope, leads)
+    return xp.where(t == nearest / n, xp.take(value, near), between), xp.where(t == t, xp.take(slope, leads), t)
 
 
 def from_betas(betas: Sequence[float]) -> Chain:
@@ -419,6 +432,7 @@ def smld(n: int, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Chain:
     [0.0, 6.0, 16.0]
     """
     n = check_count("n", n)
+    check_size(sigma_min=check_number("sigma_min", sigma_min), sigma_max=check_number("sigma_max", sigma_max))
     if not 0 < sigma_min < sigma_max:
         raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}")
     log_r = math.log(sigma_max / sigma_min)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from refscore.arrays import beside, long_sum
+from refscore.checks import check_array, check_floating, settle
 from refscore.laws.mixture import GaussianMixture, transposed
 from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Time
@@ -53,6 +54,9 @@ class ExactScore:
     sde: SDE
     takes_numbers: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the score of x (B, D) at t, a float or an array (1,) or (B,): (B, D)."""
         t = beside(t, x)
@@ -60,6 +64,7 @@ class ExactScore:
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Array]:
         """Return the score of x (B, D) and its derivative along each v (K, B, D): (B, D), (K, B, D)."""
+        check_array(x=x, v=v)
         t = beside(t, x)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return self.mixture.score(x, alpha, sigma), self.mixture.score_jvp(x, v, alpha, sigma)
@@ -94,11 +99,13 @@ class FastExactScore:
     takes_numbers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.mixture.covariances.ndim != 1:
             raise ValueError(f"the fast form knows isotropic mixtures only, this is {self.mixture}")
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the score of x (B, D) at t, a float or an array (1,): (B, D)."""
+        check_floating("x", x, ndim=2)
         t = beside(t, x)
         if getattr(t, "shape", (1,)) != (1,):
             raise ValueError(f"the fast form takes one time for all samples, got {x.shape[0]}")

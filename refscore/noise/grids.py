@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from refscore.checks import check_count, check_inverse, check_number
+from refscore.checks import check_count, check_inverse, check_like, check_number
 from refscore.protocols import SDE
 
 BEYOND = "give the SDE more noise (for VE σ(1)² = sigma_max² - sigma_min², a little below sigma_max)"
@@ -120,8 +120,8 @@ def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002
     check_inverse(sde)
     top = sde.sigma(1.0) / sde.alpha(1.0)
     high = top if high is None else check_number("high", high)
-    if not (0 < low < high < math.inf and 0 < rho < math.inf):
-        raise ValueError(f"need high > low > 0 and finite rho > 0, got {high}, {low}, {rho}")
+    if not (0 < low < high < math.inf and 0.05 <= rho < math.inf):
+        raise ValueError(f"need high > low > 0 and finite rho >= 0.05, got {high}, {low}, {rho}")
     if high > top * (1 + 1e-12):
         raise ValueError(f"the level {high} is beyond the noise that {sde} ends with, σ/α = {top:.6g}")
     a, b = high ** (1 / rho), low ** (1 / rho)
@@ -221,6 +221,7 @@ def level_times(sde: SDE, sigmas: Sequence[float]) -> list[float]:
     >>> level_times(LinearVE(80.0), [40.0, 20.0])  # σ is 80 t
     [0.5, 0.25, 0.0]
     """
+    check_like(sde=sde)
     sigmas = check_levels(sigmas)
     if sigmas[0] > sde.sigma(1.0):
         raise ValueError(f"the level {sigmas[0]} is beyond the noise that {sde} ends with, {sde.sigma(1.0)}; {BEYOND}")

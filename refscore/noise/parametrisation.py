@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refscore.arrays import answer, beside, constant, namespace, per_sample
-from refscore.checks import check_number, check_positive, settle
+from refscore.checks import check_array, check_like, check_number, check_positive, settle
 from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Time
 
@@ -78,8 +78,10 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
     >>> affine("data", LinearVE(2.0), 1.0)  # E[x₀ | x] = x + σ² s, σ = 2
     (1.0, 4.0)
     """
+    check_like(sde=sde)
     if name not in PARAMETRISATIONS:
         raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
+    check_positive(data_std=data_std)
     return PARAMETRISATIONS[name](sde, t, check_number("data_std", data_std))
 
 
@@ -121,6 +123,8 @@ def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, dat
     >>> convert(score, x, 1.0, LinearVE(2.0), "score", "data")  # x + σ² s, σ = 2
     array([[2.]])
     """
+    check_like(sde=sde)
+    check_array(x=x, q=q)
     check_positive(data_std=data_std)
     t = beside(t, x)
     q = answer(f"the {source}", q, x)
@@ -157,7 +161,16 @@ def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
     -------
     float or Array
         As t is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
+    check_positive(data_std=data_std)
+    if name not in PARAMETRISATIONS:
+        raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
     xp = namespace(t)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     if name == "data":

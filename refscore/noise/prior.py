@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from refscore.arrays import row_squares
-from refscore.checks import check_data
+from refscore.checks import check_array, check_data, check_like
 from refscore.laws.expectation import Estimate, expectation, moments
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace
@@ -47,6 +47,7 @@ def prior(sde: SDE, shape: tuple[int, ...], rng: Rng, dtype: object = "float32")
     >>> x.shape, str(x.dtype), round(float(x.std()), 1)  # √(5² - 3²)
     ((100000, 2), 'float32', 4.0)
     """
+    check_like(sde=sde, rng=rng)
     if not isinstance(shape, tuple) or 0 in shape or not shape:
         raise ValueError(f"prior needs a shape (B, ...) without zeros, got {shape}")
     return float(sde.prior_std) * rng.standard_normal(shape, dtype=dtype)
@@ -64,7 +65,13 @@ def gaussian_prior(sde: SDE) -> Callable[[Array], Array]:
     -------
     callable
         x (B, ...) -> log density (B,).
+
+    Raises
+    ------
+    TypeError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_like(sde=sde)
 
     def log_prob(x: Array) -> Array:
         variance = float(sde.prior_std) ** 2
@@ -88,6 +95,11 @@ def prior_kl(sde: SDE, x0: Array) -> Array:
     Array, shape (B,)
         One divergence a sample.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -96,6 +108,8 @@ def prior_kl(sde: SDE, x0: Array) -> Array:
     >>> prior_kl(LinearVE(10.0), np.array([[2.0, 0.0]])).round(6)  # ‖x₀‖²/2σ² = 4/200
     array([0.02])
     """
+    check_like(sde=sde)
+    check_array(x0=x0)
     ratio, D = float(sde.sigma(1.0) / sde.prior_std) ** 2, math.prod(x0.shape[1:])
     shift = float(sde.alpha(1.0) / sde.prior_std) ** 2 * row_squares(x0)
     return 0.5 * (shift + D * (ratio - 1 - math.log(ratio)))
@@ -128,6 +142,7 @@ def prior_mismatch(mixture: GaussianMixture, sde: SDE, rng: Rng | None = None, s
     ValueError
         If Monte Carlo is needed and there is no rng.
     """
+    check_like(sde=sde, mixture=mixture)
     xp = array_namespace(mixture.means)
     p, variance = mixture.diffuse(float(sde.alpha(1.0)), float(sde.sigma(1.0))), sde.prior_std**2
     mean, C = moments(p)
@@ -170,6 +185,7 @@ def prior_mismatch_bound(sde: SDE, data: Array) -> float:
     >>> round(prior_mismatch_bound(LinearVE(10.0), np.array([[2.0, 0.0], [0.0, -2.0]])), 6)  # E‖x‖²/2σ² = 4/200
     0.02
     """
+    check_like(sde=sde)
     check_data("data", data)
     D = math.prod(data.shape[1:])
     ratio = (sde.sigma(1.0) / sde.prior_std) ** 2

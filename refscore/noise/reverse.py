@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from refscore.arrays import ask, beside, per_sample
-from refscore.checks import check_made_for, is_number, settle
+from refscore.checks import check_like, check_made_for, is_number, settle
 from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, Score, Time
 
@@ -54,6 +54,7 @@ def denoise(score: Score, sde: SDE, x: Array, t: Time) -> Array:
     >>> denoise(score, LinearVE(1.0), np.array([[2.0]]), 1.0)  # signal and noise are as large: one half
     array([[1.]])
     """
+    check_like(sde=sde)
     t = beside(t, x)
     if is_number(t):
         return x if t == 0 else _denoised(score, sde, x, t)
@@ -76,6 +77,11 @@ class Forward:
     sde : SDE
         Its f and g are used.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -86,6 +92,10 @@ class Forward:
     """
 
     sde: SDE
+
+    def __post_init__(self) -> None:
+        settle(self)
+
     upwards = True
 
     def drift(self, x: Array, t: Time) -> Array:

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from refscore.arrays import constant, namespace
-from refscore.checks import check_positive, check_time, is_number, plain, settle
+from refscore.checks import check_kind, check_like, check_positive, check_size, check_time, is_number, plain, settle
 from refscore.protocols import SDE, Time
 
 
@@ -134,6 +134,7 @@ class VE:
     def __post_init__(self) -> None:
         settle(self)
         check_positive(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        check_size(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"need sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}")
 
@@ -349,6 +350,7 @@ class LinearVE:
     def __post_init__(self) -> None:
         settle(self)
         check_positive(sigma_max=self.sigma_max)
+        check_size(sigma_max=self.sigma_max)
 
     @property
     def prior_std(self) -> float:
@@ -378,6 +380,8 @@ class LinearVE:
         sigma = plain(sigma)
         if is_number(sigma) and not sigma >= 0:
             raise ValueError(f"sigma must not be negative, got {sigma}")
+        if not is_number(sigma):
+            check_kind("sigma", sigma)
         return sigma / self.sigma_max
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
@@ -453,6 +457,8 @@ class OU:
 
     def time_at_log_ratio(self, ratio: Time) -> Time:
         """Return the t at which log σ/α = ratio: σ²/α² = (σ²/2θ)(e^{2θt} - 1)."""
+        if not is_number(ratio):
+            check_kind("ratio", ratio)
         return _softplus(2 * (ratio - math.log(self.prior_std))) / (2 * self.theta)
 
 
@@ -497,6 +503,7 @@ def log_ratio(sde: SDE, t: Time) -> Time:
     >>> log_ratio(LinearVE(4.0), 0.25)  # σ = α = 1
     0.0
     """
+    check_like(sde=sde)
     return namespace(t).log(sde.sigma(t) / sde.alpha(t))
 
 

@@ -9,9 +9,17 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import ndtr
 
-from refscore.checks import check_count, check_data, check_number, check_positive
+from refscore.checks import (
+    check_count,
+    check_data,
+    check_like,
+    check_number,
+    check_positive,
+    check_range,
+    is_number,
+)
 from refscore.library import array_namespace, device
-from refscore.noise.grids import geometric_levels
+from refscore.noise.grids import check_levels, geometric_levels
 from refscore.protocols import Array
 
 RATIO_CAP = 1.5
@@ -171,7 +179,14 @@ def smallest_level(nearest: float, count: int, dim: int) -> float:
     -------
     float
         σ_L, in data units.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_positive(nearest=nearest)
+    count, dim = check_count("count", count), check_count("dim", dim)
     return nearest * min(1.0, BLUR * math.pow(count, 1 / dim) / math.sqrt(2 * dim))
 
 
@@ -296,7 +311,14 @@ def overlap(ratio: float, dim: int) -> float:
     -------
     float
         A probability.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    check_range(0.0, 1e150, ratio=ratio)
+    dim = check_count("dim", dim)
     shift = math.sqrt(2 * dim) * (ratio - 1)
     return float(ndtr(shift + 3 * ratio) - ndtr(shift - 3 * ratio))
 
@@ -327,6 +349,13 @@ def overlap_ratio(dim: int) -> float:
     return float(brentq(lambda ratio: overlap(ratio, dim) - 0.5, 1.0, 1.1 * root))
 
 
+def _check_moves(fraction: float, moves: int, ratio: float = 1.0) -> None:
+    if is_number(fraction):
+        check_range(0.0, 1.9, fraction=fraction)
+    check_range(0.0, 1e150, ratio=ratio)
+    check_count("moves", moves)
+
+
 def level_excess(fraction: float, ratio: float, moves: int) -> float:
     """Return the variance of the noise over σ² after one level begun with γ²σ²: (1 - η)²ᵀ (γ² - c) + c    Eq. (6.13).
 
@@ -346,7 +375,13 @@ def level_excess(fraction: float, ratio: float, moves: int) -> float:
     -------
     float
         1 where the noise of the level is exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    _check_moves(fraction, moves, ratio)
     c = 1 / (1 - fraction / 2)
     return float((1 - fraction) ** (2 * moves) * (ratio**2 - c) + c)
 
@@ -365,7 +400,13 @@ def ladder_excess(fraction: float, ratio: float, moves: int) -> float:
     -------
     float
         1 where the noise is exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    _check_moves(fraction, moves, ratio)
     a, c = (1 - fraction) ** (2 * moves), 1 / (1 - fraction / 2)
     return c * (1 - a) / (1 - ratio**2 * a) if ratio**2 * a < 1 else math.inf
 
@@ -398,6 +439,8 @@ def best_step(
     """
     if not 1 < ratio < math.inf or moves < 1:
         raise ValueError(f"need ratio > 1 and moves >= 1, got {ratio}, {moves}")
+    _check_moves(0.0, moves, ratio)
+    check_like("function", excess=excess)
     least = 1 - ratio ** (-1 / moves)  # below it the noise falls more slowly than the levels
     found = minimize_scalar(
         lambda e: excess(e, ratio, moves), bounds=(least, 1.0), method="bounded", options={"xatol": 1e-10}
@@ -425,8 +468,19 @@ def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation:
     -------
     array (n,)
         1 where the law is exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
-    s, d = np.asarray(levels)[:, None], np.asarray(deviation)[None, :]
+    _check_moves(fraction, moves)
+    sigmas, deviation = np.asarray(levels), np.asarray(deviation)
+    for name, a in (("levels", sigmas), ("deviation", deviation)):
+        if a.dtype.kind not in "fiu" or a.ndim != 1 or not a.size or not np.all((a >= 0) & np.isfinite(a)):
+            raise ValueError(f"{name} must be a sequence of finite numbers from 0 on, got {a}")
+    check_positive(levels=float(np.min(sigmas)))
+    s, d = sigmas[:, None], deviation[None, :]
     root = np.hypot(s, d)  # √S
     share = (s / root) ** 2
     q, c = (1 - fraction * share) ** (2 * moves), 1 / (1 - fraction * share / 2)
@@ -455,7 +509,15 @@ def walk_step(levels: Sequence[float], moves: int) -> tuple[float, float]:
     -------
     fraction, excess : float
         η, and the excess of the worst direction, by `walk_excess`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
     """
+    levels, moves = check_levels(levels), check_count("moves", moves)
+    if len(levels) < 2:
+        raise ValueError(f"levels must be at least two, got {levels}")
     deviations = np.concatenate([[0.0], np.geomspace(levels[-1], levels[0] / 2, DIRECTIONS)])
     least = 1 - (levels[0] / levels[-1]) ** (-1 / (moves * (len(levels) - 1)))  # as in `best_step`
     found = minimize_scalar(

@@ -76,6 +76,11 @@ class First:
     step : callable (x, t, s, rng, memory) -> (x, memory)
         Applied to what the kernel returns; any sampler, or `Stay`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -87,6 +92,9 @@ class First:
 
     kernel: Kernel
     step: Step
+
+    def __post_init__(self) -> None:
+        settle(self)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step."""
@@ -106,6 +114,11 @@ class Then:
     kernel : callable (x, t, rng) -> x
         The corrector, applied at s; for example `Langevin` or `Repeat`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
     Examples
     --------
     >>> import numpy as np
@@ -117,6 +130,9 @@ class Then:
 
     step: Step
     kernel: Kernel
+
+    def __post_init__(self) -> None:
+        settle(self)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step."""

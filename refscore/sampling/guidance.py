@@ -6,7 +6,7 @@ What they sample instead of the conditional law is known, and measured, on mixtu
 from dataclasses import dataclass
 
 from refscore.arrays import answer
-from refscore.checks import check_floating, plain, settle
+from refscore.checks import check_floating, check_like, check_range, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
@@ -49,6 +49,7 @@ class Guided:
 
     def __post_init__(self) -> None:
         settle(self)
+        check_range(-1e100, 1e100, weight=self.weight)
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the guided score of x (B, ...) at t, a float or an array (1,) or (B,): (B, ...)."""
@@ -112,9 +113,12 @@ class Replace:
         object.__setattr__(self, "mask", xp.astype(self.mask, self.known.dtype))
         if not bool(xp.all((self.mask == 0) | (self.mask == 1))):
             raise ValueError("mask must be 1 where a coordinate is known and 0 where not, and nothing else")
+        if not bool(xp.all((self.mask == 0) | xp.isfinite(self.known))):
+            raise ValueError("known holds values that are not finite where mask is 1")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: object = None) -> tuple[Array, object]:
         """Move x (B, ...) from time t to time s; the memory is that of the step, and with moves > 1 None."""
+        check_like(rng=rng)
         alpha, sigma = plain(self.sde.alpha(s)), plain(self.sde.sigma(s))
         a = plain(self.sde.alpha(t)) / alpha
         back = max(plain(self.sde.sigma(t)) ** 2 - (a * sigma) ** 2, 0.0) ** 0.5

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from refscore.arrays import ask
-from refscore.checks import check_number, check_positive, plain, settle
+from refscore.checks import check_array, check_like, check_number, check_positive, plain, settle
 from refscore.library import array_namespace
 from refscore.protocols import SDE, Array, HasStableStep, Rng, Score
 
@@ -62,6 +62,7 @@ class Langevin:
 
     def __call__(self, x: Array, t: float, rng: Rng) -> Array:
         """Move x (B, ...) -> (B, ...); the time stays t."""
+        check_array(x=x)
         eps = check_number("step(t)", self.step(t)) if callable(self.step) else self.step
         check_positive(step=eps)
         if isinstance(self.score, HasStableStep) and eps >= (bound := self.score.stable_step(t)):
@@ -71,6 +72,7 @@ class Langevin:
                 StepSizeWarning,
                 stacklevel=2,
             )
+        check_like(rng=rng)
         z = rng.standard_normal(x.shape, dtype=x.dtype)
         return x + eps * ask(self.score, x, t) + (2 * eps) ** 0.5 * z
 
@@ -154,6 +156,7 @@ class SNRLangevin:
         """Move x (B, ...) -> (B, ...); the time stays t."""
         xp, axes = array_namespace(x), tuple(range(1, x.ndim))
         s = ask(self.score, x, t)
+        check_like(rng=rng)
         z = rng.standard_normal(x.shape, dtype=x.dtype)
         z2, s2 = (xp.sum(a * a, axis=axes, keepdims=True) for a in (z, s))
         eps = 2 * self.snr**2 * z2 / s2

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from refscore.arrays import answer
-from refscore.checks import check_count, check_data, check_time, is_number
+from refscore.checks import check_count, check_data, check_like, check_range, check_time, is_number
 from refscore.library import array_namespace
 from refscore.protocols import Array, Rng, Step
 
@@ -74,6 +74,7 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     [[2.640625]]
     """
     check_data("x", x)
+    check_like(rng=rng)
     times = list(times)
     if not all(is_number(t) for t in times):
         raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")
@@ -160,11 +161,16 @@ def watch(
     every = check_count("every", every)
     if not largest > 0:
         raise ValueError(f"largest must be positive, got {largest}")
+    check_range(0.0, 1.0, **{f"times[{i}]": t for i, t in enumerate(times)})
+    if len(times) < 2:
+        raise ValueError(f"times must be at least two, got {times}")
     return _watched(states, times, every, largest)
 
 
 def _watched(states: Iterable[Array], times: Sequence[float], every: int, largest: float) -> Iterator[Array]:
     for n, x in enumerate(states, start=1):
+        if n >= len(times):
+            raise ValueError(f"there are more states than steps of the {len(times)} times")
         if n % every == 0 or n == len(times) - 1:
             _check_rows(x, f"step {n} (t = {times[n]:.6g})", largest)
         yield x
@@ -238,8 +244,11 @@ class NoNoise:
         When a step draws from it.
     """
 
-    def __getattr__(self, name: str) -> None:
-        raise AttributeError(f"this simulation is deterministic, and something asked for noise ({name})")
+    def standard_normal(self, size: object = None, dtype: object = None) -> None:
+        """Refuse, as every other draw."""
+        raise AttributeError("this simulation is deterministic, and something asked for noise")
+
+    random = integers = standard_normal
 
 
 NO_NOISE: Any = NoNoise()

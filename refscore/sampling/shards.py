@@ -63,7 +63,7 @@ def children(rng: Any, n: int) -> list[Any]:
     """
     if not hasattr(rng, "spawn"):
         raise TypeError(f"workers need a generator that can spawn others, as NumPy's; got {type(rng).__name__}")
-    return list(rng.spawn(n))
+    return list(rng.spawn(check_count("n", n, 0)))
 
 
 def over_shards(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import answer
-from refscore.checks import is_number, plain
+from refscore.checks import check_like, check_size, is_number, plain, settle
 from refscore.protocols import Array, Process, Rng
 
 
@@ -48,14 +48,19 @@ class EulerMaruyama:
 
     process: Process
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
+        check_size(t=t, s=s)
         upwards = getattr(self.process, "upwards", None)
         if upwards is not None and is_number(t) and is_number(s) and upwards != (s > t):  # a compiler's times pass
             way = "up, from data to noise" if upwards else "down, from noise to data"
             raise ValueError(f"{type(self.process).__name__} adds noise on its way {way}; got t = {t}, then s = {s}")
         drift, noise = answer("the drift", self.process.drift(x, t), x), plain(self.process.noise(x, t))
+        check_like(rng=rng)
         z = rng.standard_normal(x.shape, dtype=x.dtype)
         moved = answer("noise · z", abs(s - t) ** 0.5 * noise * z, x)
         return x + (s - t) * drift + moved, None
@@ -121,9 +126,13 @@ class RungeKutta:
     velocity: Callable[[Array, float], Array]
     tableau: Tableau = RK4
 
+    def __post_init__(self) -> None:
+        settle(self)
+
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s, without a draw from rng; there is nothing to remember (None)."""
         t, s = plain(t), plain(s)
+        check_size(t=t, s=s)
         h, stages = s - t, list[Array]()
         for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
             v = self.velocity(_along(x, h, row, stages), s if c == 1 else t + c * h)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import ask, namespace
-from refscore.checks import check_inverse, check_made_for, check_number, plain, settle
+from refscore.checks import check_array, check_inverse, check_like, check_made_for, check_number, plain, settle
 from refscore.library import array_namespace
 from refscore.noise.reverse import Reverse
 from refscore.protocols import SDE, Array, Rng, Score, Step
@@ -83,10 +83,13 @@ def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transiti
     >>> p.sigma_s, round(p.h, 4), round(p.lost, 4)
     (0.5, 0.6931, 0.75)
     """
+    check_like(sde=sde)
     t, s = check_number("t", t), check_number("s", s)
     if not s < t:
         raise ValueError(f"this step goes down in time, from noise to data; got t = {t}, s = {s}")
     alpha_t, alpha_s, sigma_t, sigma_s = (plain(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
+    if x is not None:
+        check_array(x=x)
     if x is not None and not alpha_t > 1e-36 and x.dtype == array_namespace(x).float32:
         raise ValueError(f"α({t}) = {alpha_t:.3g} is less than float32 holds: take float64, or an SDE with less noise")
     if sigma_t <= 0:
@@ -135,6 +138,7 @@ class Ancestral:
     variance: str = "small"
 
     def __post_init__(self) -> None:
+        settle(self)
         check_made_for(self.score, self.sde)
         if self.variance not in ("small", "large"):
             raise ValueError(f"variance must be 'small' (β̃) or 'large' (β), got {self.variance!r}")
@@ -177,6 +181,7 @@ class ReverseDiffusion:
     score: Score
 
     def __post_init__(self) -> None:
+        settle(self)
         check_made_for(self.score, self.sde)
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
@@ -279,8 +284,8 @@ class DPMSolver:
     stochastic: bool = False
 
     def __post_init__(self) -> None:
-        check_made_for(self.score, self.sde)
         settle(self, order=0)
+        check_made_for(self.score, self.sde)
         if self.order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {self.order}")
 
@@ -364,6 +369,7 @@ class EDM:
         # Raise the noise, from now to hat; there is none beyond t = 1.
         if self.churn > 0 and self.low <= now <= self.high:
             hat = min((1 + self.churn) * now, self.sde.sigma(1.0) / self.sde.alpha(1.0))
+            check_like(rng=rng)
             z = rng.standard_normal(x.shape, dtype=x.dtype)
             x_hat = x_hat + self.inflate * max(hat**2 - now**2, 0.0) ** 0.5 * z
             t = min(plain(self.sde.time_at_log_ratio(namespace(hat).log(hat))), 1.0)
@@ -386,6 +392,7 @@ def _noisy(mean: Array, std: float, p: Transition, rng: Rng) -> Array:
     """mean + std z, unless the step ends without noise, or adds none."""
     if std == 0 or p.h == math.inf:
         return mean
+    check_like(rng=rng)
     return mean + std * rng.standard_normal(mean.shape, dtype=mean.dtype)
 
 

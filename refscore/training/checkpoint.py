@@ -23,7 +23,7 @@ import numpy as np
 
 import refscore
 import refscore.nn as nn
-from refscore.checks import check_count, check_finite, check_floating, check_same
+from refscore.checks import check_count, check_finite, check_floating, check_like, check_same
 from refscore.data.files import save_arrays
 from refscore.library import is_array_api_obj
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
@@ -173,6 +173,10 @@ def save(
     >>> more.step, bool(np.all(more.theta == whole.theta))
     (6, True)
     """
+    check_like(model=model)
+    for name, part in (("optimizer", optimizer), ("ema", ema), ("objective", objective)):
+        if part is not None:
+            check_like(**{name: part})
     if not (isinstance(state, TrainingState) or is_array_api_obj(state)):
         raise TypeError(f"state must be a TrainingState or an array, got {type(state).__name__}")
     arrays: dict[str, Any] = {}

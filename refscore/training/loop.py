@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from refscore.checks import check_count, check_data, check_floating, check_number, check_same
+from refscore.checks import check_count, check_data, check_finite, check_floating, check_like, check_number, check_same
 from refscore.library import array_namespace, device, is_array_api_obj
 from refscore.matching.times import FixedTime
 from refscore.protocols import Array, HasSamples, IsTable, Model, Objective, Optimizer, Rng
@@ -61,6 +61,9 @@ class TrainingState:
     first_loss: Array
     optimizer_state: Any
     average: EMAState | None
+
+
+LARGEST = 1e20  # of a parameter, at the start
 
 
 def fit(
@@ -149,7 +152,9 @@ def fit(
     unlabelled = check_number("unlabelled", unlabelled)
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
-    _check_parts(model, objective, optimizer, rng, ema)
+    check_like(model=model, objective=objective, optimizer=optimizer, rng=rng)
+    if ema is not None:
+        check_like(ema=ema)
     if isinstance(data, IsTable):
         raise TypeError(f"data is a {type(data).__name__}: give its numbers, data.to_numpy(dtype='float32')")
     data, condition = _pair(data)
@@ -190,28 +195,16 @@ def fit(
     return _walk(start, start.step + steps, check_every, rng, draw, take, look)
 
 
-def _check_parts(model: Any, objective: Any, optimizer: Any, rng: Any, ema: Any) -> None:
-    """Refuse what cannot be what it is given as, by name."""
-    for name, part, methods, like in (
-        ("model", model, ("forward", "backward", "sde", "shapes"), "a ScoreModel(body, sde) or EnergyModel(body, sde)"),
-        ("optimizer", optimizer, ("init", "update", "rate"), "Adam(rate) or SGD(rate)"),
-        ("rng", rng, ("standard_normal", "random", "integers"), "numpy.random.default_rng(seed) or its CuPy twin"),
-        ("ema", ema, ("init", "update", "mean"), "EMA(decay)"),
-    ):
-        if name == "ema" and part is None:
-            continue
-        if isinstance(part, type) or not all(hasattr(part, method) for method in methods):
-            raise TypeError(f"{name} must be something like {like}, got {part!r}")
-    if isinstance(objective, type) or not callable(objective):
-        raise TypeError(f"objective must be something like Denoising(), got {objective!r}")
-
-
 def _check_theta(theta: Array, model: Model, data: Array) -> None:
     check_floating("theta", theta, ndim=1)
     size = sum(math.prod(shape) for shape in model.shapes.values())
     if theta.shape != (size,):
         raise ValueError(f"theta must have shape ({size},) for this model, got {tuple(theta.shape)}")
     check_same(theta, data=data)
+    check_finite("theta", theta)
+    xp = array_namespace(theta)
+    if theta.shape[0] and (largest := float(xp.max(xp.abs(theta)))) > LARGEST:
+        raise ValueError(f"theta holds numbers up to {largest:.3g}, where the products of layers overflow")
 
 
 def _reads_condition(model: Any) -> bool:

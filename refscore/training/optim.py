@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import constant, namespace
-from refscore.checks import check_number, check_positive, settle
+from refscore.checks import check_array, check_count, check_number, check_positive, settle
 from refscore.library import array_namespace
 from refscore.protocols import Array, Rate
 
@@ -279,9 +279,12 @@ def clip(grad: Array, max_norm: float) -> tuple[Array, Array]:
     >>> grad.round(6), float(norm)
     (array([0.6, 0.8]), 5.0)
     """
+    check_array(grad=grad)
     xp, max_norm = array_namespace(grad), check_number("max_norm", max_norm)
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
     norm = xp.sqrt(xp.vecdot(grad, grad))
-    if max_norm == math.inf:
+    if max_norm > 1e30:  # as infinity: the float32 numbers end soon
         return grad, norm
     return grad * xp.minimum(max_norm / (norm + 1e-30), 1.0), norm
 
@@ -329,6 +332,7 @@ class WarmupCosine:
 
     def __call__(self, step: int) -> float:
         """The rate at step 1, 2, ...; past the last it stays at `end`."""
+        step = check_count("step", step)
         if step > self.steps and self.end == 0:
             raise ValueError(
                 f"step {step} is past the last of this schedule, {self.steps}, where the rate is 0: make it as long as "

@@ -4,7 +4,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.checks import check_count
+from refscore.checks import check_array, check_like, settle
 from refscore.library import array_namespace
 from refscore.protocols import Array, Objective, Rng
 from refscore.sampling.shards import children
@@ -61,12 +61,14 @@ class Sharded:
     comm: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shards", check_count("shards", self.shards))
+        settle(self, shards=1)
         if self.comm is not None and self.shards % self.comm.Get_size():
             raise ValueError(f"{self.comm.Get_size()} ranks do not divide {self.shards} shards")
 
     def __call__(self, model: Any, theta: Array, x0: Array, rng: Rng) -> tuple[Array, Array]:
         """The mean of loss and gradient over the shards of x0 (B, ...)."""
+        check_like(model=model)
+        check_array(x0=x0, theta=theta)
         n, left = divmod(x0.shape[0], self.shards)
         if left:
             raise ValueError(f"{self.shards} shards do not divide a batch of {x0.shape[0]}")

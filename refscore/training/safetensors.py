@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refscore.arrays import flat, views
-from refscore.checks import check_finite, check_floating
+from refscore.checks import check_array, check_finite, check_floating, check_like
 from refscore.data.files import save_bytes
 from refscore.protocols import Array
 from refscore.training.checkpoint import CheckpointError
@@ -44,6 +44,8 @@ def export_safetensors(path: str | Path, theta: Array, model: Any, *, to_numpy: 
     OSError
         If the file cannot be written; the old one is still there.
     """
+    check_like(model=model)
+    check_array(theta=theta)
     theta = to_numpy(theta)
     check_floating("theta", theta, ndim=1)
     check_finite("theta", theta)
@@ -77,6 +79,7 @@ def import_safetensors(path: str | Path, model: Any, *, asarray: Move = np.asarr
     OSError
         If there is no such file, or it may not be read.
     """
+    check_like(model=model)
     library, content = _library(), Path(path).read_bytes()
     try:
         named = library.load(content)
