@@ -23,7 +23,8 @@ from refscore_backends.numpy import NumpyBackend
 
 COMPLEX = 1e-12  # complex step: rounding only, u times the length of the sums; observed 1e-15
 DIFFERENCE = 1e-8  # Richardson, h = 2e-4: truncation h⁴ ~ 2e-15, rounding u/h ~ 1e-12, times third derivatives
-FLAT = 1e-3  # of y: where tanh is flat its slope 1 - y² keeps the digits of y; and of ẋ: GELU's has 1 + tanh in it
+FLAT = 1e-3  # of y: where tanh is flat its slope 1 - y² keeps the digits of y, not its own
+DIGITS = 0.1  # of what comes in: far out GELU's derivatives keep the digits of 1 ± tanh u, times x u'²
 STEP = 1e-30  # of the complex step: its square is lost beside anything
 H = 2e-4  # of the differences
 
@@ -239,7 +240,7 @@ def check_jvp(s: Subject, method: str = "complex step") -> float:
             along[0][i] = None if tangent is None else tangent[k]
         (exact,) = _run(s, (list(s.xs), [], s.params), along, method, jvp=False)
         scale = np.max(np.abs(exact)) + np.max(np.abs(ydot)) + FLAT * np.max(np.abs(y))
-        scale += FLAT * max(np.max(np.abs(d)) for d in along[0] if d is not None)
+        scale += DIGITS * max(np.max(np.abs(d)) for d in along[0] if d is not None)
         worst = max(worst, float(np.max(np.abs(ydot[k] - exact))) / (float(scale) + 1e-300))
     return _within(worst, method, "jvp is not the directional derivative of forward")
 
@@ -300,7 +301,7 @@ def check_jvp_backward(s: Subject, seed: int, method: str = "complex step", dy_t
     along_y, along_ydot = _run(s, (list(s.xs), list(s.tangents), s.params), v, method, jvp=True)
     left = [(dydot, along_ydot)] + ([(dy, along_y)] if dy_too else [])
     right = _pairs(dxs, v[0]) + _pairs(dxdots, v[1]) + [(grads[k], v[2][k]) for k in grads]
-    return _within(_gap(left, right), method, "jvp_backward is not the transpose of d(forward, jvp)")
+    return _within(_gap(left, right, s.tangents), method, "jvp_backward is not the transpose of d(forward, jvp)")
 
 
 def _check_shapes(
@@ -327,18 +328,20 @@ def _pairs(adjoints: Sequence[Any], directions: Sequence[Any]) -> list[tuple[Any
     return [(a, b) for a, b in zip(adjoints, directions, strict=False) if a is not None and b is not None]
 
 
-def _gap(left: list[tuple[Any, Any]], right: list[tuple[Any, Any]]) -> float:
+def _gap(left: list[tuple[Any, Any]], right: list[tuple[Any, Any]], tangents: Sequence[Any] = ()) -> float:
     """|Σ<a, b> on the left - the same on the right|, relative to the sum of all absolute terms.
 
-    And to `FLAT` of the adjoints on the left times the directions on the right, which is what a flat slope rounds like.
+    And to `DIGITS` of the adjoints on the left times the directions on the right, and times the tangents.
     """
     value = sum(float(np.sum(a * b)) for a, b in left) - sum(float(np.sum(a * b)) for a, b in right)
     scale = sum(float(np.sum(np.abs(a * b))) for a, b in left + right)
-    adjoint, direction = (max((float(np.max(np.abs(a), initial=0.0)) for a in of), default=0.0) for of in (
-        [a for a, _ in left], [b for _, b in right]
-    ))  # fmt: skip
-    scale += FLAT * adjoint * direction
+    adjoint, direction = _largest([a for a, _ in left]), _largest([b for _, b in right])
+    scale += DIGITS * adjoint * direction * (1 + _largest(tangents))
     return abs(value) / (scale + 1e-300)
+
+
+def _largest(arrays: Sequence[Any]) -> float:
+    return max((float(np.max(np.abs(a), initial=0.0)) for a in arrays if a is not None), default=0.0)
 
 
 def _within(error: float, method: str, message: str) -> float:

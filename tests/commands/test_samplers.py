@@ -12,7 +12,7 @@ from refscore.measure import work_precision
 from refscore.noise.sde import SDES
 from refscore_backends import get
 from tests.oracles.marks import each_sde
-from tests.oracles.statistics import BEYOND, assert_within, quantile
+from tests.oracles.statistics import assert_within
 
 
 def run(*args):
@@ -180,7 +180,8 @@ def test_samplers_are_started_from_the_law_of_the_data_with_noise_and_from_the_p
         np.testing.assert_allclose(found, right, rtol=1e-14, atol=1e-15)
 
 
-HALF = 1.5  # distances are like |z|, whose quantiles are up to 1.45 times as many deviations above the mean as z's
+# distances are like |z|, further out than z by 1.45; and 20 repeats know a deviation to a sixth: 1e-7, not 1e-9
+HALF = 1.75
 
 
 def measured(monkeypatch, out, sde, data, n=400):
@@ -197,12 +198,12 @@ def test_sampled_errors_of_a_good_sampler_lie_at_the_floor_for_every_sde(name, m
     """Whatever the deviation of the prior."""
     error, from_prior, floor = measured(monkeypatch, tmp_path, name, "tilted")
     for found in (error, from_prior):
-        assert_within(found, floor.value, HALF * floor.error)
+        assert_within(found, floor.value, HALF * floor.error, alpha=1e-7)
 
 
 def test_a_prior_that_is_wrong_is_seen_in_its_own_column(monkeypatch, tmp_path):
     """β up to 1.5 leaves α(1) = .67 and modes at ±(3.4, 3.4): begun from N(0, I) their weights come out wrong."""
     monkeypatch.setitem(SDES, "vp", VP(0.1, 1.5))
     error, from_prior, floor = measured(monkeypatch, tmp_path, "vp", "two-modes", 4000)
-    assert_within(error, floor.value, HALF * floor.error)
-    assert from_prior > floor.value + (quantile() + BEYOND) * HALF * floor.error
+    assert_within(error, floor.value, HALF * floor.error, alpha=1e-7)
+    assert from_prior > floor.value + 6 * floor.error

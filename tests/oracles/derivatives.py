@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from refscore.clinic.checker import (
+    DIGITS,
     FLAT,
     METHODS,
     STEP,
@@ -19,6 +20,7 @@ from refscore.clinic.checker import (
     Subject,
     _direction,
     _gap,
+    _largest,
     _pairs,
     _run,
     _with_complex,
@@ -51,6 +53,7 @@ def check_jet(s: Subject, seed: int) -> float:
         y_v, y_w = _run(s, (list(s.xs), each[0], s.params), along, "complex step", jvp=True)
         for found, exact in ((jet[2][k], y_v), (jet[3][k], y_w[0])):
             scale = np.max(np.abs(exact)) + np.max(np.abs(found)) + FLAT * np.max(np.abs(jet[0])) + 1e-300
+            scale += DIGITS * (_largest(u) * _largest(v) + _largest(w))
             worst = max(worst, float(np.max(np.abs(found - exact)) / scale))
     _within(worst, "complex step", "jet is not the second derivative")
     none_w = _jet(s, s.xs, (u, v, [None] * len(w)), s.params)
@@ -78,7 +81,8 @@ def check_jet(s: Subject, seed: int) -> float:
         right = _pairs(dxs, direction[0]) + [(g, direction[2][k]) for k, g in grads.items()]
         for adjoint, move in zip(below, moves, strict=True):
             right += _pairs(adjoint, move)
-        worst = max(worst, _within(_gap(left, right), "complex step", "jet_backward is not the transpose"))
+        gap = _gap(left, right, [*u, *v, *w])
+        worst = max(worst, _within(gap, "complex step", "jet_backward is not the transpose"))
     return worst
 
 
