@@ -4,7 +4,7 @@ The conditional score is the unconditional one plus the gradient of log p_t(y | 
 of a mixture, and for its components as classes, every term is known.
 """
 
-from refscore.checks import check_count, check_finite, check_floating, check_like, check_same
+from refscore.checks import check_count, check_finite, check_floating, check_like, check_same, check_squares
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.protocols import Array
@@ -208,6 +208,7 @@ def _check_observation(mixture: GaussianMixture, H: Array, R: Array, y: Array | 
         raise ValueError(f"{wanted}; got " + ", ".join(f"{n} {tuple(v.shape)}" for n, v in given.items()))
     for name, value in given.items():
         check_finite(name, value)
+        check_squares(**{name: value})
     try:
         GaussianMixture(array_namespace(R).ones_like(mixture.weights[:1]), R[:1, :], R[None, ...])
     except ValueError as error:

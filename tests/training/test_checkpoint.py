@@ -305,7 +305,7 @@ REFUSED = {
         {"objective": Denoising(weight=type(bare)(bare.__code__, {}, "sigma_squared"))},
         TypeError, "objective.weight is the function",
     ),
-    "a class": ({"optimizer": Adam}, TypeError, "optimizer is a type"),
+    "a class": ({"optimizer": Adam}, TypeError, "optimizer must be something like"),
     "a generator without state": (
         {"rng": object()}, TypeError, "whose state cannot be read.*training goes on with other random numbers",
     ),
