@@ -253,7 +253,8 @@ def _why(s: Subject, name: str, found: Any, exact: Any, dy: Any, y: Any) -> list
         return [Cause("gradient-of-nothing", "there is a gradient of what is no argument", 1.0)]
     if found is None:
         return [Cause("gradient-missing", "there is no gradient", 1.0)] * bool(exact.any())
-    size, precise = float(np.max(np.abs(exact))) + 1e-300, s.backend.precise
+    arrays: Arrays = s.backend
+    size, precise = float(np.max(np.abs(exact))) + 1e-300, arrays.precise
 
     def off(guess: Any) -> float:
         return float(np.max(np.abs(found - guess))) / size if np.shape(found) == np.shape(guess) else np.inf

@@ -75,3 +75,8 @@ def test_a_likelihood_of_torch_by_autograd():
     found = likelihood(mine, P, VP(), predicts="score", like=torch.zeros(1, dtype=torch.float64))
     assert found.numbers["error"] < 0.3
     assert found.verdict != "wrong"
+
+
+def test_paths_that_end_in_pure_noise_are_no_trouble():
+    found = likelihood(lambda model, x: -P.log_prob(x), P, lambda t: (1 - t, t))
+    assert found.causes[0].name == "sign-flipped"

@@ -30,7 +30,9 @@ def in_core(where: str, tree: ast.AST) -> bool:
     """Whether a file works on arrays of any library: it imports neither NumPy nor SciPy, and is no command."""
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return not {name.split(".")[0] for name in names} & {"numpy", "scipy"} and "/commands/" not in where
+    return not {name.split(".")[0] for name in names} & {"numpy", "scipy"} and not any(
+        f"/{folder}/" in where for folder in ("commands", "museum", "clinic")
+    )
 
 
 def is_namespace(node: ast.AST) -> bool:
