@@ -11,7 +11,6 @@ from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
 from refscore.noise.parametrisation import PARAMETRISATIONS, affine
 from refscore.noise.sde import log_ratio
-from refscore.protocols import SDE
 
 PREDICTS = (*PARAMETRISATIONS, "denoiser", "velocity-to-data")
 LINES = {  # what a label is of the time, k t + c; N is the number of steps
@@ -124,7 +123,11 @@ class Convention:
         """Return what the model is told at the times t (B,) of NumPy."""
         if self.told in LINES:
             k, c = self._line()
-            return np.rint(k * t + c).astype("int64") if self.steps and self.told in ("index", "index-from-1", "index-of-sigmas") else k * t + c
+            return (
+                np.rint(k * t + c).astype("int64")
+                if self.steps and self.told in ("index", "index-from-1", "index-of-sigmas")
+                else k * t + c
+            )
         ratio: Any = log_ratio(self.sde, t)
         return {"sigma": np.exp(ratio), "log-sigma-4": ratio / 4, "log-snr": -2 * ratio}[self.told]
 
@@ -134,7 +137,11 @@ class Convention:
             k, c = self._line()
             return (label - c) / k
         with np.errstate(all="ignore"):
-            ratio = {"sigma": lambda y: array_namespace(y).log(y), "log-sigma-4": lambda y: 4 * y, "log-snr": lambda y: -0.5 * y}
+            ratio = {
+                "sigma": lambda y: array_namespace(y).log(y),
+                "log-sigma-4": lambda y: 4 * y,
+                "log-snr": lambda y: -0.5 * y,
+            }
             return self.sde.time_at_log_ratio(ratio[self.told](label))
 
     def affine(self, t: Any, predicts: str | None = None) -> tuple[Any, Any]:
@@ -147,9 +154,15 @@ class Convention:
 
     def levels(self, n: int, least: float = 1e-3) -> Any:
         """Return up to n times from `least` (or the first step of a chain) to 1, equally spaced in log σ/α."""
-        ends: Any = log_ratio(self.sde, np.asarray([1 / self.steps if self.steps else least, 1.0 if self.steps else 1 - 1e-9]))
+        ends: Any = log_ratio(
+            self.sde, np.asarray([1 / self.steps if self.steps else least, 1.0 if self.steps else 1 - 1e-9])
+        )
         t = np.asarray(self.sde.time_at_log_ratio(np.linspace(ends[0], ends[1], n)))
-        return np.unique(np.clip(np.rint(t * self.steps), 1, self.steps)) / self.steps if self.steps else np.clip(t, 1e-9, 1 - 1e-9)
+        return (
+            np.unique(np.clip(np.rint(t * self.steps), 1, self.steps)) / self.steps
+            if self.steps
+            else np.clip(t, 1e-9, 1 - 1e-9)
+        )
 
     def exact(self, mixture: GaussianMixture, x: Any, t: Any, predicts: str | None = None) -> Any:
         """Return the exact prediction for x (B, D) at t (B,)."""

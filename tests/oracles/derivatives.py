@@ -1,4 +1,4 @@
-"""What our own layers are asked beyond being derivatives, which `refscore.clinic.derivatives` checks for anybody.
+"""What our own layers are asked beyond being derivatives, which `refscore.clinic.checker` asks of anybody's.
 
 check_jet            where there are jets: the derivative of jvp along a second tangent, and its transpose
 check_all            that a stack of tangents is many tangents, that None is zero, that Hessians are symmetric
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore.clinic.derivatives import (
+from refscore.clinic.checker import (
     FLAT,
     METHODS,
     STEP,
