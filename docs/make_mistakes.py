@@ -25,6 +25,7 @@ from refscore.clinic.loss import loss
 from refscore.clinic.sampler import sampler
 from refscore.clinic.schedule import schedule
 from refscore.clinic.score import score
+from refscore.clinic.table import Ill, read
 from refscore.laws.mixture import GaussianMixture
 from refscore.museum import layers, likelihoods, losses, readings, samplers, schedules, scores
 from refscore.museum.mistake import Mistake, fits, plant
@@ -35,27 +36,42 @@ from refscore.noise.sde import LinearVE
 
 PAGE = Path(__file__).resolve().parent / "mistakes.md"
 N = 50  # steps of a sampler
+NOTHING = Diagnosis("", "unknown", "", ())
 Finding = tuple[str, Diagnosis]  # the effect in words, and what the clinic says
 HEAD = """# The museum of mistakes
 
 Made by `python docs/make_mistakes.py`; a test keeps it true. Each line is a right program with one line of it written
 otherwise, as somebody once wrote it ("textbook": too common to have a place). The program runs, and its results are
-wrong. The clinic is shown each of them as it would be shown yours ([chapter 17](chapters/17-is-yours-right.md)). What it says is the
-first of its causes; where that is not the mistake itself, the number tells which of its causes is. The last column is the
-test of ours that fails when the same mistake is made in this library.
+wrong. The clinic is shown each of them as it would be shown yours ([chapter 17](chapters/17-is-yours-right.md)). The
+column *clinic* has its first cause: "the same" is the mistake itself, otherwise the number tells which of its causes
+the mistake is. The last column is the test of ours that fails when the same mistake is made in this library.
 """
 ROOMS = {  # kind -> title, and what its effect is
     "sampler": (
         "Samplers",
-        f"Effect: mean, and variance over the true one, of what {N} steps (20 of the methods of two calls a step) make of the exact network of\n"
-        "N(1, ¼), exactly; in brackets the same of the right program. DDPM's linear noise, the VP equation, or σ from 20 to .02 for Langevin.",
+        "Effect: mean, and variance over the true one, of what the sampler makes of the exact network of N(1, ¼), exact\n"
+        "numbers without a sample; in brackets those of the right program. The networks of most know DDPM's linear\n"
+        "schedule of 1000, and are asked at every twentieth level (mistakes in the grid: at thirty uneven ones); methods in\n"
+        "t know VP or straight paths, and take 50 steps; Heun in σ takes EDM's 18 levels, Langevin twelve from 20 to .02.",
     ),
-    "loss": ("Losses", "Effect: the loss of the exact network of N(0, I) in five dimensions; in brackets that of the right loss."),
-    "schedule": ("Schedules", "Effect: α²/σ² of the noisiest level; in brackets the right one."),
-    "likelihood": ("Likelihoods", "Effect: root mean square error of the log density of a mixture in two dimensions; in brackets that of the right program."),
-    "score": ("Scores", "Effect: error relative to the exact score, over all noise levels; in brackets that of the right program."),
-    "layer": ("Backward passes", "Effect: error of the gradients relative to the largest of them."),
-}  # fmt: skip
+    "loss": (
+        "Losses",
+        "Effect: what the exact network of N(0, I) in five dimensions loses; in brackets by the right one.",
+    ),
+    "schedule": ("Schedules", "Effect: α²/σ² of the last level; in brackets the right one."),
+    "likelihood": (
+        "Likelihoods",
+        "Effect: root mean square error of the log density of a mixture in the plane; in brackets the right program's.",
+    ),
+    "score": (
+        "Scores",
+        "Effect: error relative to the exact score, over all noise levels; in brackets the right program's.",
+    ),
+    "layer": ("Backward passes", "Effect: error of the gradients, relative to the largest of them."),
+}
+COLUMNS = (
+    "mistake", "instead of → written", "what is wrong", "what one sees", "effect", "clinic", "origin", "our test",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ class Exhibit:
 
     mistake: Mistake
     specimen: Callable[..., Any]
-    ask: Callable[[Callable[..., Any]], Finding]
+    ask: Callable[..., Finding]
 
     def cells(self) -> list[str]:
         """What needs no computing: name, lines, sight, origin, the test that finds it."""
@@ -74,7 +90,7 @@ class Exhibit:
     def row(self) -> str:
         """The line of the table."""
         effect, found = self.ask(plant(self.mistake, self.specimen))
-        right = _right(self.specimen, self.ask)[0]
+        right = self.ask(self.specimen, examine=False)[0]
         name, lines, says, sees, origin, test = self.cells()
         effect = f"{effect} ({right})" if self.mistake.kind != "layer" else effect
         cells = [name, lines, says, sees, effect, self.said(found), origin, test]
@@ -83,15 +99,12 @@ class Exhibit:
     def said(self, found: Diagnosis) -> str:
         """The clinic's first cause, or which of its causes the mistake is."""
         names = [cause.name for cause in found.causes]
+        if found.verdict == "right":
+            return f"right: it is `{found.name}`"
         if self.mistake.name not in names:
-            return f"**{found.verdict}: {', '.join(names[:3]) or 'nothing'}**"
+            return f"{found.verdict}: {', '.join(f'`{name}`' for name in names[:3]) or 'no cause'}"
         rank = names.index(self.mistake.name) + 1
         return "the same" if rank == 1 else f"`{names[0]}`; it is no. {rank}"
-
-
-@cache
-def _right(specimen: Callable[..., Any], ask: Callable[[Callable[..., Any]], Finding]) -> Finding:
-    return ask(specimen)
 
 
 def _code(text: str) -> str:
@@ -114,65 +127,99 @@ def killed_by(name: str) -> str:
 
 DATA = Level(1.0, 0.0, 0.0)
 CHAIN = {"alphas_bar": [a**2 for a in ddpm(1000).alphas[1:]]}
-LADDER = [20.0 * 1000 ** (-i / 9) for i in range(10) for _ in range(5)]
-CHURNED, EXTRA = ("heun", "euler_churn"), {"direction": {"eta": 1.0}, "eta-": {"eta": 1.0}}
-PAIRED = ("heun", "midpoint", "dpmpp_2s", "dpmpp_sde")
+TIMED = ("euler_maruyama", "euler_flow", "heun_flow")
+READ = {reading.__name__ for reading in readings.READINGS.values()}
+STRAIGHT = ("euler_velocity", "heun_velocity", "midpoint_velocity")  # x = (1 - t) x₀ + t z
+PAIRED = ("heun", "midpoint", "dpmpp_2s", "dpmpp_sde")  # two calls a step
+BESIDE = {  # mistakes that show only there: specimen, options
+    "noise-missing": ("ddpm", {}), "same-noise": ("ddpm", {}), "direction-without-eta": ("ddim", {"eta": 1.0}),
+    "direction-std-not-squared": ("ddim", {"eta": 1.0}), "eta-inside-not-squared": ("ddim", {"eta": 1.0}),
+    "eta-upside-down": ("ddim", {"eta": 1.0}),
+}  # fmt: skip
 
 
-def ask_sampler(specimen: Callable[..., Any], mistake: Mistake, where: str) -> Finding:
-    """A sampler, or a reading or a grid inside DDIM."""
-    reading, grid, name = readings.noise, readings.grid, specimen.__name__
-    predicts = "noise"
-    if where == "reading":
-        reading, walk, predicts = specimen, samplers.ddim, specimen.__name__.replace("_", "-")
-    elif where == "grid":
-        grid, walk = specimen, samplers.ddim
-    else:
-        walk = specimen
-    told, noise, start = "index", CHAIN, 1.0
-    labels = [float(i) for i in range(1000 - 1000 // N, -1, -(1000 // N))]
-    if where == "grid":  # the last of 1000, and 30 indices that are not equally far apart
-        labels = [float(round(999 * i / 29)) for i in range(29, -1, -1)]
-    if name in ("euler_maruyama", "euler_flow", "heun_flow"):
-        told, noise, labels = "time", {"sde": VP()}, [1 - i / N for i in range(N)]
-    elif name in PAIRED or (name in CHURNED and "churn" in mistake.name):
-        told, noise = "log-snr", {}
-        labels = [-10.0 + 19.0 * i / 19 for i in range(20)]
-    elif name == "langevin":
-        told, noise, start, labels = "sigma", {}, 20.0, LADDER
-    way = Convention(predicts=predicts, told=told, **noise)
-    options = next((o for key, o in EXTRA.items() if mistake.name.startswith(key)), {})
-    if name in ("midpoint", "dpmpp_2s") and mistake.name in ("not-stepped-down", "up-squared", "up-turned-over"):
-        options = {"eta": 1.0}
-    options |= {"step": 0.1} if name == "langevin" else {}
-    end = DATA if name not in ("euler_maruyama", "euler_flow", "heun_flow") else way.level(0.0)
-    pairs = grid(labels, way.level, end, way.stride(labels))
-    if "churn" in mistake.name:
-        pairs = [(_up(t, 1.1 if 0 < i < 10 else 1.0), s) for i, (t, s) in enumerate(pairs)]
+@dataclass(frozen=True)
+class Walk:
+    """A way of using a sampler, a reading or a grid: its levels, what the network is told there, its start."""
 
-    def run(model: Any, x: Any, rng: Any) -> Any:
-        queue = iter(labels)
+    predicts: str
+    told: str
+    noise: dict[str, Any]
+    labels: tuple[float, ...]
+    start: float
+    options: dict[str, Any]
 
-        def net(x: Any, t: Level) -> Any:
-            told_now = -2 * np.log(t.ratio) if told == "log-snr" else t.time if name == "heun_flow" else next(queue)
-            return reading(model(x, told_now), x, t)
+    def run(self, walk: Any, reading: Any, grid: Any, mistake: Mistake) -> Callable[[Any, Any, Any], Any]:
+        """The patient."""
+        way = self.way
+        end = way.level(0.0) if self.told == "time" else DATA
+        pairs = grid(self.labels, way.level, end, way.stride(self.labels))
+        if "churn" in mistake.name:
+            pairs = [(_up(t, 1.2 if 3 < i < 12 else 1.0), s) for i, (t, s) in enumerate(pairs)]
 
-        return walk(net, x, pairs, lambda: rng.standard_normal(x.shape), **options)
+        def patient(model: Any, x: Any, rng: Any) -> Any:
+            queue = iter(self.labels)
 
-    found = sampler(run, predicts=predicts, told=told, start_std=start, **noise)
-    if "mean on N(1, 1/4)" not in found.numbers:
-        return "-", found
-    mean, variance = found.numbers["mean on N(1, 1/4)"], found.numbers["variance on N(1, 1/4)"]
-    return f"{_number(mean)}, {_number(4 * variance)}", found
+            def net(x: Any, t: Level) -> Any:
+                label = {"time": t.time, "sigma": t.ratio}.get(self.told)
+                return reading(model(x, next(queue) if label is None else label), x, t)
+
+            return walk(net, x, pairs, lambda: rng.standard_normal(x.shape), **self.options)
+
+        return patient
+
+    @property
+    def way(self) -> Convention:
+        """What the network is told and says."""
+        return Convention(predicts=self.predicts, told=self.told, **self.noise)
 
 
 def _up(t: Level, factor: float) -> Level:
-    ratio = factor * t.ratio
-    return Level(1 / (1 + ratio**2) ** 0.5, ratio / (1 + ratio**2) ** 0.5)
+    return Level(t.alpha, factor * t.sigma)
+
+
+def _walk(specimen: Callable[..., Any], mistake: Mistake) -> Walk:
+    name, spaced = specimen.__name__, tuple(float(i) for i in range(1000 - 1000 // N, -1, -(1000 // N)))
+    options = BESIDE.get(mistake.name, ("", {}))[1]
+    if name == "grid":  # thirty indices that are not equally far apart
+        return Walk("noise", "index", CHAIN, tuple(float(round(1000 - i * 1000 / 30) - 1) for i in range(30)), 1.0, {})
+    if name in READ:
+        return Walk(name.replace("_", "-"), "index", CHAIN, spaced, 1.0, {})
+    if name in TIMED:
+        return Walk("noise", "time", {"sde": VP()}, tuple(1 - i / N for i in range(N)), 1.0, {})
+    if name in STRAIGHT:
+        noise = {"sde": lambda t: (1 - t, t)}
+        return Walk("velocity", "time", noise, tuple(1 - i / N for i in range(N)), 1.0, options)
+    if name in PAIRED or "churn" in mistake.name:  # Karras et al.
+        karras = tuple((80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18))
+        return Walk("denoiser", "sigma", {}, karras, 80.0, options)
+    if name == "langevin":
+        ladder = tuple(20.0 * 1000 ** (-i / 11) for i in range(12) for _ in range(5))
+        return Walk("noise", "sigma", {}, ladder, 20.0, {"step": 0.5})
+    if mistake.name == "direction-std-not-squared":  # the root of a negative number below σ = 1
+        return Walk("noise", "sigma", {}, tuple(20.0 * 16 ** (-i / 19) for i in range(20)), 20.0, options)
+    return Walk("noise", "index", CHAIN, spaced, 1.0, options)
+
+
+def ask_sampler(specimen: Callable[..., Any], mistake: Mistake, examine: bool = True) -> Finding:
+    """A sampler, or a reading or a grid inside DDIM."""
+    walk = _walk(specimen, mistake)
+    parts: list[Any] = [samplers.ddim, readings.READINGS[walk.predicts], readings.grid]
+    parts[2 if specimen.__name__ == "grid" else specimen.__name__ in READ] = specimen
+    run = walk.run(*parts, mistake)
+    try:
+        mean, variance = read(run, walk.way, 2, "numpy", None).law(walk.way, 1.0, 0.25, walk.start)
+        effect = f"{_number(mean)}, {_number(4 * variance)}"
+    except Ill:
+        effect = "none: it stops"
+    said = NOTHING if not examine else sampler(
+        run, predicts=walk.predicts, told=walk.told, start_std=walk.start, **walk.noise
+    )  # fmt: skip
+    return effect, said
 
 
 def _number(a: float) -> str:
-    return f"{a:.3g}" if abs(a) < 1e4 else f"{a:.0e}"
+    return "0" if abs(a) < 1e-12 else f"{a:.3g}" if abs(a) < 1e4 else f"{a:.0e}"
 
 
 # ------------------------------------------------------------------ the other kinds
@@ -184,7 +231,8 @@ MIXTURE = GaussianMixture(
 STANDARD = GaussianMixture(np.ones(1), np.zeros((1, 5)), np.ones(1))
 LOSSES = {  # SDE, what the model predicts, what it is told
     "ddpm_simple": (ddpm(1000), "noise", "index"), "score_vp": (VP(), "score", "time"),
-    "ncsn": (from_sigmas(geometric_levels(1.0, 0.01, 10)), "score", "index"), "edm": (LinearVE(80.0), "denoiser", "sigma"),
+    "ncsn": (from_sigmas(geometric_levels(1.0, 0.01, 10)), "score", "index"),
+    "edm": (LinearVE(80.0), "denoiser", "sigma"),
     "v_prediction": (ddpm(1000), "v", "index"), "flow_matching": (losses.Straight(), "velocity", "time"),
 }  # fmt: skip
 LIKELIHOODS = {
@@ -197,7 +245,7 @@ SCORES = {  # and what the score is told
 }  # fmt: skip
 
 
-def ask_loss(specimen: Callable[..., Any]) -> Finding:
+def ask_loss(specimen: Callable[..., Any], examine: bool = True) -> Finding:
     """A loss, and what the exact network loses."""
     sde, predicts, told = LOSSES[specimen.__name__]
     fn = specimen(sde)
@@ -209,10 +257,10 @@ def ask_loss(specimen: Callable[..., Any]) -> Finding:
             lost = _number(float(np.mean(fn(model, x0))))
         except Exception:  # it asks for a level that is none
             lost = "-"
-    return lost, loss(fn, sde, predicts=predicts, told=told)
+    return lost, loss(fn, sde, predicts=predicts, told=told) if examine else NOTHING
 
 
-def ask_schedule(specimen: Callable[..., Any]) -> Finding:
+def ask_schedule(specimen: Callable[..., Any], examine: bool = True) -> Finding:
     """A list, and α²/σ² of its last level."""
     holds = "alphas_bar" if specimen.__name__.endswith("alphas_bar") else specimen.__name__.rpartition("_")[2]
     with np.errstate(all="ignore"):
@@ -220,7 +268,7 @@ def ask_schedule(specimen: Callable[..., Any]) -> Finding:
     return f"{found.numbers['terminal_snr']:.2g}" if found.numbers else "-", found
 
 
-def ask_likelihood(specimen: Callable[..., Any]) -> Finding:
+def ask_likelihood(specimen: Callable[..., Any], examine: bool = True) -> Finding:
     """A log density, and its error in nats."""
     sde, predicts, told = LIKELIHOODS[specimen.__name__]
     units = "bits" if specimen.__name__.endswith("bits") else "nats"
@@ -229,15 +277,15 @@ def ask_likelihood(specimen: Callable[..., Any]) -> Finding:
     return f"{found.numbers['error']:.2g} nats" if found.numbers else "-", found
 
 
-def ask_score(specimen: Callable[..., Any]) -> Finding:
+def ask_score(specimen: Callable[..., Any], examine: bool = True) -> Finding:
     """A score, and its relative error."""
     sde, predicts, told, label = SCORES[specimen.__name__]
     way = Told(sde, predicts, told)
     found = score(specimen(MIXTURE, sde, lambda x, c: way.exact(MIXTURE, x, way.time(c))), MIXTURE, sde, told=label)
-    return f"{found.numbers['error']:.1g}", found
+    return _number(found.numbers["error"]), found
 
 
-def ask_layer(specimen: Callable[..., Any]) -> Finding:
+def ask_layer(specimen: Callable[..., Any], examine: bool = True) -> Finding:
     """A backward pass, and how far its gradients are from the right ones."""
     make = layers.sizes(specimen)
     xs = make(*range(3, 3 + make.__code__.co_argcount))
@@ -265,14 +313,11 @@ ROUTES: tuple[tuple[Any, Any], ...] = (
 def exhibits() -> list[Exhibit]:
     """Every mistake in the first specimen that it fits, in the order of the museum."""
     found: list[Exhibit] = []
-    for mistake in samplers.MISTAKES:
-        specimen = next(s for s in samplers.SPECIMENS if fits(mistake, s))
-        found.append(Exhibit(mistake, specimen, partial(ask_sampler, mistake=mistake, where="step")))
-    for mistake in readings.MISTAKES:
-        where = "grid" if fits(mistake, readings.grid) else "reading"
-        options = readings.READINGS.values() if where == "reading" else [readings.grid]
-        specimen = next(s for s in options if fits(mistake, s))
-        found.append(Exhibit(mistake, specimen, partial(ask_sampler, mistake=mistake, where=where)))
+    steps = (*samplers.SPECIMENS, *readings.READINGS.values(), readings.grid)
+    for mistake in (*samplers.MISTAKES, *readings.MISTAKES):
+        wanted = BESIDE.get(mistake.name, ("", {}))[0]
+        specimen = next(s for s in steps if fits(mistake, s) and wanted in ("", s.__name__))
+        found.append(Exhibit(mistake, specimen, partial(ask_sampler, mistake=mistake)))
     for room, ask in ROUTES:
         for mistake in room.MISTAKES:
             found.append(Exhibit(mistake, next(s for s in room.SPECIMENS if fits(mistake, s)), ask))
@@ -285,8 +330,8 @@ def page() -> Iterator[str]:
     for kind, (title, effect) in ROOMS.items():
         shown = [e for e in exhibits() if e.mistake.kind == kind]
         yield f"## {title}: {len(shown)}\n\n{effect}\n"
-        yield "| mistake | instead of → written | what is wrong | what one sees | effect | the clinic's first cause | origin | our test |"
-        yield "|---|---|---|---|---|---|---|---|"
+        yield f"| {' | '.join(COLUMNS)} |"
+        yield "|" + "---|" * len(COLUMNS)
         for exhibit in shown:
             yield exhibit.row()
         yield ""
