@@ -139,8 +139,8 @@ def loss(
         alpha = np.sum(shown * X, axis=1) / np.sum(X * X, axis=1)
         C, A = to_0 / np.sum(d * S, axis=1), (to_X - to_0) / np.sum(d * X, axis=1)
     label, noised = (np.concatenate([getattr(m, part) for m in many]) for part in ("label", "x"))
-    causes = [*_of_times(way, label, [float(np.ptp(m.label)) for m in many]), *_of_noise(noised)]
-    for name, says, off, least in (
+    causes = _of_noise(noised)
+    for slip, says, off, least in (
         (
             "rows-mixed",
             "x_t is not α x₀ and noise of the same sample",
@@ -150,27 +150,27 @@ def loss(
         ("not-squared", "it is no squared error of each row: its minimum is not the mean", bent, SAME),
         ("weight-not-positive", "some levels have weight 0 or less: nothing is learnt there", -np.min(w), -1e-300),
     ):
-        causes += [Cause(name, says, float(off))] * bool(off > least)
-    name, error, found = _of_target(way, seen.label, alpha, A, C, label, noised)
+        causes += [Cause(slip, says, float(off))] * bool(off > least)
+    name, fit, found = _of_target(way, seen.label, alpha, A, C, label, noised)
     t = np.clip(way.time(seen.label), 1e-9, 1.0)
     weight, constant, factor, slips = _of_weight(way, t, w, D, other)
-    causes += [*found, *slips]
+    causes += [*found, *slips, *_of_times(way, label, [float(np.ptp(m.label)) for m in many])]
     known = weight in weights(way, t)
-    says = [
-        f"target {name}, to {error:.1e}",
+    lines = [
+        f"target {name}, to {fit:.1e}",
         f"weight λ = {weight}; {factor}, {'one number a sample' if seen.size == B else 'one number'}",
         f"labels from {label.min():.4g} to {label.max():.4g}, {_law(label)}",
     ]
-    numbers: dict[str, Any] = {"error": error, "constant": constant, "times": t.tolist(), "weights": w.tolist()}
+    numbers: dict[str, Any] = {"error": fit, "constant": constant, "times": t.tolist(), "weights": w.tolist()}
     if known and not causes:
         reached, gap, floor = _floor(ask, way, weight, constant, X, seed)
         numbers |= {"loss": reached, "loss_error": gap, "floor": floor}
-        says.append(f"the exact model of data N(0, I) loses {reached:.4g} ± {gap:.1g}, the floor is {floor:.4g}")
+        lines.append(f"the exact model of data N(0, I) loses {reached:.4g} ± {gap:.1g}, the floor is {floor:.4g}")
         if abs(reached - floor) > 6 * gap + SAME * floor:
             causes.append(Cause("not-at-the-floor", "the exact model does not reach the floor", reached / floor - 1))
-    causes = sorted({c.name: c for c in causes}.values(), key=lambda c: c.error)[:3]
-    says, verdict = [c.says for c in causes[:1]] + says, WRONG if causes else RIGHT if known else UNKNOWN
-    return Diagnosis("loss", verdict, f"{name}, λ = {weight}", tuple(says), tuple(causes), numbers, assumed)
+    causes = sorted({c.name: c for c in reversed(causes)}.values(), key=lambda c: (c.error > SAME, causes.index(c)))[:3]
+    lines, verdict = [c.says for c in causes[:1]] + lines, WRONG if causes else RIGHT if known else UNKNOWN
+    return Diagnosis("loss", verdict, f"{name}, λ = {weight}", tuple(lines), tuple(causes), numbers, assumed)
 
 
 def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:

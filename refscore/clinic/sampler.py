@@ -620,7 +620,7 @@ def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Ite
     yield f"{what}: its coefficients agree to {best.error:.1g}" if best.error <= SINGLE else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
     place = spacing(levels, labels)
     if way.told in ("index", "index-from-1"):
-        place = index_grid([i - (way.told == "index-from-1") for i in labels], len(getattr(way, "levels"))) or place
+        place = index_grid([i - (way.told == "index-from-1") for i in labels], len(way.levels)) or place
     yield f"grid: {len(labels)} levels, {place}, σ/α from {levels[0].ratio:.4g} to {levels[-1].ratio:.4g}, then {_name(best.end, way)}"
     drawn = f"{table.draws} random arrays are drawn, {len(table.fresh)} of them matter"
     yield f"{table.calls} calls of the network; {drawn if table.draws else 'no noise'}"

@@ -373,7 +373,7 @@ def unified(before: tuple[Any, Level], s: Level, past: Sequence[Any], new: Any, 
         wanted.append(phi * factorial / B)
         factorial *= i + 2
         phi = phi / -h - 1 / factorial
-    weights = solved([r for r, _ in known], wanted) if len(known) > 1 or new is None and len(known) > 1 else [0.5] * len(known)
+    weights = solved([r for r, _ in known], wanted) if len(known) > 1 or (new is None and len(known) > 1) else [0.5] * len(known)
     x = s.sigma / t.sigma * x - s.alpha * expm1(-h) * data
     for w, (r, difference) in zip(weights, known, strict=True):
         x = x - s.alpha * B * w * difference / r
