@@ -51,8 +51,9 @@ ROOMS = {  # kind -> title, and what its effect is
         "Samplers",
         "Effect: mean, and variance over the true one, of what the sampler makes of the exact network of N(1, ¼), exact\n"
         "numbers without a sample; in brackets those of the right program. The networks of most know DDPM's linear\n"
-        "schedule of 1000, and are asked at every twentieth level (mistakes in the grid: at thirty uneven ones); methods in\n"
-        "t know VP or straight paths, and take 50 steps; Heun in σ takes EDM's 18 levels, Langevin twelve from 20 to .02.",
+        "schedule of 1000, and are asked at every twentieth level (for mistakes in the grid at thirty uneven ones);\n"
+        "methods in t know VP or straight paths, and take 50 steps; Heun in σ takes EDM's 18 levels, Langevin twelve\n"
+        "from 20 to .02.",
     ),
     "loss": (
         "Losses",
@@ -76,16 +77,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A mistake, the specimen it is shown in, and how the clinic is asked about a specimen."""
+    """A mistake, the specimen it is shown in, and how a specimen is examined."""
 
     mistake: Mistake
     specimen: Callable[..., Any]
     ask: Callable[..., Finding]
+    first: bool  # of its name: links lead here
 
     def cells(self) -> list[str]:
         """What needs no computing: name, lines, sight, origin, the test that finds it."""
-        m = self.mistake
-        return [f"`{m.name}`", f"{_code(m.old)} → {_code(m.new)}", m.says, m.sees, m.origin, killed_by(m.name)]
+        m, anchor = self.mistake, f'<a id="{self.mistake.name}"></a>' * self.first
+        return [f"{anchor}`{m.name}`", f"{_code(m.old)} → {_code(m.new)}", m.says, m.sees, m.origin, killed_by(m.name)]
 
     def row(self) -> str:
         """The line of the table."""
@@ -312,15 +314,17 @@ ROUTES: tuple[tuple[Any, Any], ...] = (
 @cache
 def exhibits() -> list[Exhibit]:
     """Every mistake in the first specimen that it fits, in the order of the museum."""
-    found: list[Exhibit] = []
     steps = (*samplers.SPECIMENS, *readings.READINGS.values(), readings.grid)
-    for mistake in (*samplers.MISTAKES, *readings.MISTAKES):
-        wanted = BESIDE.get(mistake.name, ("", {}))[0]
-        specimen = next(s for s in steps if fits(mistake, s) and wanted in ("", s.__name__))
-        found.append(Exhibit(mistake, specimen, partial(ask_sampler, mistake=mistake)))
-    for room, ask in ROUTES:
-        for mistake in room.MISTAKES:
-            found.append(Exhibit(mistake, next(s for s in room.SPECIMENS if fits(mistake, s)), ask))
+    rooms: list[tuple[Any, Any, Any]] = [(samplers.MISTAKES + readings.MISTAKES, steps, ask_sampler)]
+    rooms += [(room.MISTAKES, room.SPECIMENS, ask) for room, ask in ROUTES]
+    found: list[Exhibit] = []
+    for mistakes, specimens, ask in rooms:
+        for mistake in mistakes:
+            wanted = BESIDE.get(mistake.name, ("", {}))[0]
+            specimen = next(s for s in specimens if fits(mistake, s) and wanted in ("", s.__name__))
+            asked = partial(ask_sampler, mistake=mistake) if ask is ask_sampler else ask
+            first = all(mistake.name != other.mistake.name for other in found)
+            found.append(Exhibit(mistake, specimen, asked, first))
     return found
 
 
