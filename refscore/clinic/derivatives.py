@@ -48,6 +48,11 @@ class Arrays:
         One of the patient's arrays; NumPy's float64 by default.
     name : str, default "patient"
         Of the back end.
+
+    Raises
+    ------
+    TypeError
+        By `asarray`, for complex numbers in another library than NumPy.
     """
 
     like: Any = None

@@ -38,11 +38,11 @@ class Path:
         return float(self.sigma(1.0))
 
     def alpha(self, t: Any) -> Any:
-        """Return α(t)."""
+        """Return the signal scale α(t)."""
         return self.of_time(t)[0]
 
     def sigma(self, t: Any) -> Any:
-        """Return σ(t)."""
+        """Return the noise scale σ(t)."""
         return self.of_time(t)[1]
 
     def f(self, t: Any) -> Any:
@@ -273,7 +273,7 @@ def failed(kind: str, name: str, says: str, assumed: tuple[str, ...] = ()) -> Di
     ----------
     kind, name, says : str
         Of the diagnosis and of its cause.
-    assumed : tuple of str, optional
+    assumed : tuple of str, default ()
         What was taken for granted.
 
     Returns

@@ -29,7 +29,19 @@ SAME = 1e-3  # float32 inside
 
 @dataclass(frozen=True)
 class Seen:
-    """What one call of a loss showed: x_t (B, D), labels (B,), the value summed."""
+    """What one call of a loss showed.
+
+    Parameters
+    ----------
+    x : array, shape (B, D)
+        The noised samples x_t.
+    label : array, shape (B,)
+        What the model was told.
+    value : float
+        The loss, summed if it is one number a sample.
+    size : int
+        How many numbers it is.
+    """
 
     x: Any
     label: Any
@@ -151,7 +163,7 @@ def loss(
         ("weight-not-positive", "some levels have weight 0 or less: nothing is learnt there", -np.min(w), -1e-300),
     ):
         causes += [Cause(slip, says, float(off))] * bool(off > least)
-    name, fit, found = _of_target(way, seen.label, alpha, A, C, label, noised)
+    name, fit, found = _of_target(way, seen.label, alpha, A, C, label[:BATCH], noised[:BATCH])
     t = np.clip(way.time(seen.label), 1e-9, 1.0)
     weight, constant, factor, slips = _of_weight(way, t, w, D, other)
     causes += [*found, *slips, *_of_times(way, label, [float(np.ptp(m.label)) for m in many])]

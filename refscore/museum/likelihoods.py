@@ -33,7 +33,7 @@ def flow_vp(sde: Any) -> Any:
         return f * x - 0.5 * g2 * score(x), f * D - 0.5 * g2 * trace
 
     def log_prob(model: Any, x: Any) -> Any:
-        times, logdet = np.geomspace(1e-5, 1.0, 60), 0.0
+        times, logdet = np.geomspace(1e-5, 1.0, 40), 0.0
         for s, t in pairwise(times):
             half, _ = velocity(model, x, s)
             v, div = velocity(model, x + (np.sqrt(s * t) - s) * half, np.sqrt(s * t))
@@ -49,9 +49,9 @@ def hutchinson_sigma(sde: Any) -> Any:
     sigma_max = sde.sigma(1.0)
 
     def log_prob(denoiser: Any, x: Any) -> Any:
-        D, K, h, logdet = x.shape[1], 4, 1e-4, 0.0
+        D, K, h, logdet = x.shape[1], 3, 1e-4, 0.0
         probes = rng.choice([-1.0, 1.0], size=(K, *x.shape))
-        sigmas = np.geomspace(1e-3, sigma_max, 50)
+        sigmas = np.geomspace(1e-3, sigma_max, 40)
 
         def slope(y: Any, at: float) -> Any:
             return (y - denoiser(y, at)) / at
@@ -177,8 +177,8 @@ MISTAKES = (
     Mistake(
         "density-of-noised-data",
         "likelihood",
-        "np.geomspace(1e-5, 1.0, 60)",
-        "np.geomspace(1e-1, 1.0, 60)",
+        "np.geomspace(1e-5, 1.0, 40)",
+        "np.geomspace(1e-1, 1.0, 40)",
         "the flow starts at t = .1: the density is that of data with this noise",
         "smooth, flat densities",
         "google-research/score_flow",
@@ -337,7 +337,7 @@ def _parts(mixture: GaussianMixture, sde: SDE, x: Any, factor: float, steps: int
 def _along_the_flow(mixture: GaussianMixture, sde: SDE, x: Any, found: Any) -> Iterator[Guess]:
     """What slips in the prior and in the divergence make."""
     D, variance = mixture.dim, float(sde.prior_std) ** 2
-    square, trace, drift, const = _parts(mixture, sde, x, 1.0, 50)
+    square, trace, drift, const = _parts(mixture, sde, x, 1.0, 40)
     yield (
         "divergence-sign-flipped",
         "the integral of the divergence has the wrong sign",

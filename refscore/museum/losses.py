@@ -459,7 +459,7 @@ def targets(way: Any, t: Any, used: Pair) -> Iterator[tuple[str, str, Pair]]:
     """A and C of what a patient may regress on, who noised with `used`; the right one first."""
     alpha, sigma = used
     mine = "data" if way.predicts == "denoiser" else way.predicts
-    zero, one, right = 0 * t, np.ones_like(t), way.sde.sigma(np.clip(t, 1e-9, 1.0))
+    zero, one, right = np.zeros_like(t), np.ones_like(t), way.sde.sigma(np.clip(t, 1e-9, 1.0))
     a, b = way.affine(t, "velocity")
     found = {
         "noise": (zero, 1 / sigma), "data": (one, zero), "score": (zero, -1 / sigma**2),

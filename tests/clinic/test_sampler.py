@@ -13,7 +13,6 @@ from refscore.museum import readings, samplers
 from refscore.museum.mistake import fits, plant
 from refscore.noise.sde import CosineVP
 
-
 BETAS = np.linspace(1e-3, 0.12, 100).tolist()
 INDICES = [92, 84, 70, 63, 55, 41, 30, 22, 13, 4]  # uneven, so that ratios of steps show
 SIGMAS = [20.0, 11.0, 7.5, 4.0, 2.6, 1.2, 0.7, 0.3, 0.12, 0.04]

@@ -6,26 +6,9 @@ import numpy as np
 import pytest
 
 from refscore.clinic.schedule import schedule
-from refscore.museum.mistake import plant
-from refscore.museum.schedules import KNOWN, MISTAKES, SPECIMENS
-from tests.oracles.planted import assert_named, assert_right, planted
+from refscore.museum.schedules import KNOWN
 
 LINEAR = np.linspace(1e-4, 0.02, 1000)
-
-
-def examined(specimen):
-    kind = next(end for end in ("alphas_bar", "betas", "sigmas") if specimen.__name__.endswith(end))
-    return schedule(**{kind: specimen()})
-
-
-@pytest.mark.parametrize("specimen", SPECIMENS)
-def test_the_right_ones_are_right(specimen):
-    assert_right(examined(specimen))
-
-
-@pytest.mark.parametrize(("mistake", "specimen"), planted(MISTAKES, SPECIMENS))
-def test_each_mistake_is_named(mistake, specimen):
-    assert_named(examined(plant(mistake, specimen)), mistake)
 
 
 @pytest.mark.parametrize("name", KNOWN)

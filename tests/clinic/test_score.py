@@ -6,43 +6,17 @@ import pytest
 from refscore import VP, ExactScore
 from refscore.clinic.exact import Convention, network
 from refscore.clinic.score import score
-from refscore.laws.mixture import GaussianMixture
-from refscore.museum.mistake import plant
-from refscore.museum.scores import MISTAKES, SPECIMENS
 from refscore.noise.chains import ddpm
 from refscore.noise.parametrisation import PARAMETRISATIONS
-from refscore.noise.sde import LinearVE
-from tests.oracles.planted import assert_named, assert_right, planted
+from tests.oracles.planted import THREE as P
 
-P = GaussianMixture(
-    np.array([0.5, 0.3, 0.2]),
-    np.array([[-2.0, 0.5], [1.5, 1.5], [0.5, -2.0]]),
-    np.array([[0.5, 0.1], [0.3, 0.05], [0.2, 0.2]]),
-)
 EXACT = ExactScore(P, VP())
-USED = {  # SDE, what its network predicts and is told, what the score is told
-    "of_mixture": (VP(), "noise", "time", "time"), "from_noise": (ddpm(1000), "noise", "index", "time"),
-    "from_denoiser": (LinearVE(80.0), "denoiser", "sigma", "sigma"), "from_v": (VP(), "v", "time", "time"),
-}  # fmt: skip
 
 
-def examined(specimen):
-    sde, predicts, told, label = USED[specimen.__name__]
-    return score(specimen(P, sde, network(Convention(sde, predicts, told), P)), P, sde, told=label)
-
-
-@pytest.mark.parametrize("specimen", SPECIMENS)
-def test_the_right_ones_are_right(specimen):
-    assert_right(examined(specimen))
-
-
-@pytest.mark.parametrize(("mistake", "specimen"), planted(MISTAKES, SPECIMENS))
-def test_each_mistake_is_named(mistake, specimen):
-    assert_named(examined(plant(mistake, specimen)), mistake)
-
-
-@pytest.mark.parametrize("told", ["time", "999-time", "time-from-noise", "sigma", "log-sigma-4", "log-snr"])
-@pytest.mark.parametrize("predicts", [*PARAMETRISATIONS, "denoiser", "velocity-to-data"])
+@pytest.mark.parametrize(("predicts", "told"), [
+    *((predicts, "time") for predicts in (*PARAMETRISATIONS, "denoiser", "velocity-to-data")),
+    *(("noise", told) for told in ("999-time", "1000-time", "time-from-noise", "sigma", "log-sigma-4", "log-snr")),
+])  # fmt: skip
 def test_the_exact_model_is_right_in_every_convention_and_in_single_precision(predicts, told):
     exact = network(Convention(VP(), predicts, told), P, np.zeros(1, "float32"))
     for like in (None, np.zeros(1, "float32")):
