@@ -49,11 +49,11 @@ the mistake is. The last column is the test of ours that fails when the same mis
 ROOMS = {  # kind -> title, and what its effect is
     "sampler": (
         "Samplers",
-        "Effect: mean, and variance over the true one, of what the sampler makes of the exact network of N(1, ¼), exact\n"
-        "numbers without a sample; in brackets those of the right program. The networks of most know DDPM's linear\n"
-        "schedule of 1000, and are asked at every twentieth level (for mistakes in the grid at thirty uneven ones);\n"
-        "methods in t know VP or straight paths, and take 50 steps; Heun in σ takes EDM's 18 levels, Langevin twelve\n"
-        "from 20 to .02.",
+        "Effect: mean, and variance over the true one, of what the sampler makes of the exact network of N(1, ¼),\n"
+        "without a sample; in brackets those of the right program. The networks of most know DDPM's linear schedule\n"
+        "of 1000, and are asked at every twentieth level (for mistakes in the grid at thirty uneven ones); methods in\n"
+        "t know VP or straight paths, and take 50 steps; Heun in σ takes EDM's 18 levels, Langevin twelve from 20\n"
+        "to .02.",
     ),
     "loss": (
         "Losses",

@@ -50,15 +50,8 @@ def test_the_catalogue_is_as_it_is_computed(catalogue):
     assert "\n".join(catalogue.page()) == PAGE
 
 
-OTHERWISE = {  # what the clinic does not call by its name; of the first group nothing is wrong: it is another sampler
-    "variance-turned-over", "eta-inside-not-squared", "eta-upside-down", "up-turned-over", "two-m-order-one",
-    "same-noise", "heun-told-the-first-level",
-}  # fmt: skip
-
-
 def test_the_clinic_knows_the_museum():
     """By the catalogue: the mistake is its first cause, or one of the first three."""
-    unknown = {
-        row[0].strip("`| ") for row in rows() if not re.fullmatch(r"the same|`[^`]+`; it is no\. [23]", row[5].strip())
-    }
-    assert {name.rpartition("`")[2] or name for name in unknown} - OTHERWISE == set()
+    said = [(row[0], row[5].strip()) for row in rows()]
+    assert [pair for pair in said if not re.fullmatch(r"the same|`[^`]+`; it is no\. [23]", pair[1])] == []
+    assert sum(words == "the same" for _, words in said) > 0.9 * len(said)
