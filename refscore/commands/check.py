@@ -33,7 +33,7 @@ EPILOG = (
 LISTS = {"betas": from_betas, "alphas_bar": from_alphas_bar, "sigmas": from_sigmas}
 NETWORK = {*LISTS, "sde", "predicts", "told", "library"}
 TAKES = {  # options of each kind
-    "sampler": NETWORK,
+    "sampler": {*NETWORK, "bounded"},
     "loss": NETWORK,
     "likelihood": {*NETWORK, "data"},
     "score": {*NETWORK, "data"},
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, metavar="LIST", help="the schedule of the network: a name in FILE.py, or a .npy file")
     parser.add_argument("--sde", metavar="NAME", help=f"instead: {', '.join(SDES)}, or a name in FILE.py")
     parser.add_argument("--library", choices=LIBRARIES, help="whose arrays it takes (default: numpy)")
+    parser.add_argument("--bounded", action="store_true", default=None, help="a sampler may clip: data lie in [-1, 1]")
     parser.add_argument("--data", metavar="NAME", help=f"law of the data: {', '.join(MIXTURES)} (default: tilted)")
     parser.add_argument("--holds", choices=list(LISTS), help="what the list of a schedule holds (default: betas)")
     parser.add_argument(

@@ -28,6 +28,10 @@ def flow(model, x, rng):
     for sigma, s in ((9.0, 3.0), (3.0, 1.0), (1.0, 0.0)):
         x = x + (s - sigma) / sigma * (x - model(x, sigma))
     return x
+def clipped(model, x, rng):
+    for sigma, s in ((9.0, 3.0), (3.0, 1.0), (1.0, 0.0)):
+        x = x + (s - sigma) / sigma * (x - np.clip(model(x, sigma), -1, 1))
+    return x
 def loss(model, x0):
     t = np.random.randint(0, 8, len(x0))
     z = np.random.randn(*x0.shape)
@@ -65,6 +69,8 @@ def ask(tmp_path, monkeypatch, capsys):
         ("sample", "sampler", ["--betas", "betas"], 0, "sampler: right (ddpm_large)"),
         ("forgotten", "sampler", ["--betas", "betas.npy"], 1, "root-forgotten"),
         ("flow", "sampler", ["--predicts", "denoiser"], 0, "sampler: right (ddim)"),
+        ("clipped", "sampler", ["--predicts", "denoiser"], 1, "clips"),
+        ("clipped", "sampler", ["--predicts", "denoiser", "--bounded"], 0, "sampler: right (ddim)"),
         ("loss", "loss", ["--alphas-bar", "bar"], 0, "weight λ = σ²"),
         ("loss", "loss", ["--betas", "Many.half"], 1, "noise"),
         ("linear", "schedule", [], 0, "schedule: right (linear)"),
