@@ -184,8 +184,9 @@ def _along_flows(mixture: GaussianMixture, sde: SDE, x: Any, found: Any) -> Iter
         square, trace = -0.5 * np.sum(y[:, :D] ** 2, axis=1) / variance, y[:, D] - drift
         const = -0.5 * D * math.log(2 * math.pi * variance)
         if flow:
-            for c in (1.0, 0.5, -1.0):
-                yield flow, why, const + square + drift + c * trace
+            for c in (1.0, 0.5, -1.0):  # such a flow may expand without end, each solver by its own factor
+                rest = const + drift + c * trace
+                yield flow, why, rest + np.sum(square * (found - rest)) / np.sum(square**2) * square
             continue
         yield "divergence-sign-flipped", "the integral of the divergence has the wrong sign", const + square - drift - trace
         yield "divergence-missing", "the integral of the divergence is missing", const + square
