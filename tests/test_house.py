@@ -18,11 +18,12 @@ from tests.oracles.book import ROOT, parsed
 
 ORDER = (  # of reading: a folder, or a file beside the folders, imports only from those before it
     "library", "protocols", "checks", "arrays", "laws", "data", "plots", "noise", "sampling", "nn", "matching",
-    "training", "likelihood", "measure", "experiments", "commands", "cli",
+    "training", "likelihood", "measure", "museum", "clinic", "experiments", "commands", "cli",
 )  # fmt: skip
 WITH_NUMPY = (  # where a library is chosen, or SciPy works on the host
     "data", "plots", "laws.examples", "laws.grid_chain", "laws.plane", "noise.suggest", "likelihood.adaptive",
-    "measure.work_precision", "experiments", "commands", "cli", "training.checkpoint", "training.safetensors",
+    "measure.work_precision", "museum", "clinic", "experiments", "commands", "cli", "training.checkpoint",
+    "training.safetensors",
 )  # fmt: skip
 
 

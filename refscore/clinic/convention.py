@@ -23,6 +23,7 @@ TOLD = {
     "log-snr": "log α²/σ², with α² + σ² = 1",
 }
 SCALES = {"time": 1.0, "999-time": 999.0, "1000-time": 1000.0, "time-from-noise": -1.0}
+STEP = 1e-6  # of differences of a function t -> (α, σ)
 DATA = Level(1.0, 0.0, 0.0)  # the end of every walk
 
 
@@ -100,17 +101,20 @@ class Convention:
         return Level(alpha, ratio * alpha)
 
     def _at(self, t: float) -> Level:
-        """The level at a time, with f and g where there is an SDE, else by differences."""
+        """The level at a time, with f, g, dα/dt and dσ/dt: those of the SDE, or by differences."""
         t = min(max(t, 0.0), 1.0)
-        if hasattr(self.sde, "alpha"):
-            return Level(float(self.sde.alpha(t)), float(self.sde.sigma(t)), t, float(self.sde.f(t)), float(self.sde.g(t)))
-        h = 1e-6
-        a, s = self.sde(t)
-        low, high = self.sde(max(t - h, 0.0)), self.sde(min(t + h, 1.0))
-        span = min(t + h, 1.0) - max(t - h, 0.0)
-        f = (high[0] - low[0]) / span / a if a else -math.inf
-        g2 = (high[1] ** 2 - low[1] ** 2) / span - 2 * f * s**2
-        return Level(float(a), float(s), t, f, math.sqrt(max(g2, 0.0)))
+        known = hasattr(self.sde, "alpha")
+        scales = (lambda t: (float(self.sde.alpha(t)), float(self.sde.sigma(t)))) if known else self.sde
+        low, high = max(t - STEP, 0.0), min(t + STEP, 1.0)
+        (alpha, sigma), (a0, s0), (a1, s1) = scales(t), scales(low), scales(high)
+        da, ds = (a1 - a0) / (high - low), (s1 - s0) / (high - low)
+        if known and alpha:
+            f, g = float(self.sde.f(t)), float(self.sde.g(t))
+            da, ds = f * alpha, f * sigma + 0.5 * g**2 / sigma if sigma else ds
+        else:
+            f = da / alpha if alpha else -math.inf
+            g = math.sqrt(max(2 * sigma * (ds - f * sigma), 0.0)) if alpha else math.inf
+        return Level(float(alpha), float(sigma), t, f, g, float(da), float(ds), self._at)
 
     def stride(self, labels: Sequence[float]) -> float:
         """Return N//n of n labels, in their unit."""

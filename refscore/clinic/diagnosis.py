@@ -54,6 +54,8 @@ class Diagnosis:
         What was measured.
     assumed : tuple of str, optional
         What was taken for granted.
+    also : tuple of str, optional
+        Other names of the same thing.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class Diagnosis:
     causes: tuple[Cause, ...] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:
@@ -84,14 +87,14 @@ class Diagnosis:
         Parameters
         ----------
         name : str, optional
-            What it should be, as `name` has it; by default anything that is right.
+            What it should be, as `name` or `also` has it; by default anything that is right.
 
         Raises
         ------
         AssertionError
             With the whole diagnosis, where it is not.
         """
-        if self.verdict != RIGHT or name not in (None, self.name):
+        if self.verdict != RIGHT or name not in (None, self.name, *self.also):
             raise AssertionError(f"expected {name or 'what is right'}, found\n{self}")
 
     def json(self) -> str:

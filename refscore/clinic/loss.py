@@ -10,7 +10,7 @@ A and C are known: q = a x_t + b s at s = -S/σ², hence A = a α and C = a - b/
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,12 @@ import numpy as np
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
 from refscore.clinic.exact import Convention, failed, host, place
 from refscore.clinic.replay import replayed
-from refscore.noise.parametrisation import PARAMETRISATIONS
+from refscore.museum.losses import levels, targets, weight_slips, weights
 from refscore.protocols import SDE
 
 B, DRAWS, BATCH = 24, 8, 4096  # rows that are probed one by one; batches that only show times and noise
 H = 30.0  # step of the differences, large: they are exact for squares, and rounding is small beside them
 SAME = 1e-3  # float32 inside
-Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -125,52 +124,61 @@ def loss(
         S, shown = bare.x, seen.x - bare.x
         d = S / (np.linalg.norm(S, axis=1, keepdims=True) + 1e-300) + X / np.linalg.norm(X, axis=1, keepdims=True)
         (w, to_X, bent), (_, to_0, _) = (_probe(ask, x0, d) for x0 in (X, nothing))
+        other = ask(X, draw=seed + 1).label, _probe(lambda x0, q=None: ask(x0, q, seed + 1), X, d)[0]
         many = [ask(np.zeros((BATCH, D)), draw=seed + 1 + i) for i in range(DRAWS)]
     except Odd as odd:
-        return failed("loss", *odd.args, assumed)
+        return failed("loss", odd.args[0], odd.args[1], assumed)
     except Exception as error:  # a patient may raise anything
         return failed("loss", "raises", f"it raises {type(error).__name__}: {error}", assumed)
 
+    if not S.any() and np.allclose(seen.x, X):
+        return failed("loss", "model-sees-clean-data", "the model is given x₀, and not x_t", assumed)
     if not S.any():
-        clean = bool(np.allclose(seen.x, X))
-        name, says = ("model-sees-clean-data", "the model is given x₀, and not x_t") if clean else ("no-noise", "no noise is added to the data")
-        return failed("loss", name, says, assumed)
+        return failed("loss", "no-noise", "no noise is added to the data", assumed)
     with np.errstate(all="ignore"):
         alpha = np.sum(shown * X, axis=1) / np.sum(X * X, axis=1)
         C, A = to_0 / np.sum(d * S, axis=1), (to_X - to_0) / np.sum(d * X, axis=1)
-    causes = [*_of_times(way, many), *_of_noise(many)]
-    if np.max(np.abs(shown - alpha[:, None] * X)) > SAME * np.max(np.abs(shown)):
-        causes.append(Cause("rows-mixed", "x_t is not α x₀ and noise of the same sample", 1.0))
-    if bent > SAME:
-        causes.append(Cause("not-squared", "it is no squared error of each row: its minimum is not the mean", bent))
-    if np.min(w) <= 0:
-        causes.append(Cause("weight-not-positive", "some levels have weight 0 or less: nothing is learnt there", 1.0))
-    name, error, found = _of_target(way, seen.label, alpha, A, C, many)
-    causes += found
-    t = np.clip(way.time(seen.label), 1e-12, 1.0)
-    weight, constant, factor, found = _of_weight(way, t, w, D)
-    causes += found
-    reduction = f"{factor}, {'one number a sample' if seen.size == B else 'one number'}"
-    says = [f"target {name}, to {error:.1e}", f"weight λ = {weight}; {reduction}"]
-    lowest, highest = min(m.label.min() for m in many), max(m.label.max() for m in many)
-    says.append(f"labels from {lowest:.4g} to {highest:.4g}, {_law(np.concatenate([m.label for m in many]), told)}")
+    label, noised = (np.concatenate([getattr(m, part) for m in many]) for part in ("label", "x"))
+    causes = [*_of_times(way, label, [float(np.ptp(m.label)) for m in many]), *_of_noise(noised)]
+    for name, says, off, least in (
+        (
+            "rows-mixed",
+            "x_t is not α x₀ and noise of the same sample",
+            np.max(np.abs(shown - alpha[:, None] * X)),
+            SAME,
+        ),
+        ("not-squared", "it is no squared error of each row: its minimum is not the mean", bent, SAME),
+        ("weight-not-positive", "some levels have weight 0 or less: nothing is learnt there", -np.min(w), -1e-300),
+    ):
+        causes += [Cause(name, says, float(off))] * bool(off > least)
+    name, error, found = _of_target(way, seen.label, alpha, A, C, label, noised)
+    t = np.clip(way.time(seen.label), 1e-9, 1.0)
+    weight, constant, factor, slips = _of_weight(way, t, w, D, other)
+    causes += [*found, *slips]
+    known = weight in weights(way, t)
+    says = [
+        f"target {name}, to {error:.1e}",
+        f"weight λ = {weight}; {factor}, {'one number a sample' if seen.size == B else 'one number'}",
+        f"labels from {label.min():.4g} to {label.max():.4g}, {_law(label)}",
+    ]
     numbers: dict[str, Any] = {"error": error, "constant": constant, "times": t.tolist(), "weights": w.tolist()}
-    if not causes and weight in _weights(way, t):
-        numbers |= _floor(ask, way, weight, constant, X, seed)
-        says.append("the exact model of data N(0, I) loses {loss:.4g} ± {loss_error:.1g}, the floor is {floor:.4g}".format(**numbers))
-        if abs(numbers["loss"] - numbers["floor"]) > 6 * numbers["loss_error"] + SAME * numbers["floor"]:
-            causes.append(Cause("not-at-the-floor", "the exact model does not reach the floor", 1.0))
+    if known and not causes:
+        reached, gap, floor = _floor(ask, way, weight, constant, X, seed)
+        numbers |= {"loss": reached, "loss_error": gap, "floor": floor}
+        says.append(f"the exact model of data N(0, I) loses {reached:.4g} ± {gap:.1g}, the floor is {floor:.4g}")
+        if abs(reached - floor) > 6 * gap + SAME * floor:
+            causes.append(Cause("not-at-the-floor", "the exact model does not reach the floor", reached / floor - 1))
     causes = sorted({c.name: c for c in causes}.values(), key=lambda c: c.error)[:3]
-    title = f"{name}, λ = {weight}"
-    if causes:
-        return Diagnosis("loss", WRONG, title, (causes[0].says, *says), tuple(causes), numbers, assumed)
-    return Diagnosis("loss", RIGHT if weight in _weights(way, t) else UNKNOWN, title, tuple(says), (), numbers, assumed)
+    says, verdict = [c.says for c in causes[:1]] + says, WRONG if causes else RIGHT if known else UNKNOWN
+    return Diagnosis("loss", verdict, f"{name}, λ = {weight}", tuple(says), tuple(causes), numbers, assumed)
 
 
 def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:
     """w (B,) and d·τ (B,) of each row, and by how much it is not a sum of squares of rows."""
     rest = ask(x0).value
-    up, down = (np.asarray([ask(x0, s * H * d * (np.arange(B) == b)[:, None]).value for b in range(B)]) for s in (1, -1))
+    up, down = (
+        np.asarray([ask(x0, s * H * d * (np.arange(B) == b)[:, None]).value for b in range(B)]) for s in (1, -1)
+    )
     slope, bend = (up - down) / (2 * H), (up + down - 2 * rest) / H**2
     w = bend / (2 * np.sum(d * d, axis=1))
     with np.errstate(all="ignore"):
@@ -180,235 +188,141 @@ def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:
     return w, tau, float(abs(whole - squares) / (np.sum(np.abs(2 * H**2 * bend)) + 1e-300))
 
 
-def _levels(way: Convention, t: Any) -> Iterator[tuple[str, str, Pair]]:
-    """α and σ that a patient may use who should use those of t."""
-    sde, N = way.sde, getattr(way.sde, "n", None)
-
-    def at(s: Any) -> Pair:
-        s = np.clip(s, 1e-9, 1.0)
-        return sde.alpha(s), sde.sigma(s)
-
-    alpha, sigma = at(t)
-    yield "", "", (alpha, sigma)
-    if N:
-        yield "one-index-late", "x has the noise of one index more than the model is told", at(t + 1 / N)
-        yield "one-index-early", "x has the noise of one index less than the model is told", at(t - 1 / N)
-        step = alpha / sde.alpha(np.clip(t - 1 / N, 0.0, 1.0))
-        yield "single-step", "x has the noise of one step, √(1 - β) and √β, and not of all up to t", (step, np.sqrt(1 - step**2))
-        yield "single-step", "x has the noise of one step, with β for √β", (step, 1 - step**2)
-    yield "time-reversed", "x has the noise of the other end of the time", at(1 - t + (1 / N if N else 0.0))
-    yield "root-of-alpha-missing", "x₀ is scaled by ᾱ = α² and not by its root", (alpha**2, sigma)
-    yield "root-of-sigma-missing", "the noise is scaled by σ² and not by its root", (alpha, sigma**2)
-    yield "roots-missing", "x₀ and the noise are scaled by α² and σ² and not by their roots", (alpha**2, sigma**2)
-    yield "alpha-and-sigma-exchanged", "α and σ are exchanged", (sigma, alpha)
-    yield "alpha-forgotten", "x₀ is not scaled by α", (np.ones_like(t), sigma)
-    yield "sigma-forgotten", "the noise is not scaled by σ", (alpha, np.ones_like(t))
-
-
-def _targets(way: Convention, t: Any, used: Pair) -> Iterator[tuple[str, str, Pair]]:
-    """A and C of what a patient may regress on, who noised with `used`; the right one first."""
-    alpha, sigma = used
-    mine = "data" if way.predicts == "denoiser" else way.predicts
-    zero, one, right = 0 * t, np.ones_like(t), way.sde.sigma(np.clip(t, 1e-9, 1.0))
-    a, b = way.affine(t, "velocity")
-    found = {
-        "noise": (zero, 1 / sigma), "data": (one, zero), "score": (zero, -1 / sigma**2),
-        "v": (-sigma, alpha / sigma), "velocity": (a * way.sde.alpha(t), (a - b / right**2) * right / sigma),
-    }  # fmt: skip
-    yield "", "", found[mine]
-    for name, (A, C) in found.items():
-        if name != mine:
-            yield f"target-is-{name}", f"the model should predict {mine}, and is held to the {name}", (A, C)
-            yield f"target-is-minus-{name}", f"the model is held to minus the {name}", (-A, -C)
-    A, C = found[mine]
-    yield "target-sign-flipped", "the sign of the target is wrong", (-A, -C)
-    yield "target-noise-scaled", "the target is σ z, the noise that was added, and not z", (zero, one)
-    yield "target-not-divided", "the target is -z, and is not divided by σ", (zero, -1 / sigma)
-    yield "target-divided-again", "the target is divided by σ once too often", (A / sigma, C / sigma)
-    if mine in ("v", "velocity"):
-        yield "target-sign-of-one-term", "one of the two terms of the target has the wrong sign", (-A, C)
-    yield "target-exchanged", "x₀ and the noise are exchanged in the target", (alpha, -one)
-    yield "target-is-x", "the target is x_t itself", (alpha, one)
-    yield "target-of-the-right-noise", "", (zero, -1 / (sigma * right))
-
-
-def _of_target(way: Convention, label: Any, alpha: Any, A: Any, C: Any, many: list[Seen]) -> tuple[str, float, list[Cause]]:
+def _of_target(
+    way: Convention, told: Any, alpha: Any, A: Any, C: Any, label: Any, noised: Any
+) -> tuple[str, float, list[Cause]]:
     """Name of the target and how well it fits; causes where another noise or target fits better."""
-    t = way.time(label)
+    t, name = way.time(told), "data" if way.predicts == "denoiser" else way.predicts
     inside = bool(np.all((t > 0) & (t < 1 + 1e-9)))
-    t, name, fits = np.clip(t, 1e-9, 1.0), "data" if way.predicts == "denoiser" else way.predicts, []
-    stat = np.concatenate([m.x for m in many])
-    label_all = np.clip(way.time(np.concatenate([m.label for m in many])), 1e-9, 1.0)
-    rms = np.sqrt(np.mean(stat**2, axis=1))
+    t, D, fits = np.clip(t, 1e-9, 1.0), noised.shape[1], []
+    rms = np.sqrt(np.mean(noised**2, axis=1)) / (1 - 2 / (9 * D)) ** 1.5  # by its median, after Wilson and Hilferty
     with np.errstate(all="ignore"):
-        spread = [(n, used) for n, _, used in _levels(way, label_all)]
-        for (noise, said, used), (_, wide) in zip(_levels(way, t), spread, strict=True):
-            level = abs(math.log(float(np.median(rms / wide[1])) / _median(stat.shape[1])))
-            for target, says, (wanted_A, wanted_C) in _targets(way, t, used):
-                terms = (_gap(alpha, used[0]), _gap(A, wanted_A), _gap(C * used[1], wanted_C * used[1]), 0.0 if level < 0.05 else level)
-                fits.append((max(terms), bool(noise) + bool(target), noise, target, said, says))
-    right = fits[0][0]
+        wide = levels(way, np.clip(way.time(label), 1e-9, 1.0))
+        for (noise, said, used), (_, _, (_, sigma)) in zip(levels(way, t), wide, strict=True):
+            level = abs(math.log(float(np.median(rms / sigma))))
+            for target, says, (wanted_A, wanted_C) in targets(way, t, used):
+                terms = _gap(alpha, used[0]), _gap(A, wanted_A), _gap(C * used[1], wanted_C * used[1])
+                error, parts = max(*terms, level * (level > 0.05)), [(noise, said), (target, says)]
+                fits.append((error > SAME, error if error > SAME else 0.0, [p for p in parts if p[0]], error))
+    right = fits[0][3]
     if right < SAME and inside:
         return name, right, []
-    causes = []
-    for error, slips, noise, target, said, says in sorted(fits, key=lambda f: (f[0] > SAME, f[1] if f[0] <= SAME else f[0])):
-        if error < 0.3 * min(right, 1.0) and slips and len(causes) < 3:
-            causes += [Cause(n, s, error) for n, s in ((noise, said), (target, says)) if n]
+    nearest = [f for f in sorted(fits, key=lambda f: (f[0], f[1], len(f[2]))) if f[2] and f[3] < 0.3 * min(right, 1.0)]
+    causes = [Cause(n, says, error) for _, _, parts, error in nearest[:3] for n, says in parts]
     if not (causes and causes[0].error < SAME):
-        causes = [*_of_label(way, label, alpha), *causes]
+        causes = [*_of_label(way, told, alpha), *causes]
     if not causes or causes[0].error > 0.1:
-        if np.std(C * way.sde.sigma(t)) > 0.3 * np.mean(np.abs(C * way.sde.sigma(t))) and _gap(A, 0 * A) < SAME:
-            causes.insert(0, Cause("target-of-other-noise", "the target is another draw of the noise than the one in x", 0.0))
+        z = C * way.sde.sigma(t)
+        if np.std(z) > 0.3 * np.mean(np.abs(z)) and np.max(np.abs(A)) < SAME:
+            says = "the target is another draw of the noise than the one in x"
+            causes = [Cause("target-of-other-noise", says, 0.0), *causes]
         causes.append(Cause("target-unknown", "noise and target are none of the known ones", right))
     return name, right, causes
 
 
 def _of_label(way: Convention, label: Any, alpha: Any) -> list[Cause]:
     """Where α tells the time, what the label is of it."""
-    grid = np.linspace(1e-6, 1.0, 20001) if not hasattr(way.sde, "n") else np.arange(1, way.sde.n + 1) / way.sde.n
-    levels = way.sde.alpha(grid)
-    if np.ptp(levels) == 0:
+    grid = np.arange(1, way.steps + 1) / way.steps if way.steps else np.linspace(1e-6, 1.0, 20_001)
+    steps = way.sde.alpha(grid)
+    t = grid[np.argmin(np.abs(steps[None, :] - alpha[:, None]), axis=1)]
+    if np.ptp(steps) == 0 or np.max(np.abs(way.sde.alpha(t) - alpha)) > SAME:
         return []
-    t = grid[np.argmin(np.abs(levels[None, :] - alpha[:, None]), axis=1)]
-    due = way.label(t).astype("float64")
-    if np.max(np.abs(way.sde.alpha(t) - alpha)) > SAME or np.ptp(label) == 0:
-        name = "label-constant" if np.ptp(label) == 0 and np.ptp(alpha) > SAME else ""
-        return [Cause(name, "the model is not told the time: its label never changes", 0.0)] if name else []
-    k, c = np.polyfit(due, label, 1)
-    error = float(np.max(np.abs(k * due + c - label)) / (np.ptp(label) + 1e-300))
-    if error > 1e-2 or abs(k - 1) < 1e-2:
-        return []
-    return [Cause("label-scaled", f"the label is {k:.4g} times what it should be", error)]
+    if np.ptp(label) == 0:
+        return [Cause("label-constant", "the model is not told the time: its label never changes", 0.0)]
+    k, c = np.polyfit(way.label(t).astype("float64"), label, 1)
+    error = float(np.max(np.abs(k * way.label(t) + c - label)) / np.ptp(label))
+    says = f"the label is {k:.4g} times what it should be"
+    return [Cause("label-scaled", says, error)] * bool(error < 1e-2 < abs(k - 1))
 
 
 def _gap(found: Any, wanted: Any) -> float:
     return float(np.max(np.abs(found - wanted) / (np.abs(wanted) + 1e-2 * np.max(np.abs(wanted)) + 0.1)))
 
 
-def _median(D: int) -> float:
-    """Median of the root mean square of D normal numbers (Wilson and Hilferty)."""
-    return (1 - 2 / (9 * D)) ** 1.5
-
-
-def _of_times(way: Convention, many: list[Seen]) -> list[Cause]:
-    label = np.concatenate([m.label for m in many])
-    if all(np.ptp(m.label) == 0 for m in many) and np.ptp(label) > 0:
-        return [Cause("one-time-for-the-batch", "all samples of a batch get one time: gradients are noisier for nothing", 0.0)]
-    if way.told == "index":
-        n, drawn = way.sde.n, np.unique(label)  # type: ignore[attr-defined]
-        if n * 21 > label.size:
-            return []
-        missing = np.setdiff1d(np.arange(n), drawn)
-        if missing.size == 0 or np.ptp(label) == 0 or drawn.max() >= n:
-            return []
-        name = {0: "first-level-never-drawn", n - 1: "last-level-never-drawn"}.get(int(missing[0]) if missing.size == 1 else -1, "levels-never-drawn")
-        return [Cause(name, f"{missing.size} of {n} indices are never drawn, such as {missing[0]}", 0.0)]
+def _of_times(way: Convention, label: Any, within: list[float]) -> list[Cause]:
+    """Whether every sample has its own time, and every level its turn."""
+    if np.ptp(label) == 0:
+        return []
+    if max(within) == 0:
+        says = "all samples of a batch get one time: gradients are noisier for nothing"
+        return [Cause("one-time-for-the-batch", says, 0.0)]
+    t, N = np.clip(way.time(label), 1e-9, 1.0), way.steps
+    if N and label.size > 21 * N:  # of N levels drawn 21 N times none is missed but once in 1e9/N
+        missing = np.setdiff1d(np.arange(1, N + 1), np.rint(t * N))
+        ends = {1: "first-level-never-drawn", N: "last-level-never-drawn"}
+        name = ends.get(int(missing[0]) if missing.size == 1 else -1, "levels-never-drawn")
+        return [Cause(name, f"{missing.size} of {N} levels are never drawn", 0.0)] * bool(missing.size)
     with np.errstate(all="ignore"):
-        t = np.clip(way.time(label), 1e-9, 1.0)
         ratio, ends = (np.log(way.sde.sigma(s) / way.sde.alpha(s)) for s in (t, np.asarray([1e-3, 1 - 1e-9])))
     covered = (min(ratio.max(), ends[1]) - max(ratio.min(), ends[0])) / (ends[1] - ends[0])
-    if np.ptp(label) > 0 and covered < 0.6:
-        says = f"the levels σ/α drawn run from {math.exp(ratio.min()):.3g} to {math.exp(ratio.max()):.3g} alone"
-        return [Cause("levels-never-drawn", says, 0.0)]
-    return []
+    says = f"the levels σ/α drawn run from {math.exp(ratio.min()):.3g} to {math.exp(min(ratio.max(), 99)):.3g} alone"
+    return [Cause("levels-never-drawn", says, 0.0)] * bool(covered < 0.6)
 
 
-def _of_noise(many: list[Seen]) -> list[Cause]:
-    """Whether S is Gaussian, and of each sample its own."""
-    x = np.concatenate([m.x for m in many])
-    z = x / (np.sqrt(np.mean(x * x, axis=1, keepdims=True)) + 1e-300)
+def _of_noise(x: Any) -> list[Cause]:
+    """Whether it is Gaussian, and of each sample its own."""
+    D, z = x.shape[1], x / (np.sqrt(np.mean(x * x, axis=1, keepdims=True)) + 1e-300)
     if abs(np.mean(z[::2] * z[1::2])) > 0.99:
         return [Cause("one-noise-for-the-batch", "all samples of a batch get the same noise", 0.0)]
-    if x.shape[1] < 3:
-        return []
-    D, kurtosis = x.shape[1], float(np.mean(z**4))
-    if abs(np.mean(z)) > 0.05 or abs(kurtosis - 3 * D / (D + 2)) > 0.1:  # of a point on a sphere
-        return [Cause("noise-not-gaussian", f"the noise is not normal: mean {np.mean(z):.2g}, kurtosis {kurtosis:.3g} for {3 * D / (D + 2):.3g}", 0.0)]
-    return []
+    mean, kurtosis, due = float(np.mean(z)), float(np.mean(z**4)), 3 * D / (D + 2)  # of points on a sphere
+    says = f"the noise is not normal: mean {mean:.2g}, kurtosis {kurtosis:.3g} where {due:.3g} is due"
+    return [Cause("noise-not-gaussian", says, 0.0)] * (D > 2 and (abs(mean) > 0.05 or abs(kurtosis - due) > 0.1))
 
 
-def _weights(way: Convention, t: Any) -> dict[str, Any]:
-    """λ of known weights, as of a loss of the score: λ ‖s - s*‖²."""
-    alpha, sigma, g = way.sde.alpha(t), way.sde.sigma(t), way.sde.g(t)
-    snr, data = (alpha / sigma) ** 2, sigma**4 / alpha**2
-    edm = {f"EDM's, data of deviation {s}": ((sigma / alpha) ** 2 + s**2) * snr / s**2 * data for s in (0.5, 1.0)}
-    plain = {name: way.affine(t, name)[1] ** 2 for name in PARAMETRISATIONS if name not in ("F", "score", "noise", "data")}
-    return {
-        "σ²": sigma**2, "g²": g**2, "1": np.ones_like(t), "σ⁴/α² (of the data)": data,
-        **{f"that of the {name}": value for name, value in plain.items()}, **edm,
-        "σ² min(SNR, 5)/SNR": sigma**2 * np.minimum(snr, 5) / snr,
-    }  # fmt: skip
-
-
-def _of_weight(way: Convention, t: Any, w: Any, D: int) -> tuple[str, float, str, list[Cause]]:
+def _of_weight(way: Convention, t: Any, w: Any, D: int, other: tuple[Any, Any]) -> tuple[str, float, str, list[Cause]]:
     """The weight's name, its constant, that in words, and what may be wrong with it."""
-    b2, (alpha, sigma) = way.affine(t)[1] ** 2, (way.sde.alpha(t), way.sde.sigma(t))
-    snr, ratio, g = (alpha / sigma) ** 2, (sigma / alpha) ** 2, way.sde.g(t)
-    with np.errstate(all="ignore"):
-        lam = w * b2
 
-        def fit(candidate: Any) -> tuple[float, float]:
-            logs = np.log(lam / candidate)
-            return float(np.std(logs)), float(np.exp(np.mean(logs)))
+    def fit(candidate: Any, t: Any = t, w: Any = w) -> tuple[float, float]:
+        with np.errstate(all="ignore"):
+            logs = np.log(w * way.affine(t)[1] ** 2 / candidate)
+        spread = float(np.std(logs))
+        return (spread if math.isfinite(spread) else math.inf), float(np.exp(np.mean(logs)))
 
-        fits = {name: fit(value) for name, value in _weights(way, t).items()}
-        name = min(fits, key=lambda n: fits[n][0] if math.isfinite(fits[n][0]) else math.inf)
-        spread, constant = fits[name]
-        known = {
-            (1.0 if k == 1 else 0.5) / d / b: ("½ " if k == 2 else "") + words
-            for k in (1, 2)
-            for d, b, words in ((1, 1, "the sum over all"), (D, 1, "the mean over dimensions, the sum over samples"), (1, B, "the sum over dimensions, the mean over samples"), (D, B, "the mean over all"))
-        }
-        near = min(known, key=lambda c: abs(math.log(constant / c))) if constant > 0 else 1.0
-        if spread < SAME:
-            exact = abs(constant / near - 1) < SAME
-            factor = known[near] if exact else f"{constant:.4g} times the sum over all"
-            causes = []
-            if not exact and np.ptp(t) > 0 and _varies(constant, near):
-                causes.append(Cause("weights-averaged-over-the-batch", f"the weights meet as (B,) and (B, 1) or the like: the constant {constant:.4g} is none that a mean or a sum makes", abs(constant / near - 1)))
-            return name, constant, factor, causes
-        slips = {
-            "weight-root-missing": ("λ is σ, and not σ²", sigma),
-            "diffusion-for-its-square": ("λ is g, and not g²", g), "weight-inverted": ("the weight is inverted", sigma**4 / g**2),
-            "min-snr-of-noise": ("min(SNR, 5)/SNR is the weight for noise; of v it is min(SNR, 5)/(SNR + 1), of the data min(SNR, 5)", b2 * np.minimum(snr, 5) / snr),
-            "edm-weight-without-square": ("(ς² + σ_d²)/(ς σ_d) lacks the square below", b2 * (ratio + 0.25) / (np.sqrt(ratio) * 0.5)),
-        }  # fmt: skip
-        found = {n: (fit(value)[0], says) for n, (says, value) in slips.items()}
-    causes = [Cause(n, says, gap) for n, (gap, says) in found.items() if gap < min(SAME, 0.1 * spread)]
-    return "unknown (see the table of weights)", constant, "a constant cannot be told", causes
+    (spread, constant), name = min((fit(value), name) for name, value in weights(way, t).items())
+    if spread > SAME:
+        slips = [(fit(value)[0], n, says) for n, (says, value) in weight_slips(way, t).items()]
+        causes = [Cause(n, says, gap) for gap, n, says in slips if gap < SAME]
+        return "unknown (see the table of weights)", constant, "its constant cannot be told", causes
+    words = {
+        half / d / b: f"{'½ ' * (half < 1)}the {of_D} over dimensions, the {of_B} over samples"
+        for half in (1.0, 0.5) for d, of_D in ((1, "sum"), (D, "mean")) for b, of_B in ((1, "sum"), (B, "mean"))
+    }  # fmt: skip
+    near = min(words, key=lambda c: abs(math.log(constant / c)))
+    if abs(constant / near - 1) < SAME:
+        return name, constant, words[near], []
+    t2 = np.clip(way.time(other[0]), 1e-9, 1.0)
+    moves = abs(fit(weights(way, t2)[name], t2, other[1])[1] / constant - 1)  # with the times of the rest of the batch
+    says = "every sample gets the mean weight of the batch, as where (B,) meets (B, 1)"
+    causes = [Cause("weights-averaged-over-the-batch", says, 0.0)] * bool(moves > SAME)
+    return name, constant, f"{constant:.4g} times the sum over all", causes
 
 
-def _varies(constant: float, near: float) -> bool:
-    return abs(math.log(constant / near)) > 10 * SAME
-
-
-def _law(label: Any, told: str) -> str:
+def _law(label: Any) -> str:
     """The law of the labels in words."""
-    n = label.size
     if np.ptp(label) == 0:
         return "always the same"
-    close = math.sqrt(math.log(2e9) / (2 * n)) + 1.5 / max(np.unique(label).size, 1)
-    for name, y in (("uniform", label), ("uniform in their logarithm", np.log(np.maximum(label, 1e-300)))):
-        low, high = y.min(), y.max()
-        gap = np.max(np.abs(np.sort((y - low) / (high - low)) - (np.arange(n) + 0.5) / n))
-        if gap < close:
+    n, log = label.size, np.log(np.maximum(label, 1e-300))
+    close = math.sqrt(math.log(2e9) / (2 * n)) + 1.5 / np.unique(label).size  # Dvoretzky, Kiefer and Wolfowitz
+    for name, y in (("uniform", label), ("uniform in their logarithm", log)):
+        u = np.sort((y - y.min()) / np.ptp(y))
+        if np.max(np.abs(u - (np.arange(n) + 0.5) / n)) < close:
             return name
-    y = np.log(np.maximum(label, 1e-300))
-    if abs(np.mean((y - y.mean()) ** 3) / y.std() ** 3) < 0.1 and abs(np.mean((y - y.mean()) ** 4) / y.std() ** 4 - 3) < 0.25:
-        return f"their logarithm normal, mean {y.mean():.2f}, deviation {y.std():.2f}"
+    z = (log - log.mean()) / log.std()
+    if abs(np.mean(z**3)) < 0.1 and abs(np.mean(z**4) - 3) < 0.25:
+        return f"their logarithm normal, mean {log.mean():.2f}, deviation {log.std():.2f}"
     return "of an unknown law"
 
 
-def _floor(ask: Callable[..., Seen], way: Convention, weight: str, constant: float, X: Any, seed: int) -> dict[str, float]:
+def _floor(ask: Any, way: Convention, weight: str, constant: float, X: Any, seed: int) -> tuple[float, float, float]:
     """Mean loss of the exact model of N(0, I), its standard error, and the floor: Σ λ α²/σ⁴ tr Cov[x₀ | x_t]."""
     rng, found = np.random.default_rng(seed), []
     for i in range(40):
         x0 = rng.standard_normal(X.shape)
         seen = ask(x0, draw=seed + i)
-        t = np.clip(way.time(seen.label), 1e-12, 1.0)
+        t = np.clip(way.time(seen.label), 1e-9, 1.0)
         alpha, sigma, (a, b) = way.sde.alpha(t), way.sde.sigma(t), way.affine(t)
-        q = (a - b / (alpha**2 + sigma**2))[:, None] * seen.x
-        lowest = constant * np.sum(_weights(way, t)[weight] * alpha**2 / (sigma**2 * (alpha**2 + sigma**2))) * X.shape[1]
-        found.append((ask(x0, q, seed + i).value, lowest))
-    value, lowest = np.asarray(found).T
-    return {"loss": float(value.mean()), "loss_error": float(np.std(value - lowest) / math.sqrt(len(value))), "floor": float(lowest.mean())}
+        total = alpha**2 + sigma**2
+        least = constant * X.shape[1] * np.sum(weights(way, t)[weight] * alpha**2 / (sigma**2 * total))
+        found.append((ask(x0, (a - b / total)[:, None] * seen.x, seed + i).value, least))
+    value, least = np.asarray(found).T
+    return float(value.mean()), float(np.std(value - least) / math.sqrt(len(value))), float(least.mean())

@@ -76,7 +76,8 @@ class Model:
         if type(x).__name__.endswith("Tracer") or type(label).__name__.endswith("Tracer"):
             jax = import_module("jax")
             host = lambda x, label: ACTIVE[-1].reply(x, label).astype(x.dtype)  # noqa: E731
-            return jax.pure_callback(host, jax.ShapeDtypeStruct(x.shape, x.dtype), x, jax.numpy.asarray(label))
+            shape = jax.ShapeDtypeStruct(x.shape, x.dtype)  # once a call: io_callback, since a pure one may run twice
+            return import_module("jax.experimental").io_callback(host, shape, x, jax.numpy.asarray(label))
         return beside(ACTIVE[-1].reply(host_of(x), host_of(label)), x)
 
 
@@ -149,10 +150,20 @@ def host_of(x: Any) -> HostArray:
 
 
 def generator(library: str, device: Any) -> Any:
-    """What the patient gets as its source of randomness, of the kind its library has."""
-    if library == "torch":
-        return import_module("torch").Generator(device=device or "cpu")
-    return import_module("jax").random.key(0) if library == "jax" else ReplayedGenerator()
+    """What the patient gets as its source of randomness: NumPy's generator, or torch's with NumPy's methods as well."""
+    if library != "torch":
+        return ReplayedGenerator()
+    torch = import_module("torch")
+    replay = ReplayedGenerator()
+
+    class TorchGenerator(torch.Generator):  # type: ignore[misc, name-defined]
+        """Torch's generator, which can be asked as NumPy's can."""
+
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(replay, name)
+            return lambda *args, **kwargs: torch.as_tensor(method(*args, **kwargs))
+
+    return TorchGenerator(device=device or "cpu")
 
 
 @contextmanager

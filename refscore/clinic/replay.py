@@ -44,7 +44,10 @@ def replayed(fn: Callable[..., Any], seed: int, *args: Any) -> Any:
             cell.cell_contents = _seeded(thing, seed)
         for space, kept in spaces:
             space.update({k: _seeded(thing, seed) for k, thing in kept.items()})
-        for thing in (*(getattr(fn, "__defaults__", None) or ()), *(getattr(fn, "__kwdefaults__", None) or {}).values()):
+        for thing in (
+            *(getattr(fn, "__defaults__", None) or ()),
+            *(getattr(fn, "__kwdefaults__", None) or {}).values(),
+        ):
             _seeded(thing, seed)
         with patch.object(np.random, "default_rng", lambda given=None: fresh(seed if given is None else given)):
             return fn(*args)

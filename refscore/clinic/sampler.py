@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from refscore.clinic.coefficients import causes as by_coefficients
+from refscore.clinic.coefficients import wanted_of
 from refscore.clinic.convention import DATA, SCALES, Convention, index_grid, spacing
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
-from refscore.clinic.patient import LIBRARIES
+from refscore.clinic.patient import ACTIVE, LIBRARIES, walk
 from refscore.clinic.table import SEEN, Ill, Table, read
 from refscore.museum import readings, samplers
 from refscore.museum.mistake import Mistake, fits, plant
@@ -20,8 +22,10 @@ EXACT, SINGLE = 1e-9, 4e-3  # relative distance of two tables that are the same,
 PREFIX, KEPT = 10, 40  # calls compared at first; candidates that are compared to the end
 LINEAR = 1e-4  # relative: more is not rounding, not even single precision's
 ROWS = 5  # random combinations of a table, instead of all its columns
-PAIRED = ("heun", "heun_flow", "midpoint", "dpmpp_2s", "dpmpp_sde")  # two calls a step
-TIMED = ("euler_maruyama", "euler_flow", "heun_flow")  # they need f and g of an SDE
+PAIRED = ("heun", "heun_flow", "heun_velocity", "midpoint_velocity", "midpoint", "dpmpp_2s", "dpmpp_sde")  # two calls
+CALLS = {**dict.fromkeys(PAIRED, 2), "rk4_velocity": 4}  # of the network, a step
+TIMED = ("euler_maruyama", "euler_flow", "heun_flow", "euler_velocity", "heun_velocity", "midpoint_velocity",
+         "rk4_velocity")  # fmt: skip
 TITLES = {
     "ddim": "DDIM, eta 0 (also DPM-Solver++(1), and Euler in σ/α)",
     "ddpm": "DDPM with β̃, the posterior's variance (also DDIM with eta 1, ancestral Euler)",
@@ -31,6 +35,11 @@ TITLES = {
     "euler_maruyama": "Euler-Maruyama of the reverse SDE in t",
     "euler_flow": "Euler of the probability flow in t",
     "heun_flow": "Heun of the probability flow in t",
+    "euler_velocity": "Euler of the flow by its velocity",
+    "heun_velocity": "Heun of the flow by its velocity",
+    "midpoint_velocity": "the midpoint method of the flow by its velocity",
+    "rk4_velocity": "Runge-Kutta 4 of the flow by its velocity",
+    "unipc": "UniPC",
     "euler_ancestral": "ancestral Euler (the same as DDPM with β̃)",
     "heun": "Heun in σ/α (EDM, Karras et al.)",
     "midpoint": "DPM-Solver-2, the geometric midpoint (k-diffusion's dpm_2)",
@@ -50,6 +59,16 @@ ORDER = tuple(TITLES)  # of two that are the same on this grid, the first is nam
 
 
 @dataclass(frozen=True)
+class Other:
+    """Levels that the steps may use instead of those that the network is told."""
+
+    name: str
+    says: str
+    level: Callable[[float], Level]
+    right: bool = False
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One sampler of the museum, with one mistake or none."""
 
@@ -60,11 +79,18 @@ class Candidate:
     grid: Mistake | None = None
     end: Level = DATA
     error: float = math.inf
+    other: Other | None = None
 
     @property
-    def mistake(self) -> Mistake | None:
+    def mistake(self) -> Mistake | Other | None:
         """The one mistake."""
-        return self.step or self.reading or self.grid
+        other = None if self.other is None or self.other.right else self.other
+        return self.step or self.reading or self.grid or other
+
+    @property
+    def rank(self) -> tuple[float, int, int]:
+        """What comes first: the nearest; of those that are the same to rounding, the plainest."""
+        return (self.error if self.error > 1e-7 else 0.0, len(self.options), ORDER.index(self.family))
 
     @property
     def name(self) -> str:
@@ -98,16 +124,13 @@ class Patient:
         """The pairs of levels that the candidate walks, read from the labels; of the first calls alone, or of all."""
         stop = None if stop is None else stop + 3
         labels, levels = self.table.labels[:stop], self.levels[:stop]
-        if candidate.family in PAIRED:
-            here = levels[0::2]
-            pairs = list(zip(here, [*levels[1::2], candidate.end][: len(here)], strict=True))
-            if candidate.family != "heun":
-                pairs = list(zip(here, [*here[1:], candidate.end], strict=True))
-            if candidate.grid is None:
-                return pairs
-            labels = labels[0::2]
+        each = CALLS.get(candidate.family, 1)
+        level = self.way.level if candidate.other is None else candidate.other.level
+        if candidate.family == "heun" and candidate.grid is None and candidate.other is None:  # churn: a step leads to the label of its second call
+            return list(zip(levels[0::2], [*levels[1::2], candidate.end][: len(levels[0::2])], strict=True))
+        labels = labels[0::each]
         make = _edited(readings.grid, candidate.grid)
-        pairs = make(labels, self.way.level, candidate.end, self.way.stride(self.table.labels))
+        pairs = make(labels, level, candidate.end, self.way.stride(self.table.labels))
         if candidate.family == "euler_churn":
             pairs = [(t, self._before(i + 1, s)) for i, (t, s) in enumerate(pairs)]
         return pairs
@@ -127,7 +150,7 @@ class Patient:
 
     def distance(self, candidate: Candidate, stop: int | None = None) -> float:
         """How far the candidate's states are from the patient's, relative, over the first `stop` or all."""
-        walk = _edited(samplers_by_name()[candidate.family], candidate.step)
+        specimen = _edited(samplers_by_name()[candidate.family], candidate.step)
         reading = _edited(readings.READINGS[self.way.predicts], candidate.reading)
         calls = self.table.calls
         last = calls if stop is None else stop
@@ -141,7 +164,7 @@ class Patient:
             if k >= calls or (stop is not None and k > stop):
                 raise Stop
             made.append(x)
-            if candidate.grid is None and not math.isclose(t.ratio, self.levels[k].ratio, rel_tol=1e-4):
+            if candidate.grid is None and candidate.other is None and not math.isclose(t.ratio, self.levels[k].ratio, rel_tol=1e-4):
                 worst = max(worst, 0.1)
             return reading(self.rows[1 + k], x, t)
 
@@ -157,7 +180,7 @@ class Patient:
         end = None
         try:
             with np.errstate(all="ignore"):
-                end = walk(model, start, steps, normal, **dict(candidate.options))
+                end = specimen(model, start, steps, normal, **dict(candidate.options))
         except Stop:
             pass
         except (ValueError, ZeroDivisionError, OverflowError, TypeError):
@@ -178,7 +201,8 @@ class Patient:
 
 
 def _off(a: Any, b: Any) -> float:
-    return float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-300))
+    off = float(np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-300))
+    return off if math.isfinite(off) else math.inf
 
 
 @cache
@@ -210,6 +234,7 @@ def sampler(
     library: str = "numpy",
     device: Any = None,
     dims: int = 2,
+    bounded: bool = False,
     finer: dict[int, Callable[[Any, Any, Any], Any]] | None = None,
 ) -> Diagnosis:
     """Say which sampler a loop is, on which grid, and what is wrong with it.
@@ -240,6 +265,8 @@ def sampler(
         The torch device of x.
     dims : int, default 2
         Length of the rows of x.
+    bounded : bool, default False
+        Whether the data lie in [-1, 1], so that clipping the predicted data is right.
     finer : dict of int to callable, optional
         The same patient with other numbers of steps, by that number: its order is measured from two and more.
 
@@ -281,17 +308,24 @@ def sampler(
         table = read(run, way, dims, library, device)
     except Ill as ill:
         name, says = ill.args
+        if name == "adaptive":
+            return _adaptive(run, way, says, start_std, dims, library, device, assumed)
         return Diagnosis("sampler", WRONG, "", (says,), (Cause(name, says, math.inf),), assumed=tuple(assumed))
     levels = [way.level(label) for label in table.labels]
     patient = Patient(table, way, levels, _ends(way, table.labels, levels))
-    found = sorted(_search(patient), key=lambda c: (c.error, c.mistake is not None))
+    found = sorted(_search(patient), key=lambda c: c.rank)
+    if found[0].error > SINGLE:
+        found = sorted([*found, *_elsewhere(patient)], key=lambda c: c.rank)
     right = [c for c in found if c.mistake is None]
     wrong = _distinct([c for c in found if c.mistake is not None])
-    nearest = min(right, key=lambda c: (c.error > 3 * right[0].error + EXACT / 10, ORDER.index(c.family), len(c.options)))
+    nearest = next(c for c in sorted(right, key=lambda c: c.rank[1:]) if c.error <= 3 * right[0].error + EXACT / 10)
     if start_std is None:
         start_std = levels[0].sigma / max(abs(float(table.states[0, 0])), 1e-300)
         assumed.append(f"x starts with deviation {start_std:.4g}, as the first level has it")
-    behaviour = list(_behaviour(table, way, levels, start_std))
+    behaviour = list(_behaviour(table, way, levels, start_std, bounded))
+    if way.told.startswith("index") and way.sigmas is None and nearest.error <= SINGLE and nearest.end.sigma > 0:
+        behaviour.append(Cause("ends-before-the-data", f"the last step ends at σ/α = {nearest.end.ratio:.4g}, not at the "
+                               "data: its noise remains", nearest.end.ratio))  # fmt: skip
     is_right = nearest.error <= EXACT or (nearest.error <= SINGLE and not (wrong and wrong[0].error < nearest.error / 8))
     best = nearest if is_right or not wrong or nearest.error <= wrong[0].error else wrong[0]
     numbers, effect = _effect(patient, nearest, start_std)
@@ -302,12 +336,41 @@ def sampler(
         causes = (*behaviour, *map(_cause, listed))
         verdict = WRONG
     else:
-        verdict, causes = UNKNOWN, tuple(map(_cause, wrong[:3]))
+        verdict, causes = UNKNOWN, (*_by_coefficients(patient, nearest), *map(_cause, wrong[:3]))
     return Diagnosis(
         "sampler", verdict, best.name if best.error <= SINGLE or not causes else f"nearest: {best.name}",
         tuple(_findings(patient, best, effect, finer)), (*(replace(c, effect=effect) for c in causes[:1]), *causes[1:]),
-        numbers, tuple(assumed),
+        numbers, tuple(assumed), tuple(c.name for c in right if c.error <= SINGLE and c.name != best.name) if is_right else (),
     )  # fmt: skip
+
+
+def _adaptive(
+    run: Any, way: Convention, says: str, start_std: float | None, dims: int, library: str, device: Any, assumed: list[str]
+) -> Diagnosis:
+    """A solver with steps of its own choice: of it only what it makes can be said, on N(1, ¼) with the exact network."""
+    labels, draws, scale = [], 0, 1.0 if start_std is None else start_std
+    x = scale * np.repeat(np.array([[0.0], [1.0], [-1.0]]), dims, axis=1)
+
+    def answer(k: int, x: Any) -> Any:
+        labels.append(float(ACTIVE[-1].labels[-1][0]))
+        p, q = way.answer(way.level(labels[-1]), 1.0, 0.25)
+        return p * x + q
+
+    def noise(j: int, shape: tuple[int, ...]) -> Any:
+        nonlocal draws
+        draws += 1
+        return np.zeros(shape)
+
+    try:
+        end = np.asarray(walk(run, x, answer, noise, library, device).end)
+    except Exception as error:
+        return Diagnosis("sampler", WRONG, "", (f"it raises {type(error).__name__}: {error}",), assumed=tuple(assumed))
+    mean, deviation = float(end[0, 0]), float(end[1, 0] - end[2, 0]) / 2
+    off = max(abs(mean - 1), abs(deviation / 0.5 - 1))
+    name, verdict = "probability flow, adaptive", RIGHT if not draws and off < 0.02 else UNKNOWN
+    found = f"with the exact network of N(1, ¼) it makes mean {mean:.5g} and deviation {deviation / 0.5:.5g} of the truth"
+    return Diagnosis("sampler", verdict, name if not draws else "adaptive", (says, found), (),
+                     {"mean": mean, "deviation": deviation, "calls": len(labels)}, tuple(assumed))  # fmt: skip
 
 
 def _cause(candidate: Candidate) -> Cause:
@@ -347,9 +410,9 @@ def _ends(way: Convention, labels: list[float], levels: list[Level]) -> list[Lev
 
 def _families(patient: Patient) -> Iterator[Candidate]:
     """The right samplers that may be meant, with the options that the table tells."""
-    timed = all(math.isfinite(level.g) for level in patient.levels[:-1])
     for name in samplers_by_name():
-        if name in TIMED and not timed:
+        needed = "ds" if "velocity" in name else "g"
+        if name in TIMED and not all(math.isfinite(getattr(level, needed)) for level in patient.levels[:-1]):
             continue
         yield Candidate(name)
     eta = _eta(patient)
@@ -361,8 +424,7 @@ def _families(patient: Patient) -> Iterator[Candidate]:
     for order in (2, 3):
         yield Candidate("plms", (("order", order),))
         yield Candidate("lms", (("order", order),))
-    size = _langevin_size(patient)
-    if size is not None:
+    for size in _langevin_sizes(patient):
         yield Candidate("langevin", (("step", size),))
     churn = _noise_scale(patient)
     if churn is not None:
@@ -382,9 +444,16 @@ def _eta(patient: Patient) -> float | None:
     return 1.0 if abs(etas[0] - 1) < 1e-6 else round(float(np.median(etas)), 6)
 
 
-def _langevin_size(patient: Patient) -> float | None:
-    c, t = patient.noise(1), patient.levels[0]
-    return None if c is None else 0.5 * (c / t.sigma) ** 2
+def _langevin_sizes(patient: Patient) -> Iterator[float]:
+    """Langevin's ε/σ², by the first noise and by the first answer of the network."""
+    table, t, c = patient.table, patient.levels[0], patient.noise(1)
+    if c is None:
+        return
+    yield 0.5 * (c / t.sigma) ** 2
+    reading = readings.READINGS[patient.way.predicts]
+    score = -(reading(1.0, 0.0, t)[0] - reading(0.0, 0.0, t)[0]) / t.sigma  # of an answer of 1
+    if score:
+        yield float(table.states[1, 1]) / score / t.sigma**2
 
 
 def _noise_scale(patient: Patient) -> float | None:
@@ -419,7 +488,66 @@ def _search(patient: Patient) -> Iterator[Candidate]:
         yield replace(candidate, error=error, end=patient.ends[i])
 
 
-def _behaviour(table: Table, way: Convention, levels: list[Level], start_std: float) -> Iterator[Cause]:
+def _elsewhere(patient: Patient) -> Iterator[Candidate]:
+    """Right samplers on other levels than the network is told: of another schedule, another unit, or unrounded."""
+    for other in _others(patient):
+        for family in _families(patient):
+            candidate = replace(family, other=other)
+            error, i = min((patient.distance(replace(candidate, end=end)), i) for i, end in enumerate(patient.ends[:2]))
+            yield replace(candidate, error=error, end=patient.ends[i])
+
+
+def _others(patient: Patient) -> Iterator[Other]:
+    way, labels, levels = patient.way, patient.table.labels, patient.levels
+    for factor in (1000.0, 1e-3, 999.0, 1 / 999):
+        if way.told in SCALES:
+            yield Other("unit-of-time", f"the steps use {factor:.4g} times the number that the network is told",
+                        lambda label, factor=factor: way.level(factor * label))  # fmt: skip
+    n = len(way.levels)  # type: ignore[attr-defined]
+    if not (n and way.told.startswith("index") and way.sigmas is None):
+        return
+    for name, betas in known_betas(n).items():
+        there = Convention(way.predicts, way.told, betas=betas)
+        yield Other("another-schedule", f"the steps use the {name} schedule, the network another one", there.level)
+    top, low = way.levels[-1].ratio, way.levels[0].ratio  # type: ignore[attr-defined]
+    k = len(labels)
+    for power in (1 / 7, 0.0):
+        form = (lambda u: u**power) if power else math.log
+        back = (lambda u: u ** (1 / power)) if power else math.exp
+        ratios = [back(form(top) + (form(low) - form(top)) * i / max(k - 1, 1)) for i in range(k)]
+        if len(set(labels)) == k and all(0.8 < r / level.ratio < 1.25 for r, level in zip(ratios, levels, strict=True)):
+            used = {label: samplers.between(levels[0], levels[0], r) for label, r in zip(labels, ratios, strict=True)}
+            yield Other("rounded", "the network is told the nearest index", lambda label, used=used: used.get(label, DATA),
+                        right=True)  # fmt: skip
+
+
+def known_betas(n: int) -> dict[str, list[float]]:
+    """The schedules that people take: by name, n numbers."""
+    line = lambda a, b: [a + (b - a) * i / max(n - 1, 1) for i in range(n)]  # noqa: E731
+    bar = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
+    return {
+        "linear": line(1e-4, 0.02), "linear for 1000": line(0.1 / n, min(20 / n, 0.999)),
+        "scaled linear": [b**2 for b in line(0.00085**0.5, 0.012**0.5)],
+        "cosine": [min(1 - b / a, 0.999) for a, b in zip(bar, bar[1:], strict=False)],
+    }  # fmt: skip
+
+
+def _by_coefficients(patient: Patient, nearest: Candidate) -> Iterator[Cause]:
+    """What differs, coefficient by coefficient, from the nearest right sampler of one call a step."""
+    if nearest.family in CALLS or nearest.other is not None:
+        return
+    pairs = patient.steps(nearest)
+    specimen = partial(samplers_by_name()[nearest.family], **dict(nearest.options))
+    try:
+        wanted = wanted_of(specimen, readings.READINGS[patient.way.predicts], pairs)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return
+    yield from by_coefficients(patient.table, wanted, pairs, nearest.name)
+
+
+def _behaviour(
+    table: Table, way: Convention, levels: list[Level], start_std: float, bounded: bool
+) -> Iterator[Cause]:
     """What is wrong with any sampler, known or not."""
     facts = table.facts
     if facts["unseen noise"] > 0 and facts["not linear"] > LINEAR:
@@ -434,12 +562,24 @@ def _behaviour(table: Table, way: Convention, levels: list[Level], start_std: fl
     if facts["not linear"] > LINEAR and not facts["unseen noise"] > 0:
         yield Cause("looks-at-x", "it is not linear in x and the network's answers, even where they are small: a step "
                     "size by norms, or rescaling", facts["not linear"])  # fmt: skip
+    if table.facts["clips"] > LINEAR >= table.facts["not linear"] and not bounded and facts["rows"] <= LINEAR:
+        yield Cause("clips-the-data", "it clips or thresholds the predicted data: right only if the data lie in "
+                    "[-1, 1] (then say bounded=True)", facts["clips"])  # fmt: skip
     if table.repeated and len(table.fresh) < table.calls // 2:
         yield Cause("same-noise", "a generator is put back to the same state: the same noise in every step", 1.0)
+    if levels[0].ratio < levels[-1].ratio:
+        yield Cause("walks-backwards", "the first call is told less noise than the last: it walks from data to noise", 1.0)
+        return
+    top, first = way.levels[-1] if way.levels else levels[0], levels[0]  # type: ignore[attr-defined]
+    if first.alpha > max(3 * top.alpha, 0.1) and first.ratio < top.ratio / 3 and top.ratio < math.inf:
+        yield Cause("starts-too-low", f"the first level is σ/α = {first.ratio:.4g} where the schedule goes up to "
+                    f"{top.ratio:.4g}: pure noise is not its law", first.alpha)  # fmt: skip
     stands = abs(float(table.states[0, 0])) * start_std
     if levels[0].alpha and levels[0].sigma and not 0.9 < stands / math.hypot(levels[0].sigma, 0.0) < 1.2 and stands > 0:
         if not 0.9 < stands / math.hypot(levels[0].sigma, levels[0].alpha) < 1.2:
-            yield Cause("start-scale", f"at the first call x has deviation {stands:.4g}, where the level it is told has "
+            scaled = 0.9 < stands / first.ratio < 1.1
+            yield Cause("input-not-scaled", "the network is given x₀ + (σ/α) z where it expects α x₀ + σ z: multiply its "
+                        "input by α (scale_model_input)", stands) if scaled else Cause("start-scale", f"at the first call x has deviation {stands:.4g}, where the level it is told has "
                         f"σ = {levels[0].sigma:.4g}", abs(stands / levels[0].sigma - 1))  # fmt: skip
 
 
@@ -461,9 +601,12 @@ def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[st
 
 def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Iterator[str]:
     table, way = patient.table, patient.way
-    labels = table.labels[0::2] if best.family in PAIRED else table.labels
+    labels = table.labels[0 :: CALLS.get(best.family, 1)]
     levels = [way.level(label) for label in labels]
-    title = TITLES[best.family] + "".join(f", {k} {v}" for k, v in best.options)
+    title = "DDIM" if best.family == "ddim" and best.options else TITLES[best.family]
+    title += "".join(f", {k} {v:.6g}" if isinstance(v, float) else f", {k} {v}" for k, v in best.options)
+    if best.other is not None and best.other.right:
+        title += f" ({best.other.says})"
     what = f"{title}, with one mistake" if best.mistake else title
     yield f"{what}: its coefficients agree to {best.error:.1g}" if best.error <= SINGLE else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
     place = spacing(levels, labels)

@@ -6,13 +6,14 @@ Gaussian put in afterwards, the law of what it makes. A batch holds all unit vec
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from refscore.clinic.convention import Convention
-from refscore.clinic.patient import HostArray, Run, walk
+from refscore.clinic.patient import ACTIVE, HostArray, Model, Run, generator, made, walk
 
 SMALL = 1e-3  # scale of the unit vectors: what clips at ±1 does not clip them
 SEEN = 1e-9  # relative: what is smaller is no noise
@@ -85,6 +86,8 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
     def play(x: HostArray, answer: Any, noise: Any) -> Run:
         try:
             seen = walk(run, x, answer, noise, library, device)
+        except Ill:
+            raise
         except Exception as error:
             raise Ill("raises", f"it raises {type(error).__name__}: {error}") from error
         if seen.end is None or seen.end.shape != x.shape:
@@ -95,8 +98,13 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
                           else "NaN or inf in what it returns")  # fmt: skip
         return seen
 
+    with suppress(Exception):  # imports and compilers have their turn before random functions are replaced
+        warm(run, way, dims, library, device)
     nothing = lambda k, x: np.zeros_like(x)  # noqa: E731
-    quiet = play(np.zeros((3, dims)), nothing, lambda j, shape: np.zeros(shape))
+    try:
+        quiet = play(np.zeros((4, dims)), nothing, lambda j, shape: np.zeros(shape))
+    except Ill as ill:
+        raise _looking(play, dims) if ill.args[0] == "not-finite" else ill from None
     k, m = len(quiet.states), len(quiet.draws)
     if not k:
         raise Ill("no-call", "it never asks the network")
@@ -105,6 +113,8 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
 
     def unit(column: int, shape: tuple[int, ...]) -> HostArray:
         z = np.zeros(shape)
+        if column > n:
+            raise Ill("adaptive", "the number of its steps depends on what it meets: an adaptive step size")
         if shape[:1] == (n + 1,):
             z[column] = SMALL
         return z
@@ -121,11 +131,36 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
     return Table(matrix, fresh, labels, float(zero[-1, 0, 0]), m, quiet.repeated, facts)
 
 
+def warm(run: Callable[..., Any], way: Convention, dims: int, library: str, device: Any) -> None:
+    """Run a patient once with its own noise and a network that answers nothing."""
+    seen = Run(lambda k, x: np.zeros_like(x), lambda j, shape: np.zeros(shape))
+    ACTIVE.append(seen)
+    try:
+        run(Model(), made(np.ones((4, dims)), library, device), generator(library, device))
+    finally:
+        ACTIVE.pop()
+
+
+def _looking(play: Any, dims: int) -> Ill:
+    """Why zeros led to NaN, as random numbers show."""
+    rows = np.random.default_rng(2).standard_normal((4096, 4, dims))
+    go = lambda n: play(rows[0, :n], lambda i, x: rows[1 + 2 * i, : len(x)], lambda j, shape:  # noqa: E731
+                        rows[2 + 2 * j, : shape[0]] if shape[1:] == (dims,) else np.zeros(shape)).end  # fmt: skip
+    try:
+        four, one = go(4), go(1)
+    except (Ill, IndexError):
+        return Ill("not-finite", "NaN or inf in its x, whatever the network answers")
+    if np.abs(four[:1] - one).max() > 1e-6 * np.abs(one).max():
+        return Ill("rows-influence-each-other", "a sample depends on the others of its batch, by a step from norms: a "
+                   "mean over the batch")  # fmt: skip
+    return Ill("looks-at-x", "a step size from norms: of zeros it makes NaN, and what it makes is not the law")
+
+
 def _facts(run: Run) -> dict[str, Any]:
     kinds = [kind for kind, _, _ in run.draws]
     return {
         "uniform": kinds.count("uniform"),
-        "shared noise": sum(shape[:1] != (3,) and len(shape) > 0 for _, shape, _ in run.draws),
+        "shared noise": sum(shape[:1] != (4,) and len(shape) > 0 for _, shape, _ in run.draws),
         "labels differ": any(np.ptp(label) > 0 for label in run.labels),
     }
 

@@ -3,11 +3,18 @@
 A specimen takes the SDE and returns log_prob(model, x), or bits per dimension where its name says so.
 """
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from refscore.laws.mixture import GaussianMixture
+from refscore.likelihood.flow import FixedSteps, Flow
 from refscore.museum.mistake import Mistake
+from refscore.noise.exact_score import ExactScore
+from refscore.protocols import SDE
 
 rng = np.random.default_rng(0)
 
@@ -141,3 +148,127 @@ MISTAKES = (
         "figures that cannot be compared", "yang-song/score_sde_pytorch, likelihood.py; Weixy21/SafeDiffuser#9",
     ),
 )  # fmt: skip
+
+# ------------------------------------------------------------------ what slips make of a likelihood
+
+Guess = tuple[str, str, Any]  # name, sentence, what such a patient would say
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A score and its derivative, times a factor."""
+
+    score: Any
+    factor: float
+
+    def __call__(self, x: Any, t: Any) -> Any:
+        """Return the factor times the score."""
+        return self.factor * self.score(x, t)
+
+    def jvp(self, x: Any, t: Any, v: Any) -> tuple[Any, Any]:
+        """Return both, times the factor."""
+        s, sdot = self.score.jvp(x, t, v)
+        return self.factor * s, self.factor * sdot
+
+
+def slips(mixture: GaussianMixture, sde: SDE, x: Any, found: Any, units: str) -> Iterator[Guess]:
+    D, bit, exact = mixture.dim, math.log(2), mixture.log_prob(x)
+    yield "sign-flipped", "it is minus the log density", -exact
+    yield "per-dimension", "it is divided by the number of dimensions", exact / D
+    if units == "nats":
+        yield "bits-for-nats", "it is in bits: divided by ln 2", exact / bit
+        yield "bits-per-dimension-for-nats", "it is -log₂ p per dimension", -exact / (D * bit)
+    else:
+        yield "nats-for-bits", "it is in nats: ln 2 is missing", exact * bit
+        yield "not-per-dimension", "it is not divided by the number of dimensions", exact * D
+    for t in (0.003, 0.01, 0.03, 0.1, 0.3):
+        yield (
+            "density-of-noised-data",
+            f"it is the density at t = {t}, of data with that noise",
+            mixture.log_prob(x, sde.alpha(t), sde.sigma(t)),
+        )
+    variance, once = float(sde.prior_std) ** 2, 0.5 * math.log(2 * math.pi)
+    offsets = {
+        "prior-constant-missing": ("½ D log 2π of the prior is missing", D * once),
+        "prior-constant-once": ("½ log 2π of the prior is counted once, and not D times", (D - 1) * once),
+        "prior-width-forgotten": ("log σ of the prior is missing", 0.5 * D * math.log(variance)),
+    }  # fmt: skip
+    for bits in (7, 8):
+        for sign, word in ((1, "high"), (-1, "low")):
+            offsets[f"offset-of-{bits}-bits"] = (f"it is {bits} bits a dimension too {word}", sign * bits * D * bit)
+            yield f"offset-of-{bits}-bits", offsets[f"offset-of-{bits}-bits"][0], exact + sign * bits * D * bit
+    for k, word in ((127.5, "127.5"), (255.0, "255"), (2.0, "2")):
+        for sign in (1, -1):
+            yield (
+                f"log-of-{word}-a-dimension",
+                f"it is off by D log {word}: the data's units",
+                exact + sign * D * math.log(k),
+            )
+    for name, (says, offset) in offsets.items():
+        yield name, says, exact + offset
+    yield (
+        "constant-offset",
+        f"it is off by a constant, {np.mean(found - exact):+.4g} nats",
+        exact + np.mean(found - exact),
+    )
+    yield from _along_flows(mixture, sde, x, found)
+
+
+def _along_flows(mixture: GaussianMixture, sde: SDE, x: Any, found: Any) -> Iterator[Guess]:
+    """What slips in the prior, the divergence and the flow itself make."""
+    D, variance = mixture.dim, float(sde.prior_std) ** 2
+    start = 1e-5 if not hasattr(sde, "n") else 1 / sde.n
+    drift = D * float(np.log(sde.alpha(1.0) / sde.alpha(start)))
+    for factor, flow, why in (
+        (1.0, "", ""), (2.0, "half-missing-in-drift", "the flow has g² s, and not ½ g² s"),
+        (-1.0, "sign-of-score-in-drift", "the flow has the score with the wrong sign"),
+        (0.0, "score-missing-in-drift", "the flow has no score"),
+    ):  # fmt: skip
+        with np.errstate(all="ignore"):
+            y = FixedSteps(sde, 60)(
+                Flow(sde, Scaled(ExactScore(mixture, sde), factor), (D,)),
+                np.concatenate([x, np.zeros((len(x), 1))], axis=1),
+                start,
+                1.0,
+            )
+        square, trace = -0.5 * np.sum(y[:, :D] ** 2, axis=1) / variance, y[:, D] - drift
+        const = -0.5 * D * math.log(2 * math.pi * variance)
+        if flow:
+            for c in (1.0, 0.5, -1.0):  # such a flow may expand without end, each solver by its own factor
+                rest = const + drift + c * trace
+                yield flow, why, rest + np.sum(square * (found - rest)) / np.sum(square**2) * square
+            continue
+        yield (
+            "divergence-sign-flipped",
+            "the integral of the divergence has the wrong sign",
+            const + square - drift - trace,
+        )
+        yield "divergence-missing", "the integral of the divergence is missing", const + square
+        yield "drift-divergence-missing", "the divergence f D of the linear drift is missing", const + square + trace
+        yield "trace-missing", "the trace of the score's derivative is missing", const + square + drift
+        yield (
+            "trace-sign-flipped",
+            "the trace of the score's derivative has the wrong sign",
+            const + square + drift - trace,
+        )
+        yield (
+            "half-missing-in-divergence",
+            "the divergence has g² tr ∇s, and not ½ g² tr ∇s",
+            const + square + drift + 2 * trace,
+        )
+        yield (
+            "drift-divergence-not-summed",
+            "the divergence of the linear drift is f, and not f D",
+            const + square + drift / D + trace,
+        )
+        yield "half-missing-in-prior", "the prior has |x|², and not ½ |x|²", const + 2 * square + drift + trace
+        other = -0.5 * D * math.log(2 * math.pi) + variance * square + drift + trace
+        yield "prior-of-other-variance", "the prior has variance 1", other
+        for name, part, rest in (("drift and all", drift + trace, 0.0), ("the trace", trace, drift)):
+            k = float(np.sum(part * (found - const - square - rest)) / np.sum(part * part))
+            if abs(k - round(k)) < 0.1 * max(k, 0.0) and round(k) >= 2:
+                says = f"the probes are summed and not averaged: {name} counts {round(k)} times"
+                yield "probes-summed", says, const + square + rest + round(k) * part
+            if 0.05 < k < 0.7 and abs(1 / k - round(1 / k)) < 0.1 / k:
+                says = f"the trace is averaged over the dimensions: {name} counts 1/{round(1 / k)}"
+                yield "trace-averaged", says, const + square + rest + part / round(1 / k)

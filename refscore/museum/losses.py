@@ -3,11 +3,13 @@
 A specimen takes the SDE and returns the loss: it draws its own times and noise.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from refscore.museum.mistake import Mistake
+from refscore.noise.parametrisation import PARAMETRISATIONS
 
 rng = np.random.default_rng(0)  # a tutorial's, for all draws
 
@@ -266,3 +268,90 @@ MISTAKES = (
         "the first step goes to the noise", "facebookresearch/flow_matching: noise at t = 0, here at 1",
     ),
 )  # fmt: skip
+
+# ------------------------------------------------------------------ what slips make of noise, target and weight
+
+Pair = tuple[Any, Any]
+
+
+def levels(way: Any, t: Any) -> Iterator[tuple[str, str, Pair]]:
+    """α and σ that a patient may use who should use those of t."""
+    sde, N = way.sde, getattr(way.sde, "n", None)
+
+    def at(s: Any) -> Pair:
+        s = np.clip(s, 1e-9, 1.0)
+        return sde.alpha(s), sde.sigma(s)
+
+    alpha, sigma = at(t)
+    yield "", "", (alpha, sigma)
+    if N:
+        yield "one-index-late", "x has the noise of one index more than the model is told", at(t + 1 / N)
+        yield "one-index-early", "x has the noise of one index less than the model is told", at(t - 1 / N)
+        step = alpha / sde.alpha(np.clip(t - 1 / N, 0.0, 1.0))
+        yield (
+            "single-step",
+            "x has the noise of one step, √(1 - β) and √β, and not of all up to t",
+            (step, np.sqrt(1 - step**2)),
+        )
+        yield "single-step", "x has the noise of one step, with β for √β", (step, 1 - step**2)
+    yield "time-reversed", "x has the noise of the other end of the time", at(1 - t + (1 / N if N else 0.0))
+    yield "root-of-alpha-missing", "x₀ is scaled by ᾱ = α² and not by its root", (alpha**2, sigma)
+    yield "root-of-sigma-missing", "the noise is scaled by σ² and not by its root", (alpha, sigma**2)
+    yield "roots-missing", "x₀ and the noise are scaled by α² and σ² and not by their roots", (alpha**2, sigma**2)
+    yield "alpha-and-sigma-exchanged", "α and σ are exchanged", (sigma, alpha)
+    yield "alpha-forgotten", "x₀ is not scaled by α", (np.ones_like(t), sigma)
+    yield "sigma-forgotten", "the noise is not scaled by σ", (alpha, np.ones_like(t))
+
+
+def targets(way: Any, t: Any, used: Pair) -> Iterator[tuple[str, str, Pair]]:
+    """A and C of what a patient may regress on, who noised with `used`; the right one first."""
+    alpha, sigma = used
+    mine = "data" if way.predicts == "denoiser" else way.predicts
+    zero, one, right = 0 * t, np.ones_like(t), way.sde.sigma(np.clip(t, 1e-9, 1.0))
+    a, b = way.affine(t, "velocity")
+    found = {
+        "noise": (zero, 1 / sigma), "data": (one, zero), "score": (zero, -1 / sigma**2),
+        "v": (-sigma, alpha / sigma), "velocity": (a * way.sde.alpha(t), (a - b / right**2) * right / sigma),
+    }  # fmt: skip
+    yield "", "", found[mine]
+    for name, (A, C) in found.items():
+        if name != mine:
+            yield f"target-is-{name}", f"the model should predict {mine}, and is held to the {name}", (A, C)
+            yield f"target-is-minus-{name}", f"the model is held to minus the {name}", (-A, -C)
+    A, C = found[mine]
+    yield "target-sign-flipped", "the sign of the target is wrong", (-A, -C)
+    yield "target-noise-scaled", "the target is σ z, the noise that was added, and not z", (zero, one)
+    yield "target-not-divided", "the target is -z, and is not divided by σ", (zero, -1 / sigma)
+    yield "target-divided-again", "the target is divided by σ once too often", (A / sigma, C / sigma)
+    if mine in ("v", "velocity"):
+        yield "target-sign-of-one-term", "one of the two terms of the target has the wrong sign", (-A, C)
+    yield "target-exchanged", "x₀ and the noise are exchanged in the target", (alpha, -one)
+    yield "target-is-x", "the target is x_t itself", (alpha, one)
+    yield "target-of-the-right-noise", "", (zero, -1 / (sigma * right))
+
+
+def weights(way: Any, t: Any) -> dict[str, Any]:
+    """λ of known weights, as of a loss of the score: λ ‖s - s*‖²."""
+    alpha, sigma, g = way.sde.alpha(t), way.sde.sigma(t), way.sde.g(t)
+    snr, data = (alpha / sigma) ** 2, sigma**4 / alpha**2
+    edm = {f"EDM's, data of deviation {s}": ((sigma / alpha) ** 2 + s**2) * snr / s**2 * data for s in (0.5, 1.0)}
+    plain = {
+        name: way.affine(t, name)[1] ** 2 for name in PARAMETRISATIONS if name not in ("F", "score", "noise", "data")
+    }
+    return {
+        "σ²": sigma**2, "g²": g**2, "1": np.ones_like(t), "σ⁴/α² (of the data)": data,
+        **{f"that of the {name}": value for name, value in plain.items()}, **edm,
+        "σ² min(SNR, 5)/SNR": sigma**2 * np.minimum(snr, 5) / snr,
+    }  # fmt: skip
+
+
+def weight_slips(way: Any, t: Any) -> dict[str, tuple[str, Any]]:
+    """λ of weights with a slip, as `weights` has them, and what it is."""
+    alpha, sigma, g, b2 = way.sde.alpha(t), way.sde.sigma(t), way.sde.g(t), way.affine(t)[1] ** 2
+    snr, ratio = (alpha / sigma) ** 2, (sigma / alpha) ** 2
+    return {
+        "weight-root-missing": ("λ is σ, and not σ²", sigma),
+        "diffusion-for-its-square": ("λ is g, and not g²", g), "weight-inverted": ("the weight is inverted", sigma**4 / g**2),
+        "min-snr-of-noise": ("min(SNR, 5)/SNR is the weight for noise; of v it is min(SNR, 5)/(SNR + 1), of the data min(SNR, 5)", b2 * np.minimum(snr, 5) / snr),
+        "edm-weight-without-square": ("(ς² + σ_d²)/(ς σ_d) lacks the square below", b2 * (ratio + 0.25) / (np.sqrt(ratio) * 0.5)),
+    }  # fmt: skip

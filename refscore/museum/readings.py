@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refscore.museum.mistake import Mistake
-from refscore.museum.samplers import Level
+from refscore.museum.samplers import Level, half_precision
 
 Reading = Callable[[Any, Any, Level], tuple[Any, Any]]
 
@@ -82,6 +82,14 @@ def _of(name: str, old: str, new: str, says: str, sees: str, origin: str, *only:
 MISTAKES = (
     _of("data-variance-for-deviation", "(x - t.sigma * eps)", "(x - t.sigma**2 * eps)",
         "1 - alpha-bar instead of its root where the data are predicted", "noise remains", "textbook"),
+    _of("data-noise-not-scaled", "(x - t.sigma * eps)", "(x - eps)", "sigma before the predicted noise is missing",
+        "pure noise", "k-diffusion wrappers"),
+    _of("noise-without-alpha", "eps = (x - t.alpha * out)", "eps = (x - out)",
+        "alpha before the data is missing where the noise is derived", "wrong contrast", "textbook"),
+    _of("noise-not-divided", "eps = (x - t.alpha * out) / t.sigma", "eps = x - t.alpha * out",
+        "the noise derived from the data is not divided by sigma", "noise remains", "textbook"),
+    _of("levels-in-half-precision", "[level(i) for i in labels]", "[half_precision(level(i)) for i in labels]",
+        "alpha-bar is kept in half precision", "the first levels add no noise", "diffusers PR 3005, #3056"),
     _of("data-not-rescaled", "(x - t.sigma * eps) / t.alpha", "(x - t.sigma * eps)",
         "the predicted data are not divided by root alpha-bar", "samples too dark", "textbook"),
     _of("data-divided-by-alpha-bar", "/ t.alpha\n    return eps, data", "/ t.alpha**2\n    return eps, data",
@@ -112,7 +120,7 @@ MISTAKES = (
         "noise remains", "textbook"),
     _of("velocity-backwards", "eps = (x + t.alpha * out)", "out = -out\n    eps = (x + t.alpha * out)",
         "the velocity has the other sign", "numbers that grow", "textbook"),
-    _of("told-one-index-low", "level(i) for i in labels", "level(i + 1) for i in labels",
+    _of("told-one-index-low", "[level(i) for i in labels]", "[level(i + 1) for i in labels]",
         "the network is told an index one too low for the step's coefficients",
         "variance a percent off, which no picture shows", "lucidrains #18"),
     _of("told-one-index-high", "level(i) for i in labels", "level(i - 1) for i in labels",

@@ -6,6 +6,7 @@ network sees in x, `normal()` fresh noise. These are the right ones; `MISTAKES` 
 
 from collections.abc import Callable, Sequence
 from math import exp, expm1, inf, log, sqrt
+from struct import pack, unpack
 from typing import Any, NamedTuple
 
 from refscore.museum.mistake import Mistake
@@ -20,6 +21,10 @@ class Level(NamedTuple):
         α and σ.
     time, f, g : float, optional
         Its time, and f and g of dx = f x dt + g dw there.
+    da, ds : float, optional
+        dα/dt and dσ/dt, which are finite where α = 0 and f and g are not.
+    at : callable, optional
+        The level at a time.
     """
 
     alpha: float
@@ -27,6 +32,9 @@ class Level(NamedTuple):
     time: float = float("nan")
     f: float = float("nan")
     g: float = float("nan")
+    da: float = float("nan")
+    ds: float = float("nan")
+    at: Any = None
 
     @property
     def ratio(self) -> float:
@@ -148,6 +156,50 @@ def euler_ancestral(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
         if up > 0:
             x = x + up * normal()
         x = s.alpha * x
+    return x
+
+
+def euler_velocity(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
+    """Euler of the flow by its velocity E[α' x₀ + σ' z | x]: flow matching's sampler (Lipman et al. 2023)."""
+    for t, s in steps:
+        noise, data = model(x, t)
+        velocity = t.da * data + t.ds * noise
+        x = x + (s.time - t.time) * velocity
+    return x
+
+
+def heun_velocity(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
+    """Heun's method for the flow by its velocity; Euler where the network is not asked at the end."""
+    for t, s in steps:
+        noise, data = model(x, t)
+        h, slope = s.time - t.time, t.da * data + t.ds * noise
+        ahead = x + h * slope
+        if s.sigma > 0:
+            noise, data = model(ahead, s)
+            ahead = x + h * 0.5 * (slope + (s.da * data + s.ds * noise))
+        x = ahead
+    return x
+
+
+def midpoint_velocity(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
+    """The midpoint method for the flow by its velocity."""
+    for t, s in steps:
+        noise, data = model(x, t)
+        m, slope = t.at((t.time + s.time) / 2), t.da * data + t.ds * noise
+        half = x + 0.5 * (s.time - t.time) * slope
+        noise, data = model(half, m)
+        x = x + (s.time - t.time) * (m.da * data + m.ds * noise)
+    return x
+
+
+def rk4_velocity(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
+    """The classical Runge-Kutta method for the flow by its velocity: four calls a step."""
+    for t, s in steps:
+        h, m, slopes = s.time - t.time, t.at((t.time + s.time) / 2), []
+        for level, ahead in ((t, 0.0), (m, 0.5), (m, 0.5), (s, 1.0)):
+            noise, data = model(x + h * ahead * slopes[-1] if slopes else x, level)
+            slopes.append(level.da * data + level.ds * noise)
+        x = x + h / 6 * (slopes[0] + 2 * slopes[1] + 2 * slopes[2] + slopes[3])
     return x
 
 
@@ -294,6 +346,46 @@ def lms(model: Model, x: Any, steps: Steps, normal: Normal, order: int = 4) -> A
     return x
 
 
+def unipc(model: Model, x: Any, steps: Steps, normal: Normal, order: int = 2, kind: str = "bh2") -> Any:
+    """UniPC, Zhao et al. 2023: x is corrected with the answer of the next level, which costs no call."""
+    before, past = None, []
+    for t, s in steps:
+        noise, data = model(x, t)
+        if before is not None:
+            x = unified(before, t, past, data, kind)
+        past = [(t, data), *past][: order if s.sigma > 0 else 1]
+        before = (x, t)
+        x = unified(before, s, past, None, kind)
+    return x
+
+
+def unified(before: tuple[Any, Level], s: Level, past: Sequence[Any], new: Any, kind: str) -> Any:
+    """UniP from x at t to s by the data predicted so far; UniC where those at s are known."""
+    (x, t), data = before, past[0][1]
+    if s.sigma == 0:
+        return s.alpha * data
+    h = s.snr - t.snr
+    B = expm1(-h) if kind == "bh2" else -h
+    known = [((level.snr - t.snr) / h, value - data) for level, value in past[1:]]
+    known += [] if new is None else [(1.0, new - data)]
+    phi, wanted, factorial = expm1(-h) / -h - 1, [], 1.0
+    for i in range(len(known)):
+        wanted.append(phi * factorial / B)
+        factorial *= i + 2
+        phi = phi / -h - 1 / factorial
+    weights = solved([r for r, _ in known], wanted) if len(known) > 1 or new is None and len(known) > 1 else [0.5] * len(known)
+    x = s.sigma / t.sigma * x - s.alpha * expm1(-h) * data
+    for w, (r, difference) in zip(weights, known, strict=True):
+        x = x - s.alpha * B * w * difference / r
+    return x
+
+
+def solved(nodes: Sequence[float], wanted: Sequence[float]) -> list[float]:
+    """Weights w with Σ w r^i = wanted_i: two nodes."""
+    (r0, r1), (b0, b1) = nodes, wanted
+    return [(b1 - r1 * b0) / (r0 - r1), (b1 - r0 * b0) / (r1 - r0)]
+
+
 def renoise(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
     """Guess the data, add fresh noise: consistency models' sampler (Song et al. 2023)."""
     for t, s in steps:
@@ -313,6 +405,12 @@ def langevin(model: Model, x: Any, steps: Steps, normal: Normal, step: float = 1
         x = x + size * score
         x = x + sqrt(2 * size) * normal()
     return x
+
+
+def half_precision(level: Level) -> Level:
+    """The level whose ᾱ was kept in half precision."""
+    (bar,) = unpack("e", pack("e", level.alpha**2))
+    return Level(sqrt(bar), sqrt(1 - bar)) if bar < 1 else level
 
 
 def between(t: Level, s: Level, ratio: float) -> Level:
@@ -337,8 +435,8 @@ def adams(nodes: Sequence[float], start: float, end: float) -> list[float]:
     return weights
 
 
-SPECIMENS = (ddim, ddpm, ddpm_large, reverse_diffusion, euler_beta, euler_maruyama, euler_flow, heun_flow, euler_ancestral,
-             heun, euler_churn, midpoint, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_sde, plms, lms, renoise,
+SPECIMENS = (ddim, ddpm, ddpm_large, reverse_diffusion, euler_beta, euler_maruyama, euler_flow, heun_flow, euler_velocity,
+             heun_velocity, midpoint_velocity, rk4_velocity, euler_ancestral, heun, euler_churn, midpoint, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_sde, plms, lms, unipc, renoise,
              langevin)  # fmt: skip
 
 
@@ -455,6 +553,14 @@ MISTAKES = (
         "the corrected step starts from the predicted point", BLOWN, "textbook"),
     _of("heun-at-old-x", "model(s.alpha * ahead, s)", "model(s.alpha * x, s)",
         "the second slope is taken at the old x", NARROW, "textbook"),
+    _of("heun-told-the-first-time", "noise, data = model(ahead, s)", "noise, data = model(ahead, t)",
+        "the second slope is taken at the time of the first", "order 1 instead of 2", "textbook"),
+    _of("heun-told-the-first-level", "model(s.alpha * ahead, s)", "model(s.alpha * ahead, t)",
+        "the network is told the first level for the second slope", NARROW, "textbook"),
+    _of("velocity-sign", "x = x + (s.time - t.time) * velocity", "x = x - (s.time - t.time) * velocity",
+        "the flow is walked backwards", BLOWN, "textbook"),
+    _of("velocity-step-doubled", "(s.time - t.time) * velocity", "2 * (s.time - t.time) * velocity",
+        "the step counts twice", BLOWN, "textbook"),
     _of("churn-not-squared", "sqrt(t.ratio**2 - before**2) * s_noise", "(t.ratio - before) * s_noise",
         "the churn's deviation is the difference of the levels, not the root of that of their squares", NARROW,
         "diffusers #590"),

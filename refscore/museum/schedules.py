@@ -3,11 +3,15 @@
 The name of a specimen ends in what it returns: betas, alphas_bar or sigmas.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from refscore.museum.mistake import Mistake
+
+List = Any  # of float64
 
 
 def linear_alphas_bar(N: int = 1000) -> Any:
@@ -178,3 +182,106 @@ MISTAKES = (
         only=("geometric_sigmas",),
     ),
 )  # fmt: skip
+
+# ------------------------------------------------------------------ what slips make of a list
+
+
+def _cosine(n: int, offset: float = 0.008, quarter: float = 0.5 * math.pi) -> List:
+    return np.cos((np.arange(n + 1) / n + offset) / (1 + offset) * quarter) ** 2
+
+
+def _clipped(f: List, most: float = 0.999) -> List:
+    return np.cumprod(1 - np.minimum(1 - f[1:] / f[:-1], most))
+
+
+def _sigmoid(n: int) -> List:  # start -3, end 3, τ 1
+    f = 1 / (1 + np.exp(-3 + 6 * np.arange(n + 1) / n))
+    return (f - f[-1]) / (f[0] - f[-1])
+
+
+def _vp(n: int, half: float = 0.5) -> List:
+    t = np.arange(1, n + 1) / n
+    return np.exp(-(0.1 * t + half * 19.9 * t**2))
+
+
+def _betas(betas: Callable[[int], List]) -> Callable[[int], List]:
+    return lambda n: np.cumprod(1 - betas(n))
+
+
+KNOWN: dict[str, Callable[[int], List]] = {  # number of steps -> ᾱ_1, ..., ᾱ_N
+    "linear": _betas(lambda n: np.linspace(1e-4, 0.02, n)),
+    "linear-scaled": _betas(lambda n: np.linspace(0.1, 20, n) / n),
+    "scaled-linear": _betas(lambda n: np.linspace(0.00085**0.5, 0.012**0.5, n) ** 2),
+    "quadratic": _betas(lambda n: np.linspace(1e-4**0.5, 0.02**0.5, n) ** 2),
+    "sigmoid-betas": _betas(lambda n: 1e-4 + 0.0199 / (1 + np.exp(-np.linspace(-6, 6, n)))),
+    "cosine": lambda n: _clipped(_cosine(n)),
+    "sigmoid": lambda n: _clipped(_sigmoid(n)),
+    "exponential": lambda n: _clipped(np.exp(-12 * np.arange(n + 1) / n)),
+    "vp": _vp,
+}
+VARIANTS: dict[str, tuple[str, str, Callable[[int], List]]] = {  # one slip in the making of one of them
+    "cosine-unclipped": (
+        "cosine", "β_N is not cut off below 1, so that nothing is left to divide by",
+        lambda n: _cosine(n)[1:] / _cosine(n)[0],
+    ),
+    "cosine-not-normalised": ("cosine", "ᾱ is not divided by its value at 0: ᾱ_0 is not 1", lambda n: _cosine(n)[1:]),
+    "cosine-without-offset": ("cosine", "the offset s = .008 is missing", lambda n: _clipped(_cosine(n, offset=0.0))),
+    "cosine-without-quarter-turn": (
+        "cosine", "the angle is not multiplied by π/2, and the noise never wins", lambda n: _clipped(_cosine(n, 0.008, 1.0)),
+    ),
+    "slope-not-halved": ("vp", "∫β has t² (β_max - β_min) without its ½", lambda n: _vp(n, half=1.0)),
+    "square-without-root": (
+        "scaled-linear", "the ends are squared though no root was taken of them",
+        _betas(lambda n: np.linspace(0.00085, 0.012, n) ** 2),
+    ),
+}  # fmt: skip
+
+
+def _before(ab: List) -> List:
+    return np.concatenate([[1.0], ab[:-1]])
+
+
+def listed(kind: str, ab: List) -> List:
+    """What a list of betas, alphas_bar or sigmas (σ/α) holds, from ᾱ."""
+    return 1 - ab / _before(ab) if kind == "betas" else np.sqrt(1 / ab - 1) if kind == "sigmas" else ab
+
+
+Known = Callable[[int], List]
+SLIPS: dict[str, tuple[str, str, Callable[[Known, Callable[[List], List], int], List]]] = {  # kinds, sentence, list
+    "one-late": (
+        "betas alphas_bar", "it starts one step late (β_1 = 0, ᾱ_1 = 1), and the last step is lost",
+        lambda known, of, n: of(_before(known(n))),
+    ),
+    "first-step-lost": ("betas alphas_bar", "the first step is missing", lambda known, of, n: of(known(n + 1))[1:]),
+    "last-step-lost": (
+        "betas alphas_bar", "the end point is left out, as by range or endpoint=False",
+        lambda known, of, n: of(known(n + 1))[:-1],
+    ),
+    "product-of-betas": (
+        "alphas_bar", "the product is of β and not of 1 - β", lambda known, of, n: np.cumprod(listed("betas", known(n))),
+    ),
+    "not-cumulated": (
+        "alphas_bar", "it is α = 1 - β of each step, and not their product", lambda known, of, n: 1 - listed("betas", known(n)),
+    ),
+    "sum-for-product": (
+        "alphas_bar", "it is 1 minus the sum of β, and not the product of 1 - β",
+        lambda known, of, n: 1 - np.cumsum(listed("betas", known(n))),
+    ),
+    "one-minus-alpha-bar": ("betas alphas_bar", "it is 1 - ᾱ", lambda known, of, n: 1 - known(n)),
+    "root-taken": ("betas alphas_bar", "a root is taken", lambda known, of, n: np.sqrt(of(known(n)))),
+    "squared": ("betas alphas_bar sigmas", "it is squared", lambda known, of, n: of(known(n)) ** 2),
+    "reversed": ("betas alphas_bar", "it runs from noise to data", lambda known, of, n: of(known(n))[::-1]),
+    "betas-skipped": (
+        "betas", "every k-th β of 1000 is kept: the product of what was left out is lost; take ratios of every k-th ᾱ",
+        lambda known, of, n: of(known(1000))[:: 1000 // n],
+    ),
+    "alphas-bar-of-skipped-betas": (
+        "alphas_bar", "it is the product of every k-th 1 - β; take every k-th ᾱ of 1000",
+        lambda known, of, n: np.cumprod((1 - listed("betas", known(1000)))[:: 1000 // n]),
+    ),
+    "half-precision": (
+        "alphas_bar", "it is in half precision, where ᾱ near 1 is 1: the first steps add no noise",
+        lambda known, of, n: of(known(n)).astype("float16").astype("float64"),
+    ),
+    "sigma-of-vp": ("sigmas", "it is √(1 - ᾱ) and lacks the division by √ᾱ", lambda known, of, n: np.sqrt(1 - known(n))),
+}  # fmt: skip

@@ -1,6 +1,5 @@
 """The clinic reads what a loss minimises from its answers."""
 
-import numpy as np
 import pytest
 
 from refscore import VP

@@ -12,7 +12,11 @@ from refscore.museum.scores import MISTAKES, SPECIMENS
 from refscore.noise.chains import ddpm
 from refscore.noise.sde import LinearVE
 
-P = GaussianMixture(np.array([0.5, 0.3, 0.2]), np.array([[-2.0, 0.5], [1.5, 1.5], [0.5, -2.0]]), np.array([[0.5, 0.1], [0.3, 0.05], [0.2, 0.2]]))
+P = GaussianMixture(
+    np.array([0.5, 0.3, 0.2]),
+    np.array([[-2.0, 0.5], [1.5, 1.5], [0.5, -2.0]]),
+    np.array([[0.5, 0.1], [0.3, 0.05], [0.2, 0.2]]),
+)
 USED = {  # SDE, what its network predicts and is told, what the score is told
     "of_mixture": (VP(), None, None, "time"), "from_noise": (ddpm(1000), "noise", "index", "time"),
     "from_denoiser": (LinearVE(80.0), "denoiser", "sigma", "sigma"), "from_v": (VP(), "v", "time", "time"),

@@ -1,8 +1,8 @@
-"""What our own layers are asked beyond being derivatives, which `refscore.clinic.derivatives` checks for anybody.
+"""What our own layers are asked beyond being derivatives, which `refscore.clinic.checker` asks of anybody's.
 
-    check_jet            where there are jets: the derivative of jvp along a second tangent, and its transpose
-    check_all            that a stack of tangents is many tangents, that None is zero, that Hessians are symmetric
-    check_everywhere     that every back end gives NumPy's numbers
+check_jet            where there are jets: the derivative of jvp along a second tangent, and its transpose
+check_all            that a stack of tangents is many tangents, that None is zero, that Hessians are symmetric
+check_everywhere     that every back end gives NumPy's numbers
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore.clinic.derivatives import (
+from refscore.clinic.checker import (
     FLAT,
     METHODS,
     STEP,
@@ -222,5 +222,3 @@ def _same(found: Sequence[Any], wanted: Sequence[Any]) -> None:
         a, b = (0.0 if c is None else c for c in (a, b))  # None is zero
         # the same sums, perhaps in another order
         assert np.max(np.abs(a - b), initial=0.0) <= 1e-13 * (1 + np.max(np.abs(b), initial=0.0)) * np.size(b)
-
-
