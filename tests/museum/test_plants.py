@@ -24,11 +24,9 @@ def test_every_mistake_of_the_museum_is_planted_in_our_source_or_has_no_place_th
     assert not planted & NOWHERE.keys()
 
 
-def test_a_plant_is_one_edit_that_still_compiles():
-    for plant in PLANTS:
-        text = (ROOT / "refscore" / plant.file).read_text(encoding="utf-8")
-        assert text.count(plant.old) == 1, plant
-        assert ast.dump(ast.parse(text.replace(plant.old, plant.new))) != ast.dump(ast.parse(text)), plant
+def test_a_plant_is_one_edit():
+    sources = {file: (ROOT / "refscore" / file).read_text(encoding="utf-8") for file in {p.file for p in PLANTS}}
+    assert not [plant for plant in PLANTS if sources[plant.file].count(plant.old) != 1 or plant.old == plant.new]
 
 
 def test_the_test_of_a_plant_exists_and_is_quick():
