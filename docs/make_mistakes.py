@@ -34,7 +34,11 @@ from refscore.noise.chains import ddpm, from_sigmas
 from refscore.noise.grids import geometric_levels
 from refscore.noise.sde import LinearVE
 
-PAGE = Path(__file__).resolve().parent / "mistakes.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "mistakes.md"
+sys.path.append(str(ROOT))
+from tests.oracles.plants import PLANTS  # noqa: E402 - the matrix of our own suite
+
 N = 50  # steps of a sampler
 NOTHING = Diagnosis("", "unknown", "", ())
 Finding = tuple[str, Diagnosis]  # the effect in words, and what the clinic says
@@ -87,7 +91,14 @@ class Exhibit:
     def cells(self) -> list[str]:
         """What needs no computing: name, lines, sight, origin, the test that finds it."""
         m, anchor = self.mistake, f'<a id="{self.mistake.name}"></a>' * self.first
-        return [f"{anchor}`{m.name}`", f"{_code(m.old)} → {_code(m.new)}", m.says, m.sees, m.origin, killed_by(m.name)]
+        return [
+            f"{anchor}`{m.name}`",
+            f"{_code(m.old)} → {_code(m.new)}",
+            m.says,
+            m.sees,
+            m.origin,
+            killed_by(f"{m.kind} {m.name}"),
+        ]
 
     def row(self) -> str:
         """The line of the table."""
@@ -115,14 +126,13 @@ def _code(text: str) -> str:
 
 
 @cache
-def killed_by(name: str) -> str:
+def killed_by(mistake: str) -> str:
     """The test of ours that finds the mistake in this library."""
-    try:
-        from tests.museum.kills import KILLS
-    except ImportError:
+    tests = [plant.test for plant in PLANTS if plant.mistake == mistake]
+    if not tests:
         return "-"
-    found = KILLS.get(name)
-    return f"`{found[3].rsplit('/', 1)[-1]}`" if found else "-"
+    file, _, name = tests[0].partition("::")
+    return f"[`{name.partition('[')[0]}`](../tests/{file})"
 
 
 # ------------------------------------------------------------------ samplers
