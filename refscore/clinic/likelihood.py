@@ -98,7 +98,7 @@ def likelihood(
 
     error, mean = off(exact), float(np.mean(found - exact))
     right = error < GOOD + 3 * spread
-    causes = ranked(() if right else slips(mixture, way.sde, x, found, units), off, 0.3 * error)
+    causes = ranked(() if right else slips(mixture, way.sde, x, found, units), off, max(0.3 * error, 2 * spread))
     lines = [cause.says for cause in causes[:1]]
     lines.append(f"off by {error:.2g} nats (root mean square), by {mean:+.3g} on average")
     if noise:

@@ -12,6 +12,7 @@ A and C are known: q = a x_t + b s at s = -S/σ², hence A = a α and C = a - b/
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -220,7 +221,8 @@ def _of_target(
     if right < SAME and inside:
         return name, right, []
     nearest = [f for f in sorted(fits, key=lambda f: (f[0], f[1], len(f[2]))) if f[2] and f[3] < 0.3 * min(right, 1.0)]
-    causes = [Cause(n, says, error) for _, _, parts, error in nearest[:3] for n, says in parts]
+    fewest = min((len(f[2]) for f in nearest if not f[0]), default=2)
+    causes = [Cause(n, says, error) for _, _, parts, error in nearest if len(parts) <= fewest for n, says in parts][:3]
     if not (causes and causes[0].error < SAME):
         causes = [*_of_label(way, told, alpha), *causes]
     if not causes or causes[0].error > 0.1:
@@ -265,10 +267,10 @@ def _of_times(way: Convention, label: Any, within: list[float]) -> list[Cause]:
         name = ends.get(int(missing[0]) if missing.size == 1 else -1, "levels-never-drawn")
         return [Cause(name, f"{missing.size} of {N} levels are never drawn", 0.0)] * bool(missing.size)
     with np.errstate(all="ignore"):
-        ratio, ends = (np.log(way.sde.sigma(s) / way.sde.alpha(s)) for s in (t, np.asarray([1e-3, 1 - 1e-9])))
+        ratio, ends = (np.log(way.sde.sigma(s) / way.sde.alpha(s)) for s in (t, np.asarray([1e-3, 1 - 1e-3])))
     covered = (min(ratio.max(), ends[1]) - max(ratio.min(), ends[0])) / (ends[1] - ends[0])
     says = f"the levels σ/α drawn run from {math.exp(ratio.min()):.3g} to {math.exp(min(ratio.max(), 99)):.3g} alone"
-    return [Cause("levels-never-drawn", says, 0.0)] * bool(covered < 0.6)
+    return [Cause("levels-never-drawn", says, 0.0)] * bool(covered < 0.5)
 
 
 def _of_noise(x: Any) -> list[Cause]:
@@ -295,10 +297,10 @@ def _of_weight(way: Convention, t: Any, w: Any, D: int, other: tuple[Any, Any]) 
         slips = [(fit(value)[0], n, says) for n, (says, value) in weight_slips(way, t).items()]
         causes = [Cause(n, says, gap) for gap, n, says in slips if gap < SAME]
         return "unknown (see the table of weights)", constant, "its constant cannot be told", causes
-    words = {
-        half / d / b: f"{'½ ' * (half < 1)}the {of_D} over dimensions, the {of_B} over samples"
-        for half in (1.0, 0.5) for d, of_D in ((1, "sum"), (D, "mean")) for b, of_B in ((1, "sum"), (B, "mean"))
-    }  # fmt: skip
+    words: dict[float, str] = {}
+    for half in (1.0, 0.5):
+        for (d, of_D), (b, of_B) in product(((1, "sum"), (D, "mean")), ((1, "sum"), (B, "mean"))):
+            words.setdefault(half / d / b, f"{'½ ' * (half < 1)}the {of_D} over dimensions, the {of_B} over samples")
     near = min(words, key=lambda c: abs(math.log(constant / c)))
     if abs(constant / near - 1) < SAME:
         return name, constant, words[near], []
@@ -327,14 +329,14 @@ def _law(label: Any) -> str:
 
 def _floor(ask: Any, way: Convention, weight: str, constant: float, X: Any, seed: int) -> tuple[float, float, float]:
     """Mean loss of the exact model of N(0, I), its standard error, and the floor: Σ λ α²/σ⁴ tr Cov[x₀ | x_t]."""
-    rng, found = np.random.default_rng(seed), []
-    for i in range(40):
-        x0 = rng.standard_normal(X.shape)
-        seen = ask(x0, draw=seed + i)
-        t = np.clip(way.time(seen.label), 1e-9, 1.0)
-        alpha, sigma, (a, b) = way.sde.alpha(t), way.sde.sigma(t), way.affine(t)
-        total = alpha**2 + sigma**2
-        least = constant * X.shape[1] * np.sum(weights(way, t)[weight] * alpha**2 / (sigma**2 * total))
-        found.append((ask(x0, (a - b / total)[:, None] * seen.x, seed + i).value, least))
-    value, least = np.asarray(found).T
-    return float(value.mean()), float(np.std(value - least) / math.sqrt(len(value))), float(least.mean())
+    rng, n = np.random.default_rng(seed), 40
+    data = [rng.standard_normal(X.shape) for _ in range(n)]
+    seen = [ask(x0, draw=seed + i) for i, x0 in enumerate(data)]
+    t = np.clip(way.time(np.concatenate([one.label for one in seen])), 1e-9, 1.0)
+    alpha, sigma, (a, b) = way.sde.alpha(t), way.sde.sigma(t), way.affine(t)
+    total = alpha**2 + sigma**2
+    least = constant * X.shape[1] * weights(way, t)[weight] * alpha**2 / (sigma**2 * total)
+    q = np.reshape((a - b / total)[:, None] * np.concatenate([one.x for one in seen]), (n, *X.shape))
+    gap = [ask(data[i], q[i], seed + i).value - np.sum(least[i * B : (i + 1) * B]) for i in range(n)]
+    floor = float(np.sum(least)) / n
+    return floor + float(np.mean(gap)), float(np.std(gap)) / math.sqrt(n), floor

@@ -461,13 +461,16 @@ def targets(way: Any, t: Any, used: Pair) -> Iterator[tuple[str, str, Pair]]:
     mine = "data" if way.predicts == "denoiser" else way.predicts
     zero, one, right = np.zeros_like(t), np.ones_like(t), way.sde.sigma(np.clip(t, 1e-9, 1.0))
     a, b = way.affine(t, "velocity")
-    found = {
+    found: dict[str, Any] = {
         "noise": (zero, 1 / sigma), "data": (one, zero), "score": (zero, -1 / sigma**2),
         "v": (-sigma, alpha / sigma), "velocity": (a * way.sde.alpha(t), (a - b / right**2) * right / sigma),
     }  # fmt: skip
+    found["velocity-to-data"] = tuple(-c for c in found["velocity"])
+    k, m = way.affine(t, "F")  # F = k x - m z/σ
+    found["F"] = (k * alpha, k - m / (right * sigma))
     yield "", "", found[mine]
     for name, (A, C) in found.items():
-        if name != mine:
+        if name not in (mine, "F", "velocity-to-data"):
             yield f"target-is-{name}", f"the model should predict {mine}, and is held to the {name}", (A, C)
             yield f"target-is-minus-{name}", f"the model is held to minus the {name}", (-A, -C)
     A, C = found[mine]
@@ -475,11 +478,15 @@ def targets(way: Any, t: Any, used: Pair) -> Iterator[tuple[str, str, Pair]]:
     yield "target-noise-scaled", "the target is σ z, the noise that was added, and not z", (zero, one)
     yield "target-not-divided", "the target is -z, and is not divided by σ", (zero, -1 / sigma)
     yield "target-divided-again", "the target is divided by σ once too often", (A / sigma, C / sigma)
-    if mine in ("v", "velocity"):
+    if mine in ("v", "velocity", "velocity-to-data"):
         yield "target-sign-of-one-term", "one of the two terms of the target has the wrong sign", (-A, C)
     yield "target-exchanged", "x₀ and the noise are exchanged in the target", (alpha, -one)
     yield "target-is-x", "the target is x_t itself", (alpha, one)
-    yield "target-of-the-right-noise", "", (zero, -1 / (sigma * right))
+    yield (
+        "target-of-the-right-noise",
+        "the target is divided by the σ that is due, and x has another",
+        (zero, -1 / (sigma * right)),
+    )
 
 
 def weights(way: Any, t: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from refscore import VP
+from refscore.clinic.exact import Convention
 from refscore.clinic.loss import loss
 from refscore.museum.losses import SPECIMENS
 from refscore.noise.chains import ddpm
@@ -133,3 +134,18 @@ def test_a_loss_of_jax():
 
     found = loss(mine, VP(), predicts="score", like=jax.numpy.zeros(1))
     assert found.verdict == "unknown"  # its key is in a list, where nobody looks for one
+
+
+@pytest.mark.parametrize("predicts", ["noise", "data", "denoiser", "score", "v", "velocity", "velocity-to-data", "F"])
+def test_every_target_is_known(predicts):
+    def mine(model, x0):
+        t = np.random.rand(len(x0))  # noqa: NPY002
+        z = np.random.randn(*x0.shape)  # noqa: NPY002
+        alpha, sigma = (c(t)[:, None] for c in (VP().alpha, VP().sigma))
+        a, b = (c[:, None] for c in Convention(VP(), predicts, "time").affine(t))
+        x = alpha * x0 + sigma * z
+        return np.mean((model(x, t) - a * x + b * z / sigma) ** 2)
+
+    found = loss(mine, VP(), predicts=predicts)
+    assert found.verdict != "wrong", f"{found}"
+    assert found.numbers["error"] < 1e-6
