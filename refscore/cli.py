@@ -9,24 +9,25 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import refscore
-from refscore.commands import demo, evaluate, info, reproduce, sample, samplers, train
+from refscore.commands import check, demo, evaluate, info, reproduce, sample, samplers, train
 from refscore.commands.progress import Outlet
 from refscore_backends import BackendUnavailable, keep_memory
 from refscore_backends.errors import in_words
 
 COMMANDS = {
     "demo": demo, "train": train, "sample": sample, "evaluate": evaluate, "samplers": samplers, "reproduce": reproduce,
-    "info": info,
+    "check": check, "info": info,
 }  # fmt: skip
 SMALLER = ("batch", "n", "samples", "points", "widths")  # flags by which a command takes less memory
 STATUS = (
     "exit status: 0 done (Ctrl-C and SIGTERM end the work early: what was learned or measured is kept), 2 refused or "
-    "failed, with a message, 130 interrupted before there was a result (`reproduce` goes on where it stopped)"
+    "failed, with a message, 130 interrupted before there was a result (`reproduce` goes on where it stopped); "
+    "`check` has its own"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 2 refused or failed with a message, 130 interrupted."""
+    """Run a command; returns the exit status: 0 done, 2 refused or failed (in words), 130 interrupted, or its own."""
     out: Any = Outlet(sys.stdout)
     err: Any = Outlet(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), _terminated_as_interrupted():
@@ -44,7 +45,7 @@ def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     keep_memory()
     try:
-        args.run(args)
+        status: int | None = args.run(args)  # of a command that has an answer: refscore check
     except (ValueError, ArithmeticError, OSError, BackendUnavailable) as error:
         print(f"refscore: {error}", file=sys.stderr)
         return 2
@@ -57,7 +58,7 @@ def _run(argv: Sequence[str] | None) -> int:
         flags = [f"--{name}" for name in SMALLER if hasattr(args, name) and said.startswith("not enough memory")]
         print(f"refscore: {said}{'; give a smaller ' * bool(flags)}{' or '.join(flags)}", file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 @contextmanager

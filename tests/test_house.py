@@ -87,6 +87,8 @@ WHERE = {  # what one looks for, and the file that the tree alone should lead to
     "guidance": "sampling/guidance", "reading a .csv": "data/points", "reading MNIST's files": "data/idx",
     "the digits": "data/images", "a data set by its name": "data/sets", "dequantisation": "data/scaling",
     "the checkerboard": "laws/plane", "saving a run": "training/checkpoint",
+    "what `refscore check` runs": "commands/check", "is my sampler right": "clinic/sampler",
+    "mistakes in samplers": "museum/samplers",
 }  # fmt: skip
 HOLDS = {
     "DDIM": "class DDIM", "Euler": "class EulerMaruyama", "annealed Langevin": "class AnnealedLangevin",
@@ -96,7 +98,8 @@ HOLDS = {
     "what `refscore samplers` runs": "def run", "the layer protocol": "class Layer(Protocol)",
     "guidance": "class Guided", "reading a .csv": "def load_points", "reading MNIST's files": "def read_idx",
     "the digits": "def digits", "a data set by its name": "def load_data", "dequantisation": "def dequantise",
-    "the checkerboard": "class Checkerboard", "saving a run": "def save",
+    "the checkerboard": "class Checkerboard", "saving a run": "def save", "what `refscore check` runs": "def run",
+    "is my sampler right": "def sampler", "mistakes in samplers": "MISTAKES",
 }  # fmt: skip
 
 

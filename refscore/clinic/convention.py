@@ -122,7 +122,7 @@ class Convention:
         return max(n // max(len(labels), 1), 1) / (n if self.told == "index-over-n" else 1)
 
     def answer(self, level: Level, mean: float, variance: float) -> tuple[float, float]:
-        """The exact network on data N(mean, variance): its answer is p x + q, of the x that it is given."""
+        """The exact network on data N(mean, variance) answers p x + q to the x that it is given: Eq. (17.2)."""
         alpha, sigma = level.alpha, level.sigma
         total = alpha**2 * variance + sigma**2
         noise = (sigma / total, -sigma * alpha * mean / total)

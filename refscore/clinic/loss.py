@@ -187,7 +187,7 @@ def loss(
 
 
 def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:
-    """w (B,) and d·τ (B,) of each row, and by how much it is not a sum of squares of rows."""
+    """w and d·τ (B,) of each row by Eq. (17.4), and by how much it is not a sum of squares of rows."""
     rest = ask(x0).value
     up, down = (
         np.asarray([ask(x0, s * H * d * (np.arange(B) == b)[:, None]).value for b in range(B)]) for s in (1, -1)

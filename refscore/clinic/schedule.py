@@ -30,7 +30,7 @@ def schedule(
     """Which known schedule a list is, to what precision, and what is shifted, lost or cut off in it.
 
     Give one list of the three. It is compared with each published schedule of as many steps, and with each of them
-    after one slip.
+    after one slip. What its prior costs is Eq. (17.5).
 
     Parameters
     ----------

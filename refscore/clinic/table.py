@@ -25,7 +25,7 @@ class Ill(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """What a sampler does.
+    """What a sampler does                                                       Eq. (17.1).
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Table:
         return len(self.labels)
 
     def law(self, way: Convention, mean: float, variance: float, start: float) -> tuple[float, float]:
-        """Mean and variance of the end on data N(mean, variance), for a start N(0, start²)."""
+        """Mean and variance of the end on data N(mean, variance), for a start N(0, start²): Eq. (17.3)."""
         k, n = self.calls, self.states.shape[1]
         rows = np.zeros((k + 1, n + 1))  # coefficients of start, of noise, and a constant
         answers = np.zeros((k, n + 1))

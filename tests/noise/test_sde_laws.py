@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from refscore import VE, VP, ExactScore, GaussianMixture, Reverse
-from refscore.noise.sde import SDES, log_ratio
+from refscore.noise.sde import SDES, CosineVP, log_ratio
 from tests.oracles.close import assert_close
 from tests.oracles.equations import check_score_equation, divergence_of, dt, terms
 from tests.oracles.mixtures import size_of_jacobian
@@ -192,6 +192,14 @@ def test_ve_has_the_published_numbers():
     assert sde.sigma(0.5) ** 2 == pytest.approx(0.01 * 50 - 1e-4, rel=1e-13)
     assert sde.g(0.0) == pytest.approx(0.01 * math.sqrt(2 * math.log(5000)), rel=1e-14)
     assert sde.g(1.0) == pytest.approx(50 * math.sqrt(2 * math.log(5000)), rel=1e-13)
+
+
+def test_cosine_has_the_published_levels():
+    """Nichol and Dhariwal 2021, Eq. (17): ᾱ = f(t)/f(0), f = cos²((t + s)/(1 + s) π/2), and an end above their 0."""
+    t = np.linspace(0, 0.99, 100)
+    sde, f = CosineVP(alpha_end=1e-12), np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(sde.alpha(t) ** 2, f / f[0], rtol=2e-10)  # tan of the angle at 0.99 times 2e-12, twice
+    assert CosineVP().alpha(1.0) == pytest.approx(5e-3, rel=1e-12)
 
 
 # ------------------------------------------------------------------ marginals: equations in x and t
