@@ -253,7 +253,9 @@ class Growing:
 
     def sample(self, rng, n):
         self.asked += 1
-        return np.full((n, 2), math.nan if self.asked > 6 else 1.0)
+        x = np.ones((n, 2))
+        x[-1, 0] = math.nan if self.asked > 6 else 1.0
+        return x
 
 
 def test_what_is_wrong_is_named_when_training_diverges():
