@@ -80,6 +80,9 @@ MISTAKES = {
         ValueError, "at t = 0 there is no noise, and predict='noise' divides by σ",
     ),
     "t = 0 and a level": (lambda: NOISY.bind(theta(NOISY))(X, 0.0), ValueError, "log σ/α, which the body reads"),
+    "a drift at t = 0": (
+        lambda: Reverse(VP(), NOISY.bind(theta(NOISY))).drift(X, 0.0), ValueError, "log σ/α, which the body reads",
+    ),
     "likelihood of a noisy energy": (
         lambda: MaximumLikelihood(1, 0.1)(EnergyModel(MLP((2, 1)), VP()), np.zeros(3, "float32"), X, RNG),
         ValueError, "at t = 0 there is no noise",
