@@ -35,6 +35,14 @@ def test_what_is_written_may_be_read_by_all_and_run_by_nobody(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no list of open files there")
+def test_nothing_stays_open_where_something_was_written(tmp_path):
+    files.save_text(tmp_path / "a.txt", "a")
+    opened = len(os.listdir("/proc/self/fd"))
+    files.save_text(tmp_path / "b.txt", "b")
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
 def written(path, points=POINTS):
     """Points in the format that the ending asks for."""
     if path.suffix.lower() == ".npy":
