@@ -59,6 +59,19 @@ class WithoutInverse:
         self.f, self.g, self.alpha, self.sigma, self.time = vp.f, vp.g, vp.alpha, vp.sigma, vp.time
 
 
+class Own:
+    """A score that is told times as arrays, and needs noise."""
+
+    def check_clean(self):
+        raise ValueError("not without noise")
+
+    def row(self, i):
+        return self
+
+    def __call__(self, x, t):
+        return -x
+
+
 def theta(model, dtype="float32"):
     return model.init(np.random.default_rng(0), dtype)
 
@@ -80,6 +93,7 @@ MISTAKES = {
         ValueError, "at t = 0 there is no noise, and predict='noise' divides by σ",
     ),
     "t = 0 and a level": (lambda: NOISY.bind(theta(NOISY))(X, 0.0), ValueError, "log σ/α, which the body reads"),
+    "a score of one's own at t = 0": (lambda: Reverse(VP(), Own()).drift(X, 0.0), ValueError, "not without noise"),
     "likelihood of a noisy energy": (
         lambda: MaximumLikelihood(1, 0.1)(EnergyModel(MLP((2, 1)), VP()), np.zeros(3, "float32"), X, RNG),
         ValueError, "at t = 0 there is no noise",

@@ -19,12 +19,12 @@ class DataFileError(ValueError):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     """Turn whatever goes wrong while a file is read into a `DataFileError` that names it.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         The file.
 
     Yields

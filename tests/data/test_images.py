@@ -116,6 +116,8 @@ def test_what_is_said_is_not_guessed(tmp_path):
     assert read_images(path, span=(-1, 3)).scaling.apply(np.asarray([-1.0, 3.0])).tolist() == [-1.0, 1.0]
     np.save(path, (GREY > 100).astype(float))
     assert read_images(path, levels=2).images.dtype == np.uint8
+    np.save(path, GREY > 100)
+    assert (read_images(path).scaling.levels, read_images(path).images.dtype) == (2, "uint8")
     for largest, levels in ((255, 256), (256, 65536), (65535, 65536)):
         np.save(path, np.where(GREY.max() == GREY, largest, 0))
         assert read_images(path).scaling.levels == levels

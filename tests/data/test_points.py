@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import pickle
 import zipfile
 
@@ -26,6 +27,20 @@ def test_a_file_is_not_written_over_what_is_read(tmp_path):
     for same in (out, f"{tmp_path}/../{tmp_path.name}/out.npy"):
         with pytest.raises(ValueError, match="would be overwritten"):
             files.check_apart(out, other, same)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no modes there")
+def test_what_is_written_may_be_read_by_all_and_run_by_nobody(tmp_path):
+    files.save_text(tmp_path / "a.txt", "a")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no list of open files there")
+def test_nothing_stays_open_where_something_was_written(tmp_path):
+    files.save_text(tmp_path / "a.txt", "a")
+    opened = len(os.listdir("/proc/self/fd"))
+    files.save_text(tmp_path / "b.txt", "b")
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def written(path, points=POINTS):

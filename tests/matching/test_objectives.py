@@ -248,6 +248,14 @@ def test_a_fixed_time_lies_in_the_interval(t):
         FixedTime(t)
 
 
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_times_and_noise_are_drawn_in_the_type_of_the_data(antithetic):
+    t, z, _ = Denoising(antithetic=antithetic).draw(VP(), np.ones((4, 2), "float32"), np.random.default_rng(0))
+    assert t.dtype == z.dtype == np.float32
+    wide, *_ = Denoising(antithetic=antithetic).draw(VP(), np.ones((4, 2)), np.random.default_rng(0))
+    assert wide.dtype == np.float64
+
+
 def test_denoising_needs_noise():
     with pytest.raises(ValueError, match="at t = 0 there is none to remove"):
         Denoising(times=FixedTime(0.0))

@@ -19,6 +19,7 @@ import contextlib
 import gc
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -318,7 +319,8 @@ class Run:
         )
 
 
-OPTIONS = ["-q", "-s", "-n0", "--tb=native", "-p", "no:cacheprovider", "-o", "tmp_path_retention_policy=none"]
+OPTIONS = ["-q", "-s", "--tb=native", "-p", "no:cacheprovider", "-o", "tmp_path_retention_policy=none"]
+OPTIONS += ["-n0"] * (importlib.util.find_spec("xdist") is not None)
 
 
 def main():

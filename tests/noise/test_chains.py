@@ -235,6 +235,9 @@ def test_a_ddpm_chain_needs_more_steps_than_beta_max(n):
     """β_N = β_max/N >= 1 would take the root of nothing or less: published code divides by zero here."""
     with pytest.raises(ValueError, match=r"needs more steps than beta_max|n must be an integer of at least 2"):
         ddpm(n)
+    with pytest.raises(ValueError, match="n must be an integer of at least 2"):
+        ddpm(1, 0.1, 0.5)
+    assert ddpm(2, 0.1, 0.5).n == 2
     assert min(ddpm(21).alphas) > 0
 
 

@@ -140,6 +140,7 @@ FORGED = {
     "no object": (lambda tree: [tree], "cannot be read"),
     "an unknown generator": (change(rng__state__bit_generator="RandomState"), "KeyError: 'RandomState'"),
     "a generator's state of another": (change(rng__state__state={"key": [], "pos": 0}), "not that of its kind"),
+    "a word for a number": (change(rng__state__has_uint32="1"), "not that of its kind"),
     "a large seed": (change(rng__seed__pool_size=10**9), "a seed of 1000000000 words"),
 }  # fmt: skip
 
