@@ -1,7 +1,5 @@
 """The patients themselves: each runs with the exact model of a Gaussian, and the right ones give its law."""
 
-import importlib
-
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
@@ -29,9 +27,11 @@ def marked(*kinds):
 def installed(name):
     record = PATIENTS[name]
     for package in record["needs"]:
-        pytest.importorskip(package, exc_type=ImportError)
+        module = pytest.importorskip(package, exc_type=ImportError)
         if package == "torch":
-            importlib.import_module(package).manual_seed(0)
+            module.manual_seed(0)
+        if package == "jax":
+            module.config.update("jax_enable_x64", True)
     np.random.seed(0)  # noqa: NPY002
     return record
 

@@ -46,7 +46,7 @@ class Subject:
         The inputs.
     tangents : tuple of arrays (K, ...) or None
         Beside the inputs; None where there is none.
-    fixed : frozenset of int, optional
+    fixed : frozenset of int, default frozenset()
         Inputs that have no derivative at all, as the noise level.
     """
 
@@ -153,7 +153,7 @@ def complex_step(f: Callable[..., Any], at: Point, along: Point) -> tuple[Any, .
 
 
 def richardson(f: Callable[..., Any], at: Point, along: Point) -> tuple[Any, ...]:
-    """(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h: fourth order.
+    """Differences of fourth order, (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h.
 
     Parameters
     ----------

@@ -48,6 +48,11 @@ class Arrays:
         One of the patient's arrays; NumPy's float64 by default.
     name : str, default "patient"
         Of the back end.
+
+    Raises
+    ------
+    TypeError
+        By `asarray`, for complex numbers in another library than NumPy.
     """
 
     like: Any = None
@@ -168,11 +173,11 @@ def _examined(layer: Any, xs: Sequence[Any], params: Any, fixed: Sequence[int], 
             causes = _compared("jvp_backward", s, s.jvp_backward(dy, dydot), exact, dy, y)
     except Exception as error:  # a patient may raise anything
         return failed("derivatives", "raises", f"it raises {type(error).__name__}: {error}", assumed)
-    says = [c.says for c in causes[:3]] or [f"all passes are derivatives, by {method}"]
+    lines = [c.says for c in causes[:3]] or [f"all passes are derivatives, by {method}"]
     shapes = [list(x.shape) for x in arrays]
     numbers = {"error": max([c.error for c in causes], default=0.0), "shapes": shapes, "method": method}
     name, verdict = (causes[0].name, WRONG) if causes else ("derivatives", RIGHT)
-    return Diagnosis("derivatives", verdict, name, tuple(says), tuple(causes[:3]), numbers, assumed)
+    return Diagnosis("derivatives", verdict, name, tuple(lines), tuple(causes[:3]), numbers, assumed)
 
 
 def _writes(s: Subject, dy: Any) -> bool:
@@ -237,7 +242,7 @@ def _of_jvp(s: Subject, method: str) -> list[Cause]:
             alone = [x[0] if j == i else None for j in range(len(s.xs))]
             (exact,) = _run(s, (list(s.xs), [], s.params), (alone, [], {}), method, jvp=False)
             only = [t if t is None or j == i else np.zeros_like(t) for j, t in enumerate(s.tangents)]
-            for cause in _why(s, f"tangent {i}", s.both(s.xs, only, s.params)[1][0], exact, x[0], exact):
+            for cause in _why(s, f"tangent {i}", s.both(s.xs, only, s.params)[1][0], exact, exact, np.zeros(())):
                 causes.append(replace(cause, says=f"jvp, input {i}: {cause.says}"))
     return causes
 

@@ -1,6 +1,6 @@
 """The exact model in somebody else's convention: what it predicts, what it is told, whose arrays. Chapter 17."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from refscore.noise.sde import log_ratio
 
 PREDICTS = (*PARAMETRISATIONS, "denoiser", "velocity-to-data")
 LINES = {  # what a label is of the time, k t + c; N is the number of steps
-    "index": ("N", -1), "index-from-1": ("N", 0), "index-of-sigmas": ("-N", "N"), "index-over-n": (1, 0), "time": (1, 0),
-    "999-time": (999, 0), "1000-time": (1000, 0), "time-from-noise": (-1, 1),
+    "index": ("N", -1), "index-from-1": ("N", 0), "index-of-sigmas": ("-N", "N"), "index-over-n": (1, 0),
+    "time": (1, 0), "999-time": (999, 0), "1000-time": (1000, 0), "time-from-noise": (-1, 1),
 }  # fmt: skip
 RATIOS = {"sigma", "log-sigma-4", "log-snr"}
 
@@ -38,11 +38,11 @@ class Path:
         return float(self.sigma(1.0))
 
     def alpha(self, t: Any) -> Any:
-        """Return α(t)."""
+        """Return the signal scale α(t)."""
         return self.of_time(t)[0]
 
     def sigma(self, t: Any) -> Any:
-        """Return σ(t)."""
+        """Return the noise scale σ(t)."""
         return self.of_time(t)[1]
 
     def f(self, t: Any) -> Any:
@@ -273,7 +273,7 @@ def failed(kind: str, name: str, says: str, assumed: tuple[str, ...] = ()) -> Di
     ----------
     kind, name, says : str
         Of the diagnosis and of its cause.
-    assumed : tuple of str, optional
+    assumed : tuple of str, default ()
         What was taken for granted.
 
     Returns
@@ -282,3 +282,35 @@ def failed(kind: str, name: str, says: str, assumed: tuple[str, ...] = ()) -> Di
         Whose verdict is "wrong".
     """
     return Diagnosis(kind, WRONG, "", (says,), (Cause(name, says, 0.0),), {}, assumed)
+
+
+def ranked(guesses: Iterable[tuple[str, str, Any]], off: Callable[[Any], float], least: float) -> list[Cause]:
+    """Return the causes that explain a patient best, each name once.
+
+    Parameters
+    ----------
+    guesses : iterable of (name, sentence, answer)
+        What a patient with that slip would answer.
+    off : callable
+        How far the patient is from an answer.
+    least : float
+        What is farther is no explanation.
+
+    Returns
+    -------
+    list of Cause
+        The nearest first, three at most; what was fitted comes after what is as near without.
+    """
+    best: dict[str, Cause] = {}
+    for name, says, answer in guesses:
+        gap = off(answer)
+        if gap < (best[name].error if name in best else least):
+            best[name] = Cause(name, says, gap)
+    nearest = min((c.error for c in best.values()), default=0.0) + 0.1 * least
+    fitted = ("constant-", "another-", "power-")
+
+    def order(c: Cause) -> tuple[bool, int, float]:
+        rank = next((i for i, start in enumerate(fitted, start=1) if c.name.startswith(start)), 0)
+        return c.error > nearest, rank if c.error <= nearest else 0, c.error
+
+    return sorted(best.values(), key=order)[:3]

@@ -6,12 +6,13 @@ integral, of which each slip changes one. They are computed along the right flow
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
-from refscore.clinic.exact import Convention, asked, network, place
+from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Diagnosis
+from refscore.clinic.exact import Convention, asked, network, place, ranked
 from refscore.clinic.replay import replayed
 from refscore.laws.mixture import GaussianMixture
 from refscore.museum.likelihoods import slips
@@ -78,19 +79,17 @@ def likelihood(
     way = Convention(sde, predicts, told)
     if units not in ("nats", "bits"):
         raise ValueError(f'units must be "nats" or "bits" (per dimension), got {units!r}')
-    x, model, D = mixture.sample(np.random.default_rng(seed), ROWS), network(way, mixture, like), mixture.dim
-    given = place(x, like)
-    draws: list[Any] = []
+    x, D = mixture.sample(np.random.default_rng(seed), ROWS), mixture.dim
+    model, given, draws = network(way, mixture, like), place(x, like), []
     for i in range(REPEATS):
-        draws.append(asked("likelihood", lambda i=i: replayed(fn, seed + i, model, given), (ROWS,)))  # type: ignore[misc]
+        draws.append(asked("likelihood", partial(replayed, fn, seed + i, model, given), (ROWS,)))
         if isinstance(draws[-1], Diagnosis):
             return draws[-1]
-        if i == 1 and np.array_equal(*draws):
+        if i == 1 and np.array_equal(*draws):  # it draws nothing
             break
-    found = np.mean(draws, axis=0) * (1.0 if units == "nats" else -D * math.log(2))
-    noise = float(np.mean(np.std(draws, axis=0))) * (1.0 if units == "nats" else D * math.log(2))
-    spread = noise / math.sqrt(len(draws) - 1)
-    exact = mixture.log_prob(x)
+    unit = 1.0 if units == "nats" else -D * math.log(2)
+    found, noise = np.mean(draws, axis=0) * unit, float(np.mean(np.std(draws, axis=0))) * abs(unit)
+    spread, exact = noise / math.sqrt(len(draws) - 1), np.asarray(mixture.log_prob(x))
 
     def off(guess: Any) -> float:
         with np.errstate(all="ignore"):
@@ -99,24 +98,15 @@ def likelihood(
 
     error, mean = off(exact), float(np.mean(found - exact))
     right = error < GOOD + 3 * spread
-    best: dict[str, Cause] = {}
-    for name, says, guess in [] if right else slips(mixture, sde, x, found, units):
-        gap = off(guess)
-        if gap < min(best[name].error if name in best else math.inf, 0.3 * error):
-            best[name] = Cause(name, says, gap)
-    causes = sorted(best.values(), key=lambda c: c.error + GOOD * (c.name == "constant-offset"))[
-        :3
-    ]  # any offset is one
-    says = [f"off by {error:.2g} nats (root mean square), by {mean:+.3g} on average"]
+    causes = ranked(() if right else slips(mixture, way.sde, x, found, units), off, max(0.3 * error, 2 * spread))
+    lines = [cause.says for cause in causes[:1]]
+    lines.append(f"off by {error:.2g} nats (root mean square), by {mean:+.3g} on average")
     if noise:
-        says.append(
-            f"it is random: one answer has a deviation of {noise:.2g} nats, the mean of {len(draws)} of {spread:.2g}"
-        )
-    if not right and not causes and mean < 0 and max(found - exact) < 3 * spread + GOOD:
-        says.append("it lies below the density everywhere, as a bound (ELBO) does")
+        lines.append(f"it is random: one answer varies by {noise:.2g} nats, the mean of {len(draws)} by {spread:.2g}")
+    if not (right or causes) and np.max(found - exact) < 3 * spread + GOOD:
+        lines.append("it lies below the density everywhere, as a bound (ELBO) does")
     numbers = {"error": error, "mean": mean, "noise": noise, "found": found.tolist(), "exact": exact.tolist()}
     assumed = (f"the model predicts {predicts} and is told {told}", way.noise, f"the answer is in {units}")
-    if right or not causes:
-        verdict = RIGHT if right else UNKNOWN if error < 10 * GOOD else WRONG
-        return Diagnosis("likelihood", verdict, "log density" if right else "", tuple(says), (), numbers, assumed)
-    return Diagnosis("likelihood", WRONG, causes[0].name, (causes[0].says, *says), tuple(causes), numbers, assumed)
+    verdict = RIGHT if right else WRONG if causes or error > 10 * GOOD else UNKNOWN
+    name = "log density" if right else causes[0].name if causes else ""
+    return Diagnosis("likelihood", verdict, name, tuple(lines), tuple(causes), numbers, assumed)

@@ -116,7 +116,7 @@ def walk(run: Callable[[Any, Any, Any], Any], x: HostArray, answer: Any, noise: 
     seen = Run(answer, noise)
     ACTIVE.append(seen)
     try:
-        with replaced():
+        with replaced(), np.errstate(all="ignore"):  # the patient's own affair; what is not finite is seen
             seen.end = host_of(run(Model(), made(x, library, device), generator(library, device)))
     finally:
         ACTIVE.pop()

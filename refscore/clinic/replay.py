@@ -35,7 +35,7 @@ def replayed(fn: Callable[..., Any], seed: int, *args: Any) -> Any:
     for name in ("torch", "cupy"):
         library = sys.modules.get(name)
         if library is not None:
-            (library.manual_seed if name == "torch" else library.random.seed)(seed)  # type: ignore[attr-defined]
+            (library.manual_seed if name == "torch" else library.random.seed)(seed)
     cells = [(cell, cell.cell_contents) for cell in getattr(fn, "__closure__", None) or ()]
     spaces = [(space, {k: space[k] for k in names if k in space}) for space, names in _spaces(fn)]
     fresh = np.random.default_rng

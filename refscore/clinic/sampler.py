@@ -19,7 +19,7 @@ from refscore.museum.mistake import Mistake, fits, plant
 from refscore.museum.samplers import Level
 
 EXACT, SINGLE = 1e-9, 4e-3  # relative distance of two tables that are the same, in double; with coefficients in single
-PREFIX, KEPT = 10, 40  # calls compared at first; candidates that are compared to the end
+SHORT, PREFIX, KEPT = 4, 10, 40  # calls of a short walk; those compared at first; candidates compared to the end
 LINEAR = 1e-4  # relative: more is not rounding, not even single precision's
 ROWS = 5  # random combinations of a table, instead of all its columns
 PAIRED = ("heun", "heun_flow", "heun_velocity", "midpoint_velocity", "midpoint", "dpmpp_2s", "dpmpp_sde")  # two calls
@@ -127,7 +127,9 @@ class Patient:
         each = CALLS.get(candidate.family, 1)
         level = self.way.level if candidate.other is None else candidate.other.level
         if candidate.family == "heun" and candidate.grid is None and candidate.other is None:  # churn: a step leads to the label of its second call
-            return list(zip(levels[0::2], [*levels[1::2], candidate.end][: len(levels[0::2])], strict=True))
+            here, there = levels[0::2], [*levels[1::2], candidate.end][: len(levels[0::2])]
+            if all(s.ratio < t.ratio for t, s in zip(here, there, strict=True)):
+                return list(zip(here, there, strict=True))
         labels = labels[0::each]
         make = _edited(readings.grid, candidate.grid)
         pairs = make(labels, level, candidate.end, self.way.stride(self.table.labels))
@@ -170,6 +172,8 @@ class Patient:
 
         def normal() -> Any:
             k = len(made)
+            if candidate.step is not None and candidate.step.name == "same-noise":
+                k = next((state for state in self.table.fresh if state >= k), k)
             if k in self.first and k not in used:
                 used.add(k)
                 return self.rows[1 + calls + self.first[k]]
@@ -336,7 +340,8 @@ def sampler(
         causes = (*behaviour, *map(_cause, listed))
         verdict = WRONG
     else:
-        verdict, causes = UNKNOWN, (*_by_coefficients(patient, nearest), *map(_cause, wrong[:3]))
+        read_off, listed = list(_by_coefficients(patient, nearest)), list(map(_cause, wrong[:3]))
+        verdict, causes = UNKNOWN, (*read_off, *listed) if len(read_off) == 1 else (*listed, *read_off)
     return Diagnosis(
         "sampler", verdict, best.name if best.error <= SINGLE or not causes else f"nearest: {best.name}",
         tuple(_findings(patient, best, effect, finer)), (*(replace(c, effect=effect) for c in causes[:1]), *causes[1:]),
@@ -400,7 +405,7 @@ def _ends(way: Convention, labels: list[float], levels: list[Level]) -> list[Lev
         further += [first.get(way.told, 0.0), labels[-1] - way.stride(labels)]
     elif way.told in SCALES:
         scale = SCALES[way.told]
-        further += [1 - t if scale < 0 else scale * t for t in (1e-3, 1e-5)]
+        further += [1 - t if scale < 0 else scale * t for t in (1e-2, 1e-3, 1e-4, 1e-5)]
     for label in [*further, labels[-1]]:
         level = way.level(label) if way.told != "sigma" or label > 0 else DATA
         if all(not math.isclose(level.ratio, e.ratio, rel_tol=1e-9) for e in ends):
@@ -419,6 +424,9 @@ def _families(patient: Patient) -> Iterator[Candidate]:
     if eta is not None:
         for name in ("ddim", "midpoint", "dpmpp_2m_sde", "dpmpp_2s"):
             yield Candidate(name, (("eta", eta),))
+    for name in ("midpoint", "dpmpp_2s"):
+        if eta != 1:
+            yield Candidate(name, (("eta", 1.0),))
     yield Candidate("dpmpp_2m", (("lower", True),))
     yield Candidate("dpmpp_2m_sde", (("kind", "heun"),))
     for order in (2, 3):
@@ -439,7 +447,7 @@ def _eta(patient: Patient) -> float | None:
         inside = 1 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2 if t.sigma and s.alpha else 0.0
         if c is not None and inside > 0 and s.sigma:
             etas.append(c / (s.sigma * math.sqrt(inside)))
-    if len(etas) < max(len(patient.levels) // 3, 1) or max(etas) - min(etas) > 1e-3 * max(etas):
+    if (len(etas) != 1 and len(etas) < max(len(patient.levels) // 3, 1)) or not etas or max(etas) - min(etas) > 1e-3 * max(etas):
         return None
     return 1.0 if abs(etas[0] - 1) < 1e-6 else round(float(np.median(etas)), 6)
 
@@ -447,9 +455,10 @@ def _eta(patient: Patient) -> float | None:
 def _langevin_sizes(patient: Patient) -> Iterator[float]:
     """Langevin's ε/σ², by the first noise and by the first answer of the network."""
     table, t, c = patient.table, patient.levels[0], patient.noise(1)
-    if c is None:
+    if len(set(table.labels)) == table.calls:
         return
-    yield 0.5 * (c / t.sigma) ** 2
+    if c is not None:
+        yield 0.5 * (c / t.sigma) ** 2
     reading = readings.READINGS[patient.way.predicts]
     score = -(reading(1.0, 0.0, t)[0] - reading(0.0, 0.0, t)[0]) / t.sigma  # of an answer of 1
     if score:
@@ -468,7 +477,7 @@ def _noise_scale(patient: Patient) -> float | None:
 def _search(patient: Patient) -> Iterator[Candidate]:
     """All candidates beside the first calls; those that are near, to the end."""
     calls = patient.table.calls
-    stop = PREFIX if calls > PREFIX + 3 else None
+    stop = min(PREFIX, calls - 2) if calls > SHORT else None
     reading = readings.READINGS[patient.way.predicts]
     pool: list[Candidate] = []
     for family in _families(patient):
@@ -594,7 +603,7 @@ def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[st
     numbers = {
         "calls": table.calls, "draws": table.draws, "fresh noises": len(table.fresh), "labels": table.labels,
         "error of the nearest right sampler": nearest.error, "mean on N(1, 1/4)": m, "variance on N(1, 1/4)": v,
-        "start": float(table.states[0, 0]), **{k: v for k, v in table.facts.items() if isinstance(v, float)},
+        "start": float(table.states[0, 0]), "start std": start, **{k: v for k, v in table.facts.items() if isinstance(v, float)},
     }  # fmt: skip
     return numbers, f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth"
 
@@ -611,7 +620,7 @@ def _findings(patient: Patient, best: Candidate, effect: str, finer: Any) -> Ite
     yield f"{what}: its coefficients agree to {best.error:.1g}" if best.error <= SINGLE else f"no known sampler; nearest is {title}, off by {best.error:.2g}"
     place = spacing(levels, labels)
     if way.told in ("index", "index-from-1"):
-        place = index_grid([i - (way.told == "index-from-1") for i in labels], len(getattr(way, "levels"))) or place
+        place = index_grid([i - (way.told == "index-from-1") for i in labels], len(way.levels)) or place
     yield f"grid: {len(labels)} levels, {place}, σ/α from {levels[0].ratio:.4g} to {levels[-1].ratio:.4g}, then {_name(best.end, way)}"
     drawn = f"{table.draws} random arrays are drawn, {len(table.fresh)} of them matter"
     yield f"{table.calls} calls of the network; {drawn if table.draws else 'no noise'}"

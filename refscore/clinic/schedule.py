@@ -68,7 +68,7 @@ def schedule(
         raise TypeError(f"give one of betas, alphas_bar and sigmas; got {' and '.join(given) or 'none'}")
     ((kind, values),) = given.items()
     p = np.asarray(_numbers(kind, values))
-    assumed = ("betas and alphas_bar run from data to noise, sigmas are σ/α",)
+    assumed: tuple[str, ...] = ("betas and alphas_bar run from data to noise, sigmas are σ/α",)
     if broken := _broken(kind, p):
         return Diagnosis("schedule", WRONG, "", (broken.says, *_bad_reading(kind, p)), (broken,), {}, assumed)
     power = 1.0 if data is None else float(np.mean(np.asarray(data, dtype="float64") ** 2))
@@ -78,7 +78,7 @@ def schedule(
     nats = 0.5 * (power * snr if kind == "sigmas" else power * snr / (1 + snr) + math.log1p(snr) - snr / (1 + snr))
     lost = _lost(kind, p)
     cause = causes[0] if causes else None
-    if cause is None and nats > MISMATCH:
+    if cause is None and nats > MISMATCH and not (kind == "sigmas" and data is None):
         cause = Cause(
             SHORT, f"at its end the signal-to-noise ratio is still {snr:.2g}, and sampling starts from pure noise", 0.0,
             f"the prior is off by {nats:.2g} nats a dimension",
@@ -146,10 +146,10 @@ def _nearest(kind: str, p: List) -> tuple[str, float, tuple[Cause, ...]]:
             wrong.append((_far(inner, of(known(n))), slip, says, name))
     right += _fitted(kind, inner)
     wrong += _fitted_wrong(kind, inner)
-    error, name = min(right)
+    error, name = min(right, key=lambda r: round(r[0], 9))  # the first of those that are the same to rounding
     nearer = sorted(w for w in wrong if w[0] < min(0.5 * error, 10 * SAME))
     if error < SAME / 100 or not nearer:  # what is right to rounding is right; free ends fit too easily for that
-        return name, error, ()
+        return name, error - FREE * any(name == n for _, n in _fitted(kind, inner)), ()
     causes = {slip: Cause(slip, f"{says} ({of_name})", e) for e, slip, says, of_name in reversed(nearer)}
     return nearer[0][3], nearer[0][0], tuple(sorted(causes.values(), key=lambda c: c.error))[:3]
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
-from refscore.clinic.exact import Convention, asked, place
+from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Diagnosis
+from refscore.clinic.exact import Convention, asked, place, ranked
 from refscore.laws.mixture import GaussianMixture
 from refscore.museum.scores import slips
 from refscore.protocols import SDE
@@ -71,42 +72,48 @@ def score(
     B, L = 48, len(times)
     t = np.repeat(times, B)
     x0 = mixture.sample(rng, L * B)
-    x = sde.alpha(t)[:, None] * x0 + sde.sigma(t)[:, None] * rng.standard_normal(x0.shape)
+    x = way.sde.alpha(t)[:, None] * x0 + way.sde.sigma(t)[:, None] * rng.standard_normal(x0.shape)
     far = np.arange(L * B) % 4 == 3
     x = np.where(far[:, None], 3 * x, x)
     label, q = way.label(t), np.empty_like(x)
     for i in range(L):
         at = slice(i * B, (i + 1) * B)
-        answer = asked("score", lambda at=at: fn(place(x[at], like), place(label[at], like)), (B, mixture.dim))  # type: ignore[misc]
+        given = place(x[at], like), place(label[at], like)
+        answer = asked("score", partial(fn, *given), (B, mixture.dim))
         if isinstance(answer, Diagnosis):
             return replace(answer, findings=(*answer.findings, f"at t = {times[i]:.4g}"))
         q[at] = answer
     exact = way.exact(mixture, x, t)
-    scale = np.sqrt(np.mean(np.sum(exact**2, axis=1).reshape(L, B), axis=1)) + 1e-300
+    scale = np.sqrt(np.mean(np.sum(exact**2, axis=1).reshape(L, B), axis=1, keepdims=True)) + 1e-300
 
     def off(guess: Any) -> Any:  # (L, B)
         with np.errstate(all="ignore"):
-            return np.sqrt(np.sum((q - guess) ** 2, axis=1)).reshape(L, B) / scale[:, None]
+            return np.sqrt(np.sum((q - guess) ** 2, axis=1)).reshape(L, B) / scale
 
     each = off(exact)
-    by_level, error = np.sqrt(np.mean(each**2, axis=1)), float(np.sqrt(np.mean(each**2)))
-    best: dict[str, Cause] = {}
-    for name, says, guess in slips(way, mixture, x, t, q):
-        gap = float(np.sqrt(np.mean(off(guess) ** 2)))
-        if gap < best.get(name, Cause(name, says, 0.1 * error)).error:
-            best[name] = Cause(name, says, gap)
-    causes = sorted(best.values(), key=lambda cause: cause.error)[:3]
-    worst = int(np.argmax(by_level))
-    places = {where: float(np.sqrt(np.mean(each.ravel()[rows] ** 2))) for where, rows in (("near", ~far), ("far", far))}
-    says = [
+    by_level, error = _rms(each, axis=1), float(_rms(each))
+    right, worst = bool(np.max(by_level) < EXACT), int(np.argmax(by_level))
+    guesses = () if right else slips(way, mixture, x, t, q)
+    causes = ranked(guesses, lambda guess: float(_rms(off(guess))), 0.1 * error)
+    near, beyond = (float(_rms(each.ravel()[rows])) for rows in (~far, far))
+    lines = [cause.says for cause in causes[:1]] + [
         f"relative error {error:.1e}, the largest {by_level[worst]:.1e} at t = {times[worst]:.3g}",
-        f"where the data are {places['near']:.1e}, three times as far out {places['far']:.1e}",
+        f"where the data are {near:.1e}, three times as far out {beyond:.1e}",
     ]
-    numbers = {"error": error, "times": times.tolist(), "error_by_level": by_level.tolist(), **places}
+    if not (right or causes):
+        lines.append("no single known mistake explains it; a trained network may be that far off")
+    numbers = {
+        "error": error,
+        "near": near,
+        "far": beyond,
+        "times": times.tolist(),
+        "error_by_level": by_level.tolist(),
+    }
     assumed = (f"it predicts {predicts} and is told {told}", way.noise, "exact means the mixture's own score")
-    right = bool(by_level[worst] < EXACT)
-    if right or not causes:
-        verdict = RIGHT if right else UNKNOWN if error < LEARNT else WRONG
-        says += [] if right else ["no single known mistake explains it; a trained network may be that far off"]
-        return Diagnosis("score", verdict, predicts if right else "", tuple(says), (), numbers, assumed)
-    return Diagnosis("score", WRONG, causes[0].name, (causes[0].says, *says), tuple(causes), numbers, assumed)
+    verdict = RIGHT if right else WRONG if causes or error > LEARNT else UNKNOWN
+    name = predicts if right else causes[0].name if causes else ""
+    return Diagnosis("score", verdict, name, tuple(lines), tuple(causes), numbers, assumed)
+
+
+def _rms(a: Any, axis: int | None = None) -> Any:
+    return np.sqrt(np.mean(a**2, axis=axis))

@@ -154,78 +154,156 @@ SPECIMENS = (dense, tanh, silu, layer_norm, softmax, residual, convolution)
 
 MISTAKES = (
     Mistake(
-        "other-not-transposed", "layer", "dx = dy @ W.T", "dx = dy @ W", "dx lacks the transpose of W",
-        "crashes unless W is square; there it trains, badly", "textbook",
-    ),
-    Mistake(
-        "transposed", "layer", "dW = x.T @ dy", "dW = dy.T @ x", "dW is transposed",
-        "crashes unless W is square; there it trains, badly", "textbook",
-    ),
-    Mistake(
-        "mean-over-the-batch", "layer", "db = dy.sum(axis=0)", "db = dy.mean(axis=0)",
-        "the bias has the mean over the batch, the weights the sum", "biases learn slower, the more the larger the batch",
+        "other-not-transposed",
+        "layer",
+        "dx = dy @ W.T",
+        "dx = dy @ W",
+        "dx lacks the transpose of W",
+        "crashes unless W is square; there it trains, badly",
         "textbook",
     ),
     Mistake(
-        "not-summed-over-the-batch", "layer", "db = dy.sum(axis=0)", "db = dy", "the bias gradient is not summed over the batch",
-        "the bias silently becomes (B, n) in the first update", "pytorch#4938",
+        "transposed",
+        "layer",
+        "dW = x.T @ dy",
+        "dW = dy.T @ x",
+        "dW is transposed",
+        "crashes unless W is square; there it trains, badly",
+        "textbook",
     ),
     Mistake(
-        "slope-of-something-else", "layer", "dy * (1 - y**2)", "dy * (1 - y)", "the slope of tanh lacks the square",
-        "trains, badly", "textbook", only=("tanh",),
+        "mean-over-the-batch",
+        "layer",
+        "db = dy.sum(axis=0)",
+        "db = dy.mean(axis=0)",
+        "the bias has the mean over the batch, the weights the sum",
+        "biases learn slower, the more the larger the batch",
+        "textbook",
     ),
     Mistake(
-        "sign-flipped", "layer", "dy * (1 - y**2)", "dy * (y**2 - 1)", "the slope has the wrong sign",
-        "the loss rises", "textbook", only=("tanh",),
+        "not-summed-over-the-batch",
+        "layer",
+        "db = dy.sum(axis=0)",
+        "db = dy",
+        "the bias gradient is not summed over the batch",
+        "the bias silently becomes (B, n) in the first update",
+        "pytorch#4938",
     ),
     Mistake(
-        "slope-missing", "layer", "return dy * (1 - y**2)", "return dy", "the slope of the activation is missing",
-        "trains, badly", "numpy-ml, FullyConnected._bwd2", only=("tanh",),
+        "slope-of-something-else",
+        "layer",
+        "dy * (1 - y**2)",
+        "dy * (1 - y)",
+        "the slope of tanh lacks the square",
+        "trains, badly",
+        "textbook",
+        only=("tanh",),
     ),
     Mistake(
-        "not-the-gradient", "layer", "s + x * s * (1 - s)", "x * s * (1 - s)", "the product rule lacks a term",
-        "trains, badly", "textbook",
+        "sign-flipped",
+        "layer",
+        "dy * (1 - y**2)",
+        "dy * (y**2 - 1)",
+        "the slope has the wrong sign",
+        "the loss rises",
+        "textbook",
+        only=("tanh",),
     ),
     Mistake(
-        "shift-term-missing", "layer", "dn - mean - n * along", "dn - n * along", "the mean's own dependence on x is dropped",
-        "trains; deep networks drift", "karpathy/llm.c, doc/layernorm",
+        "slope-missing",
+        "layer",
+        "return dy * (1 - y**2)",
+        "return dy",
+        "the slope of the activation is missing",
+        "trains, badly",
+        "numpy-ml, FullyConnected._bwd2",
+        only=("tanh",),
     ),
     Mistake(
-        "scale-term-missing", "layer", "dn - mean - n * along", "dn - mean", "the deviation's own dependence on x is dropped",
-        "trains; deep networks drift", "karpathy/llm.c, doc/layernorm",
+        "not-the-gradient",
+        "layer",
+        "s + x * s * (1 - s)",
+        "x * s * (1 - s)",
+        "the product rule lacks a term",
+        "trains, badly",
+        "textbook",
     ),
     Mistake(
-        "shift-term-missing", "layer", "y * (dy - inner)", "y * dy * (1 - y)", "the diagonal of the Jacobian alone: a logistic's slope",
-        "attention trains, badly", "textbook",
+        "shift-term-missing",
+        "layer",
+        "dn - mean - n * along",
+        "dn - n * along",
+        "the mean's own dependence on x is dropped",
+        "trains; deep networks drift",
+        "karpathy/llm.c, doc/layernorm",
     ),
     Mistake(
-        "skip-branch-missing", "layer", "return dy + da @ W.T", "return da @ W.T", "the branch that skips the layer has no gradient",
-        "deep networks do not learn", "textbook",
+        "scale-term-missing",
+        "layer",
+        "dn - mean - n * along",
+        "dn - mean",
+        "the deviation's own dependence on x is dropped",
+        "trains; deep networks drift",
+        "karpathy/llm.c, doc/layernorm",
     ),
     Mistake(
-        "writes-into-its-argument", "layer", "da = dy * (1 - h**2)", "da = dy; da *= 1 - h**2", "backward changes dy, which others use",
-        "right alone, wrong beside a second branch", "textbook",
+        "shift-term-missing",
+        "layer",
+        "y * (dy - inner)",
+        "y * dy * (1 - y)",
+        "the diagonal of the Jacobian alone: a logistic's slope",
+        "attention trains, badly",
+        "textbook",
     ),
     Mistake(
-        "kernel-not-flipped", "layer", "dy * k[j]", "dy * k[k.size - 1 - j]", "dx is the same correlation, and not its transpose",
-        "trains, badly", "textbook",
+        "skip-branch-missing",
+        "layer",
+        "return dy + da @ W.T",
+        "return da @ W.T",
+        "the branch that skips the layer has no gradient",
+        "deep networks do not learn",
+        "textbook",
     ),
     Mistake(
-        "flipped", "layer", "for j in range(k.size)])", "for j in range(k.size)][::-1])", "dk is in reverse order",
-        "filters never form", "textbook",
+        "writes-into-its-argument",
+        "layer",
+        "da = dy * (1 - h**2)",
+        "da = dy; da *= 1 - h**2",
+        "backward changes dy, which others use",
+        "right alone, wrong beside a second branch",
+        "textbook",
     ),
-)  # fmt: skip
+    Mistake(
+        "kernel-not-flipped",
+        "layer",
+        "dy * k[j]",
+        "dy * k[k.size - 1 - j]",
+        "dx is the same correlation, and not its transpose",
+        "trains, badly",
+        "textbook",
+    ),
+    Mistake(
+        "flipped",
+        "layer",
+        "for j in range(k.size)])",
+        "for j in range(k.size)][::-1])",
+        "dk is in reverse order",
+        "filters never form",
+        "textbook",
+    ),
+)
 
 # ------------------------------------------------------------------ what slips make of a gradient
 
 
 def slips(s: Any, gradient: Any, name: str, found: Any, exact: Any, dy: Any, y: Any) -> list[tuple[str, str, Any]]:
-    """What people write in place of a gradient; `s` is the clinic's `Subject`, `gradient` (s, dy) its exact gradients."""
-    batch, guesses = y.shape[0] if y.ndim else 1, [
+    """What people write in place of a gradient; `s` is a `Subject`, `gradient` (s, dy) its exact gradients."""
+    batch = y.shape[0] if y.ndim else 1
+    guesses = [
         ("sign-flipped", "the sign is wrong", -exact),
         ("transposed", "it is transposed", exact.T),
         ("flipped", "it is in reverse order along the last axis", exact[..., ::-1] if exact.ndim else exact),
-        ("mean-over-the-batch", f"it is divided by the batch, {y.shape[0] if y.ndim else 1}", exact / (y.shape[0] if y.ndim else 1)),
+        ("mean-over-the-batch", f"it is divided by the batch, {batch}", exact / batch),
         ("gradient-zero", "it is zero", np.zeros_like(exact)),
     ]  # fmt: skip
     guesses = [g for g in guesses if not (g[0] == "mean-over-the-batch" and batch == 1)]
@@ -255,13 +333,12 @@ def slips(s: Any, gradient: Any, name: str, found: Any, exact: Any, dy: Any, y: 
         guesses.append(
             ("skip-branch-missing", "the gradient of the branch that skips the layer is missing", exact - dy)
         )
-        guesses.append(("only-the-skip-branch", "it is dy alone", dy))
     for i, other in enumerate(() if name.startswith("tangent") else s.xs):
-        for n, says, turn in (
-            ("other-not-transposed", "the other factor is not transposed", lambda a: a.T if a.ndim == 2 and a.shape[0] == a.shape[1] else None),
-            ("kernel-not-flipped", "the other factor is flipped along its last axis", lambda a: a[..., ::-1] if a.shape[-1:] > (1,) else None),
-        ):  # fmt: skip
-            turned = turn(other)
+        square, long = other.shape[-1:] * 2 == other.shape, other.shape[-1:] > (1,)
+        for n, says, turned in (
+            ("other-not-transposed", "the other factor is not transposed", other.T if square else None),
+            ("kernel-not-flipped", "the other factor is flipped on its last axis", other[..., ::-1] if long else None),
+        ):
             if turned is not None and name != f"input {i}":
                 xs = tuple(turned if j == i else x for j, x in enumerate(s.xs))
                 guesses.append((n, says, gradient(replace(s, xs=xs), dy)[0][name]))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refscore.museum.mistake import Mistake
-from refscore.museum.samplers import Level, half_precision
+from refscore.museum.samplers import Level
 
 Reading = Callable[[Any, Any, Level], tuple[Any, Any]]
 

@@ -80,7 +80,7 @@ def exact(record, mean, cov):
     law = cache(lambda dtype: GaussianMixture(*(as_library(record, v, dtype) for v in ([1.0], [mean], [cov]))))
     of_label = levels(record)
     if record["library"] == "jax":
-        law(np.dtype("float32"))  # made before JAX traces anything
+        law(as_library(record, [0.0]).dtype)  # made before JAX traces anything
 
     def model(x, label, *args, **kwargs):
         if type(label).__name__.endswith("Tracer"):  # JAX is walking a loop of its own: look the levels up

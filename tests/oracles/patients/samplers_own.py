@@ -542,7 +542,7 @@ def variational(model, x, rng):
     import jax.numpy as jnp
 
     key = jax.random.PRNGKey(int(rng.integers(2**31)))
-    T = 128
+    T = 64
     gamma = lambda t: -10.0 + 20.0 * t  # minus log SNR
     for i in range(T):
         t, s = (T - i) / T, (T - i - 1) / T
@@ -798,7 +798,7 @@ PATIENTS: dict[str, dict[str, Any]] = {
         "patient": variational, "kind": "sampler",
         "library": "jax", "needs": ("jax",),
         "predicts": "noise", "told": "log snr", "schedule": lambda: sigmoid_levels, "prior_std": 1.0,
-        "answer": {"name": "ancestral", "variance": "small", "grid": "128 steps, log SNR linear from -10 to 10"},
+        "answer": {"name": "ancestral", "variance": "small", "grid": "64 steps, log SNR linear from -10 to 10"},
         "mistake": None,
     },
     "keyed": {

@@ -519,7 +519,10 @@ PATIENTS: dict[str, dict[str, Any]] = {
     },
     "diffusers_dpmpp_karras": {
         **DIFFUSERS, "patient": diffusers_dpmpp_karras, "schedule": linear(**SD),
-        "answer": {"name": "dpm-solver++2m", "grid": "karras, 20 levels; the model is told the nearest index"},
+        "answer": {
+            "name": "dpm-solver++2m",
+            "grid": "karras, 20 from 14.61 to 0.0292, then 0; told the nearest index",
+        },
     },
     "diffusers_dpmpp_default": {
         **DIFFUSERS, "patient": diffusers_dpmpp_default, "predicts": "v",
@@ -557,12 +560,12 @@ PATIENTS: dict[str, dict[str, Any]] = {
     "diffusers_flow_match": {
         **DIFFUSERS, "patient": diffusers_flow_match, "predicts": "velocity", "told": "1000 time",
         "schedule": lambda: straight,
-        "answer": {"name": "euler", "grid": "28 steps, shift 3, from 1 to 0"},
+        "answer": {"name": "euler", "grid": "28 equal levels from 1 to 0.003, shifted by 3, then 0"},
     },
     "diffusers_flow_match_pipeline": {
         **DIFFUSERS, "patient": diffusers_flow_match_pipeline, "predicts": "velocity", "told": "1000 time",
         "schedule": lambda: straight,
-        "answer": {"name": "euler", "grid": "40 steps from 1 to 0"},
+        "answer": {"name": "euler", "grid": "40 equal levels from 1 to 0.001, then 0"},
         "mistake": "the model is told t/1000 and expects t: the unit of time",
     },
     "kdiffusion_dpmpp_2m": {
