@@ -17,7 +17,7 @@ from refscore.museum.mistake import Mistake, fits, plant
 from refscore.museum.samplers import Level
 
 SHORT, PREFIX, KEPT = 4, 10, 40  # calls of a short walk; those compared at first; candidates compared to the end
-ROWS = 5  # random combinations of a table, instead of all its columns
+LAWS = ((0.0, 1.0), (1.0, 0.25), (-1.0, 0.04), (0.5, 4.0), (2.0, 1e-3), (0.0, 0.5))  # means and variances of data
 PAIRED = ("heun", "heun-flow", "heun-velocity", "midpoint-velocity", "midpoint", "dpmpp-2s", "dpmpp-sde")  # two calls
 CALLS = {**dict.fromkeys(PAIRED, 2), "rk4-velocity": 4}  # of the network, a step
 TIMED = ("euler-maruyama", "euler-flow", "heun-flow", "euler-velocity", "heun-velocity", "midpoint-velocity",
@@ -127,7 +127,7 @@ class Stop(Exception):
 
 @dataclass
 class Patient:
-    """A table beside which candidates are run, as random combinations of its columns.
+    """A table beside which candidates are run, with the exact networks of a few Gaussians: one a row.
 
     Parameters
     ----------
@@ -143,15 +143,26 @@ class Patient:
     way: Convention
     levels: list[Level]
     ends: list[Level]
-    rows: HostArray = field(init=False)
     states: HostArray = field(init=False)
 
     def __post_init__(self) -> None:
+        table, calls = self.table, self.table.calls
         rng = np.random.default_rng(1)
-        self.rows = rng.standard_normal((self.table.states.shape[1], ROWS, 1))
-        self.states = np.einsum("in,nbd->ibd", self.table.states, self.rows)
-        self.extra = rng.standard_normal((64, ROWS, 1))
-        self.first = {state: j for j, state in enumerate(self.table.fresh)}  # one noise a state
+        self.rows = rng.standard_normal((table.states.shape[1], len(LAWS), 1))
+        self.rows[0] *= self.levels[0].sigma / max(abs(float(table.states[0, 0])), 1e-300)
+        self.extra = rng.standard_normal((64, len(LAWS), 1))
+        self.first = {state: j for j, state in enumerate(table.fresh)}  # one noise a state
+        parts = [[self.way.answer(level, *law) for law in LAWS] for level in self.levels]
+        self.answers = np.array(parts)[..., None]  # (K, laws, 2, 1): p and q of the exact network's p x + q
+        self.states = np.empty((calls + 1, len(LAWS), 1))
+        for k in range(calls + 1):  # where the exact networks of these laws lead the patient
+            self.states[k] = np.tensordot(table.states[k], self.rows, axes=1)
+            if k < calls:
+                self.rows[1 + k] = self.answer(k, self.states[k])
+
+    def answer(self, k: int, x: Any) -> Any:
+        """What the exact networks, one a row, answer to x at the k-th call."""
+        return self.answers[k, :, 0] * x + self.answers[k, :, 1]
 
     def steps(self, candidate: Candidate, stop: int | None = None) -> list[tuple[Level, Level]]:
         """The pairs of levels that the candidate walks, read from the labels; of the first calls alone, or of all."""
@@ -169,6 +180,9 @@ class Patient:
         pairs = make(labels, level, candidate.end, self.way.stride(self.table.labels))
         if candidate.family == "euler-churn":
             pairs = [(t, self._before(i + 1, s)) for i, (t, s) in enumerate(pairs)]
+            lifts = [t.ratio / s.ratio for (_, s), (t, _) in pairwise(pairs) if s.ratio and t.ratio / s.ratio > 1 + 1e-9]
+            if lifts and max(lifts) > min(lifts) * (1 + 1e-3):
+                raise ValueError("churn lifts each level by the same factor")
         return pairs
 
     def noise(self, state: int) -> float | None:
@@ -202,7 +216,7 @@ class Patient:
             made.append(x)
             if told and not math.isclose(t.ratio, self.levels[k].ratio, rel_tol=1e-4):
                 worst = max(worst, 0.1)
-            return reading(self.rows[1 + k], x, t)
+            return reading(self.answer(k, x), x, t)
 
         def normal() -> Any:
             k = len(made)
@@ -213,12 +227,11 @@ class Patient:
                 return self.rows[1 + calls + self.first[k]]
             return self.extra[k % 64]
 
-        steps = self.steps(candidate, stop)
         start = self.table.states[0, 0] * self.rows[0]
         end = None
         try:
             with np.errstate(all="ignore"):
-                end = specimen(model, start, steps, normal, **dict(candidate.options))
+                end = specimen(model, start, self.steps(candidate, stop), normal, **dict(candidate.options))
         except Stop:
             pass
         except (ValueError, ZeroDivisionError, OverflowError, TypeError):

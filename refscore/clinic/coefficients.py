@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from refscore.clinic.diagnosis import Cause
+from refscore.clinic.patient import HostArray
 from refscore.clinic.table import Table
 from refscore.museum.samplers import Level
 
 SAME = 1e-3  # relative
 PARTS = ("x", "the network's answer", "the noise")
-CONSTANTS = {0.0: "0", 0.5: "½", 2.0: "2", 2**0.5: "√2", 2**-0.5: "1/√2", -1.0: "-1", 1 / 3: "1/3", 4.0: "4"}
+CONSTANTS = ((0.0, "0"), (0.5, "½"), (2.0, "2"), (2**0.5, "√2"), (2**-0.5, "1/√2"), (-1.0, "-1"), (1 / 3, "1/3"), (4.0, "4"))
 
 
-def steps_of(table: Table) -> np.ndarray[Any, Any] | None:
+def steps_of(table: Table) -> HostArray | None:
     """Return the coefficients of x, of the network's answer and of fresh noise in each step.
 
     Parameters
@@ -43,7 +44,7 @@ def steps_of(table: Table) -> np.ndarray[Any, Any] | None:
     return np.array(found)
 
 
-def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Level, Level]]) -> np.ndarray[Any, Any]:
+def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Level, Level]]) -> HostArray:
     """Return the same of a right sampler of one call a step.
 
     Parameters
@@ -70,17 +71,13 @@ def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Leve
     return np.array(rows)
 
 
-def causes(
-    table: Table, wanted: np.ndarray[Any, Any], pairs: Sequence[tuple[Level, Level]], name: str
-) -> Iterator[Cause]:
+def causes(found: HostArray, wanted: HostArray, pairs: Sequence[tuple[Level, Level]], name: str) -> Iterator[Cause]:
     """Say where the coefficients differ, and by what factor.
 
     Parameters
     ----------
-    table : Table
-        The patient's.
-    wanted : array, shape (K, 3)
-        Those of a right sampler.
+    found, wanted : array, shape (K, 3)
+        Those of the patient, and of a right sampler.
     pairs : sequence of pairs of Level
         Its steps.
     name : str
@@ -91,8 +88,7 @@ def causes(
     Cause
         One a coefficient that differs.
     """
-    found = steps_of(table)
-    if found is None or found.shape != wanted.shape:
+    if found.shape != wanted.shape:
         return
     inner = slice(0, len(pairs) - 1) if len(pairs) > 2 else slice(None)
     off = np.abs(found - wanted)[inner] / np.maximum(np.abs(wanted[inner]), 1e-12)
@@ -111,13 +107,13 @@ def causes(
                         f"{found[-1, i]:.4g} instead of {wanted[-1, i]:.4g}", float(last.max()))  # fmt: skip
 
 
-def _factor(ratio: np.ndarray[Any, Any], own: np.ndarray[Any, Any], pairs: Sequence[tuple[Level, Level]]) -> str:
+def _factor(ratio: HostArray, own: HostArray, pairs: Sequence[tuple[Level, Level]]) -> str:
     """A factor in words: a constant, or a power of something of the levels."""
     ratio = ratio[np.isfinite(ratio)]
     if not len(ratio):
         return "not"
     if np.ptp(ratio) < SAME * max(abs(float(ratio.mean())), SAME):
-        for value, word in CONSTANTS.items():
+        for value, word in CONSTANTS:
             if math.isclose(float(ratio.mean()), value, rel_tol=SAME, abs_tol=SAME):
                 return f"{word} times"
         return f"{ratio.mean():.4g} times"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ import numpy as np
 from refscore.clinic.behaviour import LINEAR, adaptive, behaviours
 from refscore.clinic.candidates import CALLS, TITLES, Candidate, Patient, elsewhere, ends, samplers_by_name, search
 from refscore.clinic.coefficients import causes as causes_by_coefficients
-from refscore.clinic.coefficients import wanted_of
+from refscore.clinic.coefficients import steps_of, wanted_of
 from refscore.clinic.convention import Convention, index_grid, spacing
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
 from refscore.clinic.patient import LIBRARIES
 from refscore.clinic.table import SEEN, Ill, read
 from refscore.museum.readings import READINGS
 
-EXACT, SINGLE = 1e-9, 4e-3  # relative distance of two tables that are the same, in double; with coefficients in single
+EXACT, SINGLE = 1e-9, 1e-4  # relative distance of what is the same, in double; with coefficients in single
+NEAR = 1e-3  # of a known mistake
+CAUTION = "clips-the-data"  # right for data in [-1, 1], which a sampler cannot know
 
 
 def sampler(
@@ -127,14 +130,17 @@ def sampler(
     numbers, effect = _effect(patient, nearest, start_std)
     causes: list[Cause] = []
     if is_right:
-        verdict, causes = (WRONG if seen else RIGHT), seen
-    elif best.error <= SINGLE or seen:
+        faults = [cause for cause in seen if cause.name != CAUTION]
+        verdict, causes = (WRONG if faults else RIGHT), seen
+    elif best.error <= NEAR or seen:
         verdict = WRONG
         causes = seen + [_cause(c) for c in wrong if c.error <= max(30 * wrong[0].error, SINGLE)][:5]
     else:
-        verdict, read_off = UNKNOWN, list(_by_coefficients(patient, nearest))
-        listed = [_cause(c) for c in wrong[:3]]
-        causes = read_off + listed if len(read_off) == 1 else listed + read_off
+        read_off = _by_coefficients(patient, sorted(right, key=lambda c: c.error))
+        alone = len(read_off) == 1
+        verdict = WRONG if alone and not _chosen_variance(patient, read_off[0]) else UNKNOWN
+        near = [_cause(c) for c in wrong[:3] if not alone or c.error < nearest.error]
+        causes = read_off + near if alone else near + read_off
     if causes:
         causes[0] = replace(causes[0], effect=effect)
     name = best.name if best.error <= SINGLE else f"nearest: {best.name}"
@@ -168,17 +174,34 @@ def _distinct(found: list[Candidate]) -> list[Candidate]:
     return list(seen.values())
 
 
-def _by_coefficients(patient: Patient, nearest: Candidate) -> Iterator[Cause]:
-    """What differs, coefficient by coefficient, from the nearest right sampler of one call a step."""
-    if nearest.family in CALLS or nearest.other is not None:
-        return
-    pairs = patient.steps(nearest)
-    specimen = partial(samplers_by_name()[nearest.family], **dict(nearest.options))
-    try:
-        wanted = wanted_of(specimen, READINGS[patient.way.predicts], pairs)
-    except (ValueError, ZeroDivisionError, OverflowError):
-        return
-    yield from causes_by_coefficients(patient.table, wanted, pairs, nearest.name)
+def _by_coefficients(patient: Patient, right: Sequence[Candidate]) -> list[Cause]:
+    """What differs, coefficient by coefficient, from the right sampler of one call a step that has most in common."""
+    found, best = steps_of(patient.table), list[Cause]()
+    for candidate in right[:6] if found is not None else ():
+        if candidate.family in CALLS or candidate.other is not None:
+            continue
+        specimen = partial(samplers_by_name()[candidate.family], **dict(candidate.options))
+        try:
+            pairs = patient.steps(candidate)
+            wanted = wanted_of(specimen, READINGS[patient.way.predicts], pairs)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            continue
+        differ = list(causes_by_coefficients(found, wanted, pairs, candidate.name))
+        if differ and (not best or len(differ) < len(best)):
+            best = differ
+    return best
+
+
+def _chosen_variance(patient: Patient, cause: Cause) -> bool:
+    """Whether the noise lies between the posterior's variance and the forward step's: then it may be meant."""
+    if cause.name != "noise-coefficient":
+        return False
+    for k, (t, s) in enumerate(pairwise(patient.levels)):
+        large = t.sigma**2 - (t.alpha / s.alpha) ** 2 * s.sigma**2
+        c = patient.noise(k + 1) or 0.0
+        if not 0.999 * large * (s.sigma / t.sigma) ** 2 <= c**2 <= 1.001 * large:
+            return False
+    return True
 
 
 def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[str, Any], str]:
