@@ -230,6 +230,7 @@ ANYTHING = (
     "sampling.loop.last(states)", "data.sets.load_data(seed)", "data.sets.load_data(n)", "laws.examples.mixture(dtype)",
     "measure.work_precision.sampled_error(seed)", "matching.probes.gaussian(shape)", "nn.*(labels)", "nn.*(condition)",
     "matching.maximum_likelihood.MaximumLikelihood.start(*)", "data.images.flip(x)", "training.checkpoint.save(config)",
+    "noise.suggest.walk_excess(fraction)", "noise.suggest.walk_excess(deviation)",  # arrays and series of any kind
     "sampling.guidance.Replace(known)",  # what is hidden by the mask
     "data.training.Dequantised(labels)", "data.training.Dequantised(scaling)",
 )  # fmt: skip

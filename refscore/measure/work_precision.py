@@ -97,7 +97,7 @@ def sample(score: Score, sde: SDE, name: str, steps: int, x: Array, rng: Rng) ->
     TypeError
         For an argument that cannot be what it is given as, by its name.
     """
-    check_like(sde=sde)
+    check_like(sde=sde, rng=rng)
     times = [1.0, *karras_times(sde, steps + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]]
     states = simulate(_sampler(name)(sde, score), x, times, rng)
     return denoise(score, sde, last(watch(states, times, every=steps)), times[-1])

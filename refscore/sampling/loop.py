@@ -74,7 +74,8 @@ def simulate(step: Step, x: Array, times: Sequence[float], rng: Rng) -> Iterator
     [[2.640625]]
     """
     check_data("x", x)
-    check_like(rng=rng)
+    if rng is not None:  # a step that draws will refuse None itself
+        check_like(rng=rng)
     times = list(times)
     if not all(is_number(t) for t in times):
         raise TypeError("times must be numbers, one for all samples (for an array on a device: times.tolist())")
