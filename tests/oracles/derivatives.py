@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from refscore.clinic.checker import (
+    _METHODS as METHODS,
+)
+from refscore.clinic.checker import (
     FLAT,
-    METHODS,
     STEP,
     Point,
     Subject,
