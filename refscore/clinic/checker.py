@@ -175,7 +175,7 @@ def richardson(f: Callable[..., Any], at: Point, along: Point) -> tuple[Any, ...
     )
 
 
-METHODS = {"complex step": (complex_step, COMPLEX), "Richardson": (richardson, DIFFERENCE)}
+_METHODS = {"complex step": (complex_step, COMPLEX), "Richardson": (richardson, DIFFERENCE)}
 
 
 def _moved(at: Point, along: Point, h: complex) -> Point:
@@ -200,7 +200,7 @@ def _run(s: Subject, at: Point, along: Point, method: str, jvp: bool) -> tuple[A
         moved = [s.xs[i] if i in s.fixed else x for i, x in enumerate(moved)]
         return s.both(moved, tangents, params) if jvp else (s.forward(moved, params),)
 
-    return METHODS[method][0](f, (xs, tangents, params), along)
+    return _METHODS[method][0](f, (xs, tangents, params), along)
 
 
 def _with_complex(s: Subject) -> Subject:
@@ -345,5 +345,5 @@ def _largest(arrays: Sequence[Any]) -> float:
 
 
 def _within(error: float, method: str, message: str) -> float:
-    assert error <= METHODS[method][1], f"{message}: off by {error:.3g} ({method})"
+    assert error <= _METHODS[method][1], f"{message}: off by {error:.3g} ({method})"
     return error

@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from refscore.clinic.checker import (
+<<<<<<< HEAD
     DIGITS,
+=======
+    _METHODS as METHODS,
+)
+from refscore.clinic.checker import (
+>>>>>>> clinic2
     FLAT,
-    METHODS,
     STEP,
     Point,
     Subject,
