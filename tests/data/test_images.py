@@ -201,6 +201,13 @@ def test_what_are_no_labels_is_refused(tmp_path, labels, message):
         read_images(tmp_path / "x.npy", tmp_path / "l.npy")
 
 
+def test_what_is_alone_in_a_file_is_no_label_whatever_it_is_called(tmp_path):
+    np.savez(tmp_path / "a.npz", labels=GREY)
+    found = read_images(tmp_path / "a.npz")
+    assert found.labels is None
+    assert np.array_equal(found.images[..., 0], GREY)
+
+
 def test_missing_labels_are_refused_with_what_there_is(tmp_path):
     np.savez(tmp_path / "a.npz", images=GREY, labels=LABELS)
     with pytest.raises(DataFileError, match=r"a\.npz holds no labels 'classes', .* it holds images \(6"):

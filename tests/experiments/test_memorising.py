@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from refscore import ExactScore
+from refscore.experiments import memorising
 from refscore.experiments.memorising import OBJECTIVE, SDE, Away, course
 from refscore.laws.empirical import empirical
 from refscore.laws.examples import mixture
@@ -27,6 +28,14 @@ def test_a_distance_is_the_loss_less_its_floor(of):
     noise = np.std(losses) / 200  # of the loss; that of the distance is of the same size
     assert_within(losses.mean() - floor.value, away(other), 1.5 * noise + floor.error, n=40_000)
     assert away(ExactScore(p, SDE)) < 1e-5 * away(other)  # to the last digits of float32
+
+
+def test_training_is_told_its_batch(monkeypatch):
+    told = {}
+    monkeypatch.setattr(memorising, "fit", lambda *args, **options: told.update(options) or ())
+    with pytest.raises(ValueError, match="not enough values"):  # no state came
+        course(0, 4, steps=50, batch=7, draws=10)
+    assert (told["steps"], told["batch"]) == (50, 7)
 
 
 def test_few_points_are_learned_by_heart_and_many_are_not():

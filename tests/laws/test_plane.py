@@ -197,7 +197,7 @@ def test_eight_gaussians_are_the_circle_of_the_examples():
     (lambda: Checkerboard().score(np.zeros((1, 2))), "no score without noise: its density has jumps; give sigma > 0"),
     (lambda: Pinwheel(0), "arms must be"),
     (lambda: Pinwheel(tangential=0.0), "tangential must be"),
-    (lambda: Rings((1.0,), 1.0).sample(np.random.default_rng(0), -1), "n must be"),
+    *((lambda law=law: law.sample(np.random.default_rng(0), -1), "n must be") for law in EVERY.values()),
 ])  # fmt: skip
 def test_what_is_no_law_is_refused(make, message):
     with pytest.raises(ValueError, match=message):

@@ -39,6 +39,7 @@ from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTim
 from refscore.matching.weights import SigmaPower, g_squared, sigma_squared
 from refscore.measure.distance import fisher_divergence
 from refscore.measure.floor import denoising_floor
+from refscore.noise.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from tests.oracles.close import assert_close
 from tests.oracles.marks import on_every_backend
@@ -738,6 +739,10 @@ def test_the_largest_level_of_an_sde_is_its_end_though_the_inverse_rounds_above_
     assert sde.time(sde.sigma(1.0)) > 1
     t, _ = Levels((sde.sigma(1.0), 0.1)).at(sde, np.array([0.0, 0.9]))
     assert t[0] == 1.0
+    times, sde = UniformLogSNR(1e-3), OU(2.73, 1.44)
+    low, high = log_ratio(sde, 1e-3), log_ratio(sde, 1.0)
+    assert sde.time_at_log_ratio(np.array([low + (high - low)]))[0] > 1
+    assert times.at(sde, np.ones(1))[0] == 1.0
 
 
 @dataclass(frozen=True)
