@@ -183,7 +183,7 @@ PLANTS = (
           "noise/test_sde_laws.py::test_closed_forms_satisfy_the_odes_at_every_time"),
     Plant("sampler drift-negative", "noise/reverse.py",
           "return per_sample(self.sde.f(beside(t, x)), x) * x", "return -per_sample(self.sde.f(beside(t, x)), x) * x",
-          "noise/test_from_levels.py::test_the_levels_are_found_again_by_who_asks_for_their_times"),
+          "noise/test_sde_family.py::test_euler_maruyama_has_strong_order_1_with_additive_noise"),
     Plant("sampler beta-score-halved", "noise/reverse.py",
           "0.5 * (1 + self.lam**2) * g**2", "0.25 * (1 + self.lam**2) * g**2",
           "noise/test_reversal.py::test_every_reversal_keeps_the_marginals"),
