@@ -96,7 +96,7 @@ def at_most(seconds):
 
 
 def outcome(call, strictly=True, **changed):
-    """"answered", "NaN", "refused", or the name of what it should not have come to."""
+    """ "answered", "NaN", "refused", or the name of what it should not have come to."""
     how = ("raise", "error") if strictly else ("ignore", "ignore")
     try:
         with warnings.catch_warnings(), np.errstate(divide=how[0], over=how[0], invalid=how[0]), at_most(SECONDS):

@@ -180,7 +180,9 @@ class Patient:
         pairs = make(labels, level, candidate.end, self.way.stride(self.table.labels))
         if candidate.family == "euler-churn":
             pairs = [(t, self._before(i + 1, s)) for i, (t, s) in enumerate(pairs)]
-            lifts = [t.ratio / s.ratio for (_, s), (t, _) in pairwise(pairs) if s.ratio and t.ratio / s.ratio > 1 + 1e-9]
+            lifts = [
+                t.ratio / s.ratio for (_, s), (t, _) in pairwise(pairs) if s.ratio and t.ratio / s.ratio > 1 + 1e-9
+            ]
             if lifts and max(lifts) > min(lifts) * (1 + 1e-3):
                 raise ValueError("churn lifts each level by the same factor")
         return pairs

@@ -13,7 +13,16 @@ from refscore.museum.samplers import Level
 
 SAME = 1e-3  # relative
 PARTS = ("x", "the network's answer", "the noise")
-CONSTANTS = ((0.0, "0"), (0.5, "½"), (2.0, "2"), (2**0.5, "√2"), (2**-0.5, "1/√2"), (-1.0, "-1"), (1 / 3, "1/3"), (4.0, "4"))
+CONSTANTS = (
+    (0.0, "0"),
+    (0.5, "½"),
+    (2.0, "2"),
+    (2**0.5, "√2"),
+    (2**-0.5, "1/√2"),
+    (-1.0, "-1"),
+    (1 / 3, "1/3"),
+    (4.0, "4"),
+)
 
 
 def steps_of(table: Table) -> HostArray | None:

@@ -378,7 +378,7 @@ def unified(before: tuple[Any, Level], s: Level, past: Sequence[Any], new: Any, 
         phi = phi / -h - 1 / factorial
     weights = (
         solved([r for r, _ in known], wanted)
-        if len(known) > 1 or new is None and len(known) > 1
+        if len(known) > 1 or (new is None and len(known) > 1)
         else [0.5] * len(known)
     )
     x = s.sigma / t.sigma * x - s.alpha * expm1(-h) * data

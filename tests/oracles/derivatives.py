@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 
 from refscore.clinic.checker import (
-<<<<<<< HEAD
-    DIGITS,
-=======
     _METHODS as METHODS,
 )
 from refscore.clinic.checker import (
->>>>>>> clinic2
+    DIGITS,
     FLAT,
     STEP,
     Point,
