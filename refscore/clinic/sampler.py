@@ -177,7 +177,9 @@ def _distinct(found: list[Candidate]) -> list[Candidate]:
 def _by_coefficients(patient: Patient, right: Sequence[Candidate]) -> list[Cause]:
     """What differs, coefficient by coefficient, from the right sampler of one call a step that has most in common."""
     found, best = steps_of(patient.table), list[Cause]()
-    for candidate in right[:6] if found is not None else ():
+    if found is None:
+        return best
+    for candidate in right[:6]:
         if candidate.family in CALLS or candidate.other is not None:
             continue
         specimen = partial(samplers_by_name()[candidate.family], **dict(candidate.options))
