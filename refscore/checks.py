@@ -54,7 +54,7 @@ NOUNS = {  # what goes by a name: what it is like, and what is used of it
     "mixture": ("a GaussianMixture", ("score", "sample")),
     "gaussian": ("a Gaussian", ("mean", "cov")),
     "grid": ("a GridLaw", ("transition", "push")),
-    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("forward", "sde", "shapes")),
+    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("shapes",)),
     "body": ("MLP((2, 64, 2)), a net", ("inputs",)),
     "optimizer": ("Adam(rate) or SGD(rate)", ("init", "update", "rate")),
     "ema": ("EMA(decay)", ("init", "update", "mean")),
@@ -427,13 +427,13 @@ def check_size(**values: float) -> None:
     TypeError
         For a complex number.
     ValueError
-        For NaN, and for what is neither 0 nor of a size between 1e-150 and 1e150.
+        For NaN, and for what is neither 0 nor of a size between 1e-160 and 1e150.
     """
     for name, value in values.items():
         if isinstance(value, complex):
             raise TypeError(f"{name} must be a number, got {value}")
-        if isinstance(value, float) and value != 0 and not 1e-150 <= abs(value) <= 1e150:
-            raise ValueError(f"{name} must be 0, or of a size from 1e-150 to 1e150; got {value}")
+        if isinstance(value, float) and value != 0 and not 1e-160 <= abs(value) <= 1e150:
+            raise ValueError(f"{name} must be 0, or of a size from 1e-160 to 1e150; got {value}")
 
 
 def settle(noun: Any, **least: int) -> None:

@@ -192,6 +192,8 @@ FILLED_IN = {
     "commands.samplers.Row",
     "commands.samplers.Report",
     "commands.evaluate.Report",
+    "clinic.candidates.Patient",
+    "clinic.patient.Run",
 }
 
 

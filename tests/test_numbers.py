@@ -98,6 +98,7 @@ RESULTS = {  # what functions answer with, the edges print, or holds shapes and 
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
     "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
     "Reshape", "_Block", "Data", "Saved", "Settings", "Memorised", "Inpainted", "Course", "Condition",
+    "Candidate", "Subject", "Cause", "Seen", "Run", "Table", "Scaled",
 }  # fmt: skip
 
 

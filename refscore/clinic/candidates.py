@@ -137,6 +137,11 @@ class Patient:
         How its network is told, and what it predicts.
     levels, ends : list of Level
         The levels that the network was told, and where the last step may lead.
+
+    Raises
+    ------
+    ValueError
+        Where a candidate cannot walk these levels.
     """
 
     table: Table

@@ -48,13 +48,13 @@ class Diagnosis:
         What it is, or what it is nearest to: "ddim", "linear", "denoising, λ = σ²".
     findings : tuple of str
         Sentences, the most important first.
-    causes : tuple of Cause, optional
+    causes : tuple of Cause, default ()
         What may be wrong, the most likely first; none of a right patient.
     numbers : mapping of str to numbers, strings or lists of them, optional
         What was measured.
-    assumed : tuple of str, optional
+    assumed : tuple of str, default ()
         What was taken for granted.
-    also : tuple of str, optional
+    also : tuple of str, default ()
         Other names of the same thing.
 
     Examples

@@ -189,7 +189,7 @@ def _by_coefficients(patient: Patient, right: Sequence[Candidate]) -> list[Cause
         except (ValueError, ZeroDivisionError, OverflowError):
             continue
         differ = list(causes_by_coefficients(found, wanted, pairs, candidate.name))
-        if differ and (not best or len(differ) < len(best)):
+        if differ and (not best or (len(differ), differ[0].error) < (len(best), best[0].error)):
             best = differ
     return best
 

@@ -351,7 +351,7 @@ def overlap_ratio(dim: int) -> float:
 
 def _check_moves(fraction: float, moves: int, ratio: float = 1.0) -> None:
     if is_number(fraction):
-        check_range(0.0, 1.9, fraction=fraction)
+        check_range(0.0, 1.999, fraction=fraction)
     check_range(0.0, 1e150, ratio=ratio)
     check_count("moves", moves)
 

@@ -234,7 +234,7 @@ def last(states: Iterable[State]) -> State:
     return final[0]
 
 
-class NoNoise:
+class _NoNoise:
     """The rng of a deterministic sampler: any use of it is an error.
 
     `NO_NOISE` is one, to be passed to `simulate`.
@@ -252,4 +252,4 @@ class NoNoise:
     random = integers = standard_normal
 
 
-NO_NOISE: Any = NoNoise()
+NO_NOISE: Any = _NoNoise()

@@ -12,6 +12,7 @@ from refscore.clinic.convention import DATA, Convention
 from refscore.museum import readings, samplers
 from refscore.museum.mistake import fits, plant
 from refscore.noise.sde import CosineVP
+from tests.oracles.statistics import assert_within
 
 BETAS = np.linspace(1e-3, 0.12, 100).tolist()
 INDICES = [92, 84, 70, 63, 55, 41, 30, 22, 13, 4]  # uneven, so that ratios of steps show
@@ -159,7 +160,7 @@ def ddim(model, x, rng, clip=None, batch=False, uniform=False, shared=False):
 )
 def test_what_it_does_beside_its_coefficients(habit, cause):
     found = sampler(partial(ddim, **habit), betas=BETAS)
-    assert found.verdict == "wrong"
+    assert found.verdict == ("right" if "clip" in habit else "wrong")  # right for data that lie within
     assert found.causes[0].name == cause, str(found)
     if "clip" in habit:
         sampler(partial(ddim, **habit), betas=BETAS, bounded=True).assert_is("ddim, eta=0.5")
@@ -182,7 +183,7 @@ def test_an_unlisted_factor_is_read_from_the_coefficients():
         return x
 
     found = sampler(mine, betas=BETAS)
-    assert found.verdict != "right"
+    assert found.verdict == "wrong"
     assert found.causes[0].name == "noise-coefficient"
     assert "1.3 times" in found.causes[0].says
 
@@ -229,4 +230,5 @@ def test_the_law_is_that_of_the_run():
     assert found.numbers["mean on N(1, 1/4)"] == pytest.approx(float(y[0, 0]), abs=1e-12)
     assert found.numbers["variance on N(1, 1/4)"] > (y[1, 0] - y[0, 0]) ** 2
     x = ddim(exact, start * rng.standard_normal((200_000, 1)), rng)
-    assert abs(x.var() / found.numbers["variance on N(1, 1/4)"] - 1) < 6.2 * math.sqrt(2 / len(x))  # one in 1e9
+    variance = found.numbers["variance on N(1, 1/4)"]
+    assert_within(float(x.var()), variance, variance * math.sqrt(2 / len(x)), n=len(x))

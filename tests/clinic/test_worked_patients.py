@@ -76,7 +76,7 @@ def ddpm(torch, root):
 
 def test_ddpm_in_ten_lines_of_torch():
     torch = pytest.importorskip("torch", exc_type=ImportError)
-    sampler(ddpm(torch, 0.5), betas=BETAS, library="torch").assert_is("ddpm_large")
+    sampler(ddpm(torch, 0.5), betas=BETAS, library="torch").assert_is("ddpm-large")
     found = sampler(ddpm(torch, 1.0), betas=BETAS, library="torch")
     assert (found.verdict, found.causes[0].name) == ("wrong", "root-forgotten")
 

@@ -66,10 +66,10 @@ def ask(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "kind", "args", "status", "told"),
     [
-        ("sample", "sampler", ["--betas", "betas"], 0, "sampler: right (ddpm_large)"),
+        ("sample", "sampler", ["--betas", "betas"], 0, "sampler: right (ddpm-large)"),
         ("forgotten", "sampler", ["--betas", "betas.npy"], 1, "root-forgotten"),
         ("flow", "sampler", ["--predicts", "denoiser"], 0, "sampler: right (ddim)"),
-        ("clipped", "sampler", ["--predicts", "denoiser"], 1, "clips"),
+        ("clipped", "sampler", ["--predicts", "denoiser"], 0, "clips"),
         ("clipped", "sampler", ["--predicts", "denoiser", "--bounded"], 0, "sampler: right (ddim)"),
         ("loss", "loss", ["--alphas-bar", "bar"], 0, "weight λ = σ²"),
         ("loss", "loss", ["--betas", "Many.half"], 1, "noise"),

@@ -287,7 +287,7 @@ def test_the_sde_ends_where_the_data_are_noise(name):
     (["--data", "{images}", "--levels", "-3"], "levels must be an integer of at least 2, got -3"),
     (["--data", "{images}", "--span", "5", "1"], "the least and the largest value; got [5.0, 1.0]"),
     (["--data", "{points}", "--steps", "0"], "steps must be an integer of at least 1, got 0"),
-    (["--data", "{points}", "--steps", str(10**20)], f"steps={10**20} would take 3e+08 years on a fast machine"),
+    (["--data", "{points}", "--steps", str(10**18)], f"steps={10**18} would take 3e+06 years on a fast machine"),
     (["--data", "{points}", "--seed", "-1"], "seed must lie in"),
     ([], "what should be learned? give --data NAME or --data FILE"),
     (["--data", "{points}", "--resume"], "holds no checkpoint.npz to go on from"),
@@ -588,7 +588,7 @@ def test_workers_share_a_batch_and_change_nothing(files, tmp_path, capsys):
 @pytest.mark.parametrize(("flags", "says"), [
     (["--sampler", "nobody"], "no sampler called 'nobody'; there are euler-maruyama"),
     (["--n", "0"], "n must be an integer of at least 1"),
-    (["--n", str(10**20)], f"n={10**20} would take 1e+07 years"),
+    (["--n", str(10**18)], f"n={10**18} would take 1e+05 years"),
     (["--steps", str(10**15)], f"steps={10**15} would take 3e+03 years"),
     (["--labels", "3", "5"], "labels are 0 to 2, and 3 for no label; got [3, 5]"),
     (["--guidance", "2"], "guidance goes towards a label: give --labels"),

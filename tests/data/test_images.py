@@ -15,6 +15,7 @@ from refscore.data.labels import as_labels
 from refscore.data.points import DataFileError
 from refscore.data.training import Dequantised
 from tests.oracles.pickles import Bomb
+from tests.oracles.statistics import assert_share
 from tests.oracles.strategies import seeds
 
 RNG = np.random.default_rng(0)
@@ -284,7 +285,7 @@ def test_images_to_train_on_are_mirrored_or_not_with_equal_chances():
     assert all(
         np.array_equal(image[:, ::-1] if m else image, x[k]) for image, k, m in zip(*drawn, mirrored, strict=True)
     )
-    assert abs(mirrored.mean() - 0.5) < 6.2 * 0.5 / 64
+    assert_share(mirrored, 0.5)
     plain, _ = Dequantised(x, labels=np.arange(3)).sample(np.random.default_rng(0), 50)
     assert {image.tobytes() for image in plain} == {image.tobytes() for image in x}
 

@@ -46,7 +46,17 @@ from refscore_backends.strict import StrictBackend
 from tests.oracles.everything import EVERYTHING, UNET, Place, leaves
 from tests.oracles.models import MODEL, POINTS, TILTED
 
-NOT_CALLED = ("commands", "experiments", "plots", "cli", "checks", "protocols", "library")  # by users, or with arrays
+NOT_CALLED = (
+    "commands",
+    "experiments",
+    "plots",
+    "cli",
+    "checks",
+    "protocols",
+    "library",
+    "clinic",
+    "museum",
+)  # on the host
 HOSTS_OWN = StrictBackend("device1").to_numpy
 CANDIDATES = 4  # calls of each, of which the first that is answered is taken
 FIRST = 8  # of what a generator yields

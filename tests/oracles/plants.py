@@ -476,7 +476,7 @@ PLANTS = (
           "return sde.g(t) ** 2", "return sde.g(t)",
           "matching/test_losses.py::test_the_weight_multiplies_each[explicit]"),
     Plant("loss weights-averaged-over-the-batch", "matching/base.py",
-          "return per_sample(factor * self.weight(sde, t) / x.shape[0], x)",
+          'return per_sample(one_each("factor", factor, x) * self.weight(sde, t) / x.shape[0], x)',
           "return array_namespace(x).mean(factor * self.weight(sde, t) + 0 * t) / x.shape[0] + 0 * x",
           "matching/test_objectives.py::test_the_loss_is_half_the_weighted_square_summed_over_dimensions_averaged_over_the_batch[sigma_squared-vp]"),
     Plant("loss label-scaled", "nn/score_model.py",
