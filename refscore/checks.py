@@ -54,7 +54,7 @@ NOUNS = {  # what goes by a name: what it is like, and what is used of it
     "mixture": ("a GaussianMixture", ("score", "sample")),
     "gaussian": ("a Gaussian", ("mean", "cov")),
     "grid": ("a GridLaw", ("transition", "push")),
-    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("shapes",)),
+    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("shapes", "bind")),
     "body": ("MLP((2, 64, 2)), a net", ("inputs",)),
     "optimizer": ("Adam(rate) or SGD(rate)", ("init", "update", "rate")),
     "ema": ("EMA(decay)", ("init", "update", "mean")),

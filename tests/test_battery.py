@@ -36,7 +36,7 @@ MODULES = sorted({".".join(name.split(".")[: 1 if name.startswith("arrays.") els
 
 # Whose kinds are in: all of a table is called, and these are what it has in common; a lock, for `with`.
 ABSTRACT = {
-    "data.files.alone_in", "measure.work_precision.likelihood_split", "sampling.loop._NoNoise.integers",
+    "data.files.alone_in", "measure.work_precision.likelihood_split",
     "matching.base.ScoreMatching.__call__", "matching.objectives.OfProbes",
     *(f"nn.activation.Activation.{name}" for name in ("curvature", "forward", "slope", "third")),
     "nn.linear.Linear.apply", "nn.linear.Linear.back",

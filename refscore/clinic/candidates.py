@@ -17,6 +17,7 @@ from refscore.museum.mistake import Mistake, fits, plant
 from refscore.museum.samplers import Level
 
 SHORT, PREFIX, KEPT = 4, 10, 40  # calls of a short walk; those compared at first; candidates compared to the end
+BLOWN_UP = 1e8  # of a state: a sampler that diverges
 LAWS = ((0.0, 1.0), (1.0, 0.25), (-1.0, 0.04), (0.5, 4.0), (2.0, 1e-3), (0.0, 0.5))  # means and variances of data
 PAIRED = ("heun", "heun-flow", "heun-velocity", "midpoint-velocity", "midpoint", "dpmpp-2s", "dpmpp-sde")  # two calls
 CALLS = {**dict.fromkeys(PAIRED, 2), "rk4-velocity": 4}  # of the network, a step
@@ -160,8 +161,16 @@ class Patient:
         parts = [[self.way.answer(level, *law) for law in LAWS] for level in self.levels]
         self.answers = np.array(parts)[..., None]  # (K, laws, 2, 1): p and q of the exact network's p x + q
         self.states = np.empty((calls + 1, len(LAWS), 1))
-        for k in range(calls + 1):  # where the exact networks of these laws lead the patient
-            self.states[k] = np.tensordot(table.states[k], self.rows, axes=1)
+        self._walk()
+        if not np.abs(self.states).max() < BLOWN_UP:  # few digits would be left: answers that do not depend on x
+            self.answers = np.stack([0.0 * self.answers[:, :, 0], rng.standard_normal((calls, len(LAWS), 1))], axis=2)
+            self._walk()
+
+    def _walk(self) -> None:
+        """Go where the networks of these laws lead the patient."""
+        calls = self.table.calls
+        for k in range(calls + 1):
+            self.states[k] = np.tensordot(self.table.states[k], self.rows, axes=1)
             if k < calls:
                 self.rows[1 + k] = self.answer(k, self.states[k])
 

@@ -50,7 +50,7 @@ class Diagnosis:
         Sentences, the most important first.
     causes : tuple of Cause, default ()
         What may be wrong, the most likely first; none of a right patient.
-    numbers : mapping of str to numbers, strings or lists of them, optional
+    numbers : mapping of str to numbers, strings or lists of them, default empty
         What was measured.
     assumed : tuple of str, default ()
         What was taken for granted.

@@ -30,13 +30,13 @@ class Run:
         The network's answer to its k-th call.
     noise : callable (j, shape) -> array
         The j-th draw.
-    states : list of arrays
+    states : list of arrays, default empty
         The x of each call of the network, on the host.
-    labels : list of floats
+    labels : list of floats, default empty
         What it was told.
-    draws : list of tuples
+    draws : list of tuples, default empty
         Of each draw its kind, its shape and the number of calls before it.
-    served : dict
+    served : dict, default empty
         Draws by the state of the generator.
     repeated : int, default 0
         How often a state came again.

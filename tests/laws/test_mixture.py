@@ -161,9 +161,9 @@ def test_a_negative_variance_is_refused_by_value(S):
 @pytest.mark.parametrize("level", [math.nan, math.inf, -1.0, -1e-300])
 def test_diffuse_refuses_impossible_levels(level):
     p = GaussianMixture(W, M, C)
-    with pytest.raises(ValueError, match="alpha (and sigma )?must (be 0, or of a size|not be negative)"):
+    with pytest.raises(ValueError, match=r"alpha (and sigma )?must (be 0, or of a size|not be negative)"):
         p.diffuse(level, 1.0)
-    with pytest.raises(ValueError, match="sigma must (be 0, or of a size|not be negative)"):
+    with pytest.raises(ValueError, match=r"sigma must (be 0, or of a size|not be negative)"):
         p.diffuse(1.0, level)
 
 

@@ -175,9 +175,7 @@ def test_karras_times_take_the_highest_level_there_is_and_no_more():
      (5, 80, 0.1, math.inf)],
 )  # fmt: skip
 def test_karras_times_refuse_levels_that_do_not_fall(n, high, low, rho):
-    with pytest.raises(
-        ValueError, match=r"need high > low > 0 and finite rho >= 0.05|n must be an integer of at least 2"
-    ):
+    with pytest.raises(ValueError, match=r"need high > low > 0 and finite rho|n must be an integer"):
         karras_times(VP(), n, high, low, rho)
 
 
