@@ -54,7 +54,7 @@ NOUNS = {  # what goes by a name: what it is like, and what is used of it
     "mixture": ("a GaussianMixture", ("score", "sample")),
     "gaussian": ("a Gaussian", ("mean", "cov")),
     "grid": ("a GridLaw", ("transition", "push")),
-    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("shapes", "bind")),
+    "model": ("a ScoreModel(body, sde) or EnergyModel(body, sde)", ("shapes",)),
     "body": ("MLP((2, 64, 2)), a net", ("inputs",)),
     "optimizer": ("Adam(rate) or SGD(rate)", ("init", "update", "rate")),
     "ema": ("EMA(decay)", ("init", "update", "mean")),
@@ -85,7 +85,8 @@ def check_like(kind: str | None = None, /, **nouns: Any) -> None:
     """
     for name, noun in nouns.items():
         like, used = NOUNS[kind or name]
-        if isinstance(noun, type) or not all(hasattr(noun, method) for method in used):
+        body = (kind or name) == "model" and hasattr(noun, "inputs")  # of a net: it has shapes, and knows no noise
+        if isinstance(noun, type) or body or not all(hasattr(noun, method) for method in used):
             raise TypeError(f"{name} must be something like {like}, got {noun!r}")
 
 

@@ -163,7 +163,9 @@ class Patient:
         self.states = np.empty((calls + 1, len(LAWS), 1))
         self._walk()
         if not np.abs(self.states).max() < BLOWN_UP:  # few digits would be left: answers that do not depend on x
-            self.answers = np.stack([0.0 * self.answers[:, :, 0], rng.standard_normal((calls, len(LAWS), 1))], axis=2)
+            self.answers = np.stack(
+                [np.zeros_like(self.answers[:, :, 0]), rng.standard_normal((calls, len(LAWS), 1))], axis=2
+            )
             self._walk()
 
     def _walk(self) -> None:
