@@ -162,7 +162,7 @@ class Patient:
         self.answers = np.array(parts)[..., None]  # (K, laws, 2, 1): p and q of the exact network's p x + q
         self.states = np.empty((calls + 1, len(LAWS), 1))
         self._walk()
-        if not np.abs(self.states).max() < BLOWN_UP:  # few digits would be left: answers that do not depend on x
+        if not np.abs(self.states).max() < BLOWN_UP:  # few digits would be left
             self.answers = np.stack(
                 [np.zeros_like(self.answers[:, :, 0]), rng.standard_normal((calls, len(LAWS), 1))], axis=2
             )
