@@ -10,7 +10,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any, get_args, get_origin
 
-from refscore.library import array_namespace, device
+from refscore.library import array_namespace, device, known
 from refscore.protocols import SDE, Array, HasLevels, HasSDE, Time
 
 
@@ -110,7 +110,7 @@ def check_kind(name: str, x: Any) -> None:
     TypeError
         For what is not an array, or of another dtype.
     """
-    if (type(x), getattr(x, "dtype", None)) in _SEEN:
+    if known(x) and (type(x), x.dtype) in _SEEN:
         return
     try:
         xp = array_namespace(x)
@@ -118,7 +118,8 @@ def check_kind(name: str, x: Any) -> None:
         raise TypeError(f"{name} must be an array of float32 or float64, got {type(x).__name__}") from error
     if x.dtype not in (xp.float64, xp.float32, xp.complex128, xp.complex64):
         raise TypeError(f"{name} must be float32 or float64, got {x.dtype}: convert it first")
-    _SEEN.add((type(x), x.dtype))
+    if known(x):
+        _SEEN.add((type(x), x.dtype))
 
 
 def check_array(**arrays: Any) -> None:

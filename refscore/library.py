@@ -6,9 +6,25 @@ from typing import Any
 from array_api_compat import array_namespace as find
 from array_api_compat import device, is_array_api_obj, is_numpy_array, to_device
 
-__all__ = ["array_namespace", "device", "is_array_api_obj", "is_numpy_array", "to_device"]
+__all__ = ["array_namespace", "device", "is_array_api_obj", "is_numpy_array", "known", "to_device"]
 
 _FOUND: dict[type, Any] = {}  # by type, so that no array is kept
+
+
+def known(x: Any) -> bool:
+    """Say whether x is of a type whose library was found before: no operations that are being recorded are.
+
+    Parameters
+    ----------
+    x : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        False for what is new.
+    """
+    return type(x) in _FOUND
 
 
 def array_namespace(x: Any, *others: Any) -> Any:
