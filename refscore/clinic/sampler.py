@@ -19,7 +19,7 @@ from refscore.clinic.patient import LIBRARIES
 from refscore.clinic.table import SEEN, Ill, read
 from refscore.museum.readings import READINGS
 
-EXACT, SINGLE = 1e-9, 1e-4  # relative distance of what is the same, in double; with coefficients in single
+EXACT, SINGLE = 1e-9, 5e-4  # relative distance of what is the same, in double; with coefficients in single
 NEAR = 1e-3  # of a known mistake
 CAUTION = "clips-the-data"  # right for data in [-1, 1], which a sampler cannot know
 
@@ -115,6 +115,9 @@ def sampler(
             return adaptive(run, way, says, start_std, dims, library, device, assumed)
         return Diagnosis("sampler", WRONG, "", (says,), (Cause(name, says, math.inf),), assumed=tuple(assumed))
     levels = [way.level(label) for label in table.labels]
+    if levels[0].ratio < levels[-1].ratio:
+        says = "the first call is told less noise than the last: it walks from data to noise"
+        return Diagnosis("sampler", WRONG, "", (says,), (Cause("walks-backwards", says, 1.0),), assumed=tuple(assumed))
     patient = Patient(table, way, levels, ends(way, table.labels, levels))
     found = sorted(search(patient), key=lambda c: c.rank)
     if found[0].error > SINGLE:
@@ -137,7 +140,7 @@ def sampler(
         causes = seen + [_cause(c) for c in wrong if c.error <= max(30 * wrong[0].error, SINGLE)][:5]
     else:
         read_off = _by_coefficients(patient, sorted(right, key=lambda c: c.error))
-        alone = len(read_off) == 1
+        alone = len(read_off) == 1 and read_off[0].name != "last-step"  # which may be a choice
         verdict = WRONG if alone and not _chosen_variance(patient, read_off[0]) else UNKNOWN
         near = [_cause(c) for c in wrong[:3] if not alone or c.error < nearest.error]
         causes = read_off + near if alone else near + read_off
