@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore.clinic.convention import Convention
+from refscore.clinic.convention import TOLD, Convention
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
 from refscore.clinic.patient import ACTIVE, walk
 from refscore.clinic.table import Table
@@ -51,15 +51,19 @@ def behaviours(table: Table, way: Convention, levels: list[Level], start_std: fl
     if facts["not linear"] > LINEAR and not facts["unseen noise"] > 0:
         yield Cause("looks-at-x", "it is not linear in x and the network's answers, even where they are small: a step "
                     "size by norms, or rescaling", facts["not linear"])  # fmt: skip
-    if table.facts["clips"] > LINEAR >= table.facts["not linear"] and not bounded and facts["rows"] <= LINEAR:
+    if facts["clips"] > LINEAR >= facts["not linear"] and not bounded and facts["rows"] <= LINEAR:
         yield Cause("clips-the-data", "it clips or thresholds the predicted data: right only if the data lie in "
                     "[-1, 1] (then say bounded=True)", facts["clips"])  # fmt: skip
     if table.repeated and len(table.fresh) < table.calls // 2:
         yield Cause("same-noise", "a generator is put back to the same state: the same noise in every step", 1.0)
+    if facts["labels differ"]:
+        yield Cause("labels-differ", "the rows of a batch are told different levels, though all are at one", 1.0)
+    if beyond := [label for label in table.labels if not way.knows(label)]:
+        yield Cause("label-beyond-the-schedule", f"the network is told {beyond[0]:.6g}, where it knows {TOLD[way.told]}"
+                    f"{f' (N = {len(way.levels)})' if way.levels else ''}", 1.0)  # fmt: skip
     if levels[0].ratio < levels[-1].ratio:
-        yield Cause(
-            "walks-backwards", "the first call is told less noise than the last: it walks from data to noise", 1.0
-        )
+        yield Cause("walks-backwards", "the first call is told less noise than the last: it walks from data to noise",
+                    1.0)  # fmt: skip
         return
     top, first = way.levels[-1] if way.levels else levels[0], levels[0]
     if first.alpha > max(3 * top.alpha, 0.1) and first.ratio < top.ratio / 3 and top.ratio < math.inf:
@@ -118,8 +122,9 @@ def adaptive(
 
     def answer(k: int, x: Any) -> Any:
         labels.append(float(ACTIVE[-1].labels[-1][0]))
-        p, q = way.answer(way.level(labels[-1]), 1.0, 0.25)
-        return p * x + q
+        level = way.level(labels[-1])
+        p, q = way.answer(level, 1.0, 0.25)
+        return p * way.scale(level) * x + q
 
     def noise(j: int, shape: tuple[int, ...]) -> Any:
         nonlocal draws
@@ -132,9 +137,10 @@ def adaptive(
         return Diagnosis("sampler", WRONG, "", (f"it raises {type(error).__name__}: {error}",), assumed=tuple(assumed))
     mean, deviation = float(end[0, 0]), float(end[1, 0] - end[2, 0]) / 2
     off = max(abs(mean - 1), abs(deviation / 0.5 - 1))
-    name, verdict = "probability flow, adaptive", RIGHT if not draws and off < 0.02 else UNKNOWN
+    right = not draws and off < 0.02
     found = (
         f"with the exact network of N(1, ¼) it makes mean {mean:.5g} and deviation {deviation / 0.5:.5g} of the truth"
     )
-    return Diagnosis("sampler", verdict, name if not draws else "adaptive", (says, found), (),
-                     {"mean": mean, "deviation": deviation, "calls": len(labels)}, tuple(assumed))  # fmt: skip
+    verdict, name = (RIGHT, "probability flow, adaptive") if right else (UNKNOWN, "adaptive")
+    numbers = {"mean": mean, "deviation": deviation, "calls": len(labels)}
+    return Diagnosis("sampler", verdict, name, (says, found), (), numbers, tuple(assumed))

@@ -15,6 +15,7 @@ from refscore.clinic.table import Table
 from refscore.museum import readings, samplers
 from refscore.museum.mistake import Mistake, fits, plant
 from refscore.museum.samplers import Level
+from refscore.museum.schedules import KNOWN
 
 SHORT, PREFIX, KEPT = 4, 10, 40  # calls of a short walk; those compared at first; candidates compared to the end
 BLOWN_UP = 1e8  # of a state: a sampler that diverges
@@ -50,8 +51,6 @@ TITLES = {
     "langevin": "annealed Langevin",
     "euler-churn": "Euler in σ/α with churn",
 }
-
-
 ORDER = tuple(TITLES)  # of two that are the same on this grid, the first is named
 
 
@@ -196,12 +195,15 @@ class Patient:
         pairs = make(labels, level, candidate.end, self.way.stride(self.table.labels))
         if candidate.family == "euler-churn":
             pairs = [(t, self._before(i + 1, s)) for i, (t, s) in enumerate(pairs)]
-            lifts = [
-                t.ratio / s.ratio for (_, s), (t, _) in pairwise(pairs) if s.ratio and t.ratio / s.ratio > 1 + 1e-9
-            ]
+            lifts = [t.ratio / s.ratio for (_, s), (t, _) in pairwise(pairs) if s.ratio]
+            lifts = [lift for lift in lifts if lift > 1 + 1e-9]
             if lifts and max(lifts) > min(lifts) * (1 + 1e-3):
                 raise ValueError("churn lifts each level by the same factor")
         return pairs
+
+    def last(self, candidate: Candidate) -> Level:
+        """Where the candidate's last step leads: a method that asks there has told it."""
+        return self.steps(candidate)[-1][1]
 
     def noise(self, state: int) -> float | None:
         """The coefficient of the noise that is seen first in a state."""
@@ -252,7 +254,7 @@ class Patient:
                 end = specimen(model, start, self.steps(candidate, stop), normal, **dict(candidate.options))
         except Stop:
             pass
-        except (ValueError, ZeroDivisionError, OverflowError, TypeError):
+        except (ValueError, ZeroDivisionError, OverflowError, TypeError, IndexError):  # it cannot walk these levels
             return math.inf
         for k in range(1, min(len(made), last + 1)):
             worst = max(worst, _off(made[k], self.states[k]))
@@ -261,6 +263,31 @@ class Patient:
                 return math.inf
             worst = max(worst, min(_off(end / a, self._end) for a in {1.0, candidate.end.alpha}))
         return worst if math.isfinite(worst) else math.inf
+
+    def law(self, candidate: Candidate, mean: float, variance: float, start: float) -> tuple[float, float]:
+        """Mean and variance of what a right candidate makes of N(mean, variance), from a start N(0, start²)."""
+        parts = [self.way.answer(level, mean, variance) for level in self.levels]
+        reading, specimen = readings.READINGS[self.way.predicts], samplers_by_name()[candidate.family]
+        pairs, first = self.steps(candidate), float(self.table.states[0, 0]) * start
+
+        def run(rows: int) -> tuple[Any, int]:  # row 0: nothing; row 1: the start; a row for each draw
+            calls, draws, units = iter(parts), iter(range(2, rows)), np.eye(rows)
+
+            def model(x: Any, t: Level) -> tuple[Any, Any]:
+                p, q = next(calls)
+                return reading(p * x + q, x, t)
+
+            drawn: list[int] = []
+
+            def normal() -> Any:
+                drawn.append(next(draws, 0))
+                return units[drawn[-1]] if drawn[-1] else 0.0 * units[0]
+
+            return specimen(model, first * units[1], pairs, normal, **dict(candidate.options)), len(drawn)
+
+        end, draws = run(2)
+        end, _ = run(2 + draws)
+        return float(end[0]), float(np.sum((end[1:] - end[0]) ** 2))
 
     @property
     def _end(self) -> Any:
@@ -331,26 +358,25 @@ def ends(way: Convention, labels: list[float], levels: list[Level]) -> list[Leve
     further = []
     if len(steps) > 1:
         further.append(2 * steps[-1] - steps[-2])
+        if way.told == "sigma" and steps[-2]:
+            further.append(steps[-1] ** 2 / steps[-2])
     if way.told in ("index", "index-from-1", "index-over-n", "index-of-sigmas"):
-        first = {"index": 0.0, "index-from-1": 1.0, "index-over-n": way.stride([0] * len(way.levels))}
-        further += [first.get(way.told, 0.0), labels[-1] - way.stride(labels)]
+        further.append(labels[-1] - way.stride(labels))
     elif way.told in SCALES:
         scale = SCALES[way.told]
         further += [1 - t if scale < 0 else scale * t for t in (1e-2, 1e-3, 1e-4, 1e-5)]
-    for label in [*further, labels[-1]]:
-        level = way.level(label) if way.told != "sigma" or label > 0 else DATA
-        if all(not math.isclose(level.ratio, e.ratio, rel_tol=1e-9) for e in ends):
+    for level in [*(way.level(label) for label in [*further, labels[-1]]), *way.levels[:1]]:
+        if all(not math.isclose(level.ratio, e.ratio, rel_tol=1e-9) or level.time < e.time for e in ends):
             ends.append(level)
     return ends
 
 
 def _families(patient: Patient) -> Iterator[Candidate]:
     """The right samplers that may be meant, with the options that the table tells."""
+    timed, moving = (all(math.isfinite(getattr(level, rate)) for level in patient.levels[:-1]) for rate in ("g", "ds"))
     for name in samplers_by_name():
-        needed = "ds" if "velocity" in name else "g"
-        if name in TIMED and not all(math.isfinite(getattr(level, needed)) for level in patient.levels[:-1]):
-            continue
-        yield Candidate(name)
+        if name not in TIMED or (moving if "velocity" in name else timed):
+            yield Candidate(name)
     eta = _eta(patient)
     if eta is not None:
         for name in ("ddim", "midpoint", "dpmpp-2m-sde", "dpmpp-2s"):
@@ -358,6 +384,8 @@ def _families(patient: Patient) -> Iterator[Candidate]:
     for name in ("midpoint", "dpmpp-2s"):
         if eta != 1:
             yield Candidate(name, (("eta", 1.0),))
+    for name in ("reverse-diffusion", "euler-beta", *(["euler-maruyama"] if timed else [])):
+        yield Candidate(name, (("denoise", True),))
     yield Candidate("dpmpp-2m", (("lower", True),))
     yield Candidate("dpmpp-2m-sde", (("kind", "heun"),))
     for order in (2, 3):
@@ -373,7 +401,7 @@ def _families(patient: Patient) -> Iterator[Candidate]:
 def _eta(patient: Patient) -> float | None:
     """DDIM's eta, where all steps agree on it."""
     etas = []
-    for k, (t, s) in enumerate(zip(patient.levels, patient.levels[1:], strict=False)):
+    for k, (t, s) in enumerate(pairwise(patient.levels)):
         c = patient.noise(k + 1)
         inside = 1 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2 if t.sigma and s.alpha else 0.0
         if c is not None and inside > 0 and s.sigma:
@@ -469,8 +497,11 @@ def _others(patient: Patient) -> Iterator[Other]:
     n = len(way.levels)
     if not (n and way.told.startswith("index") and way.sigmas is None):
         return
-    for name, betas in known_betas(n).items():
-        there = Convention(way.predicts, way.told, betas=betas)
+    for name, known in KNOWN.items():
+        alphas_bar = known(n).tolist()
+        if min(alphas_bar) < 0:  # β above 1: it is no schedule of so few steps
+            continue
+        there = Convention(way.predicts, way.told, alphas_bar=alphas_bar)
         yield Other("another-schedule", f"the steps use the {name} schedule, the network another one", there.level)
     top, low = way.levels[-1].ratio, way.levels[0].ratio
     k = len(labels)
@@ -492,28 +523,3 @@ def _scaled(way: Convention, factor: float, label: float) -> Level:
 
 def _power(u: float, p: float) -> float:
     return u**p
-
-
-def known_betas(n: int) -> dict[str, list[float]]:
-    """Return the schedules that people take.
-
-    Parameters
-    ----------
-    n : int
-        Number of steps.
-
-    Returns
-    -------
-    dict of str to list
-        Name -> n betas.
-    """
-
-    def line(a: float, b: float) -> list[float]:
-        return [a + (b - a) * i / max(n - 1, 1) for i in range(n)]
-
-    bar = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
-    return {
-        "linear": line(1e-4, 0.02), "linear for 1000": line(0.1 / n, min(20 / n, 0.999)),
-        "scaled linear": [b**2 for b in line(0.00085**0.5, 0.012**0.5)],
-        "cosine": [min(1 - b / a, 0.999) for a, b in pairwise(bar)],
-    }  # fmt: skip

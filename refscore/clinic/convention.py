@@ -81,15 +81,33 @@ class Convention:
             pairs = [(math.sqrt(a), math.sqrt(1 - a)) for a in alphas_bar]
         object.__setattr__(self, "levels", [Level(a, s) for a, s in pairs])
 
+    def knows(self, label: float) -> bool:
+        """Whether the network was trained on what a label means, up to the rounding of single precision."""
+        if self.told in SCALES or self.told == "index-over-n":
+            t = 1 - label if self.told == "time-from-noise" else label / SCALES.get(self.told, 1.0)
+            return (0.5 / len(self.levels) if self.levels else 0.0) - 1e-5 <= t <= 1 + 1e-5
+        if self.told.startswith("index"):
+            i = label - (self.told == "index-from-1")
+            return -1e-3 <= i <= len(self.levels) - 1 + 1e-3
+        return self.told != "sigma" or label >= 0
+
     def level(self, label: float) -> Level:
-        """Return the α and σ that a label means; one index below the schedule are the data."""
+        """Return the α and σ that a label means; below the schedule are the data, beyond it is its last level.
+
+        Raises
+        ------
+        ValueError, OverflowError
+            For a label that means nothing: no number, or far beyond all levels.
+        """
+        if not math.isfinite(label):
+            raise ValueError(f"{label} is no level")
         if self.told in SCALES:
             scale = SCALES[self.told]
             return self._at(1 - label if scale < 0 else label / scale)
         if self.told == "log-snr":
             return Level(1 / math.sqrt(1 + math.exp(-label)), 1 / math.sqrt(1 + math.exp(label)))
         if self.told in ("sigma", "log-sigma-4"):
-            return Level(1.0, label if self.told == "sigma" else math.exp(4 * label))
+            return Level(1.0, max(label, 0.0) if self.told == "sigma" else math.exp(4 * label))
         levels, n = self.levels, len(self.levels)
         i = label * n - 1 if self.told == "index-over-n" else label - (self.told == "index-from-1")
         near = round(i)
@@ -101,8 +119,11 @@ class Convention:
         return Level(alpha, ratio * alpha)
 
     def _at(self, t: float) -> Level:
-        """The level at a time, with f, g, dα/dt and dσ/dt: those of the SDE, or by differences."""
-        t = min(max(t, 0.0), 1.0)
+        """The level at a time, with f, g, dα/dt and dσ/dt: those of the SDE, or by differences.
+
+        A step may lead beyond the ends of time, and is as long as that; the level there is that of the end.
+        """
+        time, t = t, min(max(t, 0.0), 1.0)
         known = hasattr(self.sde, "alpha")
         scales = (lambda t: (float(self.sde.alpha(t)), float(self.sde.sigma(t)))) if known else self.sde
         low, high = max(t - STEP, 0.0), min(t + STEP, 1.0)
@@ -114,7 +135,7 @@ class Convention:
         else:
             f = da / alpha if alpha else -math.inf
             g = math.sqrt(max(2 * sigma * (ds - f * sigma), 0.0)) if alpha else math.inf
-        return Level(float(alpha), float(sigma), t, f, g, float(da), float(ds), self._at)
+        return Level(float(alpha), float(sigma), time, f, g, float(da), float(ds), self._at)
 
     def stride(self, labels: Sequence[float]) -> float:
         """Return N//n of n labels, in their unit."""
@@ -122,18 +143,18 @@ class Convention:
         return max(n // max(len(labels), 1), 1) / (n if self.told == "index-over-n" else 1)
 
     def answer(self, level: Level, mean: float, variance: float) -> tuple[float, float]:
-        """The exact network on data N(mean, variance) answers p x + q to the x that it is given: Eq. (17.2)."""
+        """The exact network on data N(mean, variance) answers p x + q at x = α x₀ + σ z: Eq. (17.2)."""
         alpha, sigma = level.alpha, level.sigma
         total = alpha**2 * variance + sigma**2
         noise = (sigma / total, -sigma * alpha * mean / total)
         data = (alpha * variance / total, sigma**2 * mean / total)
         mix = lambda a, b: (a * noise[0] + b * data[0], a * noise[1] + b * data[1])  # noqa: E731
-        if self.predicts == "F":
-            c, ratio = math.sqrt(level.ratio**2 + 0.25), level.ratio
-            return (data[0] - 0.25 / c**2) * c / (0.5 * ratio), data[1] * c / (0.5 * ratio)
+        c = math.sqrt(level.ratio**2 + 0.25)
+        gain = 2 * c / level.ratio if level.ratio else 0.0  # 1/c_out; F is 0 where there is no noise
         return {
-            "noise": noise, "data": data, "denoiser": data, "score": mix(-1 / sigma, 0.0), "v": mix(alpha, -sigma),
-            "velocity": mix(1.0, -1.0), "velocity-to-data": mix(-1.0, 1.0),
+            "noise": noise, "data": data, "denoiser": data, "score": (-1 / total, alpha * mean / total),
+            "v": mix(alpha, -sigma), "velocity": mix(1.0, -1.0), "velocity-to-data": mix(-1.0, 1.0),
+            "F": (gain * (data[0] - 0.25 / c**2), gain * data[1]),
         }[self.predicts]  # fmt: skip
 
     def scale(self, level: Level) -> float:

@@ -1,11 +1,14 @@
 """What the clinic answers: plain data that prints well, and an assertion for somebody's own tests."""
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from refscore.data.files import as_json
+
 RIGHT, WRONG, UNKNOWN = "right", "wrong", "unknown"
+ROUNDING = 1e-9  # relative
 STATUS = {RIGHT: 0, WRONG: 1, UNKNOWN: 3}  # of the command; 2 is a call that makes no sense
 
 
@@ -23,15 +26,18 @@ class Cause:
         How far the patient is from a program with just this mistake, relative; 0 is the same to rounding.
     effect : str, default ""
         What it does to the results, with its size.
-    page : str, default "docs/mistakes.md"
-        Where to read about it.
+    page : str, default ""
+        Where to read about it; by default its place in the catalogue, docs/mistakes.md#name.
     """
 
     name: str
     says: str
     error: float
     effect: str = ""
-    page: str = "docs/mistakes.md"
+    page: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "page", self.page or f"docs/mistakes.md#{self.name}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Diagnosis:
     findings : tuple of str
         Sentences, the most important first.
     causes : tuple of Cause, default ()
-        What may be wrong, the most likely first; none of a right patient.
+        What may be wrong, the most likely first; of a right patient none, but for cautions: what is right for some
+        data alone.
     numbers : mapping of str to numbers, strings or lists of them, default empty
         What was measured.
     assumed : tuple of str, default ()
@@ -99,14 +106,15 @@ class Diagnosis:
 
     def json(self) -> str:
         """Return the diagnosis as JSON."""
-        return json.dumps(asdict(self) | {"status": self.status}, indent=2, ensure_ascii=False)
+        return as_json(asdict(self) | {"status": self.status})
 
     def __str__(self) -> str:
         """Return the report that people read."""
         lines = [f"{self.kind}: {self.verdict}" + (f" ({self.name})" if self.name else "")]
         lines += [f"  {sentence}" for sentence in self.findings]
         for i, cause in enumerate(self.causes, start=1):
-            lines.append(f"  {i}. {cause.name}: {cause.says} (off by {cause.error:.1g})")
+            off = "to rounding" if cause.error < ROUNDING else f"off by {cause.error:.1g}"
+            lines.append(f"  {i}. {cause.name}: {cause.says}" + f" ({off})" * math.isfinite(cause.error))
             lines += [f"     effect: {cause.effect}"] * bool(cause.effect) + [f"     read: {cause.page}"]
         lines += [f"  assumed: {sentence}" for sentence in self.assumed]
         return "\n".join(lines)

@@ -35,7 +35,7 @@ class Run:
     labels : list of floats, default empty
         What it was told.
     draws : list of tuples, default empty
-        Of each draw its kind, its shape and the number of calls before it.
+        Of each draw its kind and its shape.
     served : dict, default empty
         Draws by the state of the generator.
     repeated : int, default 0
@@ -48,7 +48,7 @@ class Run:
     noise: Callable[[int, tuple[int, ...]], HostArray]
     states: list[HostArray] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
-    draws: list[tuple[str, tuple[int, ...], int]] = field(default_factory=list)
+    draws: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     served: dict[Any, int] = field(default_factory=dict)
     repeated: int = 0
     end: HostArray | None = None
@@ -66,7 +66,7 @@ class Run:
             j, self.repeated = self.served[token, shape], self.repeated + 1
         else:
             j = len(self.draws)
-            self.draws.append((kind, shape, len(self.states)))
+            self.draws.append((kind, shape))
             if token is not None:
                 self.served[token, shape] = j
         z = np.asarray(self.noise(j, shape), dtype=np.float64)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -13,13 +14,13 @@ from refscore.clinic.behaviour import LINEAR, adaptive, behaviours
 from refscore.clinic.candidates import CALLS, TITLES, Candidate, Patient, elsewhere, ends, samplers_by_name, search
 from refscore.clinic.coefficients import causes as causes_by_coefficients
 from refscore.clinic.coefficients import steps_of, wanted_of
-from refscore.clinic.convention import Convention, index_grid, spacing
+from refscore.clinic.convention import TOLD, Convention, index_grid, spacing
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
 from refscore.clinic.patient import LIBRARIES
-from refscore.clinic.table import SEEN, Ill, read
+from refscore.clinic.table import SEEN, Ill, Table, read
 from refscore.museum.readings import READINGS
 
-EXACT, SINGLE = 1e-9, 5e-4  # relative distance of what is the same, in double; with coefficients in single
+EXACT, SINGLE = 1e-9, 1e-4  # relative distance of what is the same, in double; with coefficients in single
 NEAR = 1e-3  # of a known mistake
 CAUTION = "clips-the-data"  # right for data in [-1, 1], which a sampler cannot know
 
@@ -50,8 +51,9 @@ def sampler(
     ----------
     run : callable (model, x, rng) -> x
         The patient: walks x (B, dims) from noise to data, asking model(x, label), which answers in the patient's own
-        convention. Noise comes from rng (a Generator of NumPy or torch, a key of JAX) or from the library's own
-        functions, which are replaced while it runs.
+        convention. Noise comes from rng (a Generator of NumPy; for torch one of torch's that has NumPy's methods as
+        well; a key of JAX is made from its `integers`) or from the library's own functions, which are replaced while
+        it runs.
     predicts : str, default "noise"
         What the network predicts, see `Convention`.
     told : str, default "index"
@@ -106,18 +108,26 @@ def sampler(
     if library not in LIBRARIES:
         raise ValueError(f"library must be one of {', '.join(LIBRARIES)}; got {library!r}")
     way = Convention(predicts, told, betas, alphas_bar, sigmas, sde)
-    assumed = [f"the network predicts {predicts} and is told {told}"]
-    try:
-        table = read(run, way, dims, library, device)
-    except Ill as ill:
-        name, says = ill.args
-        if name == "adaptive":
-            return adaptive(run, way, says, start_std, dims, library, device, assumed)
-        return Diagnosis("sampler", WRONG, "", (says,), (Cause(name, says, math.inf),), assumed=tuple(assumed))
+    assumed = [f"the network predicts {predicts} and is told {told}: {TOLD[told]}"]
+    with np.errstate(all="ignore"):  # of a wrong patient anything may come; what is not finite is looked at
+        try:
+            table = read(run, way, dims, library, device)
+        except Ill as ill:
+            name, says = ill.args
+            if name == "adaptive":
+                return adaptive(run, way, says, start_std, dims, library, device, assumed)
+            return Diagnosis("sampler", WRONG, "", (says,), (Cause(name, says, math.inf),), assumed=tuple(assumed))
+        found = _diagnosed(table, way, start_std, bounded, assumed)
+        order = (_order(finer, way, library, device, found.numbers.get("end", (1.0, 0.0))),) if finer else ()
+    return replace(found, findings=found.findings + order)
+
+
+def _diagnosed(table: Table, way: Convention, start_std: float | None, bounded: bool, assumed: list[str]) -> Diagnosis:
+    """What a table is, beside the museum's."""
     levels = [way.level(label) for label in table.labels]
-    if levels[0].ratio < levels[-1].ratio:
-        says = "the first call is told less noise than the last: it walks from data to noise"
-        return Diagnosis("sampler", WRONG, "", (says,), (Cause("walks-backwards", says, 1.0),), assumed=tuple(assumed))
+    if levels[0].ratio < levels[-1].ratio:  # no candidate does
+        seen = list(behaviours(table, way, levels, 1.0, bounded))
+        return Diagnosis("sampler", WRONG, "", (seen[-1].says,), tuple(seen), assumed=tuple(assumed))
     patient = Patient(table, way, levels, ends(way, table.labels, levels))
     found = sorted(search(patient), key=lambda c: c.rank)
     if found[0].error > SINGLE:
@@ -127,17 +137,19 @@ def sampler(
     if start_std is None:
         start_std = levels[0].sigma / max(abs(float(table.states[0, 0])), 1e-300)
         assumed.append(f"x starts with deviation {start_std:.4g}, as the first level has it")
-    seen = [*behaviours(table, way, levels, start_std, bounded), *_left_over(way, nearest)]
+    seen = [*behaviours(table, way, levels, start_std, bounded), *_left_over(patient, nearest)]
     is_right = nearest.error <= (EXACT if wrong and wrong[0].error < nearest.error / 8 else SINGLE)
     best = nearest if is_right or not wrong or nearest.error <= wrong[0].error else wrong[0]
-    numbers, effect = _effect(patient, nearest, start_std)
+    numbers, effect = _effect(patient, nearest, best if best.mistake else None, start_std)
     causes: list[Cause] = []
     if is_right:
         faults = [cause for cause in seen if cause.name != CAUTION]
         verdict, causes = (WRONG if faults else RIGHT), seen
-    elif best.error <= NEAR or seen:
+    elif best.mistake is not None and best.error <= NEAR:
         verdict = WRONG
-        causes = seen + [_cause(c) for c in wrong if c.error <= max(30 * wrong[0].error, SINGLE)][:5]
+        causes = [_cause(c) for c in wrong if c.error <= max(30 * best.error, EXACT)][:5] + seen
+    elif seen:
+        verdict, causes = WRONG, seen
     else:
         read_off = _by_coefficients(patient, sorted(right, key=lambda c: c.error))
         alone = len(read_off) == 1 and read_off[0].name != "last-step"  # which may be a choice
@@ -148,13 +160,13 @@ def sampler(
         causes[0] = replace(causes[0], effect=effect)
     name = best.name if best.error <= SINGLE else f"nearest: {best.name}"
     also = tuple(c.name for c in right if is_right and c.error <= SINGLE and c.name != best.name)
-    said = tuple(_findings(patient, best, effect, finer, library))
+    said = tuple(_findings(patient, best, effect))
     return Diagnosis("sampler", verdict, name, said, tuple(causes), numbers, tuple(assumed), also)
 
 
-def _left_over(way: Convention, nearest: Candidate) -> Iterator[Cause]:
+def _left_over(patient: Patient, nearest: Candidate) -> Iterator[Cause]:
     """The noise that is left where the indices of a chain run out before the data."""
-    end = nearest.end
+    way, end = patient.way, patient.last(nearest)
     if way.told.startswith("index") and way.sigmas is None and nearest.error <= SINGLE and end.sigma > 0:
         says = f"the last step ends at σ/α = {end.ratio:.4g}, not at the data: its noise remains"
         yield Cause("ends-before-the-data", says, end.ratio)
@@ -163,9 +175,7 @@ def _left_over(way: Convention, nearest: Candidate) -> Iterator[Cause]:
 def _cause(candidate: Candidate) -> Cause:
     mistake = candidate.mistake
     assert mistake is not None
-    return Cause(
-        mistake.name, f"{mistake.says}, in {candidate.name}", candidate.error, page=f"docs/mistakes.md#{mistake.name}"
-    )
+    return Cause(mistake.name, f"{mistake.says}, in {candidate.name}", candidate.error)
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
@@ -209,8 +219,8 @@ def _chosen_variance(patient: Patient, cause: Cause) -> bool:
     return True
 
 
-def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[str, Any], str]:
-    """Mean and variance of what it makes of N(1, ¼), exactly, in numbers and in words."""
+def _effect(patient: Patient, nearest: Candidate, wrong: Candidate | None, start: float) -> tuple[dict[str, Any], str]:
+    """Mean and variance of what it makes of N(1, ¼), exactly, in numbers and in words; beside what it would make."""
     mean, variance = 1.0, 0.25
     try:
         m, v = patient.table.law(patient.way, mean, variance, start)
@@ -220,14 +230,19 @@ def _effect(patient: Patient, nearest: Candidate, start: float) -> tuple[dict[st
     numbers = {
         "calls": table.calls, "draws": table.draws, "fresh noises": len(table.fresh), "labels": table.labels,
         "error of the nearest right sampler": nearest.error, "mean on N(1, 1/4)": m, "variance on N(1, 1/4)": v,
-        "start": float(table.states[0, 0]), "start std": start,
+        "start": float(table.states[0, 0]), "start std": start, "end": list(patient.last(nearest)[:2]),
     }  # fmt: skip
     numbers |= {name: seen for name, seen in table.facts.items() if isinstance(seen, float)}
     said = f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth"
+    if wrong is not None and wrong.error <= NEAR:
+        right = replace(wrong, step=None, reading=None, grid=None, other=None)
+        with suppress(ValueError, ZeroDivisionError, OverflowError, StopIteration):
+            m, v = patient.law(right, mean, variance, start)
+            said += f"; right it would be {m:.4g} and {v / variance:.4g}"
     return numbers, said
 
 
-def _findings(patient: Patient, best: Candidate, effect: str, finer: Any, library: str) -> Iterator[str]:
+def _findings(patient: Patient, best: Candidate, effect: str) -> Iterator[str]:
     table, way = patient.table, patient.way
     labels = table.labels[0 :: CALLS.get(best.family, 1)]
     levels = [way.level(label) for label in labels]
@@ -244,7 +259,8 @@ def _findings(patient: Patient, best: Candidate, effect: str, finer: Any, librar
     if way.told in ("index", "index-from-1"):
         place = index_grid([i - (way.told == "index-from-1") for i in labels], len(way.levels)) or place
     ratios = f"σ/α from {levels[0].ratio:.4g} to {levels[-1].ratio:.4g}"
-    end = "data" if best.end.sigma == 0 else f"σ/α = {best.end.ratio:.4g}"
+    last = patient.last(best)
+    end = "data" if last.sigma == 0 else f"σ/α = {last.ratio:.4g}"
     yield f"grid: {len(labels)} levels, {place}, {ratios}, then {end}"
     drawn = f"{table.draws} random arrays are drawn, {len(table.fresh)} of them matter"
     yield f"{table.calls} calls of the network; {drawn if table.draws else 'no noise'}"
@@ -256,18 +272,22 @@ def _findings(patient: Patient, best: Candidate, effect: str, finer: Any, librar
         yield f"it adds {table.offset:.4g} at the end, as (x + 1)/2 does"
     if effect and best.error <= SINGLE and best.mistake is None:
         yield effect
-    if finer:
-        yield _order(finer, way, library)
 
 
-def _order(finer: dict[int, Any], way: Convention, library: str) -> str:
-    """The observed order: slope of the error of the deviation on N(1, ¼) over the number of steps."""
-    points = []
+def _order(finer: dict[int, Any], way: Convention, library: str, device: Any, end: Sequence[float]) -> str:
+    """The observed order: slope of the error of the deviation on N(1, ¼) over the number of steps.
+
+    From the marginal at the first level to that at the last, so that nothing but steps errs.
+    """
+    points, true = [], math.sqrt(end[0] ** 2 * 0.25 + end[1] ** 2)
     for n, run in sorted(finer.items()):
-        table = read(run, way, 2, library, None)
+        try:
+            table = read(run, way, 2, library, device)
+        except Ill as ill:
+            return f"no order: with {n} steps {ill.args[1]}"
         top = way.level(table.labels[0])
         spread = math.sqrt(top.alpha**2 * 0.25 + top.sigma**2)
         _, v = table.law(way, 1.0, 0.25, spread / abs(float(table.states[0, 0])))
-        points.append((math.log(n), math.log(max(abs(math.sqrt(v) / 0.5 - 1), SEEN))))
+        points.append((math.log(n), math.log(max(abs(math.sqrt(v) / true - 1), SEEN))))
     x, y = zip(*points, strict=True)
     return f"order {-np.polyfit(x, y, 1)[0]:.2f} of the deviation on N(1, ¼), from {len(x)} numbers of steps"

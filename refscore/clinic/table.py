@@ -5,6 +5,7 @@ On unit vectors it returns the coefficients of each state, exactly, whatever the
 Gaussian put in afterwards, the law of what it makes. A batch holds all unit vectors, so one run is enough.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ SEEN = 1e-9  # relative: what is smaller is no noise
 
 class Ill(Exception):
     """A patient that cannot be run to its end; args are the name and the sentence of the cause."""
+
+
+ADAPTIVE = Ill("adaptive", "the number of its steps depends on what it meets: an adaptive step size")
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Table:
     draws, repeated : int
         Random arrays drawn, and how often a generator's state came again.
     facts : dict
-        What else was seen: "clips", "rows", "shared noise", "uniform", "single precision", "unseen noise".
+        What else was seen, in numbers: how far it is from linear where numbers are small ("not linear") and of size 1
+        ("clips"), how much a row depends on others ("rows"), what changes from run to run ("unseen noise"), draws of
+        uniform numbers ("uniform") and without a batch axis ("shared noise"), rows told other labels ("labels differ").
     """
 
     states: HostArray
@@ -133,22 +139,47 @@ def read(run: Callable[..., Any], way: Convention, dims: int, library: str, devi
 
     def unit(column: int, shape: tuple[int, ...]) -> HostArray:
         z = np.zeros(shape)
-        if column > n:
-            raise Ill("adaptive", "the number of its steps depends on what it meets: an adaptive step size")
         if shape[:1] == (n + 1,):
             z[column] = SMALL
         return z
 
-    seen = play(unit(0, (n + 1, dims)), lambda i, x: unit(1 + i, x.shape), lambda j, shape: unit(1 + k + j, shape))
+    units = _answers(k, m, unit)
+    seen = play(unit(0, (n + 1, dims)), *units)
+    if (len(seen.states), len(seen.draws)) != (k, m):
+        raise ADAPTIVE
     states = np.stack([*seen.states, np.asarray(seen.end)])
     zero = states[:, -1:, :]
     table = (states - zero)[:, :-1, 0] / SMALL
     labels = [float(label[0]) for label in seen.labels]
+    if unknown := [label for label in labels if not _means(way, label)]:
+        raise Ill("label-means-nothing", f"the network is told {unknown[0]}, which is no level")
     scales = np.array([way.scale(way.level(label)) for label in labels] + [1.0])
     rng = np.random.default_rng(0)
     facts |= _behaviour(play, rng, table, zero[-1, 0], (k, m, dims))
     matrix, fresh = _independent(table * scales[:, None], k)
     return Table(matrix, fresh, labels, float(zero[-1, 0, 0]), m, quiet.repeated, facts)
+
+
+def _means(way: Convention, label: float) -> bool:
+    with suppress(ValueError, OverflowError):
+        return math.isfinite(way.level(label).sigma)
+    return False
+
+
+def _answers(k: int, m: int, serve: Callable[[int, tuple[int, ...]], HostArray]) -> tuple[Any, Any]:
+    """Answers to k calls and m draws, by their columns in a table; who asks for more has steps of its own choice."""
+
+    def answer(i: int, x: HostArray) -> HostArray:
+        if i >= k:
+            raise ADAPTIVE
+        return serve(1 + i, x.shape)
+
+    def noise(j: int, shape: tuple[int, ...]) -> HostArray:
+        if j >= m:
+            raise ADAPTIVE
+        return serve(1 + k + j, shape)
+
+    return answer, noise
 
 
 def warm(run: Callable[..., Any], dims: int, library: str, device: Any) -> None:
@@ -183,11 +214,11 @@ def _looking(play: Any, dims: int) -> Ill:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    kinds = [kind for kind, _, _ in run.draws]
+    kinds = [kind for kind, _ in run.draws]
     return {
         "uniform": kinds.count("uniform"),
-        "shared noise": sum(shape[:1] != (4,) and len(shape) > 0 for _, shape, _ in run.draws),
-        "labels differ": any(np.ptp(label) > 0 for label in run.labels),
+        "shared noise": sum(shape[:1] != (4,) and len(shape) > 0 for _, shape in run.draws),
+        "labels differ": any((label != label[0]).any() for label in run.labels),
     }
 
 
@@ -198,8 +229,8 @@ def _behaviour(play: Any, rng: Any, table: HostArray, zero: HostArray, sizes: tu
 
     def go(scale: float, take: slice) -> HostArray:
         x = scale * rows[:, take]
-        serve = lambda j, shape: x[1 + k + j] if shape[1:] == (dims,) and len(shape) == 2 else np.zeros(shape)  # noqa: E731
-        return np.asarray(play(x[0], lambda i, _: x[1 + i], serve).end)
+        serve = lambda c, shape: x[c] if shape == x[c].shape else np.zeros(shape)  # noqa: E731
+        return np.asarray(play(x[0], *_answers(k, m, serve)).end)
 
     linear = np.einsum("n,nbd->bd", table[-1], rows)
     size = np.abs(table[-1]) @ np.abs(rows).max(axis=(1, 2)) + np.abs(zero).max() / SMALL

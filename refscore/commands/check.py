@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         check_apart(args.json, file)
     module = imported(Path(file))
     found = examined(args.kind, named(module, name), options, module)
-    status = found.status if args.name is None or found.verdict != RIGHT or found.name == args.name else 1
+    names = (found.name, *found.also)
+    status = found.status if args.name is None or found.verdict != RIGHT or args.name in names else 1
     if args.json:  # before anything is printed
         save_json(args.json, asdict(found) | {"status": status, "patient": args.patient, "should_be": args.name})
     print(found)

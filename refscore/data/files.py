@@ -129,7 +129,23 @@ def save_json(path: Path, tree: Any) -> None:
     OSError
         As `save_bytes`.
     """
-    save_text(path, json.dumps(_finite(tree), indent=1, allow_nan=False))
+    save_text(path, as_json(tree))
+
+
+def as_json(tree: Any) -> str:
+    """Return a tree of dicts and lists as JSON: NaN and ∞ become the strings that float() reads.
+
+    Parameters
+    ----------
+    tree : dict, list, str, number or None
+        The content.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    return json.dumps(_finite(tree), indent=1, allow_nan=False)
 
 
 def save_array(path: Path, x: Any) -> None:

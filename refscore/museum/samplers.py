@@ -88,37 +88,40 @@ def ddpm_large(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
     return x
 
 
-def reverse_diffusion(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
-    """Song et al. 2021, their predictor: the forward step of the chain, reversed."""
+def reverse_diffusion(model: Model, x: Any, steps: Steps, normal: Normal, denoise: bool = False) -> Any:
+    """Song et al. 2021, their predictor: the forward step of the chain, reversed; the last may leave its noise out."""
     for t, s in steps:
         noise, data = model(x, t)
         score = -noise / t.sigma
         keep = t.alpha / s.alpha
         variance = t.sigma**2 - keep**2 * s.sigma**2
         x = (2 - keep) * x + variance * score
-        x = x + sqrt(variance) * normal()
+        if not (denoise and s is steps[-1][1]):
+            x = x + sqrt(variance) * normal()
     return x
 
 
-def euler_beta(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
+def euler_beta(model: Model, x: Any, steps: Steps, normal: Normal, denoise: bool = False) -> Any:
     """Euler-Maruyama of the reverse VP equation with β of the chain: x + ½ β x + β s + √β z."""
     for t, s in steps:
         noise, data = model(x, t)
         score = -noise / t.sigma
         beta = 1 - (t.alpha / s.alpha) ** 2
         x = x + 0.5 * beta * x + beta * score
-        x = x + sqrt(beta) * normal()
+        if not (denoise and s is steps[-1][1]):
+            x = x + sqrt(beta) * normal()
     return x
 
 
-def euler_maruyama(model: Model, x: Any, steps: Steps, normal: Normal) -> Any:
+def euler_maruyama(model: Model, x: Any, steps: Steps, normal: Normal, denoise: bool = False) -> Any:
     """Euler-Maruyama of the reverse SDE (Anderson 1982), dx = (f x - g² s) dt + g dw."""
     for t, s in steps:
         noise, data = model(x, t)
         score = -noise / t.sigma
         dt = s.time - t.time
         x = x + (t.f * x - t.g**2 * score) * dt
-        x = x + t.g * sqrt(-dt) * normal()
+        if not (denoise and s is steps[-1][1]):
+            x = x + t.g * sqrt(-dt) * normal()
     return x
 
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -136,53 +137,21 @@ def test_every_mistake_in_every_sampler_is_found():
     assert not [name for name, times in shown.items() if not times]
 
 
-def ddim(model, x, rng, clip=None, batch=False, uniform=False, shared=False):
-    """Ten lines of somebody's, with habits."""
-    bar = np.cumprod(1 - np.array(BETAS))
-    for i, j in zip(INDICES, [*INDICES[1:], -1], strict=True):
-        a, b = bar[i], bar[j] if j >= 0 else 1.0
-        noise = model(x, i)
-        data = (x - np.sqrt(1 - a) * noise) / np.sqrt(a)
-        if clip:
-            data = np.clip(data, -clip, clip)
-        if batch:
-            noise = noise / np.linalg.norm(noise) * np.sqrt(noise.size)
-        std = 0.5 * np.sqrt((1 - b) / (1 - a) * (1 - a / b))
-        shape = x.shape[1:] if shared else x.shape
-        z = rng.uniform(size=shape) if uniform else rng.standard_normal(shape)
-        x = np.sqrt(b) * data + np.sqrt(1 - b - std**2) * noise + std * z
+def chain(model, x, rng, noisy=1.0, dtype="float64"):
+    """DDPM with the posterior's variance on some of the indices, as somebody has it."""
+    bar = np.cumprod(1 - np.array(BETAS)).astype(dtype)
+    for i, j in pairwise([*INDICES, -1]):
+        a, b = bar[i], bar[j] if j >= 0 else bar.dtype.type(1)
+        noise = model(x.astype(dtype), i)
+        data = (x.astype(dtype) - np.sqrt(1 - a) * noise) / np.sqrt(a)
+        var = (1 - b) / (1 - a) * (1 - a / b)
+        z = rng.standard_normal(x.shape).astype(dtype)
+        x = np.sqrt(b) * data + np.sqrt(1 - b - var) * noise + bar.dtype.type(noisy) * np.sqrt(var) * z
     return x
 
 
-@pytest.mark.parametrize(
-    ("habit", "cause"),
-    [({"clip": 1.0}, "clips-the-data"), ({"uniform": True}, "uniform-noise"), ({"shared": True}, "one-noise-for-all")],
-)
-def test_what_it_does_beside_its_coefficients(habit, cause):
-    found = sampler(partial(ddim, **habit), betas=BETAS)
-    assert found.verdict == ("right" if "clip" in habit else "wrong")  # right for data that lie within
-    assert found.causes[0].name == cause, str(found)
-    if "clip" in habit:
-        sampler(partial(ddim, **habit), betas=BETAS, bounded=True).assert_is("ddim, eta=0.5")
-
-
-def test_rows_that_influence_each_other():
-    found = sampler(partial(ddim, batch=True), betas=BETAS)
-    assert found.causes[0].name == "rows-influence-each-other", str(found)
-
-
 def test_an_unlisted_factor_is_read_from_the_coefficients():
-    def mine(model, x, rng):
-        bar = np.cumprod(1 - np.array(BETAS))
-        for i, j in zip(INDICES, [*INDICES[1:], -1], strict=True):
-            a, b = bar[i], bar[j] if j >= 0 else 1.0
-            noise = model(x, i)
-            data = (x - np.sqrt(1 - a) * noise) / np.sqrt(a)
-            var = (1 - b) / (1 - a) * (1 - a / b)
-            x = np.sqrt(b) * data + np.sqrt(1 - b - var) * noise + 1.3 * np.sqrt(var) * rng.standard_normal(x.shape)
-        return x
-
-    found = sampler(mine, betas=BETAS)
+    found = sampler(partial(chain, noisy=1.3), betas=BETAS)
     assert found.verdict == "wrong"
     assert found.causes[0].name == "noise-coefficient"
     assert "1.3 times" in found.causes[0].says
@@ -207,16 +176,16 @@ def test_a_call_that_makes_no_sense_is_refused():
     with pytest.raises(TypeError, match="callable as run"):
         sampler(3, betas=BETAS)
     with pytest.raises(ValueError, match="needs one of betas"):
-        sampler(ddim)
+        sampler(chain)
     with pytest.raises(ValueError, match="predicts must be one of noise"):
-        sampler(ddim, betas=BETAS, predicts="epsilon")
+        sampler(chain, betas=BETAS, predicts="epsilon")
     with pytest.raises(ValueError, match="goes with a list"):
-        sampler(ddim, sde=CosineVP())
+        sampler(chain, sde=CosineVP())
 
 
 def test_the_law_is_that_of_the_run():
     """Mean and variance from the table are those of samples with the exact network."""
-    found = sampler(ddim, betas=BETAS)
+    found = sampler(chain, betas=BETAS)
     way, rng = Convention(betas=BETAS), np.random.default_rng(0)
 
     def exact(x, i):
@@ -226,9 +195,70 @@ def test_the_law_is_that_of_the_run():
     start = found.numbers["start std"]
     x = np.array([0.0, 1.0])[:, None] * start
     quiet = type("Quiet", (), {"standard_normal": lambda self, shape: np.zeros(shape)})()
-    y = ddim(exact, x, quiet)
+    y = chain(exact, x, quiet)
     assert found.numbers["mean on N(1, 1/4)"] == pytest.approx(float(y[0, 0]), abs=1e-12)
     assert found.numbers["variance on N(1, 1/4)"] > (y[1, 0] - y[0, 0]) ** 2
-    x = ddim(exact, start * rng.standard_normal((200_000, 1)), rng)
+    x = chain(exact, start * rng.standard_normal((200_000, 1)), rng)
     variance = found.numbers["variance on N(1, 1/4)"]
     assert_within(float(x.var()), variance, variance * math.sqrt(2 / len(x)), n=len(x))
+
+
+def test_the_effect_is_told_beside_what_the_right_program_does():
+    """By its own steps on unit vectors: the law of the right one is that of the table of the right one."""
+    right = sampler(chain, betas=BETAS)
+    wrong = patient(samplers.ddpm, slip=next(m for m in samplers.MISTAKES if m.name == "root-forgotten"))()
+    mean, variance = (right.numbers[f"{name} on N(1, 1/4)"] for name in ("mean", "variance"))
+    assert f"right it would be {mean:.4g} and {variance / 0.25:.4g}" in wrong.causes[0].effect
+
+
+def test_single_precision_is_seen():
+    found = sampler(partial(chain, dtype="float32"), betas=BETAS)
+    found.assert_is("ddpm")
+    assert "single precision inside (or coefficients that were)" in found.findings
+    assert not any("single precision" in said for said in sampler(chain, betas=BETAS).findings)
+
+
+def test_names_of_the_same_steps_are_all_accepted():
+    found = sampler(chain, betas=BETAS)
+    assert (found.name, "ddim, eta=1" in found.also, "euler-ancestral" in found.also) == ("ddpm", True, True)
+    found.assert_is("euler-ancestral")
+    with pytest.raises(AssertionError, match="expected ddim, found"):
+        found.assert_is("ddim")
+
+
+@pytest.mark.parametrize(("specimen", "order"), [(samplers.ddim, 1), (samplers.heun, 2), (samplers.dpmpp_2m, 2)])
+def test_the_order_is_measured(specimen, order):
+    """From the marginal at the first level to the one at the last, on N(1, ¼), without a sample."""
+
+    def steps(n):
+        sigmas = np.geomspace(20.0, 0.02, n + 1).tolist()
+        pairs = list(pairwise(samplers.Level(1.0, sigma) for sigma in sigmas))
+        walk = lambda model, x, t: readings.noise(model(x, t.sigma), x, t)  # noqa: E731
+        return lambda model, x, rng: specimen(partial(walk, model), x, pairs, None)
+
+    found = sampler(steps(20), told="sigma", finer={n: steps(n) for n in (40, 80, 160)})
+    observed = float(found.findings[-1].split()[1])
+    assert abs(observed - order) < 0.15, found.findings[-1]
+
+
+def test_an_end_that_the_labels_do_not_tell():
+    """The mean of the last step of Euler-Maruyama, beyond t = 0; and a walk that stops at the lowest level."""
+    sde, times = VP(), np.linspace(1.0, 1e-3, 20)
+    dt = times[0] - times[1]
+
+    def run(model, x, rng):
+        for t in times:
+            mean = x + (0.5 * sde.g(t) ** 2 * x + sde.g(t) ** 2 * model(x, t)) * dt
+            x = mean + sde.g(t) * np.sqrt(dt) * rng.standard_normal(x.shape)
+        return mean
+
+    sampler(run, sde=sde, told="time", predicts="score").assert_is("euler-maruyama, denoise=True")
+    sigmas = np.geomspace(0.005, 10.0, 200)
+    used = sigmas[np.round(np.linspace(199, 0, 30)).astype(int)]
+    pairs = list(pairwise(samplers.Level(1.0, sigma) for sigma in used))
+    walk = lambda model, x, t: readings.noise(model(x, t.sigma), x, t)  # noqa: E731
+    found = sampler(
+        lambda model, x, rng: samplers.ddim(partial(walk, model), x, pairs, None), told="sigma", sigmas=sigmas
+    )
+    found.assert_is("ddim")
+    assert found.findings[1].endswith("then σ/α = 0.005")
