@@ -18,7 +18,7 @@ from refscore import VP
 from refscore.clinic.convention import Convention
 from refscore.clinic.derivatives import derivatives
 from refscore.clinic.diagnosis import Diagnosis
-from refscore.clinic.exact import Convention as Told
+from refscore.clinic.exact import TimeConvention as Told
 from refscore.clinic.exact import network
 from refscore.clinic.likelihood import likelihood
 from refscore.clinic.loss import loss

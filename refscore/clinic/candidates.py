@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import HostArray
 from refscore.clinic.convention import DATA, SCALES, Convention
-from refscore.clinic.patient import HostArray
 from refscore.clinic.table import Table
 from refscore.museum import readings, samplers
 from refscore.museum.mistake import Mistake, fits, plant

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import HostArray
 from refscore.clinic.diagnosis import Cause
-from refscore.clinic.patient import HostArray
 from refscore.clinic.table import Table
 from refscore.museum.samplers import Level
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import host, place
 from refscore.clinic.checker import Point, Subject, _run
 from refscore.clinic.diagnosis import RIGHT, WRONG, Cause, Diagnosis
-from refscore.clinic.exact import failed, host, place
+from refscore.clinic.exact import failed
 from refscore.museum.layers import slips
 
 

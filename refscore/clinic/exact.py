@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import host, place
 from refscore.clinic.diagnosis import WRONG, Cause, Diagnosis
 from refscore.laws.mixture import GaussianMixture
 from refscore.library import array_namespace, device
@@ -70,8 +71,10 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Convention:
-    """What a model predicts and what it is told, and the way between that and scores and times.
+class TimeConvention:
+    """What a model predicts and what it is told, and the way between that and scores and times of an SDE.
+
+    Beside `Convention`, which knows the levels that labels mean, it finds the labels of given times.
 
     Parameters
     ----------
@@ -170,12 +173,12 @@ class Convention:
         return a * x + b * mixture.score(x, self.sde.alpha(t), self.sde.sigma(t))
 
 
-def network(way: Convention, mixture: GaussianMixture, like: Any = None) -> Callable[[Any, Any], Any]:
+def network(way: TimeConvention, mixture: GaussianMixture, like: Any = None) -> Callable[[Any, Any], Any]:
     """Return the exact model (x, label) -> prediction, in the patient's library: its derivatives can be had there.
 
     Parameters
     ----------
-    way : Convention
+    way : TimeConvention
         What it predicts, and what it is told.
     mixture : GaussianMixture
         The law of the data, in NumPy.
@@ -197,45 +200,6 @@ def network(way: Convention, mixture: GaussianMixture, like: Any = None) -> Call
         return a[:, None] * x + b[:, None] * law.score(x, way.sde.alpha(t), way.sde.sigma(t))
 
     return model
-
-
-def host(a: Any) -> Any:
-    """Return numbers of any library as float64 in NumPy.
-
-    Parameters
-    ----------
-    a : array or number
-        Of NumPy, torch, JAX, CuPy.
-
-    Returns
-    -------
-    numpy.ndarray
-        The same numbers.
-    """
-    for leave in ("detach", "cpu", "get"):  # the graph of torch, and a device
-        a = getattr(a, leave)() if hasattr(a, leave) and hasattr(a, "shape") else a
-    return np.asarray(a, dtype="float64")
-
-
-def place(a: Any, like: Any = None) -> Any:
-    """Return numbers of NumPy as an array of the patient's library, dtype and device; integers stay integers.
-
-    Parameters
-    ----------
-    a : numpy.ndarray
-        The numbers.
-    like : array, optional
-        One of the patient's; NumPy's float64 by default.
-
-    Returns
-    -------
-    array
-        The same numbers.
-    """
-    if like is None or isinstance(like, np.ndarray):
-        return a if like is None or a.dtype.kind == "i" else a.astype(like.dtype)
-    xp = array_namespace(like)
-    return xp.asarray(np.array(a), dtype=xp.int64 if a.dtype.kind == "i" else like.dtype, device=device(like))
 
 
 def asked(kind: str, run: Callable[[], Any], shape: tuple[int, ...]) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import place
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Diagnosis
-from refscore.clinic.exact import Convention, asked, network, place, ranked
+from refscore.clinic.exact import TimeConvention, asked, network, ranked
 from refscore.clinic.replay import replayed
 from refscore.laws.mixture import GaussianMixture
 from refscore.museum.likelihoods import slips
@@ -46,7 +47,7 @@ def likelihood(
     predicts : str, default "noise"
         What the model predicts: "score", "noise", "data", "v", "velocity" or "denoiser".
     told : str, default "time"
-        What its label is: "index", "time", "sigma" or "log-snr"; see `Convention`.
+        What its label is: "index", "time", "sigma" or "log-snr"; see `TimeConvention`.
     units : str, default "nats"
         "nats", or "bits": bits per dimension, -log₂ p/D.
     like : array, optional
@@ -62,7 +63,7 @@ def likelihood(
     Raises
     ------
     ValueError
-        As `Convention`; for other units.
+        As `TimeConvention`; for other units.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def likelihood(
     >>> likelihood(lambda model, x: p.log_prob(x) + 2 * np.log(128), p, VP()).causes[0].name
     'offset-of-7-bits'
     """
-    way = Convention(sde, predicts, told)
+    way = TimeConvention(sde, predicts, told)
     if units not in ("nats", "bits"):
         raise ValueError(f'units must be "nats" or "bits" (per dimension), got {units!r}')
     x, D = mixture.sample(np.random.default_rng(seed), ROWS), mixture.dim

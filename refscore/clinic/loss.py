@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import host, place
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
-from refscore.clinic.exact import Convention, failed, host, place
+from refscore.clinic.exact import TimeConvention, failed
 from refscore.clinic.replay import replayed
 from refscore.museum.losses import levels, targets, weight_slips, weights
 from refscore.protocols import SDE
@@ -75,7 +76,7 @@ def loss(
     predicts : str, default "noise"
         What the model predicts: "score", "noise", "data", "v", "velocity" or "denoiser".
     told : str, default "time"
-        What its label is: "index", "time", "sigma" or "log-snr"; see `Convention`.
+        What its label is: "index", "time", "sigma" or "log-snr"; see `TimeConvention`.
     shape : tuple of int, default (5,)
         The shape of one sample.
     like : array, optional
@@ -91,7 +92,7 @@ def loss(
     Raises
     ------
     ValueError
-        As `Convention`.
+        As `TimeConvention`.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def loss(
     >>> loss(mine, sde).name
     'noise, λ = σ²'
     """
-    way, rng = Convention(sde, predicts, told), np.random.default_rng(seed)
+    way, rng = TimeConvention(sde, predicts, told), np.random.default_rng(seed)
     assumed = (f"the model predicts {predicts} and is told {told}", way.noise)
     D = math.prod(shape)
 
@@ -202,7 +203,7 @@ def _probe(ask: Callable[..., Seen], x0: Any, d: Any) -> tuple[Any, Any, float]:
 
 
 def _of_target(
-    way: Convention, told: Any, alpha: Any, A: Any, C: Any, label: Any, noised: Any
+    way: TimeConvention, told: Any, alpha: Any, A: Any, C: Any, label: Any, noised: Any
 ) -> tuple[str, float, list[Cause]]:
     """Name of the target and how well it fits; causes where another noise or target fits better."""
     t, name = way.time(told), "data" if way.predicts == "denoiser" else way.predicts
@@ -234,7 +235,7 @@ def _of_target(
     return name, right, causes
 
 
-def _of_label(way: Convention, label: Any, alpha: Any) -> list[Cause]:
+def _of_label(way: TimeConvention, label: Any, alpha: Any) -> list[Cause]:
     """Where α tells the time, what the label is of it."""
     grid = np.arange(1, way.steps + 1) / way.steps if way.steps else np.linspace(1e-6, 1.0, 20_001)
     steps = way.sde.alpha(grid)
@@ -253,7 +254,7 @@ def _gap(found: Any, wanted: Any) -> float:
     return float(np.max(np.abs(found - wanted) / (np.abs(wanted) + 1e-2 * np.max(np.abs(wanted)) + 0.1)))
 
 
-def _of_times(way: Convention, label: Any, within: list[float]) -> list[Cause]:
+def _of_times(way: TimeConvention, label: Any, within: list[float]) -> list[Cause]:
     """Whether every sample has its own time, and every level its turn."""
     if np.ptp(label) == 0:
         return []
@@ -283,7 +284,9 @@ def _of_noise(x: Any) -> list[Cause]:
     return [Cause("noise-not-gaussian", says, 0.0)] * (D > 2 and (abs(mean) > 0.05 or abs(kurtosis - due) > 0.1))
 
 
-def _of_weight(way: Convention, t: Any, w: Any, D: int, other: tuple[Any, Any]) -> tuple[str, float, str, list[Cause]]:
+def _of_weight(
+    way: TimeConvention, t: Any, w: Any, D: int, other: tuple[Any, Any]
+) -> tuple[str, float, str, list[Cause]]:
     """The weight's name, its constant, that in words, and what may be wrong with it."""
 
     def fit(candidate: Any, t: Any = t, w: Any = w) -> tuple[float, float]:
@@ -327,7 +330,9 @@ def _law(label: Any) -> str:
     return "of an unknown law"
 
 
-def _floor(ask: Any, way: Convention, weight: str, constant: float, X: Any, seed: int) -> tuple[float, float, float]:
+def _floor(
+    ask: Any, way: TimeConvention, weight: str, constant: float, X: Any, seed: int
+) -> tuple[float, float, float]:
     """Mean loss of the exact model of N(0, I), its standard error, and the floor: Σ λ α²/σ⁴ tr Cov[x₀ | x_t]."""
     rng, n = np.random.default_rng(seed), 40
     data = [rng.standard_normal(X.shape) for _ in range(n)]

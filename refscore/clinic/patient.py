@@ -16,8 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-HostArray = np.ndarray[Any, Any]
-LIBRARIES = ("numpy", "torch", "jax", "cupy")
+from refscore.clinic.arrays import HostArray, host, made, place
 
 
 @dataclass
@@ -83,10 +82,10 @@ class Model:
         """Answer in the library, dtype and device of x."""
         if type(x).__name__.endswith("Tracer") or type(label).__name__.endswith("Tracer"):
             jax = import_module("jax")
-            host = lambda x, label: ACTIVE[-1].reply(x, label).astype(x.dtype)  # noqa: E731
+            reply = lambda x, label: ACTIVE[-1].reply(x, label).astype(x.dtype)  # noqa: E731
             shape = jax.ShapeDtypeStruct(x.shape, x.dtype)  # once a call: io_callback, since a pure one may run twice
-            return import_module("jax.experimental").io_callback(host, shape, x, jax.numpy.asarray(label))
-        return beside(ACTIVE[-1].reply(host_of(x), host_of(label)), x)
+            return import_module("jax.experimental").io_callback(reply, shape, x, jax.numpy.asarray(label))
+        return place(ACTIVE[-1].reply(host(x), host(label)), x)
 
 
 class ReplayedGenerator(np.random.Generator):
@@ -150,75 +149,10 @@ def walk(run: Callable[[Any, Any, Any], Any], x: HostArray, answer: Any, noise: 
     ACTIVE.append(seen)
     try:
         with replaced(), np.errstate(all="ignore"):  # the patient's own affair; what is not finite is seen
-            seen.end = host_of(run(Model(), made(x, library, device), generator(library, device)))
+            seen.end = host(run(Model(), made(x, library, device), generator(library, device)))
     finally:
         ACTIVE.pop()
     return seen
-
-
-def made(x: HostArray, library: str, device: Any) -> Any:
-    """Return a copy of x in the library.
-
-    Parameters
-    ----------
-    x : array
-        On the host.
-    library : str
-        One of `LIBRARIES`.
-    device : object
-        Of torch.
-
-    Returns
-    -------
-    array
-        Of the library.
-    """
-    if library == "torch":
-        return import_module("torch").tensor(x, device=device)
-    if library == "jax":
-        return import_module("jax").numpy.asarray(x)
-    return import_module("cupy").asarray(x) if library == "cupy" else np.array(x)
-
-
-def beside(y: HostArray, x: Any) -> Any:
-    """Return y in the library of x, with its dtype, on its device.
-
-    Parameters
-    ----------
-    y : array
-        On the host.
-    x : array
-        Of any library.
-
-    Returns
-    -------
-    array
-        As x.
-    """
-    kind = type(x).__module__.split(".")[0]
-    if kind == "torch":
-        return import_module("torch").as_tensor(y, dtype=x.dtype, device=x.device)
-    if kind in ("jax", "jaxlib"):
-        return import_module("jax").numpy.asarray(y, dtype=x.dtype)
-    return (import_module("cupy") if kind == "cupy" else np).asarray(y, dtype=x.dtype)
-
-
-def host_of(x: Any) -> HostArray:
-    """Return the numbers of x, on the host, in float64.
-
-    Parameters
-    ----------
-    x : array
-        Of any library.
-
-    Returns
-    -------
-    array
-        NumPy's.
-    """
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
-    return np.asarray(x.get() if type(x).__module__.startswith("cupy") else x, dtype=np.float64)
 
 
 def generator(library: str, device: Any) -> Any:
@@ -286,11 +220,11 @@ def _jax(original: Any, kind: str, key: Any, shape: Any = (), dtype: Any = None,
     jax = import_module("jax")
     like = jax.eval_shape(lambda k: original(k, shape, *(() if dtype is None else (dtype,))), key)
     data = jax.random.key_data(key)
-    host = lambda k: ACTIVE[-1].draw(kind, tuple(like.shape), bytes(np.asarray(k))).astype(like.dtype)  # noqa: E731
+    draw = lambda k: ACTIVE[-1].draw(kind, tuple(like.shape), bytes(np.asarray(k))).astype(like.dtype)  # noqa: E731
     if type(key).__name__.endswith("Tracer"):
-        z = import_module("jax.experimental").io_callback(host, like, data)
+        z = import_module("jax.experimental").io_callback(draw, like, data)
     else:
-        z = jax.numpy.asarray(host(data))
+        z = jax.numpy.asarray(draw(data))
     bounds = [*args, kwargs.get("minval", 0.0), kwargs.get("maxval", 1.0)][:2]
     return z if kind == "normal" else bounds[0] + (bounds[1] - bounds[0]) * z
 

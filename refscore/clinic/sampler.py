@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import LIBRARIES
 from refscore.clinic.behaviour import LINEAR, adaptive, behaviours
 from refscore.clinic.candidates import CALLS, TITLES, Candidate, Patient, elsewhere, ends, samplers_by_name, search
 from refscore.clinic.coefficients import causes as causes_by_coefficients
 from refscore.clinic.coefficients import steps_of, wanted_of
 from refscore.clinic.convention import TOLD, Convention, index_grid, spacing
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
-from refscore.clinic.patient import LIBRARIES
 from refscore.clinic.table import SEEN, Ill, Table, read
 from refscore.museum.readings import READINGS
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import place
 from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Diagnosis
-from refscore.clinic.exact import Convention, asked, place, ranked
+from refscore.clinic.exact import TimeConvention, asked, ranked
 from refscore.laws.mixture import GaussianMixture
 from refscore.museum.scores import slips
 from refscore.protocols import SDE
@@ -40,7 +41,7 @@ def score(
     predicts : str, default "score"
         "score", "noise", "data", "v", "F", "velocity" or "denoiser".
     told : str, default "time"
-        What the label is: "index", "time", "sigma" or "log-snr"; see `Convention`.
+        What the label is: "index", "time", "sigma" or "log-snr"; see `TimeConvention`.
     like : array, optional
         One of the patient's arrays; NumPy's float64 by default.
     seed : int, default 0
@@ -54,7 +55,7 @@ def score(
     Raises
     ------
     ValueError
-        As `Convention`.
+        As `TimeConvention`.
 
     Examples
     --------
@@ -67,7 +68,7 @@ def score(
     >>> score(lambda x, t: ExactScore(p, sde)(x, 1 - t), p, sde).causes[0].name
     'time-reversed'
     """
-    way = Convention(sde, predicts, told)
+    way = TimeConvention(sde, predicts, told)
     rng, times = np.random.default_rng(seed), way.levels(16)
     B, L = 48, len(times)
     t = np.repeat(times, B)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import HostArray, made
 from refscore.clinic.convention import Convention
-from refscore.clinic.patient import ACTIVE, HostArray, Model, Run, generator, made, walk
+from refscore.clinic.patient import ACTIVE, Model, Run, generator, walk
 
 SMALL = 1e-3  # scale of the unit vectors: what clips at ±1 does not clip them
 SEEN = 1e-9  # relative: what is smaller is no noise

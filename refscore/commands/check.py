@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from refscore.clinic.arrays import LIBRARIES, host, made
 from refscore.clinic.derivatives import derivatives
 from refscore.clinic.diagnosis import RIGHT, Diagnosis
-from refscore.clinic.exact import host
 from refscore.clinic.likelihood import likelihood
 from refscore.clinic.loss import loss
-from refscore.clinic.patient import LIBRARIES, made
 from refscore.clinic.sampler import sampler
 from refscore.clinic.schedule import schedule
 from refscore.clinic.score import score

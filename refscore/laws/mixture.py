@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from refscore.arrays import long_sum, one_each, real
 from refscore.checks import (
-    check_array,
     check_count,
     check_finite,
     check_floating,
+    check_kind,
     check_like,
     check_number,
+    check_place,
     check_same,
-    check_size,
     is_number,
 )
 from refscore.library import array_namespace, device
@@ -181,9 +181,9 @@ class GaussianMixture:
             Unless alpha and sigma are finite and not negative.
         """
         alpha, sigma = check_number("alpha", alpha), check_number("sigma", sigma)
-        check_size(alpha=alpha, sigma=sigma)
-        if min(alpha, sigma) < 0:
-            raise ValueError(f"alpha and sigma must not be negative, got {alpha}, {sigma}")
+        for name, value in (("alpha", alpha), ("sigma", sigma)):
+            if not 0 <= value <= 1e150:
+                raise ValueError(f"{name} must be finite and not negative, with a finite square; got {value}")
         C = alpha**2 * self.covariances
         if C.ndim == 3:
             xp = array_namespace(C)
@@ -224,7 +224,9 @@ class GaussianMixture:
 
         J v = Σ_k r_k [(g_k - s)((g_k - s)·v) - S_k⁻¹ v]                               Eq. (1.11)
         """
-        check_array(x=x, v=v)
+        check_kind("x", x)
+        check_kind("v", v)
+        check_place(x, v=v)
         xp = array_namespace(x)
         g, r, variances = self._component_scores(x, alpha, sigma)
         away, r = _deviations(self._from_axes(g), r), r[:, None, :]
@@ -273,7 +275,7 @@ class GaussianMixture:
 
     def posterior_variance(self, x: Array, alpha: Time, sigma: Time) -> Array:
         """Trace of `posterior_cov`, without forming it: (B, D) -> (B,)."""
-        check_array(x=x)
+        check_kind("x", x)
         means, r, within = self._posteriors(x, alpha, sigma)
         between = _deviations(means, r)
         trace = long_sum(within, axis=1) * (self.dim // within.shape[1])

@@ -213,7 +213,7 @@ _POWERS = {
 def slips(way: Any, mixture: GaussianMixture, x: Any, t: Any, q: Any) -> Iterator[Guess]:
     """What a patient says who makes one slip: name, sentence and answer to x (B, D) at t (B,); `q` is what it says.
 
-    `way` is the clinic's `Convention`.
+    `way` is the clinic's `TimeConvention`.
     """
     yield from _guesses(way, mixture, x, t)
     yield from _scaled(way, way.exact(mixture, x, t), q, t)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refscore import VP
-from refscore.clinic.exact import Convention
+from refscore.clinic.exact import TimeConvention
 from refscore.clinic.loss import loss
 from refscore.museum.losses import SPECIMENS
 from refscore.noise.chains import ddpm
@@ -142,7 +142,7 @@ def test_every_target_is_known(predicts):
         t = np.random.rand(len(x0))  # noqa: NPY002
         z = np.random.randn(*x0.shape)  # noqa: NPY002
         alpha, sigma = (c(t)[:, None] for c in (VP().alpha, VP().sigma))
-        a, b = (c[:, None] for c in Convention(VP(), predicts, "time").affine(t))
+        a, b = (c[:, None] for c in TimeConvention(VP(), predicts, "time").affine(t))
         x = alpha * x0 + sigma * z
         return np.mean((model(x, t) - a * x + b * z / sigma) ** 2)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refscore import VP, ExactScore
-from refscore.clinic.exact import Convention, network
+from refscore.clinic.exact import TimeConvention, network
 from refscore.clinic.score import score
 from refscore.noise.chains import ddpm
 from refscore.noise.parametrisation import PARAMETRISATIONS
@@ -18,7 +18,7 @@ EXACT = ExactScore(P, VP())
     *(("noise", told) for told in ("999-time", "1000-time", "time-from-noise", "sigma", "log-sigma-4", "log-snr")),
 ])  # fmt: skip
 def test_the_exact_model_is_right_in_every_convention_and_in_single_precision(predicts, told):
-    exact = network(Convention(VP(), predicts, told), P, np.zeros(1, "float32"))
+    exact = network(TimeConvention(VP(), predicts, told), P, np.zeros(1, "float32"))
     for like in (None, np.zeros(1, "float32")):
         score(exact, P, VP(), predicts=predicts, told=told, like=like).assert_is(predicts)
 

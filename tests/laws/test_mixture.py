@@ -161,9 +161,9 @@ def test_a_negative_variance_is_refused_by_value(S):
 @pytest.mark.parametrize("level", [math.nan, math.inf, -1.0, -1e-300])
 def test_diffuse_refuses_impossible_levels(level):
     p = GaussianMixture(W, M, C)
-    with pytest.raises(ValueError, match=r"alpha (and sigma )?must (be 0, or of a size|not be negative)"):
+    with pytest.raises(ValueError, match="alpha must be finite and not negative"):
         p.diffuse(level, 1.0)
-    with pytest.raises(ValueError, match=r"sigma must (be 0, or of a size|not be negative)"):
+    with pytest.raises(ValueError, match="sigma must be finite and not negative"):
         p.diffuse(1.0, level)
 
 
@@ -172,10 +172,10 @@ def test_points_of_another_shape_are_refused(shape):
     p = GaussianMixture(W, M, C)
     x = np.zeros(shape)
     for name in METHODS:
-        with pytest.raises(ValueError, match=r"x must have (shape \(B, 3\)|an axis for samples)") as caught:
+        with pytest.raises(ValueError, match=r"x must have shape \(B, 3\)") as caught:
             getattr(p, name)(x, 1.0, 1.0)
         assert str(shape) in str(caught.value)
-    with pytest.raises(ValueError, match=r"x must have (shape \(B, 3\)|an axis for samples)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(B, 3\)"):
         p.score_jvp(x, x, 1.0, 1.0)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from refscore import VP, GaussianMixture
 from refscore.clinic.derivatives import derivatives
 from refscore.clinic.diagnosis import Diagnosis
-from refscore.clinic.exact import Convention, network
+from refscore.clinic.exact import TimeConvention, network
 from refscore.clinic.likelihood import likelihood
 from refscore.clinic.loss import loss
 from refscore.clinic.schedule import schedule
@@ -52,7 +52,7 @@ def of_schedule(specimen: Specimen) -> Diagnosis:
 def of_score(specimen: Specimen) -> Diagnosis:
     """A score around an exact network."""
     sde, predicts, told, label = SCORES[specimen.__name__]
-    exact = network(Convention(sde, predicts, told), THREE)
+    exact = network(TimeConvention(sde, predicts, told), THREE)
     return score(specimen(THREE, sde, exact), THREE, sde, told=label)
 
 
