@@ -281,7 +281,7 @@ class Patient:
 
             def normal() -> Any:
                 drawn.append(next(draws, 0))
-                return units[drawn[-1]] if drawn[-1] else 0.0 * units[0]
+                return units[drawn[-1]] if drawn[-1] else np.zeros(rows)
 
             return specimen(model, first * units[1], pairs, normal, **dict(candidate.options)), len(drawn)
 

@@ -113,7 +113,7 @@ class GaussianMixture:
     _axes: Array | None = field(init=False)  # (K, D, D), columns are eigenvectors
     least_variance: float = field(init=False)  # the smallest of them that has a weight
     _singular: bool = field(init=False)
-    _bounds: Array = field(init=False)  # cumulative weights but for the last, in units of 2⁻⁶²: no rounding adds up
+    _bounds: Array | None = field(init=False)  # cumulative weights but for the last, in units of 2⁻⁶²: no rounding adds up
     _rare: bool = field(init=False)  # whether a float32 uniform number, of 24 bits, is too coarse for a weight
 
     def __post_init__(self) -> None:
@@ -128,11 +128,14 @@ class GaussianMixture:
         last_seen = int(xp.max(xp.where(seen, xp.arange(seen.shape[0], device=device(seen)), 0)))
         log_weights = xp.where(seen, xp.log(xp.where(seen, self.weights, 1.0)), -math.inf)
         variances, axes, singular = _decompose(self.covariances)
+        with warnings.catch_warnings():  # of JAX without 64 bits, whose integers would overflow: see `sample`
+            warnings.simplefilter("ignore", UserWarning)
+            bounds = xp.cumulative_sum(xp.astype(self.weights * ONE, xp.int64))[:last_seen]
         for name, value in (
             ("log_weights", log_weights), ("variances", variances),
             ("least_variance", float(xp.min(xp.where(seen[:, None], variances, math.inf)))),
             ("_axes", axes), ("_singular", singular),
-            ("_bounds", xp.cumulative_sum(xp.astype(self.weights * ONE, xp.int64))[:last_seen]),
+            ("_bounds", bounds if str(bounds.dtype).endswith("int64") else None),
             ("_rare", float(xp.min(xp.where(seen, self.weights, 1.0))) < 2.0**-14 and self.weights.dtype == xp.float32),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
@@ -160,8 +163,15 @@ class GaussianMixture:
         ------
         ValueError
             Unless n is an integer >= 0.
+        TypeError
+            On a library without 64-bit integers, which JAX is unless it is told otherwise.
         """
         check_like(rng=rng)
+        if self._bounds is None:
+            raise TypeError(
+                "components are drawn by 64-bit integers, and this library has them switched off: "
+                'jax.config.update("jax_enable_x64", True), or make JaxBackend() first'
+            )
         xp, n = array_namespace(self.means), check_count("n", n, 0)
         u = self._uniform(rng, n)
         # The last bound is left out, so that neither rounding of the weights nor u = 1 leads past component K.

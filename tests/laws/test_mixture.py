@@ -1,7 +1,11 @@
 """Gaussian mixtures: what they refuse, shapes, back ends, dtypes, sampling."""
 
+import importlib.util
 import math
+import os
 import re
+import subprocess
+import sys
 import warnings
 
 import array_api_strict as strict
@@ -14,6 +18,7 @@ from refscore import VP, GaussianMixture
 from refscore.laws.mixture import AmbiguousCovarianceWarning, transposed
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.prior import prior_mismatch
+from tests.oracles.book import ROOT
 from tests.oracles.statistics import assert_law, assert_mean
 from tests.oracles.strategies import KINDS, few, mixtures, random_mixture, seeds
 
@@ -503,3 +508,25 @@ def test_one_component_in_one_dimension():
     # α = ½, σ = 1: x₀ | x is N(3 + (x - 1.5), 2)
     assert p.posterior_mean(np.asarray([[2.0]]), 0.5, 1.0)[0, 0] == pytest.approx(3.5, rel=1e-15)
     assert p.posterior_cov(np.asarray([[2.0]]), 0.5, 1.0)[0, 0, 0] == pytest.approx(2.0, rel=1e-15)
+
+
+def test_without_64_bit_integers_no_component_is_drawn_and_densities_are_right():
+    """JAX with its defaults: 2⁶² does not go into 32 bits, and every draw came from the last component."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("of JAX")
+    code = """
+import jax.numpy as jnp, numpy as np
+from refscore import GaussianMixture
+law = [[0.5, 0.3, 0.2], [[0.0], [100.0], [200.0]], [1.0, 1.0, 1.0]]
+p = GaussianMixture(*(jnp.asarray(a, "float32") for a in law))
+q = GaussianMixture(*(np.asarray(a) for a in law))
+x = np.linspace(-2, 202, 9)[:, None]
+assert np.allclose(p.log_prob(jnp.asarray(x, "float32")), q.log_prob(x), rtol=1e-4)
+try:
+    p.sample(np.random.default_rng(0), 3)
+except TypeError as error:
+    print(error)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"} | {"PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    assert "64-bit integers" in said.stdout, said.stderr

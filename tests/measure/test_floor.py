@@ -85,6 +85,7 @@ def test_floor_of_a_ladder_is_the_mean_of_its_levels_floors(backend):
     assert denoising_floor(Denoising(times=Levels(levels)), p, sde).value == pytest.approx(sum(each) / 3, rel=1e-12)
 
 
+@pytest.mark.recorded("two levels beside one are an estimate: on other mixtures the error is up to twice what they say")
 def test_floor_judges_its_time_quadrature():
     p, sde = random_mixture(5, 1, 2, low=0.2), VP()
     reference = denoising_floor(Denoising(), p, sde, levels=64).value
@@ -127,8 +128,8 @@ def test_floor_over_times_adds_the_errors_of_its_levels():
     objective = Denoising(times=UniformTime(0.1))
     values = [denoising_floor(objective, p, sde, np.random.default_rng(i), 8, 500) for i in range(40)]
     spread = float(np.std([v.value for v in values], ddof=1))
-    # 40 runs give the deviation to 11 %; the stated error also has the difference to half the levels, up to 4 of these
-    assert 0.6 * spread < np.mean([v.error for v in values]) < 10 * spread
+    # 40 runs give the deviation to 11 %; the stated error also has the difference to half the levels, up to 4.2 of these
+    assert 0.6 * spread < np.mean([v.error for v in values]) < 5 * spread
 
 
 def test_monte_carlo_wants_an_rng():
