@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from refscore import VP
-from refscore.clinic.convention import Convention
+from refscore.clinic.convention import DATA, Convention
 from refscore.clinic.derivatives import derivatives
 from refscore.clinic.diagnosis import Diagnosis
 from refscore.clinic.exact import TimeConvention as Told
@@ -73,6 +73,47 @@ ROOMS = {  # kind -> title, and what its effect is
         "Effect: error relative to the exact score, over all noise levels; in brackets the right program's.",
     ),
     "layer": ("Backward passes", "Effect: error of the gradients, relative to the largest of them."),
+}
+OTHERWISE = {  # causes that are no exhibits: what was seen, and what that may be
+    "another-schedule": "The steps' coefficients are those of another published schedule than the network's.",
+    "another-time": "The answer is the exact one at another time, by the same formula at all levels.",
+    "answer-coefficient": "That of the network's answer differs, of a step's three coefficients; by what factor is said.",
+    "alpha-bar-out-of-range": "ᾱ above 1: the square of a signal scale is at most 1.",
+    "beta-out-of-range": "β outside (0, 1): a step cannot keep more than all or less than nothing.",
+    "clips-the-data": "Linear for small numbers, not for those of size 1. A caution: right for data in [-1, 1].",
+    "constant-factor": "All answers are off by one factor: a unit, a mean for a sum.",
+    "constant-offset": "All log densities are off by one constant: a unit, a normaliser.",
+    "ends-before-the-data": "The last step ends at a noise level above 0, which stays in the samples.",
+    "gradient-missing": "Nothing is returned where a gradient is due.",
+    "gradient-of-nothing": "There are more gradients than arguments.",
+    "input-not-scaled": "The state is x₀ + (σ/α) z, and the network expects α x₀ + σ z (scale_model_input).",
+    "label-beyond-the-schedule": "The network is told what it was not trained on: an index of N, a time above 1.",
+    "label-constant": "The network is told the same at all levels.",
+    "label-means-nothing": "The label is NaN, infinite, or no level at all.",
+    "labels-differ": "Rows of one batch are told different levels, while all of them stand at one.",
+    "last-step": "All steps but the last are those of a known sampler.",
+    "looks-at-x": "Not linear in x and the answers, even where they are small: a step that depends on a norm.",
+    "model-not-called": "The loss never asks the network.",
+    "no-call": "The sampler never asks the network.",
+    "no-noise": "The network is given α x₀ without noise.",
+    "noise-coefficient": "That of the noise differs, of a step's three coefficients; by what factor is said.",
+    "not-at-the-floor": "The exact network does not reach the least loss that there is: something is added, or lost.",
+    "not-finite": "NaN or infinity on the way or in the answer.",
+    "not-monotone": "A list of σ that neither rises nor falls throughout.",
+    "one-noise-for-all": "Noise is drawn without the batch axis: all samples move together.",
+    "power-of-noise": "The answer is off by a power of σ and α.",
+    "raises": "The program raises an exception, which is quoted.",
+    "rows-influence-each-other": "A sample is another one in other company: a mean or norm over the batch.",
+    "shape": "What is returned has not the shape of x.",
+    "start-scale": "At the first call x is wider or narrower than the level that the network is told.",
+    "starts-too-low": "Pure noise enters at a level where something of the data should be left.",
+    "target-unknown": "Noise and target are none of the known ones.",
+    "uniform-noise": "Uniform numbers where normal ones belong.",
+    "unit-of-time": "The steps use a thousand times the number that the network is told, or a thousandth.",
+    "unseen-noise": "The same call gives another result: take random numbers from rng.",
+    "walks-backwards": "The first call is told less noise than the last.",
+    "wrong-shape": "The answer, or what the network is given, has another shape than is due.",
+    "x-coefficient": "That of x differs, of a step's three coefficients; by what factor is said.",
 }
 COLUMNS = (
     "mistake", "instead of → written", "what is wrong", "what one sees", "effect", "clinic", "origin", "our test",
@@ -137,7 +178,6 @@ def killed_by(mistake: str) -> str:
 
 # ------------------------------------------------------------------ samplers
 
-DATA = Level(1.0, 0.0, 0.0)
 CHAIN = {"alphas_bar": [a**2 for a in ddpm(1000).alphas[1:]]}
 TIMED = ("euler_maruyama", "euler_flow", "heun_flow")
 READ = {reading.__name__ for reading in readings.READINGS.values()}
@@ -145,8 +185,6 @@ STRAIGHT = ("euler_velocity", "heun_velocity", "midpoint_velocity")  # x = (1 - 
 PAIRED = ("heun", "midpoint", "dpmpp_2s", "dpmpp_sde")  # two calls a step
 BESIDE = {  # mistakes that show only there: specimen, options
     "noise-missing": ("ddpm", {}), "same-noise": ("ddpm", {}), "direction-without-eta": ("ddim", {"eta": 1.0}),
-    "direction-std-not-squared": ("ddim", {"eta": 1.0}), "eta-inside-not-squared": ("ddim", {"eta": 1.0}),
-    "eta-upside-down": ("ddim", {"eta": 1.0}),
 }  # fmt: skip
 
 
@@ -349,6 +387,9 @@ def page() -> Iterator[str]:
         for exhibit in shown:
             yield exhibit.row()
         yield ""
+    yield "## Seen in other ways\n\nCauses that the clinic names besides, which are no edit of a line.\n"
+    yield from (f'- <a id="{name}"></a>`{name}`: {says}' for name, says in OTHERWISE.items())
+    yield ""
 
 
 if __name__ == "__main__":

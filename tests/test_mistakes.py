@@ -1,11 +1,13 @@
 """docs/mistakes.md says what the museum and the clinic say."""
 
+import ast
 import importlib.util
 import re
 
 import pytest
 
-from tests.oracles.book import ROOT
+from refscore.clinic.coefficients import NAMES
+from tests.oracles.book import ROOT, parsed
 
 PAGE = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
 
@@ -33,10 +35,26 @@ def test_the_catalogue_has_every_mistake_in_its_own_words(catalogue):
     )
 
 
-def test_names_of_the_catalogue_can_be_linked_to():
+def test_names_of_the_catalogue_can_be_linked_to(catalogue):
     anchors = re.findall(r'<a id="([^"]+)"></a>', PAGE)
     assert len(anchors) == len(set(anchors))
-    assert set(anchors) == {name for row in rows() for name in re.findall(r"^(?:<a[^>]*></a>)?`([^`]+)`", row[0])}
+    exhibits = {name for row in rows() for name in re.findall(r"^(?:<a[^>]*></a>)?`([^`]+)`", row[0])}
+    assert set(anchors) == exhibits | set(catalogue.OTHERWISE)
+    assert not exhibits & set(catalogue.OTHERWISE)
+
+
+def test_every_cause_that_the_clinic_can_name_has_a_place(catalogue):
+    """By the names in its source: a report says `read: docs/mistakes.md#name`."""
+    named = set()
+    for path in (ROOT / "refscore" / "clinic").glob("*.py"):
+        for call in (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)):
+            place = {"Cause": 0, "Ill": 0, "Odd": 0, "Other": 0, "failed": 1}.get(getattr(call.func, "id", ""))
+            if place is not None and len(call.args) > place and isinstance(call.args[place], ast.Constant):
+                named.add(call.args[place].value)
+    named |= set(NAMES)
+    assert {"clips-the-data", "raises", "another-schedule", "no-noise"} < named
+    known = {e.mistake.name for e in catalogue.exhibits()} | set(catalogue.OTHERWISE)
+    assert named - known == {"adaptive", "rounded"}  # which are no mistakes
 
 
 @pytest.mark.parametrize("name", ["root-forgotten", "product-of-betas", "mean-not-scaled", "slope-missing"])

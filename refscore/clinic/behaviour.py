@@ -38,47 +38,44 @@ def behaviours(table: Table, way: Convention, levels: list[Level], start_std: fl
     """
     facts = table.facts
     if facts["unseen noise"] > 0 and facts["not linear"] > LINEAR:
-        yield Cause(
-            "unseen-noise", "it draws random numbers that the clinic cannot replace: take them from rng", math.inf
-        )
+        yield Cause("unseen-noise", "it draws random numbers that the clinic cannot replace: take them from rng")
     if facts["rows"] > LINEAR:
         yield Cause("rows-influence-each-other", "a sample depends on the others of its batch: a norm or a mean over "
-                    "the batch, or one step size for all", facts["rows"])  # fmt: skip
+                    "the batch, or one step size for all")  # fmt: skip
     if facts["shared noise"]:
-        yield Cause("one-noise-for-all", "noise is drawn without the batch axis: all samples get the same", 1.0)
+        yield Cause("one-noise-for-all", "noise is drawn without the batch axis: all samples get the same")
     if facts["uniform"]:
-        yield Cause("uniform-noise", f"{facts['uniform']} of the draws are uniform numbers, not normal ones", 1.0)
+        yield Cause("uniform-noise", f"{facts['uniform']} of the draws are uniform numbers, not normal ones")
     if facts["not linear"] > LINEAR and not facts["unseen noise"] > 0:
         yield Cause("looks-at-x", "it is not linear in x and the network's answers, even where they are small: a step "
-                    "size by norms, or rescaling", facts["not linear"])  # fmt: skip
+                    "size by norms, or rescaling")  # fmt: skip
     if facts["clips"] > LINEAR >= facts["not linear"] and not bounded and facts["rows"] <= LINEAR:
         yield Cause("clips-the-data", "it clips or thresholds the predicted data: right only if the data lie in "
-                    "[-1, 1] (then say bounded=True)", facts["clips"])  # fmt: skip
+                    "[-1, 1] (then say bounded=True)")  # fmt: skip
     if table.repeated and len(table.fresh) < table.calls // 2:
-        yield Cause("same-noise", "a generator is put back to the same state: the same noise in every step", 1.0)
+        yield Cause("same-noise", "a generator is put back to the same state: the same noise in every step")
     if facts["labels differ"]:
-        yield Cause("labels-differ", "the rows of a batch are told different levels, though all are at one", 1.0)
+        yield Cause("labels-differ", "the rows of a batch are told different levels, though all are at one")
     if beyond := [label for label in table.labels if not way.knows(label)]:
         yield Cause("label-beyond-the-schedule", f"the network is told {beyond[0]:.6g}, where it knows {TOLD[way.told]}"
-                    f"{f' (N = {len(way.levels)})' if way.levels else ''}", 1.0)  # fmt: skip
+                    f"{f' (N = {len(way.levels)})' if way.levels else ''}")  # fmt: skip
     if levels[0].ratio < levels[-1].ratio:
-        yield Cause("walks-backwards", "the first call is told less noise than the last: it walks from data to noise",
-                    1.0)  # fmt: skip
+        yield Cause("walks-backwards", "the first call is told less noise than the last: from data to noise")
         return
     top, first = way.levels[-1] if way.levels else levels[0], levels[0]
     if first.alpha > max(3 * top.alpha, 0.1) and first.ratio < top.ratio / 3 and top.ratio < math.inf:
         yield Cause("starts-too-low", f"the first level is σ/α = {first.ratio:.4g} where the schedule goes up to "
-                    f"{top.ratio:.4g}: pure noise is not its law", first.alpha)  # fmt: skip
+                    f"{top.ratio:.4g}: pure noise is not its law")  # fmt: skip
     stands = abs(float(table.states[0, 0])) * start_std
     if not (first.alpha and first.sigma and stands):
         return
     if stands < 0.9 * first.sigma or stands > 1.2 * math.hypot(first.sigma, first.alpha):
         if 0.9 < stands / first.ratio < 1.1:
             yield Cause("input-not-scaled", "the network is given x₀ + (σ/α) z where it expects α x₀ + σ z: multiply "
-                        "its input by α (scale_model_input)", stands)  # fmt: skip
+                        "its input by α (scale_model_input)")  # fmt: skip
         else:
             yield Cause("start-scale", f"at the first call x has deviation {stands:.4g}, where the level it is told "
-                        f"has σ = {first.sigma:.4g}", abs(stands / first.sigma - 1))  # fmt: skip
+                        f"has σ = {first.sigma:.4g}")  # fmt: skip
 
 
 def adaptive(

@@ -264,26 +264,28 @@ class Patient:
             worst = max(worst, min(_off(end / a, self._end) for a in {1.0, candidate.end.alpha}))
         return worst if math.isfinite(worst) else math.inf
 
-    def law(self, candidate: Candidate, mean: float, variance: float, start: float) -> tuple[float, float]:
-        """Mean and variance of what a right candidate makes of N(mean, variance), from a start N(0, start²)."""
-        parts = [self.way.answer(level, mean, variance) for level in self.levels]
-        reading, specimen = readings.READINGS[self.way.predicts], samplers_by_name()[candidate.family]
-        pairs, first = self.steps(candidate), float(self.table.states[0, 0]) * start
+    def law_without(self, wrong: Candidate, mean: float, variance: float, start: float) -> tuple[float, float]:
+        """What the candidate would make of N(mean, variance) without its mistake: mean and variance, exactly.
+
+        From a start N(0, start²), on the levels that its steps begin at, of which the network is told.
+        """
+        reading, specimen = readings.READINGS[self.way.predicts], samplers_by_name()[wrong.family]
+        pairs, first = self.steps(replace(wrong, other=None)), float(self.table.states[0, 0]) * start
+        if wrong.grid is not None:
+            pairs = list(pairwise([*(t for t, _ in pairs), wrong.end]))
 
         def run(rows: int) -> tuple[Any, int]:  # row 0: nothing; row 1: the start; a row for each draw
-            calls, draws, units = iter(parts), iter(range(2, rows)), np.eye(rows)
+            draws, drawn, units = iter(range(2, rows)), list[int](), np.eye(rows)
 
             def model(x: Any, t: Level) -> tuple[Any, Any]:
-                p, q = next(calls)
+                p, q = self.way.answer(t, mean, variance)
                 return reading(p * x + q, x, t)
-
-            drawn: list[int] = []
 
             def normal() -> Any:
                 drawn.append(next(draws, 0))
                 return units[drawn[-1]] if drawn[-1] else np.zeros(rows)
 
-            return specimen(model, first * units[1], pairs, normal, **dict(candidate.options)), len(drawn)
+            return specimen(model, first * units[1], pairs, normal, **dict(wrong.options)), len(drawn)
 
         end, draws = run(2)
         end, _ = run(2 + draws)

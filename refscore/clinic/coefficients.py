@@ -1,7 +1,7 @@
 """What no exhibit explains: the coefficients of each step beside those of the nearest right sampler."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,10 @@ from refscore.clinic.table import Table
 from refscore.museum.samplers import Level
 
 SAME = 1e-3  # relative
+NAMES = ("x-coefficient", "answer-coefficient", "noise-coefficient")
 PARTS = ("x", "the network's answer", "the noise")
-CONSTANTS = (
-    (0.0, "0"),
-    (0.5, "½"),
-    (2.0, "2"),
-    (2**0.5, "√2"),
-    (2**-0.5, "1/√2"),
-    (-1.0, "-1"),
-    (1 / 3, "1/3"),
-    (4.0, "4"),
-)
+CONSTANTS = ((0.0, "0"), (0.5, "½"), (2.0, "2"), (2**0.5, "√2"), (2**-0.5, "1/√2"), (-1.0, "-1"), (1 / 3, "1/3"),
+             (4.0, "4"))  # fmt: skip
 
 
 def steps_of(table: Table) -> HostArray | None:
@@ -80,7 +73,9 @@ def wanted_of(walk: Callable[..., Any], reading: Any, pairs: Sequence[tuple[Leve
     return np.array(rows)
 
 
-def causes(found: HostArray, wanted: HostArray, pairs: Sequence[tuple[Level, Level]], name: str) -> Iterator[Cause]:
+def by_coefficients(
+    found: HostArray, wanted: HostArray, pairs: Sequence[tuple[Level, Level]], name: str
+) -> tuple[float, list[Cause]]:
     """Say where the coefficients differ, and by what factor.
 
     Parameters
@@ -92,28 +87,30 @@ def causes(found: HostArray, wanted: HostArray, pairs: Sequence[tuple[Level, Lev
     name : str
         Its name.
 
-    Yields
-    ------
-    Cause
-        One a coefficient that differs.
+    Returns
+    -------
+    float
+        The largest difference, relative.
+    list of Cause
+        One a coefficient that differs; none where the two cannot be compared.
     """
     if found.shape != wanted.shape:
-        return
+        return math.inf, []
     inner = slice(0, len(pairs) - 1) if len(pairs) > 2 else slice(None)
     off = np.abs(found - wanted)[inner] / np.maximum(np.abs(wanted[inner]), 1e-12)
     wrong = [i for i in range(3) if np.nanmax(off[:, i]) > SAME and np.abs(wanted[inner, i]).max() > 0]
+    many = f"; {len(wrong)} of the three coefficients differ" if len(wrong) > 1 else ""
+    causes = []
     for i in wrong:
         ratio = found[inner, i] / np.where(wanted[inner, i] == 0, np.nan, wanted[inner, i])
-        many = f"; {len(wrong)} of the three coefficients differ" if len(wrong) > 1 else ""
-        yield Cause(("x-coefficient", "answer-coefficient", "noise-coefficient")[i],
-                    f"the coefficient of {PARTS[i]} is {_factor(ratio, wanted[inner, i], pairs[inner])} what {name} "
-                    f"has there{many}", float(np.nanmax(off[:, i])))  # fmt: skip
-    if not wrong and len(pairs) > 2:
-        last = np.abs(found[-1] - wanted[-1])
-        if last.max() > SAME:
-            i = int(last.argmax())
-            yield Cause("last-step", f"only the last step differs, in the coefficient of {PARTS[i]}: "
-                        f"{found[-1, i]:.4g} instead of {wanted[-1, i]:.4g}", float(last.max()))  # fmt: skip
+        factor = _factor(ratio, wanted[inner, i], pairs[inner])
+        causes.append(Cause(NAMES[i], f"the coefficient of {PARTS[i]} is {factor} what {name} has there{many}"))
+    last = np.abs(found[-1] - wanted[-1])
+    if not wrong and len(pairs) > 2 and last.max() > SAME:
+        i = int(last.argmax())
+        says = f"only the last step differs, in the coefficient of {PARTS[i]}: {found[-1, i]:.4g} instead of "
+        return float(last[i]), [Cause("last-step", f"{says}{wanted[-1, i]:.4g}")]
+    return max((float(np.nanmax(off[:, i])) for i in wrong), default=0.0), causes
 
 
 def _factor(ratio: HostArray, own: HostArray, pairs: Sequence[tuple[Level, Level]]) -> str:

@@ -12,6 +12,22 @@ ROUNDING = 1e-9  # relative
 STATUS = {RIGHT: 0, WRONG: 1, UNKNOWN: 3}  # of the command; 2 is a call that makes no sense
 
 
+def near(error: float) -> str:
+    """Say how near something is: errors of rounding differ from machine to machine.
+
+    Parameters
+    ----------
+    error : float
+        Relative.
+
+    Returns
+    -------
+    str
+        "to rounding" or "to 3e-05".
+    """
+    return "to rounding" if error < ROUNDING else f"to {error:.1g}"
+
+
 @dataclass(frozen=True)
 class Cause:
     """One explanation of what was found.
@@ -22,8 +38,9 @@ class Cause:
         Name of the mistake, as in the museum; or a word for a reading that is no exhibit.
     says : str
         What is wrong, in a sentence.
-    error : float
-        How far the patient is from a program with just this mistake, relative; 0 is the same to rounding.
+    error : float, default NaN
+        How far the patient is from a program with just this mistake, relative; 0 is the same to rounding, NaN says that
+        it was seen in another way.
     effect : str, default ""
         What it does to the results, with its size.
     page : str, default ""
@@ -32,7 +49,7 @@ class Cause:
 
     name: str
     says: str
-    error: float
+    error: float = math.nan
     effect: str = ""
     page: str = ""
 
@@ -114,7 +131,7 @@ class Diagnosis:
         lines += [f"  {sentence}" for sentence in self.findings]
         for i, cause in enumerate(self.causes, start=1):
             off = "to rounding" if cause.error < ROUNDING else f"off by {cause.error:.1g}"
-            lines.append(f"  {i}. {cause.name}: {cause.says}" + f" ({off})" * math.isfinite(cause.error))
+            lines.append(f"  {i}. {cause.name}: {cause.says}" + ("" if math.isnan(cause.error) else f" ({off})"))
             lines += [f"     effect: {cause.effect}"] * bool(cause.effect) + [f"     read: {cause.page}"]
         lines += [f"  assumed: {sentence}" for sentence in self.assumed]
         return "\n".join(lines)

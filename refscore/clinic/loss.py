@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from refscore.clinic.arrays import host, place
-from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
+from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis, near
 from refscore.clinic.exact import TimeConvention, failed
 from refscore.clinic.replay import replayed
 from refscore.museum.losses import levels, targets, weight_slips, weights
@@ -171,7 +171,7 @@ def loss(
     causes += [*found, *slips, *_of_times(way, label, [float(np.ptp(m.label)) for m in many])]
     known = weight in weights(way, t)
     lines = [
-        f"target {name}, to {fit:.1e}",
+        f"target {name}, {near(fit)}",
         f"weight λ = {weight}; {factor}, {'one number a sample' if seen.size == B else 'one number'}",
         f"labels from {label.min():.4g} to {label.max():.4g}, {_law(label)}",
     ]

@@ -13,10 +13,9 @@ import numpy as np
 from refscore.clinic.arrays import LIBRARIES
 from refscore.clinic.behaviour import LINEAR, adaptive, behaviours
 from refscore.clinic.candidates import CALLS, TITLES, Candidate, Patient, elsewhere, ends, samplers_by_name, search
-from refscore.clinic.coefficients import causes as causes_by_coefficients
-from refscore.clinic.coefficients import steps_of, wanted_of
+from refscore.clinic.coefficients import by_coefficients, steps_of, wanted_of
 from refscore.clinic.convention import TOLD, Convention, index_grid, spacing
-from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
+from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis, near
 from refscore.clinic.table import SEEN, Ill, Table, read
 from refscore.museum.readings import READINGS
 
@@ -116,7 +115,7 @@ def sampler(
             name, says = ill.args
             if name == "adaptive":
                 return adaptive(run, way, says, start_std, dims, library, device, assumed)
-            return Diagnosis("sampler", WRONG, "", (says,), (Cause(name, says, math.inf),), assumed=tuple(assumed))
+            return Diagnosis("sampler", WRONG, "", (says,), (Cause(name, says),), assumed=tuple(assumed))
         found = _diagnosed(table, way, start_std, bounded, assumed)
         order = (_order(finer, way, library, device, found.numbers.get("end", (1.0, 0.0))),) if finer else ()
     return replace(found, findings=found.findings + order)
@@ -154,8 +153,8 @@ def _diagnosed(table: Table, way: Convention, start_std: float | None, bounded: 
         read_off = _by_coefficients(patient, sorted(right, key=lambda c: c.error))
         alone = len(read_off) == 1 and read_off[0].name != "last-step"  # which may be a choice
         verdict = WRONG if alone and not _chosen_variance(patient, read_off[0]) else UNKNOWN
-        near = [_cause(c) for c in wrong[:3] if not alone or c.error < nearest.error]
-        causes = read_off + near if alone else near + read_off
+        listed = [_cause(c) for c in wrong[:3] if not alone or c.error < nearest.error]
+        causes = read_off + listed if alone else listed + read_off
     if causes:
         causes[0] = replace(causes[0], effect=effect)
     name = best.name if best.error <= SINGLE else f"nearest: {best.name}"
@@ -169,7 +168,7 @@ def _left_over(patient: Patient, nearest: Candidate) -> Iterator[Cause]:
     way, end = patient.way, patient.last(nearest)
     if way.told.startswith("index") and way.sigmas is None and nearest.error <= SINGLE and end.sigma > 0:
         says = f"the last step ends at σ/α = {end.ratio:.4g}, not at the data: its noise remains"
-        yield Cause("ends-before-the-data", says, end.ratio)
+        yield Cause("ends-before-the-data", says)
 
 
 def _cause(candidate: Candidate) -> Cause:
@@ -189,7 +188,7 @@ def _distinct(found: list[Candidate]) -> list[Candidate]:
 
 def _by_coefficients(patient: Patient, right: Sequence[Candidate]) -> list[Cause]:
     """What differs, coefficient by coefficient, from the right sampler of one call a step that has most in common."""
-    found, best = steps_of(patient.table), list[Cause]()
+    found, best, least = steps_of(patient.table), list[Cause](), (0, 0.0)
     if found is None:
         return best
     for candidate in right[:6]:
@@ -201,9 +200,9 @@ def _by_coefficients(patient: Patient, right: Sequence[Candidate]) -> list[Cause
             wanted = wanted_of(specimen, READINGS[patient.way.predicts], pairs)
         except (ValueError, ZeroDivisionError, OverflowError):
             continue
-        differ = list(causes_by_coefficients(found, wanted, pairs, candidate.name))
-        if differ and (not best or (len(differ), differ[0].error) < (len(best), best[0].error)):
-            best = differ
+        off, differ = by_coefficients(found, wanted, pairs, candidate.name)
+        if differ and (not best or (len(differ), off) < least):
+            best, least = differ, (len(differ), off)
     return best
 
 
@@ -235,9 +234,8 @@ def _effect(patient: Patient, nearest: Candidate, wrong: Candidate | None, start
     numbers |= {name: seen for name, seen in table.facts.items() if isinstance(seen, float)}
     said = f"with the exact network of N(1, ¼) it makes mean {m:.4g} and variance {v / variance:.4g} of the truth"
     if wrong is not None and wrong.error <= NEAR:
-        right = replace(wrong, step=None, reading=None, grid=None, other=None)
-        with suppress(ValueError, ZeroDivisionError, OverflowError, StopIteration):
-            m, v = patient.law(right, mean, variance, start)
+        with suppress(ValueError, ZeroDivisionError, OverflowError):
+            m, v = patient.law_without(wrong, mean, variance, start)
             said += f"; right it would be {m:.4g} and {v / variance:.4g}"
     return numbers, said
 
@@ -252,7 +250,7 @@ def _findings(patient: Patient, best: Candidate, effect: str) -> Iterator[str]:
         title += f" ({best.other.says})"
     what = f"{title}, with one mistake" if best.mistake else title
     if best.error <= SINGLE:
-        yield f"{what}: its coefficients agree to {best.error:.1g}"
+        yield f"{what}: its coefficients agree {near(best.error)}"
     else:
         yield f"no known sampler; nearest is {title}, off by {best.error:.2g}"
     place = spacing(levels, labels)

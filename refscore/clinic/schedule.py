@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis
+from refscore.clinic.diagnosis import RIGHT, UNKNOWN, WRONG, Cause, Diagnosis, near
 from refscore.museum.schedules import KNOWN, SLIPS, VARIANTS, List, listed
 from refscore.noise.chains import _numbers
 
@@ -84,7 +84,7 @@ def schedule(
             f"the prior is off by {nats:.2g} nats a dimension",
         )  # fmt: skip
         causes = (cause,)
-    says = [f"{'it is' if error < SAME else 'nearest is'} {name}, to {error:.1e}{_digits(p) * (error < SAME)}"]
+    says = [f"{'it is' if error < SAME else 'nearest is'} {name}, {near(error)}{_digits(p) * (error < SAME)}"]
     if cause:
         says.insert(0, cause.says)
     says += [f"terminal signal-to-noise ratio {snr:.3g}; the prior costs {nats:.2g} nats a dimension"]

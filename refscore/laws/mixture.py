@@ -113,7 +113,9 @@ class GaussianMixture:
     _axes: Array | None = field(init=False)  # (K, D, D), columns are eigenvectors
     least_variance: float = field(init=False)  # the smallest of them that has a weight
     _singular: bool = field(init=False)
-    _bounds: Array | None = field(init=False)  # cumulative weights but for the last, in units of 2⁻⁶²: no rounding adds up
+    _bounds: Array | None = field(
+        init=False
+    )  # cumulative weights but for the last, in units of 2⁻⁶²: no rounding adds up
     _rare: bool = field(init=False)  # whether a float32 uniform number, of 24 bits, is too coarse for a weight
 
     def __post_init__(self) -> None:

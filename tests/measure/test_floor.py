@@ -128,7 +128,7 @@ def test_floor_over_times_adds_the_errors_of_its_levels():
     objective = Denoising(times=UniformTime(0.1))
     values = [denoising_floor(objective, p, sde, np.random.default_rng(i), 8, 500) for i in range(40)]
     spread = float(np.std([v.value for v in values], ddof=1))
-    # 40 runs give the deviation to 11 %; the stated error also has the difference to half the levels, up to 4.2 of these
+    # 40 runs give the deviation to 11 %; the stated error has the difference to half the levels too, up to 4.2 of these
     assert 0.6 * spread < np.mean([v.error for v in values]) < 5 * spread
 
 
