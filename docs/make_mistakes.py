@@ -77,7 +77,7 @@ ROOMS = {  # kind -> title, and what its effect is
 OTHERWISE = {  # causes that are no exhibits: what was seen, and what that may be
     "another-schedule": "The steps' coefficients are those of another published schedule than the network's.",
     "another-time": "The answer is the exact one at another time, by the same formula at all levels.",
-    "answer-coefficient": "That of the network's answer differs, of a step's three coefficients; by what factor is said.",
+    "answer-coefficient": "That of the answer differs, of a step's three coefficients; by what factor is said.",
     "alpha-bar-out-of-range": "ᾱ above 1: the square of a signal scale is at most 1.",
     "beta-out-of-range": "β outside (0, 1): a step cannot keep more than all or less than nothing.",
     "clips-the-data": "Linear for small numbers, not for those of size 1. A caution: right for data in [-1, 1].",

@@ -63,6 +63,7 @@ EXEMPT = {  # what averages and declares nothing, and why it may
     "noise/test_suggest.py::test_on_a_spectrum_as_pictures_have_it_little_is_lost": EXACT,
     "noise/test_suggest.py::test_a_suggestion_can_be_walked": FAR,
     "sampling/test_annealed.py::test_one_network_learns_every_level": TRAINED,
+    "sampling/test_langevin.py::test_taking_means_over_the_batch_couples_the_samples": FAR,
     "sampling/test_samplers.py::test_heun_has_order_2_on_the_closed_flow_of_a_gaussian": EXACT,
     "sampling/test_samplers.py::test_heun_has_order_2_on_a_mixture": EXACT,
     "training/test_checkpoint.py::test_the_average_comes_back_with_what_rounding_cut_off": EXACT,
