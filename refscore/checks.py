@@ -68,6 +68,9 @@ NOUNS = {  # what goes by a name: what it is like, and what is used of it
 }
 
 
+_LIKE: set[tuple[str, type]] = set()  # kinds of nouns with types that passed
+
+
 def check_like(kind: str | None = None, /, **nouns: Any) -> None:
     """Refuse what cannot be what it is given as: a class in place of a noun, or what lacks a method that is used.
 
@@ -84,10 +87,13 @@ def check_like(kind: str | None = None, /, **nouns: Any) -> None:
         For the first that is not.
     """
     for name, noun in nouns.items():
+        if (kind or name, type(noun)) in _LIKE:
+            continue
         like, used = NOUNS[kind or name]
         body = (kind or name) == "model" and hasattr(noun, "inputs")  # of a net: it has shapes, and knows no noise
         if isinstance(noun, type) or body or not all(hasattr(noun, method) for method in used):
             raise TypeError(f"{name} must be something like {like}, got {noun!r}")
+        _LIKE.add((kind or name, type(noun)))
 
 
 _SEEN: set[tuple[type, Any]] = set()  # types of arrays with dtypes that passed: a training step asks thirty times
@@ -142,7 +148,7 @@ def check_array(**arrays: Any) -> None:
         check_kind(name, x)
         if x.ndim == 0:
             raise ValueError(f"{name} must have an axis for samples, (B, ...); got shape ()")
-        if x is not first:
+        if type(x) is not type(first) or getattr(x, "device", None) != getattr(first, "device", None):
             check_place(first, **{name: x})
 
 
