@@ -3,14 +3,11 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from refscore.data.files import save_bytes
-
-if TYPE_CHECKING:
-    pass
 
 Vectors = Callable[[Any], Any]  # points (N, 2) -> vectors (N, 2), in NumPy
 INK, LEARNED, EXACT, SHADE = "#1a1a2e", "#c8553d", "#2a6f97", "Blues"
@@ -27,9 +24,13 @@ def figure(columns: int, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
 
 
 def save(fig: Any, path: Path) -> str:
-    """Write a PNG, whole or not at all; returns its name."""
-    f = io.BytesIO()
-    fig.savefig(f, dpi=110, bbox_inches="tight", metadata={"Software": None})  # no version in it: reproducible bytes
+    """Write an SVG or a PNG of 220 dots an inch, as the name ends, whole or not at all; returns its name."""
+    from matplotlib import rc_context
+
+    f, svg = io.BytesIO(), path.suffix == ".svg"
+    unknown = {"Date": None, "Creator": None} if svg else {"Software": None}  # no date, no version: reproducible bytes
+    with rc_context({"svg.hashsalt": path.stem}):
+        fig.savefig(f, format=path.suffix[1:], dpi=220, bbox_inches="tight", metadata=unknown)
     save_bytes(path, f.getvalue())
     return str(path)
 

@@ -80,7 +80,7 @@ def test_every_figure_is_made_by_a_script_and_shown():
     figures = ROOT / "docs" / "figures"
     scripts = "".join(p.read_text(encoding="utf-8") for p in figures.glob("*.py"))
     text = "".join(p.read_text(encoding="utf-8") for p in PAGES)
-    for picture in figures.glob("*.png"):
+    for picture in (p for p in figures.iterdir() if p.suffix in (".png", ".svg")):
         assert picture.name in scripts
         assert picture.name in text
 
@@ -91,7 +91,7 @@ SOURCES = [
 ]
 TESTS = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
 TESTS |= {name for p in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", p.read_text("utf-8"))}
-FILE = re.compile(r"\b(?:tests|refscore|docs|backends)/[\w/.-]+\.(?:py|md|txt|json|png)\b")
+FILE = re.compile(r"\b(?:tests|refscore|docs|backends)/[\w/.-]+\.(?:py|md|txt|json|png|svg)\b")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -13,6 +13,7 @@ import pytest
 
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.name != "where.py")
+DRAWN = {".png", ".svg"}
 MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another version may move a line by a pixel
 TRAINED = {  # a network on the way: training enlarges the last bit, another on another machine; or roundings themselves
     "03-four-techniques.png", "04-energy.png", "04-likelihood.png", "05-pipeline.png", "05-manifold.png",
@@ -23,12 +24,12 @@ TRAINED = {  # a network on the way: training enlarges the last bit, another on 
 
 def told(script):
     """The pictures that the docstring of a script lists."""
-    return set(re.findall(r"^([\w-]+\.png) ", script.read_text(encoding="utf-8").split('"""')[1], flags=re.M))
+    return set(re.findall(r"^([\w-]+\.(?:png|svg)) ", script.read_text(encoding="utf-8").split('"""')[1], flags=re.M))
 
 
 def test_each_picture_has_one_script():
     names = [name for script in SCRIPTS for name in sorted(told(script))]
-    assert sorted(names) == sorted(path.name for path in FIGURES.glob("*.png"))
+    assert sorted(names) == sorted(path.name for path in FIGURES.iterdir() if path.suffix in DRAWN)
 
 
 def test_every_script_writes_where_it_is_told():
@@ -55,16 +56,34 @@ def test_a_script_makes_the_pictures_that_are_committed(script, tmp_path):
     environment = os.environ | {"REFSCORE_FIGURES": str(tmp_path)}
     run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert {path.name for path in tmp_path.glob("*.png")} == told(script)
+    assert {path.name for path in tmp_path.iterdir() if path.suffix in DRAWN} == told(script)
     for name in told(script) - TRAINED:
         assert difference(tmp_path / name, FIGURES / name) <= (0 if matplotlib.__version__ == MATPLOTLIB else 0.02)
 
 
 def difference(made, committed):
-    """Mean difference of two pictures, of grey levels in [0, 1]; their sizes may differ by a few pixels."""
+    """Mean difference of the grey levels in [0, 1] of two PNGs, sizes within 8 pixels; of two SVGs see below."""
+    if made.suffix == ".svg":
+        return numbers_apart(made.read_text(encoding="utf-8"), committed.read_text(encoding="utf-8"))
     from matplotlib.image import imread
 
     a, b = (imread(path)[..., :3].mean(axis=2) for path in (made, committed))
     assert np.abs(np.subtract(a.shape, b.shape)).max() <= 8, (made.name, a.shape, b.shape)
     rows, columns = np.minimum(a.shape, b.shape)
     return float(np.abs(a[:rows, :columns] - b[:rows, :columns]).mean())
+
+
+def numbers_apart(made, committed):
+    """Share of the numbers of two drawings (points, marks in the same order) that differ by more than half a point."""
+    a, b = (np.asarray(re.findall(r"-?\d+\.\d+", text), dtype=float) for text in (made, committed))
+    if a.shape != b.shape:
+        return np.inf
+    return float(np.mean(np.abs(a - b) > 0.5)) if a.size else 0.0
+
+
+def test_a_drawing_that_differs_is_seen():
+    """One label further left, one curve bent, one mark gone; the same drawing is the same."""
+    drawing = "".join(f"L {x}.5 {2 * x}.25\n" for x in range(50))
+    assert numbers_apart(drawing, drawing) == 0
+    assert numbers_apart(drawing.replace("L 7.5 ", "L 9.5 "), drawing) == 0.01
+    assert numbers_apart(drawing.replace("L 7.5 14.25\n", ""), drawing) == np.inf
