@@ -117,7 +117,9 @@ def test_a_training_step_waits_for_nothing(data, optimizer, sde):
 
 
 @pytest.mark.parametrize("weight", [sigma_squared, g_squared, unweighted])
-@pytest.mark.parametrize("times", [UniformTime(), UniformLogSNR(), LogNormal(), FixedTime(0.5)], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    "times", [UniformTime(), UniformLogSNR(), LogNormal(), FixedTime(0.5)], ids=lambda a: type(a).__name__
+)
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_no_objective_waits(weight, times, antithetic):
     for sde in (VP(), VE()):

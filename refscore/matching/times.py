@@ -1,10 +1,9 @@
 """Laws of the time: which noise level a sample is given in training. Chapter 6."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
-
-from scipy.special import ndtr
 
 from refscore.arrays import at, constant
 from refscore.checks import check_inverse, check_like, check_positive, settle
@@ -272,11 +271,16 @@ def _cut_normal(first: float, last: float) -> tuple[list[float], list[float]]:
     if first > 0:  # the right tail as the left one, where no digits are lost
         nodes, below = _cut_normal(-last, -first)
         return [-z for z in reversed(nodes)], [1 - p for p in reversed(below)]
-    low, total = float(ndtr(first)), float(ndtr(last) - ndtr(first))
+    low, total = _ndtr(first), _ndtr(last) - _ndtr(first)
     if not total > 1e-6:
         raise ValueError(f"log σ/α is {first:.3g} to {last:.3g} deviations from the mean, a probability of {total:.2g}")
     nodes = [first + (last - first) * i / _CELLS for i in range(_CELLS)] + [last]
-    return nodes, [0.0, *(float(ndtr(z) - low) / total for z in nodes[1:-1]), 1.0]
+    return nodes, [0.0, *((_ndtr(z) - low) / total for z in nodes[1:-1]), 1.0]
+
+
+def _ndtr(z: float) -> float:
+    """Distribution function of N(0, 1); by erfc, which keeps its digits in the left tail."""
+    return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
 def _check_t_min(t_min: float) -> None:
