@@ -46,7 +46,7 @@ from refscore import (
     simulate,
     watch,
 )
-from refscore.arrays import views
+from refscore.arrays import row_squares, views
 from refscore.data.scaling import Scaling
 from refscore.data.training import Dequantised
 from refscore.laws.affine_chain import Gaussian, law_of, probe, wasserstein
@@ -82,6 +82,7 @@ from refscore.noise.suggest import suggest_beta_max, suggest_schedule, suggest_s
 from refscore.protocols import HasJets
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.langevin import LevelStep, SNRLangevin
+from refscore.sampling.mala import MALA
 from refscore.sampling.shards import in_shards
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import WarmupCosine
@@ -310,6 +311,7 @@ def listed(name: str, sde: Any, score: Any, x: Any) -> Any:
 STEPS: dict[str, Built] = {
     **{name: partial(listed, name) for name in SAMPLERS},
     "langevin": lambda sde, score, x: First(Langevin(score, 1e-3), Stay()),
+    "mala": lambda sde, score, x: First(MALA(lambda x, t: -x, lambda x, t: -0.5 * row_squares(x), 0.1), Stay()),
     "langevin-by-level": lambda sde, score, x: First(Langevin(score, LevelStep(sde, 0.05, 1.0)), Stay()),
     "langevin-by-snr": lambda sde, score, x: First(SNRLangevin(score, 0.1), Stay()),
     "annealed-langevin": lambda sde, score, x: AnnealedLangevin(score, sde, 1e-2, 0.1, 2),
