@@ -100,10 +100,8 @@ def bias(path: Path = HERE / "20-bias.svg", runs: int = 300) -> str:
     ]
     for label, draw, exact, colour, mark in lines:
         ax.loglog(counts, exact, "-", color=colour)
-        few = 40 if draw is kept else runs  # all pairs as a mixture: slow
-        ax.loglog(
-            counts, [np.mean([draw(int(n)) for _ in range(few)]) for n in counts], mark, color=colour, label=label
-        )
+        means = [np.mean([draw(int(n)) for _ in range(runs)]) for n in counts]
+        ax.loglog(counts, means, mark, color=colour, label=label)
     ax.set(xlabel="samples on both sides, n", ylabel="mean for a right generator")
     ax.set_xticks(counts, [str(n) for n in counts])
     ax.minorticks_off()

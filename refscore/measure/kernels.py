@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from refscore.arrays import answer, constant
-from refscore.checks import check_data, check_like, check_positive, check_same, check_squares
+from refscore.checks import check_data, check_like, check_number, check_range, check_same, check_squares
 from refscore.laws.expectation import Estimate
 from refscore.laws.mixture import GaussianMixture
 from refscore.laws.posterior import full_covariances
@@ -37,7 +37,7 @@ def mmd(x: Array, y: Array, width: float) -> Estimate:
     Raises
     ------
     ValueError, TypeError
-        As `energy_distance`; for a width that is not positive.
+        As `energy_distance`; for a width outside [1e-9, 1e9].
 
     Examples
     --------
@@ -48,8 +48,8 @@ def mmd(x: Array, y: Array, width: float) -> Estimate:
     >>> mmd(np.zeros((2, 1)), np.full((3, 1), 100.0), width=1.0)
     Estimate(value=2.0, error=0.0)
     """
-    check_positive(width=width)
-    return _discrepancy(x, y, lambda square: array_namespace(square).exp(square * (-0.5 / width**2)), own=1.0)
+    h = _checked(width)
+    return _discrepancy(x, y, lambda square: array_namespace(square).exp(square * (-0.5 / h**2)), own=1.0)
 
 
 def kernel_mean(p: GaussianMixture, q: GaussianMixture, width: float) -> float:
@@ -72,7 +72,7 @@ def kernel_mean(p: GaussianMixture, q: GaussianMixture, width: float) -> float:
     Raises
     ------
     ValueError, TypeError
-        For laws of different dimension, dtype or library; for a width that is not positive.
+        For laws of different dimension, dtype or library; for a width outside [1e-9, 1e9].
 
     Examples
     --------
@@ -86,7 +86,7 @@ def kernel_mean(p: GaussianMixture, q: GaussianMixture, width: float) -> float:
     0.57735
     """
     check_like("mixture", p=p, q=q)
-    check_positive(width=width)
+    h = _checked(width)
     check_same(p.means, q=q.means)
     if p.dim != q.dim:
         raise ValueError(f"both laws must have the same dimension, got {p.dim} and {q.dim}")
@@ -95,8 +95,8 @@ def kernel_mean(p: GaussianMixture, q: GaussianMixture, width: float) -> float:
         xp.reshape(p.weights[:, None] * q.weights, (-1,)),
         xp.reshape(p.means[:, None, :] - q.means[None, ...], (-1, D)), xp.reshape(C, (-1, D, D)),
     )  # fmt: skip
-    at_zero = float(difference.log_prob(constant(0.0, p.means[:1, :]), 1.0, width)[0])
-    return math.exp(at_zero + 0.5 * D * math.log(2 * math.pi * width**2))
+    at_zero = float(difference.log_prob(constant(0.0, p.means[:1, :]), 1.0, h)[0])
+    return math.exp(at_zero + 0.5 * D * math.log(2 * math.pi * h**2))
 
 
 def stein_discrepancy(score: Callable[[Array], Array], x: Array, width: float) -> Estimate:
@@ -122,7 +122,8 @@ def stein_discrepancy(score: Callable[[Array], Array], x: Array, width: float) -
     Raises
     ------
     ValueError, TypeError
-        For a sample that is not of finite floats (N, D); for a score that does not return the shape of x.
+        For a sample that is not of finite floats (N, D); for a score that does not return the shape of x;
+        for a width outside [1e-9, 1e9].
 
     Examples
     --------
@@ -133,14 +134,14 @@ def stein_discrepancy(score: Callable[[Array], Array], x: Array, width: float) -
     >>> stein_discrepancy(lambda x: -x, np.zeros((2, 1)), width=1.0)
     Estimate(value=1.0, error=0.0)
     """
-    check_positive(width=width)
+    h = _checked(width)
     check_data("x", x)
     check_squares(x=x)
     if not callable(score):
         raise TypeError(f"score must be a function of x alone, `q.score` or `lambda x: ...`; got {score!r}")
     if x.ndim != 2 or x.shape[0] < 2:
         raise ValueError(f"the sample must be (N, D) with N >= 2, got {tuple(x.shape)}")
-    xp, (n, D), h, s = array_namespace(x), x.shape, float(width), answer("the score", score(x), x)
+    xp, (n, D), s = array_namespace(x), x.shape, answer("the score", score(x), x)
     means = []
     for i in range(0, n, 512):
         own = slice(i, min(i + 512, n))
@@ -153,3 +154,9 @@ def stein_discrepancy(score: Callable[[Array], Array], x: Array, width: float) -
         means.append((xp.sum(u, axis=1) - alone) / (n - 1))
     mean = xp.concat(means)
     return Estimate(float(xp.mean(mean)), 2 * float(xp.std(mean)) / math.sqrt(n))
+
+
+def _checked(width: float) -> float:
+    """Of a size whose fourth power float32 can hold."""
+    check_range(1e-9, 1e9, width=width)
+    return check_number("width", width)
