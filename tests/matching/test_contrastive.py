@@ -127,7 +127,7 @@ def test_float32_stays_float32(any_backend, start):
     start=st.sampled_from([from_data, FromNoise(1.5)]),
 )  # fmt: skip
 def test_the_gradient_of_a_short_chain_on_a_gaussian(seed, dim, moves, share, start):
-    """Eq. (4.13): with a linear body the model is N(m, I/c²), and the expected gradient in the mean is
+    """Eq. (4.8): with a linear body the model is N(m, I/c²), and the expected gradient in the mean is
     (1 - aⁿ)(m - μ) from the data and (m - μ) - aⁿ m from noise about 0, with a = 1 - εc².
 
     All is affine in the noise, so noise of zero gives the expectation exactly.
@@ -148,7 +148,7 @@ def test_the_gradient_of_a_short_chain_on_a_gaussian(seed, dim, moves, share, st
 @few
 @given(seed=seeds)
 def test_one_small_step_from_the_data_is_implicit_score_matching(seed):
-    """Eq. (4.14): E_z gradient = ε ∇_θ J + O(ε²), the mean over z by Gauss-Hermite, ε → 0 by Richardson."""
+    """Eq. (4.9): E_z gradient = ε ∇_θ J + O(ε²), the mean over z by Gauss-Hermite, ε → 0 by Richardson."""
     model, rng = small(2, [5, 4]), np.random.default_rng(seed)
     theta, x0 = random_theta(model, seed), rng.standard_normal((3, 2))
     u, w = np.polynomial.hermite_e.hermegauss(5)  # exact to degree 9: ε⁵ is left
@@ -196,7 +196,7 @@ def test_from_the_data_only_the_step_biases_the_variance(moves):
 
 @pytest.mark.parametrize("moves", [1, 4, 30])
 def test_from_noise_a_short_chain_rests_at_a_wrong_mean(moves):
-    """The zero of Eq. (4.13): μ/(1 - aⁿ) instead of μ, found by the objective itself."""
+    """The zero of Eq. (4.8): μ/(1 - aⁿ) instead of μ, found by the objective itself."""
     model, c = small(1, []), 1 / 1.7
     x0, step = np.array([[0.5], [1.5]]), 0.2 * 1.7**2
     objective = MaximumLikelihood(moves, step, FromNoise(1.5))
@@ -348,7 +348,7 @@ def log_acceptance(E, s, x, y, eps):
 
 @given(seed=seeds, eps=st.floats(0.05, 2.0))
 def test_metropolis_with_energy_differences_leaves_the_law_alone(seed, eps):
-    """Eq. (4.12): p(x) q(y|x) A(x, y) is symmetric, so no mean moves; without A it moves."""
+    """Eq. (4.7): p(x) q(y|x) A(x, y) is symmetric, so no mean moves; without A it moves."""
     model = small(1, [6])
     theta = random_theta(model, seed)
     E, s = model.bind_energy(theta), model.bind(theta)
