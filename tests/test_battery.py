@@ -58,7 +58,8 @@ INSIDE = (
 
 # What functions answer with: made by them, for the eyes of the user.
 RECORDS = (
-    "laws.expectation.Estimate", "measure.tables.*Row", "measure.tables.SampleTable", "measure.neighbours.Memorised",
+    "laws.expectation.Estimate", "measure.coverage.Coverage", "measure.tables.*Row", "measure.tables.SampleTable",
+    "measure.neighbours.Memorised",
     "noise.suggest.Suggestion", "training.loop.TrainingState", "training.checkpoint.Checkpoint", "data.points.Table",
     "data.images.Images", "data.sets.Data", "nn.score_model.BoundScore",
 )  # fmt: skip

@@ -60,7 +60,10 @@ from refscore.matching.objectives import OBJECTIVES, FiniteDifference, OfProbes,
 from refscore.matching.probes import gaussian, rademacher, sphere
 from refscore.matching.times import FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime
 from refscore.matching.weights import MinSNR, SigmaPower, g_squared, sigma_squared, unweighted
+from refscore.measure.coverage import coverage
 from refscore.measure.floor import denoising_floor
+from refscore.measure.frechet import frechet_bias, frechet_distance
+from refscore.measure.kernels import kernel_mean, mmd, stein_discrepancy
 from refscore.measure.neighbours import memorised, nearest, two_sample_test
 from refscore.measure.tables import excess_loss, flow_samples, sample_table, score_table
 from refscore.nn import LAYERS, Fourier, Labels
@@ -518,7 +521,8 @@ def measures(at: Place) -> Callable[[], Any]:
             memorised(x, y, at.normal(12, 2, seed=2)), two_sample_test(x, y),
             denoising_floor(Denoising(), p, sde, rng, 4, 50), score_table(score, p, sde, rng, at.kind, 20),
             excess_loss(score, p, sde, Denoising(), rng, at.kind, 20), sample_table(x, y, p, rng),
-            flow_samples(score, sde, 5, 2, rng, at.kind, 4),
+            flow_samples(score, sde, 5, 2, rng, at.kind, 4), coverage(x, y, 3), mmd(x, y, 1.5), kernel_mean(p, p, 1.5),
+            stein_discrepancy(lambda x: -x, x, 1.5), frechet_distance(x, y), frechet_bias(moments(p)[1], 9),
         )  # fmt: skip
 
     return run
