@@ -16,7 +16,14 @@ from typing import ClassVar, NamedTuple
 
 from refscore.arrays import answer, as_array, ask, at, beside, long_sum, per_sample
 from refscore.checks import (
-    check_finite, check_floating, check_like, check_made_for, check_positive, check_range, check_same, check_squares,
+    check_finite,
+    check_floating,
+    check_like,
+    check_made_for,
+    check_positive,
+    check_range,
+    check_same,
+    check_squares,
     settle,
 )  # fmt: skip
 from refscore.laws.mixture import GaussianMixture
@@ -80,7 +87,7 @@ def _log_normal(miss: Array, V: Array) -> tuple[Array, Array]:
 class Guess:
     """The score s + J Hᵀ V⁻¹ (y - H x̂₀), for one guess V of the covariance of y given x            Eq. (19.3).
 
-    What all guesses share; `spread` is where they differ. J is symmetric, since s is a gradient, so that what is
+    What all guesses share; `_spread`, H C Hᵀ, is where they differ. J is symmetric, since s is a gradient, so that what is
     asked of the score is its jvp. That of a network is symmetric only nearly; chapter 19 measures it.
 
     Parameters
@@ -117,9 +124,11 @@ class Guess:
         _check_observation(self.H, self.y, self.R)
         check_made_for(self.score, self.sde)
         if not isinstance(self.score, HasJvp):
-            raise TypeError(f"the score needs a method jvp, as ExactScore and model.bind(theta) have; got {self.score!r}")
+            raise TypeError(
+                f"the score needs a method jvp, as ExactScore and model.bind(theta) have; got {self.score!r}"
+            )
 
-    def spread(self, x: Array, t: Time) -> Array:
+    def _spread(self, x: Array, t: Time) -> Array:
         """Return H C Hᵀ for x (B, ...) at t, a float or an array (1,) or (B,): (1, M, M) or (B, M, M)."""
         raise NotImplementedError
 
@@ -134,7 +143,7 @@ class Guess:
         s = ask(self.score, x, t)
         alpha, sigma = per_sample(self.sde.alpha(t), x), per_sample(self.sde.sigma(t), x)
         miss = self._miss((x + sigma**2 * s) / alpha)
-        solved, log_likelihood = _log_normal(miss, self.R + self.spread(x, t))
+        solved, log_likelihood = _log_normal(miss, self.R + self._spread(x, t))
         v = array_namespace(x).reshape(solved @ self.H, x.shape)
         return Terms(s, log_likelihood, (v + sigma**2 * self._jvp(x, t, v[None, ...])[0, ...]) / alpha)
 
@@ -182,7 +191,7 @@ class DPS(Guess):
     array([[0.]])
     """
 
-    def spread(self, x: Array, t: Time) -> Array:
+    def _spread(self, x: Array, t: Time) -> Array:
         """Return zeros (1, M, M)."""
         return array_namespace(x).zeros_like(self.R)[None, ...]
 
@@ -223,7 +232,7 @@ class PiGDM(Guess):
         super().__post_init__()
         check_positive(data_std=self.data_std)
 
-    def spread(self, x: Array, t: Time) -> Array:
+    def _spread(self, x: Array, t: Time) -> Array:
         """Return r² H Hᵀ for x (B, ...) at t: (1, M, M) or (B, M, M)."""
         xp = array_namespace(x)
         data, sigma = self.data_std**2, as_array(self.sde.sigma(t), x)
@@ -260,12 +269,11 @@ class Moment(Guess):
     array([[-0.3333]])
     """
 
-    def spread(self, x: Array, t: Time) -> Array:
+    def _spread(self, x: Array, t: Time) -> Array:
         """Return H C Hᵀ for x (B, ...) at t: (B, M, M)."""
         xp, (M, D) = array_namespace(x), self.H.shape
         alpha, sigma = per_sample(self.sde.alpha(t), x), per_sample(self.sde.sigma(t), x)
-        rows = xp.reshape(self.H, (M, *(1 for _ in x.shape[:1]), *x.shape[1:]))
-        v = xp.broadcast_to(rows, (M, *x.shape))
+        v = xp.broadcast_to(xp.reshape(self.H, (M, 1, *x.shape[1:])), (M, *x.shape))
         CHt = (sigma / alpha) ** 2 * (v + sigma**2 * self._jvp(x, t, v))
         V = xp.permute_dims(xp.reshape(CHt, (M, x.shape[0], D)) @ xp.matrix_transpose(self.H), (1, 0, 2))
         return 0.5 * (V + xp.matrix_transpose(V))
@@ -350,7 +358,7 @@ class Weights(NamedTuple):
 
     @property
     def log_evidence(self) -> Array:
-        """The logarithm of the mean weight, 0-d: exp of it has the mean p(y), at any number of particles Eq. (19.12)."""
+        """The logarithm of the mean weight, 0-d; the mean weight has the mean p(y), at any number   Eq. (19.12)."""
         xp, top = array_namespace(self.log_weights), array_namespace(self.log_weights).max(self.log_weights)
         return top + xp.log(xp.mean(xp.exp(self.log_weights - top)))
 
@@ -376,13 +384,15 @@ class Twisted:
     ----------
     guess : Guess or Exact
         Any of this module.
-    variance : str, default "large"
+    variance : str, default "small"
         Of the steps, as for `Ancestral`: "small" or "large".
     threshold : float, default 0.5
         Particles are drawn again where fewer than this share of them is effective, and at the last level, σ = 0.
 
     Raises
     ------
+    TypeError
+        For a guess that is none of this module.
     ValueError
         For another variance; unless 0 <= threshold <= 1; at a step that removes no noise.
 
@@ -395,7 +405,8 @@ class Twisted:
     >>> from refscore import VP, ExactScore, GaussianMixture
     >>> from refscore.sampling.inverse import DPS, Twisted
     >>> p, one, rng = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1)), np.eye(1), np.random.default_rng(0)
-    >>> step = Twisted(DPS(ExactScore(p, VP()), VP(), H=one, y=np.array([3.0]), R=one))
+    >>> guess = DPS(ExactScore(p, VP()), VP(), H=one, y=np.array([3.0]), R=one)
+    >>> step = Twisted(guess, variance="large")
     >>> x, memory = rng.standard_normal((4000, 1)), None
     >>> for t, s in pairwise(np.linspace(1, 0, 31).tolist()):
     ...     x, memory = step(x, t, s, rng, memory)
@@ -404,12 +415,14 @@ class Twisted:
     """
 
     guess: Guess | Exact
-    variance: str = "large"
+    variance: str = "small"
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
         settle(self)
         check_range(0.0, 1.0, threshold=self.threshold)
+        if not isinstance(self.guess, (Guess, Exact)):
+            raise TypeError(f"guess must be DPS, PiGDM, Moment or Exact, which say how likely y is; got {self.guess!r}")
         if self.variance not in ("small", "large"):
             raise ValueError(f"variance must be 'small' (β̃) or 'large' (β), got {self.variance!r}")
 
@@ -417,11 +430,8 @@ class Twisted:
         """Move particles x (B, ...) from time t to time s < t; the memory is their weights."""
         check_like(rng=rng)
         p, guess = transition(self.guess.sde, t, s, x), self.guess
-        if memory is None or memory.terms is None:
-            terms = guess.terms(x, t)
-            log_w = terms.log_likelihood
-        else:
-            log_w, terms = memory
+        terms = (memory and memory.terms) or guess.terms(x, t)
+        log_w = memory.log_weights if memory else terms.log_likelihood
         # Where a step without observation goes, and how far the guess moves it                        Eq. (19.10)
         gain, xp = p.sigma_t**2 * p.lost, array_namespace(x)
         mean, shift = (x + gain * terms.score) / p.a, gain / p.a * terms.pull
