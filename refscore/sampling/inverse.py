@@ -87,8 +87,8 @@ def _log_normal(miss: Array, V: Array) -> tuple[Array, Array]:
 class Guess:
     """The score s + J Hᵀ V⁻¹ (y - H x̂₀), for one guess V of the covariance of y given x            Eq. (19.3).
 
-    What all guesses share; `_spread`, H C Hᵀ, is where they differ. J is symmetric, since s is a gradient, so that what is
-    asked of the score is its jvp. That of a network is symmetric only nearly; chapter 19 measures it.
+    What all guesses share; where they differ is `_spread`, H C Hᵀ. J is symmetric, since s is a gradient: what is asked
+    of the score is its jvp. That of a network is symmetric only nearly; chapter 19 measures it.
 
     Parameters
     ----------
@@ -387,7 +387,8 @@ class Twisted:
     variance : str, default "small"
         Of the steps, as for `Ancestral`: "small" or "large".
     threshold : float, default 0.5
-        Particles are drawn again where fewer than this share of them is effective, and at the last level, σ = 0.
+        Particles are drawn again where fewer than this share of them is effective, and at the last level, σ = 0, so
+        that what comes out needs no weights. 0: never, and what comes out is weighted.
 
     Raises
     ------
@@ -446,20 +447,26 @@ class Twisted:
             # N(x; mean, c²)/N(x; mean + shift, c²)                                                    Eq. (19.11)
             odds = xp.reshape(u * (z + 0.5 * u), (x.shape[0], -1))
             log_w = log_w + found.log_likelihood - terms.log_likelihood - long_sum(odds, axis=1)
-        return self._drawn_again(x, Weights(log_w, found), rng, last=p.sigma_s == 0)
+        memory = Weights(log_w, found)
+        if self.threshold == 0:
+            return x, memory
+        return _drawn_again(x, memory, rng, math.inf if p.sigma_s == 0 else self.threshold * x.shape[0])
 
-    def _drawn_again(self, x: Array, memory: Weights, rng: Rng, last: bool) -> tuple[Array, Weights]:
-        """Copies of particles in numbers of mean B w/Σw, from one uniform number: no device waits for the choice."""
-        xp, B, log_w = array_namespace(x), x.shape[0], memory.log_weights
-        here = {"device": device(x)}
-        w = xp.cumulative_sum(xp.exp(log_w - xp.max(log_w)))
-        comb = (xp.arange(B, dtype=x.dtype, **here) + rng.random((1,), dtype=x.dtype)) / B * w[-1, ...]
-        k = xp.minimum(xp.searchsorted(w, comb), xp.asarray(B - 1, **here))
-        few = memory.effective < (math.inf if last else self.threshold * B)
-        k = xp.where(few, k, xp.arange(B, dtype=k.dtype, **here))
-        log_w = xp.where(few, memory.log_evidence, log_w)
-        terms = None if memory.terms is None else Terms(*(xp.take(a, k, axis=0) for a in memory.terms))
-        return xp.take(x, k, axis=0), Weights(log_w, terms)
+
+def _drawn_again(x: Array, memory: Weights, rng: Rng, fewer: float) -> tuple[Array, Weights]:
+    """Where fewer than so many are effective, copies in numbers of mean B w/Σw, by one uniform number for all.
+
+    Neither choice makes a device wait: what is copied is computed in any case.
+    """
+    xp, B, log_w = array_namespace(x), x.shape[0], memory.log_weights
+    here = {"device": device(x)}
+    w = xp.cumulative_sum(xp.exp(log_w - xp.max(log_w)))
+    comb = (xp.arange(B, dtype=x.dtype, **here) + rng.random((1,), dtype=x.dtype)) / B * w[-1, ...]
+    k = xp.searchsorted(w, comb)
+    few = memory.effective < fewer
+    k = xp.where(few, xp.minimum(k, xp.full_like(k, B - 1)), xp.arange(B, dtype=k.dtype, **here))
+    terms = None if memory.terms is None else Terms(*(xp.take(a, k, axis=0) for a in memory.terms))
+    return xp.take(x, k, axis=0), Weights(xp.where(few, memory.log_evidence, log_w), terms)
 
 
 GUESSES: dict[str, Callable[..., Guess]] = {"dps": DPS, "pigdm": PiGDM, "moment": Moment}
