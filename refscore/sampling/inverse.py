@@ -245,7 +245,8 @@ class Moment(Guess):
     """Moment guidance: C = σ²/α² (I + σ² ∇s), the covariance that the score itself tells  Eq. (19.4); Boys et al. 2024.
 
     Exact on one Gaussian. The derivative of V in x, which is of third order in the score, is left out. It takes a
-    jvp of M directions at each evaluation.
+    jvp of M directions at each evaluation. No covariance has a negative eigenvalue, but that of a network may: it is
+    taken as 0.
 
     Parameters
     ----------
@@ -276,7 +277,9 @@ class Moment(Guess):
         v = xp.broadcast_to(xp.reshape(self.H, (M, 1, *x.shape[1:])), (M, *x.shape))
         CHt = (sigma / alpha) ** 2 * (v + sigma**2 * self._jvp(x, t, v))
         V = xp.permute_dims(xp.reshape(CHt, (M, x.shape[0], D)) @ xp.matrix_transpose(self.H), (1, 0, 2))
-        return 0.5 * (V + xp.matrix_transpose(V))
+        values, axes = xp.linalg.eigh(0.5 * (V + xp.matrix_transpose(V)))
+        kept = xp.maximum(values, xp.zeros_like(values))[:, None, :]
+        return (axes * kept) @ xp.matrix_transpose(axes)
 
 
 @dataclass(frozen=True)
