@@ -84,6 +84,7 @@ from refscore.noise.sde import SDES, log_ratio
 from refscore.noise.suggest import suggest_beta_max, suggest_schedule, suggest_sigma_max
 from refscore.protocols import HasJets
 from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.inverse import GUESSES, Exact, Twisted
 from refscore.sampling.langevin import LevelStep, SNRLangevin
 from refscore.sampling.mala import MALA
 from refscore.sampling.shards import in_shards
@@ -381,6 +382,27 @@ def watched(at: Place) -> Callable[[], Any]:
     return run
 
 
+def inverse(name: str, score: str) -> Make:
+    """A guess of this name: the guided score, its terms, and a walk of weighted particles."""
+
+    def made(at: Place) -> Callable[[], Any]:
+        H, y, R, x = at([[1.0, 0.5], [0.0, 1.0]]), at([0.5, -0.2]), at([[0.5, 0.1], [0.1, 0.3]]), at.normal(4, 2)
+        s: Any = SCORES[score](at, VP())
+        guess: Any = Exact(at.law(), VP(), H, y, R) if name == "exact" else GUESSES[name](s, VP(), H, y, R)
+        t = at([0.2, 0.3, 0.4, 0.5])
+
+        def run() -> Any:
+            rng, memory, z, walk = at.rng(), None, x, []
+            for a, b in ((0.9, 0.6), (0.6, 0.3), (0.3, 0.0)):
+                z, memory = Twisted(guess)(z, a, b, rng, memory)
+                walk.append((z, memory, memory.log_evidence, memory.effective))
+            return guess(x, t), guess(x, 0.5), guess.terms(x, t), guess.clean(x), walk
+
+        return run
+
+    return made
+
+
 # ------------------------------------------------------------------ objectives and training
 
 LATE = UniformTime(0.1)  # the networks here are told the level
@@ -539,6 +561,14 @@ EVERYTHING: dict[str, Make] = {
     "affine chains": affine_chains,
     **{f"sampler {name}": walk(name, VP(), "network") for name in STEPS},
     **{f"sampler of the {score} score": walk("heun", SDES["ve"], score) for score in SCORES},
+    **{
+        f"inverse {name} of the {score} score": inverse(name, score)
+        for name, score in (
+            *((name, "exact") for name in ("exact", *GUESSES)),
+            ("moment", "network"),
+            ("pigdm", "energy"),
+        )
+    },
     "watched samplers": watched,
     **{f"objective {name}": objective_values(name, ScoreModel) for name in WAYS},
     **{f"objective {name} of an energy": objective_values(name, EnergyModel) for name in WAYS},
