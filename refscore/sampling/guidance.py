@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from refscore.arrays import answer
 from refscore.checks import check_floating, check_like, check_range, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
+from refscore.noise.reverse import mean_without_signal
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 
@@ -56,6 +57,11 @@ class Guided:
         s = answer("the unconditional score", self.unconditional(x, t), x)
         s_y = answer("the conditional score", self.conditional(x, t), x)
         return s + self.weight * (s_y - s)
+
+    def posterior_mean(self, x: Array, t: Time) -> Array:
+        """Return the guided x̂₀, mixed as the scores are, which where α = 0 does not follow from them: (B, ...)."""
+        mean, mean_y = (mean_without_signal(score, x, t) for score in (self.unconditional, self.conditional))
+        return mean + self.weight * (mean_y - mean)
 
 
 @dataclass(frozen=True)
