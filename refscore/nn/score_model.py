@@ -230,7 +230,7 @@ class Differentiable(Protocol):
         """Evaluate the score: x (B, ...), t -> s (B, ...)."""
 
     def mean(self, params: Params, x: Array, t: Time) -> Array:
-        """Evaluate E[x₀ | x]: x (B, ...), t -> (B, ...)."""
+        """Evaluate the posterior mean E[x₀ | x] of each sample: x (B, ...), t -> (B, ...)."""
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the score: x (B, ...), t -> s (B, ...), and the cache."""

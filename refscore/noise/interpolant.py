@@ -16,7 +16,28 @@ from refscore.protocols import Time
 
 
 class Interpolant(ABC):
-    """A linear SDE that is given by α(t) and σ(t): write these, their rates and the two inverses.       Eq. (18.5)."""
+    """A linear SDE that is given by α(t) and σ(t): write these, their rates and the two inverses.       Eq. (18.5).
+
+    Raises
+    ------
+    ValueError
+        From f and g, at a float t where α = 0.
+
+    Examples
+    --------
+    The quarter circle, α = cos ½πt and σ = sin ½πt, is variance preserving: f = -½π tan ½πt and g² = -2f.
+
+    >>> import math
+    >>> from refscore.noise.interpolant import Interpolant
+    >>> class Circle(Interpolant):
+    ...     prior_std = 1.0
+    ...     def alpha(self, t): return math.cos(0.5 * math.pi * t)
+    ...     def sigma(self, t): return math.sin(0.5 * math.pi * t)
+    ...     def rates(self, t): return -0.5 * math.pi * self.sigma(t), 0.5 * math.pi * self.alpha(t)
+    >>> sde = Circle()
+    >>> round(sde.f(0.5) / math.pi, 4), round(sde.g(0.5) ** 2 / math.pi, 4)
+    (-0.5, 1.0)
+    """
 
     @abstractmethod
     def alpha(self, t: Time) -> Time:
@@ -99,7 +120,7 @@ class Rectified(Interpolant):
         return check_time(t)
 
     def rates(self, t: Time) -> tuple[Time, Time]:
-        """Return α' = -(1 - α(1)) and σ' = 1."""
+        """Return the rates of both scales, α' = -(1 - α(1)) and σ' = 1."""
         t = check_time(t)
         return constant(self.alpha_end - 1, t), constant(1.0, t)
 
