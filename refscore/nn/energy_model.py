@@ -96,7 +96,7 @@ class EnergyModel(Preconditioning):
         """Evaluate the score as `forward` does, without the cache: x (B, ...), t -> s (B, ...)."""
         return self.forward(params, x, t)[0]
 
-    def mean(self, params: Params, x: Array, t: Time) -> Array:
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate E[x₀ | x] = (x + σ² s)/α: x (B, ...), t -> (B, ...); refused where α = 0."""
         self.check_signal(x, t)
         alpha, sigma = (per_sample(c, x) for c in (self.sde.alpha(beside(t, x)), self.sde.sigma(beside(t, x))))

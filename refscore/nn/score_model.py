@@ -117,7 +117,7 @@ class Preconditioning:
             return log_ratio(self.sde, t)
         return namespace(t).log(sigma / namespace(t).sqrt(alpha**2 + 1e-6))
 
-    def mean_scales(self, x: Array, t: Time) -> tuple[Any, Any, Any, tuple[Any, ...]]:
+    def _mean_scales(self, x: Array, t: Time) -> tuple[Any, Any, Any, tuple[Any, ...]]:
         """Compute what `scales` does, for x̂₀ = skip x + factor F(c x, ℓ) in the place of the score."""
         c, _, _, rest = self.scales(x, t)
         t = beside(t, x)
@@ -229,7 +229,7 @@ class Differentiable(Protocol):
     def apply(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate the score: x (B, ...), t -> s (B, ...)."""
 
-    def mean(self, params: Params, x: Array, t: Time) -> Array:
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate the posterior mean E[x₀ | x] of each sample: x (B, ...), t -> (B, ...)."""
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
@@ -280,7 +280,7 @@ class BoundScore:
 
     def posterior_mean(self, x: Array, t: Time) -> Array:
         """Evaluate x̂₀ = E[x₀ | x_t = x] by what the network predicts: x (B, ...) -> (B, ...); also where α = 0."""
-        return self.model.mean(self.params, x, t)
+        return self.model.posterior_mean(self.params, x, t)
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Any]:
         """The score and its derivatives along v (K, B, ...): s (B, ...) and ∇s v (K, B, ...)."""
@@ -348,10 +348,10 @@ class ScoreModel(Preconditioning):
         _check_answer(y, x)
         return out * y if skip is None else out * y + skip * x
 
-    def mean(self, params: Params, x: Array, t: Time) -> Array:
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate x̂₀ = E[x₀ | x]: x (B, ...), t -> (B, ...); finite where α = 0, and for "noise" refused there."""
         self.check_signal(x, t)
-        c, skip, out, rest = self.mean_scales(x, t)
+        c, skip, out, rest = self._mean_scales(x, t)
         y = self.body.apply(params, c * x, *rest)
         _check_answer(y, x)
         return out * y + skip * x
