@@ -40,6 +40,7 @@ ABSTRACT = {
     "matching.base.ScoreMatching.__call__", "matching.objectives.OfProbes",
     *(f"nn.activation.Activation.{name}" for name in ("curvature", "forward", "slope", "third")),
     "nn.linear.Linear.apply", "nn.linear.Linear.back",
+    *(f"noise.interpolant.Interpolant.{name}" for name in ("alpha", "sigma", "rates")),
 }  # fmt: skip
 
 # No doors: here the arguments come from another function of the package, which has looked at them. A pass that looked

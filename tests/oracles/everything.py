@@ -35,6 +35,7 @@ from refscore import (
     Langevin,
     Repeat,
     Reverse,
+    RungeKutta,
     ScoreModel,
     Stay,
     Then,
@@ -77,9 +78,10 @@ from refscore.noise.grids import (
     quadratic_times,
     uniform_times,
 )
-from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, convert, size
+from refscore.noise.interpolant import Rectified
+from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, affine_in_mean, convert, rates, size
 from refscore.noise.prior import gaussian_prior, prior_kl, prior_mismatch, prior_mismatch_bound
-from refscore.noise.reverse import denoise
+from refscore.noise.reverse import denoise, mean_without_signal
 from refscore.noise.sde import SDES, log_ratio
 from refscore.noise.suggest import suggest_beta_max, suggest_schedule, suggest_sigma_max
 from refscore.protocols import HasJets
@@ -255,6 +257,26 @@ def sde_values(sde: Any) -> Make:
         )  # fmt: skip
 
     return made
+
+
+def straight_lines(at: Place) -> Callable[[], Any]:
+    """Steps that start where nothing of the data is left, and what they ask of a score there."""
+    sde, x, t = Rectified(), at.normal(4, 2), at([0.05, 0.2, 1.0])
+    exact = ExactScore(at.law(), sde)
+    network = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.5, predict="velocity")
+    energy = EnergyModel(MLP((2, 4, 1), embed=4), VP(), data_std=1.5)
+    bound, low = (model.bind(model.init(at.rng(), at.kind)) for model in (network, energy))
+    starts = [
+        SAMPLERS["ddim"](sde, exact),
+        SAMPLERS["ddim"](sde, bound),
+        RungeKutta(Reverse(sde, Guided(exact, bound, 2.0), 0.0).drift),
+    ]
+    network.check_signal(x, 1.0)
+    return lambda: (
+        [step(x, 1.0, 0.5, at.rng())[0] for step in starts], sde.alpha(t), sde.sigma(t), sde.rates(t), sde.f(t[:2]),
+        sde.g(t[:2]), rates(VP(), t), [affine_in_mean(name, sde, t) for name in PARAMETRISATIONS],
+        mean_without_signal(exact, x, 1.0), low.posterior_mean(x, 0.5), bound(x, 1.0),
+    )  # fmt: skip
 
 
 def mixture_values(kind: str) -> Make:
@@ -556,6 +578,7 @@ EVERYTHING: dict[str, Make] = {
     "energies": bare_energy,
     "convolutions": convolutions,
     **{f"sde {name}": sde_values(sde) for name, sde in PROCESSES.items()},
+    "straight lines": straight_lines,
     **{f"mixture {kind}": mixture_values(kind) for kind in ("full", "diagonal", "isotropic")},
     "other laws": other_laws,
     "affine chains": affine_chains,
