@@ -96,7 +96,12 @@ def modules(book: Book) -> list[str]:
 
     def rank(path: str) -> tuple:
         folder = path.split("/")[1] if path.count("/") > 1 else ""
-        return order.index(folder) if folder in order else -1 if not folder else 99, folder, "__init__" not in path, path
+        return (
+            order.index(folder) if folder in order else -1 if not folder else 99,
+            folder,
+            "__init__" not in path,
+            path,
+        )
 
     return sorted(files, key=rank)
 
@@ -160,7 +165,7 @@ def settings(book: Book) -> dict:
                 {"media": "(prefers-color-scheme: dark)", "scheme": "slate", "toggle": day},
             ],
         },
-        "plugins": ["search", "offline"],
+        "plugins": ["search"],
         "markdown_extensions": ["attr_list", {"toc": {"permalink": "¶", "toc_depth": "2-3"}}],
         "extra_css": ["assets/book.css"],
         "extra_javascript": ["assets/book.js"],

@@ -9,8 +9,13 @@ from posixpath import normpath, relpath
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = (".png", ".svg", ".gif", ".npz", ".ipynb")  # copied as they are
-PARTS = {"I. Scores": 6, "II. Diffusions": 13, "III. Networks and machines": 17, "IV. Further": 99}  # last chapter of each
-WORDS = re.compile(r"\*([A-Z][\w -]*)\*: (.*?)(?=\s\*[A-Z][\w -]*\*: |\Z)", flags=re.S)
+PARTS = {
+    "I. Scores": 6,
+    "II. Diffusions": 13,
+    "III. Networks and machines": 17,
+    "IV. Further": 99,
+}  # last chapter of each
+WORDS = re.compile(r"\*([A-Z][\w\s-]*)\*: (.*?)(?=\s\*[A-Z][\w\s-]*\*: |\Z)", flags=re.S)
 
 
 class Fault(Exception):
@@ -45,15 +50,15 @@ def plain(markdown: str) -> str:
     return " ".join(re.sub(r"[`*]", "", text).split())
 
 
-GREEK = dict(
-    zip(
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma varsigma tau phi "
-        "varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega nabla partial ell sum int infty le ge ne in "
-        "to sim approx propto cdot times mid langle rangle top perp dots ldots pm mapsto lvert rvert lVert rVert".split(),
-        "αβγδϵεζηθκλμνξπρσςτφφχψωΓΔΘΛΣΦΨΩ∇∂ℓ∑∫∞≤≥≠∈→∼≈∝·×∣⟨⟩ᵀ⊥……±↦||‖‖",
-        strict=True,
-    )
+NAMES = re.findall(
+    r"\w+",
+    """
+    alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma varsigma tau phi varphi
+    chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega nabla partial ell sum int infty le ge ne in to sim
+    approx propto cdot times mid langle rangle top perp dots ldots pm mapsto lvert rvert lVert rVert
+    """,
 )
+GREEK = dict(zip(NAMES, "αβγδϵεζηθκλμνξπρσςτφφχψωΓΔΘΛΣΦΨΩ∇∂ℓ∑∫∞≤≥≠∈→∼≈∝·×∣⟨⟩ᵀ⊥……±↦||‖‖", strict=True))
 MARKS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307"}
 
 
@@ -65,7 +70,8 @@ def unicode(tex: str) -> str:
     text = re.sub(r"\\(mathbb|mathcal|mathrm|mathbf|text|texttt|big|Big|left|right)\b\s*", "", text)
     text = re.sub(r"\\([A-Za-z]+)\s?", lambda m: GREEK.get(m[1], m[1] + " "), text)
     text = re.sub(r"\^2", "²", text)
-    return " ".join(re.sub(r"\\[,;! ]", " ", text).replace("\\|", "‖").translate({123: None, 125: None, 92: None}).split())
+    text = re.sub(r"\\[,;! ]", " ", text).replace("\\|", "‖")
+    return " ".join(re.sub(r"[{}\\]", "", text).split())
 
 
 @dataclass
@@ -126,17 +132,19 @@ class Book:
         """Word of the notation page -> what it means."""
         text = self.text("docs/notation.md")
         found = re.search(r"^\*\*Words\.\*\* (.*?)(?:\n\n|\Z)", text, flags=re.S | re.M)
-        return {word.lower(): plain(meaning).rstrip(".") for word, meaning in WORDS.findall(found[1])} if found else {}
+        return {plain(word).lower(): plain(meaning).rstrip(".") for word, meaning in WORDS.findall(found[1])} if found else {}
 
     @cached_property
     def letters(self) -> dict[str, str]:
         """Formula of the notation page -> what it means, where the page has one meaning for it alone."""
-        rows = re.findall(r"^\| (\$`.*?) \| (.*?) \| (.*?) \|$", self.text("docs/notation.md"), flags=re.M)
-        meanings: dict[str, list[str]] = {}
-        for letter, _, meaning in rows:
-            for formula in re.findall(r"\$`([^`]*)`\$", letter):
-                meanings.setdefault(formula, []).append("" if "(" in re.sub(r"`.*?`", "", letter) else plain(meaning))
-        return {formula: found[0] for formula, found in meanings.items() if len(found) == 1 and found[0]}
+        rows = [line.split(" | ") for line in self.text("docs/notation.md").splitlines() if line.startswith("| $`")]
+        cells = [re.findall(r"\$`([^`]*)`\$", row[0]) for row in rows]
+        bases = [part.partition("(")[0] for cell in cells for formula in cell for part in formula.split(", ")]
+        return {
+            cell[0]: plain(row[-1].rstrip(" |"))
+            for row, cell in zip(rows, cells, strict=True)
+            if row[0] == f"| $`{cell[0]}`$" and ("(" in cell[0] or bases.count(cell[0]) == 1)
+        }
 
     def text(self, page: str) -> str:
         """What a page says."""

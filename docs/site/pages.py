@@ -1,7 +1,7 @@
 r"""One page of Markdown, as GitHub shows it, to one page of the site.
 
-The bodies become HTML here, by the same CommonMark parser that the tests read the pages with; headings stay Markdown, so
-that the site's generator makes its table of contents of them.
+The bodies become HTML here, by the same CommonMark parser that the tests read the pages with. Headings stay Markdown:
+the site's generator makes its table of contents of them.
 """
 
 import re
@@ -156,7 +156,7 @@ class Renderer:
         kinds = []
         for word, folder in (("code", "refscore"), ("test", "tests")):
             places = self.book.cited(folder, number)
-            links = [self.place(place) for place in places[:SHOWN]]
+            links = [self.place(place, law=folder == "tests") for place in places[:SHOWN]]
             if len(places) > SHOWN:
                 index = self.book.href(self.page, "docs/equations.md")
                 links.append(f'<a href="{index}#row-{number}">{len(places) - SHOWN} more</a>')
@@ -164,9 +164,11 @@ class Renderer:
                 kinds.append(f"{word}: {', '.join(links)}")
         return f'<p class="provenance">{" · ".join(kinds)}</p>' if kinds else ""
 
-    def place(self, place: str, shown: str = "") -> str:
-        """A link to `file::name`: to the reference where it has the name, else to the source."""
+    def place(self, place: str, shown: str = "", law: bool = False) -> str:
+        """A link to `file::name`, in the reference or else in the source; a test's name is shown as its `law`."""
         path, _, name = place.partition("::")
+        if law and "test_" in name:
+            return f'<a href="{self._way(path, name)}">{name.rpartition("test_")[2].replace("_", " ")}</a>'
         shown = shown or name or path.rpartition("/")[2]
         return f'<a href="{self._way(path, name)}"><code>{escape(shown)}</code></a>'
 

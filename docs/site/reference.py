@@ -1,4 +1,4 @@
-"""The reference, made of the docstrings, and the sources as pages with a line to point at. Nothing is imported for it."""
+"""The reference, made of the docstrings, and the sources, with lines to point at. Nothing is imported for it."""
 
 import ast
 import re
@@ -12,6 +12,7 @@ from pages import Renderer
 
 CITED = re.compile(r"Eqs?\. (?:\(\d+\.\d+\)(?:, | and )?)+")
 SECTION = re.compile(r"^([A-Z][a-z]+(?: [A-Z][a-z]+)?)\n-{3,}\n", flags=re.M)
+HEAD = "---\nsearch:\n  exclude: true\nhide:\n  - navigation\n  - toc\n---\n\n"
 LISTS = ("Parameters", "Returns", "Yields", "Raises", "Warns", "Attributes", "Other Parameters")
 Definition = ast.ClassDef | ast.FunctionDef
 
@@ -93,7 +94,9 @@ class Reference:
                 first = (ast.get_docstring(tree(file)) or "").split("\n\n")[0]
                 up = "../" * site_path(here).count("/")
                 text = self.renderer.inline(here, " ".join(first.split()))
-                rows.append(f'<dt><a href="{up}{reference_path(name)}"><code>{file.stem}</code></a></dt><dd>{text}</dd>')
+                rows.append(
+                    f'<dt><a href="{up}{reference_path(name)}"><code>{file.stem}</code></a></dt><dd>{text}</dd>'
+                )
         title = path.replace("/", ".")
         body = self.docstring(here, said) + f"<dl>{''.join(rows)}</dl>"
         return f"# {title} {{#{title}}}\n\n{_block(body)}\n"
@@ -103,7 +106,7 @@ class Reference:
         language = {".py": "python", ".toml": "toml", ".yml": "yaml"}.get(PurePosixPath(path).suffix, "text")
         html = self.renderer.highlight((self.book.root / path).read_text(encoding="utf-8"), language)
         html = with_lines(CITED.sub(lambda found: self.renderer.inline(path, found[0]), html))
-        return f"---\nsearch:\n  exclude: true\nhide:\n  - navigation\n  - toc\n---\n\n# {path}\n\n{_block(html, 'source')}\n"
+        return f"{HEAD}# {path}\n\n{_block(html, 'source')}\n"
 
     def listing(self, path: str) -> str:
         """The staged page of a folder of sources."""
@@ -111,8 +114,7 @@ class Reference:
             f'<li><a href="{file.name}.html"><code>{escape(file.name)}</code></a></li>'
             for file in listed(self.book.root / path)
         ]
-        head = "---\nsearch:\n  exclude: true\nhide:\n  - navigation\n  - toc\n---\n\n"
-        return f"{head}# {path}/\n\n{_block('<ul>' + ''.join(rows) + '</ul>')}\n"
+        return f"{HEAD}# {path}/\n\n{_block('<ul>' + ''.join(rows) + '</ul>')}\n"
 
     def docstring(self, here: str, text: str) -> str:
         """A docstring as HTML."""
@@ -146,13 +148,17 @@ class Reference:
         for entry in re.split(r"\n(?=\S)", text.strip("\n")):
             head, _, said = entry.partition("\n")
             name, colon, kind = head.partition(" : ")
-            shown = f"<code>{escape(name)}</code>" + (f" <span class='kind'>{self.line(here, kind)}</span>" if colon else "")
+            shown = f"<code>{escape(name)}</code>" + (
+                f" <span class='kind'>{self.line(here, kind)}</span>" if colon else ""
+            )
             rows += f"<dt>{shown}</dt><dd>{self.line(here, said)}</dd>"
         return f"<dl>{rows}</dl>"
 
     def line(self, here: str, text: str, keep: bool = False) -> str:
         """Text with `code` and references; unless `keep`, in one line, an equation at its end set apart."""
-        if not keep:
+        if keep:
+            text = re.sub(r" {4,}(Eqs?\. )", r"    \1", text)
+        else:
             text = re.sub(r" {3,}(Eqs?\. .*)$", r" [\1]", text.strip(), flags=re.M)
             text = " ".join(text.split())
         pieces = re.split(r"`+([^`]+)`+", text)
@@ -177,6 +183,7 @@ def signature(node: Definition) -> str:
         arguments = "".join(f"    {argument},\n" for argument in _arguments(node.args))
         return f"def {node.name}(\n{arguments}){returns}"
     fields = [ast.unparse(child) for child in node.body if isinstance(child, ast.AnnAssign)]
+    fields = [field for field in fields if not field.startswith("_") and "init=False" not in field]
     bases = ", ".join(map(ast.unparse, node.bases))
     return f"class {node.name}" + (f"({bases})" if bases else "") + "".join(f"\n    {field}" for field in fields)
 
@@ -197,7 +204,9 @@ def with_lines(html: str) -> str:
     """Highlighted code with an anchor `line-N` for each line."""
     before, code, after = re.match(r"(.*?<code>)(.*?)(</code>.*)", html, flags=re.S).groups()
     lines = code.removesuffix("\n").split("\n")
-    return before + "\n".join(f'<span id="line-{k}" class="line">{line}</span>' for k, line in enumerate(lines, 1)) + after
+    return (
+        before + "\n".join(f'<span id="line-{k}" class="line">{line}</span>' for k, line in enumerate(lines, 1)) + after
+    )
 
 
 def _as_page(site: str) -> str:
