@@ -132,7 +132,11 @@ class Book:
         """Word of the notation page -> what it means."""
         text = self.text("docs/notation.md")
         found = re.search(r"^\*\*Words\.\*\* (.*?)(?:\n\n|\Z)", text, flags=re.S | re.M)
-        return {plain(word).lower(): plain(meaning).rstrip(".") for word, meaning in WORDS.findall(found[1])} if found else {}
+        return (
+            {plain(word).lower(): plain(meaning).rstrip(".") for word, meaning in WORDS.findall(found[1])}
+            if found
+            else {}
+        )
 
     @cached_property
     def letters(self) -> dict[str, str]:
