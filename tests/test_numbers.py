@@ -82,8 +82,6 @@ def score(x, t):
 
 EYE = np.eye(2, dtype="float32")
 GUESS = PiGDM(ExactScore(P, VP()), VP(), EYE, X[0], EYE)
-    ExactScore(GaussianMixture(np.ones(1), X[:1], np.ones(1)), VP()), VP(), np.eye(X.shape[1]), X[0], np.eye(X.shape[1])
-)
 
 # What a class needs besides its defaults; and those whose numbers nobody hands over.
 EXAMPLES = {
