@@ -29,15 +29,14 @@ class Moving:
 
     def html(self, name: str, source: str) -> str:
         """The figure; without a script its first frame stands still."""
-        last = len(self.values) - 1
+        last, told, shown = len(self.values) - 1, escape(self.told), f"{self.values[self.first]:g}"
         values = " ".join(f"{value:g}" for value in self.values)
         return (
-            f'<figure class="moving" id="moving-{name}"><div class="frames" role="img" aria-label="{self.letter}"'
-            f' style="--last: {last}; --at: {self.first}; background-image: url({source})"></div>'
-            f'<label>{self.letter} = <output>{self.values[self.first]:g}</output><input type="range" min="0" max="{last}"'
-            f' value="{self.first}" data-values="{values}" aria-label="{self.letter}"'
-            f' aria-valuetext="{self.values[self.first]:g}"></label>'
-            f"<figcaption>{escape(self.told)}</figcaption></figure>\n"
+            f'<figure class="moving" id="moving-{name}"><div class="frames" role="img" aria-label="{told}" '
+            f'style="--last: {last}; --at: {self.first}; background-image: url({source})"></div>'
+            f'<label>{self.letter} = <output>{shown}</output><input type="range" min="0" max="{last}" '
+            f'value="{self.first}" data-values="{values}" aria-label="{self.letter}" aria-valuetext="{shown}"></label>'
+            f"<figcaption>{told}</figcaption></figure>\n"
         )
 
 
@@ -62,7 +61,7 @@ def field(axes, sigma: float) -> None:
     right.plot(u, slope, color=LEARNED, lw=2, label="σ times the score, cut at 2")
     right.axhline(0, color=INK, lw=0.6)
     right.set(xlim=(-12, 12), ylim=(-2.1, 2.1), xlabel="$x_1 = x_2$", title="along the diagonal")
-    right.legend(loc="lower left", fontsize=9)
+    right.legend(loc="upper right", fontsize=9)
 
 
 def paths(axes, lam: float) -> None:
@@ -101,12 +100,12 @@ def guided(axes, w: float) -> None:
     from refscore.laws.examples import mixture
     from refscore.laws.posterior import component
     from refscore.noise.grids import log_snr_times
-    from refscore.plots import EXACT, LEARNED, SHADE, grid
+    from refscore.plots import INK, LEARNED, SHADE, grid
     from refscore.sampling.guidance import Guided
     from refscore.sampling.loop import last
 
     left, right = axes
-    law, sde, box = mixture("tilted"), VP(), (-4.0, 4.0, -4.0, 4.0)
+    law, sde, box = mixture("tilted"), VP(), (-5.5, 2.5, -3.5, 4.5)
     score = Guided(ExactScore(law, sde), ExactScore(component(law, 0), sde), w)
     x = np.random.default_rng(0).standard_normal((1500, 2))
     flow = Heun(Reverse(sde, score, 0.0).drift)
@@ -120,7 +119,7 @@ def guided(axes, w: float) -> None:
     left.scatter(*x.T, s=3, lw=0, color=LEARNED, alpha=0.7)
     left.set(title="samples of the guided flow", ylabel="$x_2$")
     right.set_title("p(x) p(class | x)$^w$, its mean and theirs")
-    right.plot(*(q @ nodes / q.sum()), "o", ms=11, mfc="none", mew=2, color=EXACT)
+    right.plot(*(q @ nodes / q.sum()), "o", ms=11, mfc="none", mew=2, color=INK)
     right.plot(*x.mean(axis=0), "x", ms=9, mew=2, color=LEARNED)
 
 
