@@ -386,7 +386,7 @@ def moved(D, r, w, u, c):
 
 
 def test_the_published_step_is_its_formula():
-    """Eq. (2.12), a sample at a time; a sample does not know of its batch."""
+    """Eq. (10.14), a sample at a time; a sample does not know of its batch."""
     rng = np.random.default_rng(0)
     x, z = rng.standard_normal((5, 3)), rng.standard_normal((5, 3))
     y = SNRLangevin(lambda x, t: -2 * x, 0.16)(x, 0.5, ReplayRng(z))
@@ -399,7 +399,7 @@ def test_the_published_step_is_its_formula():
 
 @given(D=st.integers(2, 12), r=st.floats(0.01, 0.5), w=st.floats(0.01, 50.0))
 def test_the_published_step_moves_the_square_by_a_known_mean(D, r, w):
-    """Eq. (2.14): E|x'|² - |x|² = 4r²D[(1 + r²)(D + 2)/|x|² - 1]; Gauss rules are exact for these polynomials."""
+    """Eq. (10.16): E|x'|² - |x|² = 4r²D[(1 + r²)(D + 2)/|x|² - 1]; Gauss rules are exact for these polynomials."""
     u, c, weight = polar(D, (4, 4))
     change = weight @ (moved(D, r, np.full(len(u), w), u, c) - w)
     exact = 4 * r**2 * D * ((1 + r**2) * (D + 2) / w - 1)
@@ -407,7 +407,7 @@ def test_the_published_step_moves_the_square_by_a_known_mean(D, r, w):
 
 
 def test_small_published_steps_leave_the_predicted_law_alone_and_not_the_target():
-    """Eq. (2.13) in D = 10, by quadrature through the code, for f = exp(-½|x|²).
+    """Eq. (10.15) in D = 10, by quadrature through the code, for f = exp(-½|x|²).
 
     E[f(x') - f(x)] is O(r⁴) from p ∝ |x|² exp(-|x|²/2v), where |x|²/v is χ² with D + 2 degrees of freedom; from N(0, I)
     it is r² times E[L f] = 2^(1 - D/2) (D + 2 + D - 2D (D + 2)/(D - 2)), which is -½.
@@ -442,7 +442,7 @@ def run_published(D, r, chains, steps, seed):
 
 
 def test_the_published_rule_has_the_predicted_variance_in_ten_dimensions():
-    """Eqs. (2.13), (2.14): variance 1.44, and 1.457 at r = 0.1; E 1/|x|² = 1/((1 + r²)(D + 2)) at any r.
+    """Eqs. (10.15), (10.16): variance 1.44, and 1.457 at r = 0.1; E 1/|x|² = 1/((1 + r²)(D + 2)) at any r.
 
     The moments of one step, for f = |x|⁴ (with U_k = E|z|²ᵏ, and E 1/|x|⁴ from the limit), give the next order:
     8D E|x|² = 8(1 + r²)U₂ + 16 U₂/D + r² (16 U₂ - 64 U₃/D E₁ - 32 U₃ E₁ + 16 U₄ E₂) + O(r⁴). Allowed: r⁴ times as much.
@@ -461,7 +461,7 @@ def test_the_published_rule_has_the_predicted_variance_in_ten_dimensions():
 
 
 def test_the_published_rule_has_the_predicted_law_in_three_dimensions():
-    """Eq. (2.13): |x|²/v is χ²₅, v = 5/3, up to O(r) here (0.055 at r = 0.1); it is not χ²₃ of |x|²."""
+    """Eq. (10.15): |x|²/v is χ²₅, v = 5/3, up to O(r) here (0.055 at r = 0.1); it is not χ²₃ of |x|²."""
     r, chains = 0.1, 8000
     w = run_published(3, r, chains, 500, seed=1)
     assert_cdf(w / (5 / 3), chi2(5).cdf, bias=r)

@@ -619,7 +619,7 @@ def total_variation(build, sde, n, end=0.05, cells=260):
 
 @pytest.mark.parametrize(("name", "constant"), [("euler-maruyama", 0.97), ("ancestral", 1.74)])
 def test_the_law_of_the_reverse_sde_on_a_mixture_errs_by_one_over_n(name, constant):
-    """Eq. (10.14): without a sample; halving the step halves the total variation."""
+    """Eq. (10.17): without a sample; halving the step halves the total variation."""
     few, many = (total_variation(SAMPLERS[name], SDES["vp"], n) for n in (50, 100))
     assert abs(math.log2(few / many) - 1) <= 0.07  # the next order
     assert 100 * many == pytest.approx(constant, rel=0.01)
