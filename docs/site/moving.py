@@ -149,7 +149,7 @@ MOVING = {
 
 
 def write_frames(moving: Moving, out: Path) -> None:
-    """All frames of a moving figure as one PNG of 64 colours."""
+    """All frames of a moving figure as one PNG of 128 colours."""
     import numpy as np
     from PIL import Image
 
@@ -166,6 +166,6 @@ def write_frames(moving: Moving, out: Path) -> None:
     for one, other in pairwise(frames):
         assert one.shape == other.shape
     f = io.BytesIO()
-    Image.fromarray(np.concatenate(frames)).quantize(64, dither=Image.Dither.NONE).save(f, "PNG", optimize=True)
+    Image.fromarray(np.concatenate(frames)).quantize(128, dither=Image.Dither.NONE).save(f, "PNG", optimize=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_bytes(out, f.getvalue())

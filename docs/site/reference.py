@@ -159,7 +159,7 @@ class Reference:
         if keep:
             text = re.sub(r" {4,}(Eqs?\. )", r"    \1", text)
         else:
-            text = re.sub(r" {3,}(Eqs?\. .*)$", r" [\1]", text.strip(), flags=re.M)
+            text = re.sub(r" {3,}(Eqs?\. .*?)\.?$", r" [\1]", text.strip(), flags=re.M)
             text = " ".join(text.split())
         pieces = re.split(r"`+([^`]+)`+", text)
         return "".join(
