@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from book import Book, Fault, plain, site_path, slug, unicode
+from moving import MOVING
 from pages import Renderer
 from reference import Reference, reference_path, signature, with_lines
 
@@ -55,6 +56,7 @@ def shown(text, page=PAGE, **told):
         ("docs/decisions/README.md", "decisions/index.html"),
         ("docs/figures/05-pipeline.png", "figures/05-pipeline.png"),
         ("refscore/noise/sde.py", "source/refscore/noise/sde.py.html"),
+        ("backends/README.md", "source/backends/index.html"),
         ("tests/oracles", "source/tests/oracles/index.html"),
     ],
 )
@@ -114,6 +116,17 @@ def test_a_picture_and_its_caption_are_one_figure():
     assert "<em>left</em> at <a" in re.search(r"<figcaption>(.*?)</figcaption>", page)[1]
     assert "<p>After.</p>" in page
     assert "figcaption" not in shown(image + "No caption.\n")
+
+
+def test_a_figure_moves_below_the_still_one_of_its_name():
+    page = shown("# 3. A\n\n![a](../figures/06-fields.png)\n\n**Figure 6.1.** Look.\n")
+    assert page.index('id="figure-6.1"') < page.index('id="moving-06-fields"')
+    assert "url(../assets/moving-06-fields.png)" in page
+    everywhere = "".join(Book().text(page) for page in Book().chapters.values())
+    for name, moving in MOVING.items():
+        assert f"figures/{name}." in everywhere
+        assert len(set(moving.values)) == len(moving.values)
+        assert moving.told.startswith(f"Move {moving.letter}")
 
 
 def test_the_first_use_of_a_word_is_explained():
@@ -336,7 +349,7 @@ def test_search_finds_tweedie_and_leads_to_it(address, browser):
     browser.get(address + "index.html")
     browser.execute_script("document.querySelector('.md-search__button').click()")
     time.sleep(1)
-    browser.switch_to.active_element.send_keys("Tweedie")
+    pytest.importorskip("selenium.webdriver").ActionChains(browser).send_keys("Tweedie").perform()
     ways = []
     for _ in range(40):
         time.sleep(0.25)
@@ -406,3 +419,24 @@ def test_a_word_is_explained_where_it_is_pointed_at(address, browser):
     return getComputedStyle(word, '::after').content;
     """
     assert len(browser.execute_script(script)) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MOVING)
+def test_a_slider_moves_its_figure_by_the_keyboard(site, address, browser, name):
+    screen(browser, 390)
+    page = next(page for page in Book().chapters.values() if f"figures/{name}." in Book().text(page))
+    browser.get(address + site_path(page))
+    slider = browser.find_element("css selector", f"#moving-{name} input")
+    script = """
+    const figure = arguments[0].closest('.moving');
+    return ['output', '.frames'].map(q => [figure.querySelector(q)].map(
+      e => q === 'output' ? e.textContent : getComputedStyle(e).backgroundPosition)[0]);
+    """
+    before = browser.execute_script(script, slider)
+    slider.send_keys("\ue014")  # the arrow to the right
+    after = browser.execute_script(script, slider)
+    values = [f"{value:g}" for value in MOVING[name].values]
+    assert values.index(after[0]) == values.index(before[0]) + 1
+    assert before[1] != after[1]
+    assert (site / "assets" / f"moving-{name}.png").stat().st_size < 2**20

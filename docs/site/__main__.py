@@ -6,6 +6,7 @@ The pages are staged as HTML below build/staged; Zensical puts the navigation an
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from book import ASSETS, PARTS, ROOT, Book, Fault, site_path
 from font import write_font
+from moving import MOVING, write_frames
 from pages import Renderer, highlighter, typesetter
 from reference import Reference, listed, reference_path
 
@@ -85,8 +87,19 @@ def stage(book: Book, out: Path) -> list[str]:
     for name in ("book.css", "book.js"):
         (out / "assets").mkdir(exist_ok=True)
         shutil.copy(HERE / name, out / "assets" / name)
+    for name in sorted(renderer.moved):
+        shutil.copy(frames(name), out / "assets" / f"moving-{name}.png")
     write_font(out, out / "assets" / "mathematics.woff")
     return faults
+
+
+def frames(name: str) -> Path:
+    """The picture of a moving figure: as it was made before, unless what makes it has changed."""
+    made_by = hashlib.sha256((HERE / "moving.py").read_bytes()).hexdigest()[:12]
+    path = ROOT / "build" / "moving" / f"{name}-{made_by}.png"
+    if not path.exists():
+        write_frames(MOVING[name], path)
+    return path
 
 
 def modules(book: Book) -> list[str]:
@@ -161,6 +174,7 @@ def settings(book: Book) -> dict:
                 "content.code.copy", "search.highlight", "toc.follow",
             ],
             "palette": [
+                {"media": "(prefers-color-scheme)", "toggle": {"icon": "lucide/sun-moon", "name": "As the system"}},
                 {"media": "(prefers-color-scheme: light)", "scheme": "default", "toggle": night},
                 {"media": "(prefers-color-scheme: dark)", "scheme": "slate", "toggle": day},
             ],

@@ -36,7 +36,7 @@ def site_path(path: str) -> str:
     inside = path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}"
     if path.endswith(ASSETS):
         return inside
-    if path.startswith("docs/") and path.endswith("/README.md"):
+    if path.endswith("/README.md"):
         return inside.removesuffix("README.md") + "index.html"
     if path.endswith(".md"):
         return inside.removesuffix(".md") + ".html"
@@ -132,11 +132,8 @@ class Book:
         """Word of the notation page -> what it means."""
         text = self.text("docs/notation.md")
         found = re.search(r"^\*\*Words\.\*\* (.*?)(?:\n\n|\Z)", text, flags=re.S | re.M)
-        return (
-            {plain(word).lower(): plain(meaning).rstrip(".") for word, meaning in WORDS.findall(found[1])}
-            if found
-            else {}
-        )
+        words = WORDS.findall(found[1]) if found else []
+        return {plain(word).lower(): plain(meaning).rstrip(".") for word, meaning in words}
 
     @cached_property
     def letters(self) -> dict[str, str]:
@@ -145,7 +142,7 @@ class Book:
         cells = [re.findall(r"\$`([^`]*)`\$", row[0]) for row in rows]
         bases = [part.partition("(")[0] for cell in cells for formula in cell for part in formula.split(", ")]
         return {
-            cell[0]: plain(row[-1].rstrip(" |"))
+            cell[0]: plain(row[-1].strip(" |"))
             for row, cell in zip(rows, cells, strict=True)
             if row[0] == f"| $`{cell[0]}`$" and ("(" in cell[0] or bases.count(cell[0]) == 1)
         }

@@ -7,10 +7,12 @@ the site's generator makes its table of contents of them.
 import re
 from collections.abc import Callable, Iterator
 from html import escape
+from pathlib import PurePosixPath
 
 from book import Book, Fault, plain, site_path, slug, unicode
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from moving import MOVING
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 TAG = re.compile(r"\\tag\{(\d+\.\d+)\}")
@@ -59,7 +61,7 @@ class Renderer:
 
     def __init__(self, book: Book, typeset: Typeset, highlight: Highlight):
         self.book, self.typeset, self.highlight = book, typeset, highlight
-        self.page, self.explained = "", set()
+        self.page, self.explained, self.moved = "", set(), set()
 
     def __call__(self, page: str) -> str:
         """The staged text of a page: headings as Markdown, all else as blocks of HTML."""
@@ -178,18 +180,25 @@ class Renderer:
         way = self.book.href(self.page, path)
         reference = reference_path(path, name)
         if reference:
-            up = "../" * site_path(self.page).count("/")
-            return f"{up}{reference}"
+            return f"{self._up()}{reference}"
         line = line_of(self.book.root / path, name)
         return f"{way}#line-{line}" if line else way
 
+    def _up(self) -> str:
+        return "../" * site_path(self.page).count("/")
+
     def _figure(self, image: Token, caption: Token | None) -> str:
         picture = self._image(image)
+        name = PurePosixPath(image.attrs["src"]).stem
+        moves = ""
+        if name in MOVING:
+            self.moved.add(name)
+            moves = MOVING[name].html(name, f"{self._up()}assets/moving-{name}.png")
         if caption is None:
-            return f"<figure>{picture}</figure>\n"
+            return f"<figure>{picture}</figure>\n{moves}"
         number = CAPTION.match(caption.content)[1]
         text = MARKDOWN.renderer.render([_inline_token(list(self._inline(caption.children)))], MARKDOWN.options, {})
-        return f'<figure id="figure-{number}">{picture}<figcaption>{text}</figcaption></figure>\n'
+        return f'<figure id="figure-{number}">{picture}<figcaption>{text}</figcaption></figure>\n{moves}'
 
     def _image(self, token: Token) -> str:
         source, alt = self.book.link(self.page, token.attrs["src"]), escape(token.content, quote=True)

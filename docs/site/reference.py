@@ -12,7 +12,7 @@ from pages import Renderer
 
 CITED = re.compile(r"Eqs?\. (?:\(\d+\.\d+\)(?:, | and )?)+")
 SECTION = re.compile(r"^([A-Z][a-z]+(?: [A-Z][a-z]+)?)\n-{3,}\n", flags=re.M)
-HEAD = "---\nsearch:\n  exclude: true\nhide:\n  - navigation\n  - toc\n---\n\n"
+HEAD = "---\ntitle: {title}\nsearch:\n  exclude: true\nhide:\n  - navigation\n  - toc\n---\n\n"
 LISTS = ("Parameters", "Returns", "Yields", "Raises", "Warns", "Attributes", "Other Parameters")
 Definition = ast.ClassDef | ast.FunctionDef
 
@@ -106,7 +106,7 @@ class Reference:
         language = {".py": "python", ".toml": "toml", ".yml": "yaml"}.get(PurePosixPath(path).suffix, "text")
         html = self.renderer.highlight((self.book.root / path).read_text(encoding="utf-8"), language)
         html = with_lines(CITED.sub(lambda found: self.renderer.inline(path, found[0]), html))
-        return f"{HEAD}# {path}\n\n{_block(html, 'source')}\n"
+        return f"{HEAD.format(title=path)}# {path}\n\n{_block(html, 'source')}\n"
 
     def listing(self, path: str) -> str:
         """The staged page of a folder of sources."""
@@ -114,7 +114,7 @@ class Reference:
             f'<li><a href="{file.name}.html"><code>{escape(file.name)}</code></a></li>'
             for file in listed(self.book.root / path)
         ]
-        return f"{HEAD}# {path}/\n\n{_block('<ul>' + ''.join(rows) + '</ul>')}\n"
+        return f"{HEAD.format(title=path)}# {path}/\n\n{_block('<ul>' + ''.join(rows) + '</ul>')}\n"
 
     def docstring(self, here: str, text: str) -> str:
         """A docstring as HTML."""
@@ -159,7 +159,7 @@ class Reference:
         if keep:
             text = re.sub(r" {4,}(Eqs?\. )", r"    \1", text)
         else:
-            text = re.sub(r" {3,}(Eqs?\. .*)$", r" [\1]", text.strip(), flags=re.M)
+            text = re.sub(r" {3,}(Eqs?\. .*?)\.?$", r" [\1]", text.strip(), flags=re.M)
             text = " ".join(text.split())
         pieces = re.split(r"`+([^`]+)`+", text)
         return "".join(
