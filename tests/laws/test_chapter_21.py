@@ -94,10 +94,10 @@ def test_the_widened_law_is_the_empirical_one_with_width():
     """Eq. (21.4) in the plane, by means over sets of points."""
     n, sigma, h, rng = 5, 0.4, 0.3, np.random.default_rng(0)
     law, found = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.ones(1)), []
-    for _ in range(800):
+    for _ in range(400):
         p = GaussianMixture(np.full(n, 1 / n), rng.standard_normal((n, 2)), np.full(n, h**2))
         found.append(square(p, law, sigma))
-    assert_within(np.mean(found), sum(widened(n, sigma, h, 2)), np.std(found) / math.sqrt(800), n=800)
+    assert_within(np.mean(found), sum(widened(n, sigma, h, 2)), np.std(found) / math.sqrt(400), n=400)
 
 
 @given(levels, seeds, st.integers(2, 6))
