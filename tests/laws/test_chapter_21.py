@@ -210,6 +210,23 @@ def test_the_origin_weighs_more_than_the_bound_which_is_one_half_at_the_collapse
         assert own.mean() > bound.mean() - 6.2 * math.hypot(own.std() / math.sqrt(300), bound.std() / math.sqrt(4000))
 
 
+@given(seeds, st.integers(3, 1000))
+def test_with_unequal_variances_the_bound_is_one_half_where_the_information_is_log_of_the_others(seed, n):
+    """Eq. (21.11): the others' weight in closed form; its log odds only change sign when noise and x are exchanged."""
+    rng = np.random.default_rng(seed)
+    lam, sigma = rng.uniform(0.1, 4.0, 3), rng.uniform(0.3, 2.0)
+    law = GaussianMixture(np.ones(1), np.zeros((1, 3)), lam[None])
+    z, other = rng.standard_normal((2, 1, 3))  # noise, and x over its deviations: exchangeable
+    information = 0.5 * np.sum(np.log1p(lam / sigma**2))
+
+    def odds(z, over):
+        x = np.sqrt(lam + sigma**2) * over
+        sum_of_others = math.log(n - 1) + math.log(kernel_mean(empirical(x), law, sigma))
+        return sum_of_others + 0.5 * np.sum(z**2) - (math.log(n - 1) - information)
+
+    assert odds(z, other) == pytest.approx(-odds(other, z), rel=1e-7, abs=1e-7)
+
+
 def test_two_points_never_collapse_and_are_refused():
     for n, dim in ((2, 3), (5, 0)):
         with pytest.raises(ValueError, match="at least"):
