@@ -56,7 +56,7 @@ def empirical(x: Array) -> GaussianMixture:
 
 
 def collapse_level(n: int, dim: int) -> float:
-    """The noise below which n points are told apart again, for data N(0, I)                            Eq. (21.8).
+    """The noise below which n points are told apart again, for data N(0, I)                            Eq. (21.9).
 
     There a noisy point carries ½ D log(1 + 1/σ²) = log(n - 1) nats of its origin. At less noise the empirical score
     leads back to one training point, at more noise to no particular one.

@@ -55,6 +55,17 @@ def test_memory_is_an_unbiased_density_and_all_its_error_is_variance(n, dim, sig
     assert np.mean([square(p, law, sigma) for p in sets]) == pytest.approx((own - size) / n, rel=1e-9)
 
 
+@given(st.integers(1, 1000), st.integers(1, 40), levels)
+def test_the_relative_error_of_memory_is_the_likelihood_ratio_over_n(n, dim, sigma):
+    """Eq. (21.3): for N(0, I), by Eq. (21.2), and about 1 at the collapse level."""
+    law = GaussianMixture(np.ones(1), np.zeros((1, dim)), np.ones(1))
+    size = kernel_mean(law, law, math.sqrt(2) * sigma)  # ∫ p_σ² over (4πσ²)^(-D/2)
+    assert (1 - size) / (n * size) == pytest.approx(((1 + sigma**-2) ** (dim / 2) - 1) / n, rel=1e-7)
+    if n > 2:
+        c = collapse_level(n, dim)
+        assert ((1 + c**-2) ** (dim / 2) - 1) / n == pytest.approx((n - 2) / n, rel=1e-7)
+
+
 def widened(n, sigma, h, dim=1):
     S, v = 1 + sigma**2, sigma**2 + h**2
     variance = ((4 * math.pi * v) ** (-dim / 2) - (4 * math.pi * (S + h**2)) ** (-dim / 2)) / n
@@ -64,7 +75,7 @@ def widened(n, sigma, h, dim=1):
 
 @given(st.integers(1, 50), st.floats(0.1, 2.0), st.floats(0.0, 1.5))
 def test_the_error_of_widened_memory_is_variance_and_squared_bias(n, sigma, h):
-    """Eq. (21.3): both by quadrature on a line; without width it is Eq. (21.2)."""
+    """Eq. (21.4): both by quadrature on a line; without width it is Eq. (21.2)."""
 
     def normal(x, v):
         return np.exp(-(x**2) / (2 * v)) / np.sqrt(2 * math.pi * v)
@@ -80,18 +91,18 @@ def test_the_error_of_widened_memory_is_variance_and_squared_bias(n, sigma, h):
 
 
 def test_the_widened_law_is_the_empirical_one_with_width():
-    """Eq. (21.3) in the plane, by means over sets of points."""
+    """Eq. (21.4) in the plane, by means over sets of points."""
     n, sigma, h, rng = 5, 0.4, 0.3, np.random.default_rng(0)
     law, found = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.ones(1)), []
-    for _ in range(800):
+    for _ in range(400):
         p = GaussianMixture(np.full(n, 1 / n), rng.standard_normal((n, 2)), np.full(n, h**2))
         found.append(square(p, law, sigma))
-    assert_within(np.mean(found), sum(widened(n, sigma, h, 2)), np.std(found) / math.sqrt(800), n=800)
+    assert_within(np.mean(found), sum(widened(n, sigma, h, 2)), np.std(found) / math.sqrt(400), n=400)
 
 
 @given(levels, seeds, st.integers(2, 6))
 def test_what_memory_costs_on_fresh_data_with_one_point_and_at_large_noise(sigma, seed, n):
-    """Eq. (21.4): by Gauss-Hermite over the point and the fresh x; and 2 σ⁴ times it tends to |mean of the points|²."""
+    """Eq. (21.5): by Gauss-Hermite over the point and the fresh x; and 2 σ⁴ times it tends to |mean of the points|²."""
     S = 1 + sigma**2
     x, total = math.sqrt(S) * NODES[:, None], 0.0
     for w, point in zip(WEIGHTS, NODES, strict=True):
@@ -108,7 +119,7 @@ def test_what_memory_costs_on_fresh_data_with_one_point_and_at_large_noise(sigma
 
 @given(st.floats(0.5, 4.0), st.floats(0.05, 0.9), st.integers(1, 3), levels)
 def test_the_middle_turns_from_a_top_into_a_pass_at_the_speciation_level(size, share, dim, sigma):
-    """Eq. (21.5): the slope of the score at 0 along the modes, and the rest points of the flow on that line."""
+    """Eq. (21.6): the slope of the score at 0 along the modes, and the rest points of the flow on that line."""
     m, v = size * np.eye(dim)[0], share * size**2
     p = GaussianMixture(np.full(2, 0.5), np.stack([m, -m]), np.full(2, v))
     S = v + sigma**2
@@ -123,7 +134,7 @@ def test_the_middle_turns_from_a_top_into_a_pass_at_the_speciation_level(size, s
 
 @given(st.floats(0.5, 4.0), levels)
 def test_two_completions_agree_on_the_mode_with_a_chance_that_depends_on_one_number(size, sigma):
-    """Eq. (21.6): the chance by responsibilities on a grid, and by one normal integral of κ = |m|²/S."""
+    """Eq. (21.7): the chance by responsibilities on a grid, and by one normal integral of κ = |m|²/S."""
     v = 0.3
     p = GaussianMixture(np.full(2, 0.5), np.array([[size], [-size]]), np.full(2, v)).diffuse(1.0, sigma)
     exact = expectation(p, lambda x: np.sum(p.responsibilities(x) ** 2, axis=1), None, 0).value
@@ -139,7 +150,7 @@ def test_two_completions_agree_on_the_mode_with_a_chance_that_depends_on_one_num
 
 @given(seeds, st.integers(2, 6), st.floats(0.3, 2.0))
 def test_the_weight_of_the_origin_is_the_sum_of_squares_of_the_weights(seed, n, sigma):
-    """Eq. (21.7): the index is drawn from the weights, given x; both sides by quadrature, for any points."""
+    """Eq. (21.8): the index is drawn from the weights, given x; both sides by quadrature, for any points."""
     points = np.random.default_rng(seed).uniform(-1, 1, (n, 1))
     p = empirical(points)
     own = np.mean([WEIGHTS @ p.responsibilities(a + sigma * NODES[:, None], 1.0, sigma)[:, i]
@@ -152,7 +163,7 @@ def test_the_weight_of_the_origin_is_the_sum_of_squares_of_the_weights(seed, n, 
 
 @given(st.integers(3, 10**6), st.integers(1, 500))
 def test_at_the_collapse_level_a_noisy_point_tells_as_much_as_the_number_of_the_others(n, dim):
-    """Eq. (21.8): the mutual information of x₀ and x₀ + σ z is log(n - 1)."""
+    """Eq. (21.9): the mutual information of x₀ and x₀ + σ z is log(n - 1)."""
     sigma = collapse_level(n, dim)
     assert 0.5 * dim * math.log1p(sigma**-2) == pytest.approx(math.log(n - 1), rel=1e-9)
 
@@ -166,7 +177,7 @@ def log_odds(n, sigma, x0, z):
 
 @given(seeds, levels, st.integers(1, 4))
 def test_the_log_odds_of_the_others_have_a_symmetric_law(seed, sigma, dim):
-    """Eq. (21.9): each term a product of two standard normal numbers; and the others' mean weight in closed form."""
+    """Eq. (21.10): each term a product of two standard normal numbers; and the others' mean weight in closed form."""
     rng, n, S = np.random.default_rng(seed), 7, 1 + sigma**2
     x0, z = rng.standard_normal((2, 5, dim))
     u = (z - (x0 + sigma * z) / math.sqrt(S)) / math.sqrt(2 * (1 - sigma / math.sqrt(S)))
@@ -186,7 +197,7 @@ def test_the_log_odds_of_the_others_have_a_symmetric_law(seed, sigma, dim):
 
 @pytest.mark.parametrize("dim", [2, 8, 40])
 def test_the_origin_weighs_more_than_the_bound_which_is_one_half_at_the_collapse_level(dim):
-    """Eq. (21.9)."""
+    """Eq. (21.10)."""
     n, rng = 60, np.random.default_rng(dim)
     for factor in (0.7, 1.0, 1.5):
         sigma = factor * collapse_level(n, dim)
@@ -197,6 +208,23 @@ def test_the_origin_weighs_more_than_the_bound_which_is_one_half_at_the_collapse
         away = np.sum((points[:, :1] + sigma * z[:, None] - points) ** 2, axis=2) / (2 * sigma**2)
         own = 1 / np.sum(np.exp(away[:, :1] - away), axis=1)
         assert own.mean() > bound.mean() - 6.2 * math.hypot(own.std() / math.sqrt(300), bound.std() / math.sqrt(4000))
+
+
+@given(seeds, st.integers(3, 1000))
+def test_with_unequal_variances_the_bound_is_one_half_where_the_information_is_log_of_the_others(seed, n):
+    """Eq. (21.11): the others' weight in closed form; its log odds only change sign when noise and x are exchanged."""
+    rng = np.random.default_rng(seed)
+    lam, sigma = rng.uniform(0.1, 4.0, 3), rng.uniform(0.3, 2.0)
+    law = GaussianMixture(np.ones(1), np.zeros((1, 3)), lam[None])
+    z, other = rng.standard_normal((2, 1, 3))  # noise, and x over its deviations: exchangeable
+    information = 0.5 * np.sum(np.log1p(lam / sigma**2))
+
+    def odds(z, over):
+        x = np.sqrt(lam + sigma**2) * over
+        sum_of_others = math.log(n - 1) + math.log(kernel_mean(empirical(x), law, sigma))
+        return sum_of_others + 0.5 * np.sum(z**2) - (math.log(n - 1) - information)
+
+    assert odds(z, other) == pytest.approx(-odds(other, z), rel=1e-7, abs=1e-7)
 
 
 def test_two_points_never_collapse_and_are_refused():
