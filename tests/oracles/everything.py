@@ -58,8 +58,8 @@ from refscore.likelihood.flow import FixedSteps, Flow, bits_per_dim, error_split
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
 from refscore.matching.objectives import OBJECTIVES, FiniteDifference, OfProbes, Sliced
 from refscore.matching.probes import gaussian, rademacher, sphere
-from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
-from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unweighted
+from refscore.matching.times import FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime
+from refscore.matching.weights import MinSNR, SigmaPower, g_squared, sigma_squared, unweighted
 from refscore.measure.floor import denoising_floor
 from refscore.measure.neighbours import memorised, nearest, two_sample_test
 from refscore.measure.tables import excess_loss, flow_samples, sample_table, score_table
@@ -245,7 +245,8 @@ def sde_values(sde: Any) -> Make:
             back.noise(x, 0.3), denoise(score, sde, x, t), prior(sde, (3, 2), at.rng(), at.kind),
             gaussian_prior(sde)(x), [convert(x, x, 0.3, sde, "noise", name, 1.5) for name in PARAMETRISATIONS],
             [size(name, sde, 0.3, 1.5) for name in PARAMETRISATIONS],
-            [weight(sde, t) for weight in (sigma_squared, g_squared, unweighted, SigmaPower(1.5), LossOf("F", 1.5))],
+            [weight(sde, t) for weight in (sigma_squared, g_squared, unweighted)],
+            [weight(sde, t) for weight in (SigmaPower(1.5), MinSNR(), LossOf("F", 1.5))],
         )  # fmt: skip
 
     return made
@@ -317,6 +318,9 @@ STEPS: dict[str, Built] = {
     ),
     "correct-then": lambda sde, score, x: Then(SAMPLERS["reverse-diffusion"](sde, score), Langevin(score, 1e-3)),
     "guided": lambda sde, score, x: SAMPLERS["heun"](sde, Guided(score, lambda x, t: -x, 2.0)),
+    "guided-between": lambda sde, score, x: SAMPLERS["heun"](
+        sde, Guided(score, lambda x, t: -x, 2.0, interval=(0.3, 0.7))
+    ),
     "inpainting": lambda sde, score, x: Replace(SAMPLERS["dpm-solver++2m"](sde, score), sde, x, x[:1, ...] > 0),
     "inpainting-again": lambda sde, score, x: Replace(SAMPLERS["ancestral"](sde, score), sde, x, x[:1, ...] > 0, 2),
     "forward": lambda sde, score, x: EulerMaruyama(Forward(sde)),
@@ -381,6 +385,7 @@ WAYS: dict[str, Any] = {
     "sliced-gaussian": Sliced(probes=2, law=gaussian, times=LATE),
     "sliced-sphere": Sliced(probes=2, law=sphere, times=LATE),
     "denoising-control": Denoising(control=True, antithetic=True, weight=g_squared, times=UniformLogSNR()),
+    "denoising-log-normal": Denoising(weight=MinSNR(), times=LogNormal(-0.5, 1.0, 0.1)),
     "denoising-levels": Denoising(times=Levels((0.9, 0.5)), weight=SigmaPower(1.0)),
     "finite-difference": FiniteDifference(times=LATE, step=0.1),  # rounding is divided by the step
     "denoising-one-time": Denoising(times=FixedTime(0.5), weight=unweighted),
