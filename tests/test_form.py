@@ -10,7 +10,7 @@ import pytest
 from tests.oracles.book import ROOT
 
 CHAPTERS = sorted((ROOT / "docs" / "chapters").glob("*.md"))
-YET = set(range(1, 18)) - {11, 12, 13}  # chapters without the form so far
+YET = set(range(1, 18)) - {10, 11, 12, 13}  # chapters without the form so far
 SECTIONS = ["In five lines", "What to do", "Exercises"]
 GRADES = ["### Numbers", "### Change a line and look", "### Derive"]
 
