@@ -486,7 +486,7 @@ def test_in_three_dimensions_the_variance_of_the_published_rule_is_infinite():
 
 
 def test_a_step_that_looks_at_the_score_alone_goes_half_the_way():
-    """Exercise 7: ε = 2r²D/|s|² leaves |x|² exp(-½|x|²) alone, of variance (D + 2)/D; by quadrature, as above."""
+    """Exercise 14 of chapter 10: ε = 2r²D/|s|² leaves |x|² exp(-½|x|²) alone, of variance (D + 2)/D; by quadrature."""
     D = 10
     u, c, inner = polar(D, (30, 16))
     g, weight = roots_genlaguerre(120, (D + 2) / 2 - 1)
