@@ -1,4 +1,4 @@
-"""Chapter 18: straight lines from data to noise as a linear SDE; their mean velocity, its loss, its paths, its samplers.
+"""Chapter 18: straight lines from data to noise as a linear SDE; their mean velocity, loss, paths and samplers.
 
 And α(1) = 0 exactly: who can start where nothing of the data is left does, the others say why not.
 """
@@ -31,8 +31,7 @@ from refscore import (
     prior,
     simulate,
 )
-from refscore.laws.affine_chain import law_of
-from refscore.laws.expectation import gauss_legendre
+from refscore.laws.affine_chain import Gaussian, law_of
 from refscore.likelihood.elbo import elbo
 from refscore.matching.times import UniformLogSNR, UniformTime
 from refscore.measure.floor import denoising_floor, mean_posterior_variance
@@ -50,7 +49,7 @@ from tests.oracles.close import assert_close
 from tests.oracles.equations import dt
 from tests.oracles.marks import each_sampler
 from tests.oracles.quadrature import gauss_hermite
-from tests.oracles.strategies import mixtures, random_mixture, seeds, times
+from tests.oracles.strategies import mixtures, random_mixture, seeds
 
 LINE = GaussianMixture(np.array([0.3, 0.7]), np.array([[-2.0], [1.0]]), np.array([0.1, 0.2]))
 SDE = Rectified()
@@ -127,7 +126,7 @@ def test_the_velocity_of_any_interpolant_is_the_mean_of_its_rates(p, seed, t):
 
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_following_the_mean_moves_every_mean_as_the_lines_do(power):
-    """Eq. (18.3): d/dt E φ(x_t) = E φ'(x_t) u(x_t, t), for moments of a mixture: by complex step, and by quadrature."""
+    """Eq. (18.3): d/dt E φ(x_t) = E φ'(x_t) u(x_t, t), for moments of a mixture: by quadrature, and central differences."""
     p, t = LINE, 0.4
     z, w = gauss_hermite(40, 1)
 
@@ -140,10 +139,11 @@ def test_following_the_mean_moves_every_mean_as_the_lines_do(power):
     x = np.linspace(-6, 6, 4001)[:, None]
     density = np.exp(p.log_prob(x, 1 - t, t)) * (x[1, 0] - x[0, 0])
     carried = density @ (power * x ** (power - 1) * u(p, x, t))[:, 0]
-    assert dt(moment, t)[0] == pytest.approx(carried, rel=1e-9)
+    change = (moment(t + 1e-5) - moment(t - 1e-5)) / 2e-5
+    assert change == pytest.approx(carried, rel=1e-8)
 
 
-@given(mixtures(max_dim=3), seeds, st.floats(0.1, 0.95), st.floats(0, 0.9))
+@given(mixtures(max_dim=3), seeds, st.floats(0.1, 0.95), st.sampled_from([0.0, 0.3, 0.9]))
 def test_a_step_of_ddim_is_a_step_of_euler(p, seed, t, part):
     """Eq. (18.8), to rounding; and from t = 1 itself."""
     x, score = np.random.default_rng(seed).standard_normal((5, p.dim)), ExactScore(p, SDE)
@@ -218,7 +218,7 @@ def heun(velocity, x, grid):
 def test_curvature_has_two_forms_and_a_closed_value_on_a_gaussian():
     """Eq. (18.12): on N(0, 1) the paths are x₁ √((1 - t)² + t²), and C = 2 - ½π."""
     one, z = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1)), np.array([[1.0]])  # all paths are multiples
-    grid = uniform_times(2000, 1e-9)
+    grid = uniform_times(1000, 1e-9)
     states, speeds = heun(lambda x, t: u(one, x, t), z, grid)
     assert states[-1, 0, 0] == pytest.approx(1.0, abs=1e-6)
     way = z[0, 0] - states[-1, 0, 0]
@@ -233,9 +233,7 @@ def test_one_reflow_is_straight_on_the_line():
     z = ndtri(share)
     cdf = np.sum(LINE.weights * ndtr((fine[:, None] - LINE.means[:, 0]) / np.sqrt([0.1, 0.2])), axis=1)
     q = np.interp(share, cdf, fine)
-    ends = last(
-        simulate(RungeKutta(lambda x, t: x - x + u(LINE, x, t)), z[:, None], uniform_times(400, 1e-4), NO_NOISE)
-    )
+    ends = last(simulate(RungeKutta(lambda x, t: u(LINE, x, t)), z[:, None], uniform_times(400, 1e-4), NO_NOISE))
     assert_close(ends[:, 0], q, 2e-3)  # T is the map of quantiles
     for N in (1, 7):
         x = z
@@ -263,7 +261,7 @@ def test_on_a_gaussian_the_new_lines_never_cross():
     """Eq. (18.14): T(z) = μ + Σ^½ z, whose eigenvalues are positive."""
     C = np.array([[1.0, 0.6], [0.6, 0.5]])
     p = GaussianMixture(np.ones(1), np.array([[1.0, -2.0]]), C[None])
-    x, J = flow_jacobian(p, np.random.default_rng(0).standard_normal((3, 2)), 800)
+    _, J = flow_jacobian(p, np.random.default_rng(0).standard_normal((3, 2)), 800)
     values, vectors = np.linalg.eigh(C)
     assert_close(J, (vectors * np.sqrt(values)) @ vectors.T, 1e-3)
     assert np.linalg.eigvalsh(J).min() > 0
@@ -301,7 +299,9 @@ def test_no_mixture_was_found_on_which_reflow_crosses():
 def test_every_amount_of_noise_has_the_same_marginals(gamma2):
     """Eq. (18.15): drift u - ½γ²s and noise γ obey the Fokker-Planck equation of p_t, on the line, for any γ(t)."""
     t, x, h = 0.4, np.linspace(-3, 3, 601)[:, None], 1e-3
-    density = lambda t, x: np.exp(LINE.log_prob(x, 1 - t, t))[:, 0] if False else np.exp(LINE.log_prob(x, 1 - t, t))  # noqa: E731
+
+    def density(t, x):
+        return np.exp(LINE.log_prob(x, 1 - t, t))
 
     def flux(x):
         drift = u(LINE, x, t) - 0.5 * gamma2(t) * LINE.score(x, 1 - t, t)
@@ -367,8 +367,8 @@ def test_every_sampler_that_can_has_the_law_of_the_data_in_the_end(name):
         return
     one = GaussianMixture(np.ones(1), np.array([[1.0]]), np.array([0.25]))
     step = SAMPLERS[name](SDE, ExactScore(one, SDE))
-    for grid in (uniform_times(400, 1e-4), quadratic_times(400, 1e-4)):
-        law = law_of(step, grid, np.zeros(1), np.eye(1))
+    for grid in (uniform_times(100, 1e-4), quadratic_times(100, 1e-4)):
+        law = law_of(step, grid, Gaussian(np.zeros(1), np.eye(1)))
         allowed = 0.15 if "large" in name else 0.02
         assert abs(law.mean[0] - 1.0) < allowed
         assert abs(law.cov[0, 0] - 0.25) < allowed
@@ -433,7 +433,8 @@ def test_grids_that_can_begin_at_the_top_do():
     assert uniform_times(3)[0] == quadratic_times(3)[0] == level_times(SDE, [1.0, 0.5])[0] == 1.0
     assert karras_times(SDE, 4, high=50.0)[0] == pytest.approx(50 / 51)
     t, _ = UniformTime().at(SDE, np.array([0.0, 1.0], dtype="float32"))
-    assert t[1] < 1 and t.dtype == np.float32
+    assert t[1] < 1
+    assert t.dtype == np.float32
     assert UniformTime().at(VP(), np.array([1.0]))[0][0] == 1.0
     assert prior_kl(SDE, np.array([[5.0]]))[0] == 0.0
     assert abs(prior_mismatch(LINE, SDE).value) < 1e-9
@@ -442,28 +443,29 @@ def test_grids_that_can_begin_at_the_top_do():
 # ------------------------------------------------------------------ a little left: everything runs
 
 
-@pytest.mark.parametrize("grid", [uniform_times, quadratic_times, lambda n, t: log_snr_times(SDES["rectified"], n, t),
-                                  lambda n, t: karras_times(SDES["rectified"], n, low=1e-3)[:-1]])  # fmt: skip
 @each_sampler
-def test_with_a_thousandth_left_every_sampler_runs_on_every_grid(name, grid):
-    """N(0, 1) in the end, to the error of 200 steps: without a sample."""
+def test_with_a_thousandth_left_every_sampler_runs_on_every_grid(name):
+    """Ends at N(½, ½), to the error of 60 steps, without a sample. In the first steps g² is 2000: from t = 0.9 on."""
     sde = SDES["rectified"]
     one = GaussianMixture(np.ones(1), np.array([[0.5]]), np.array([0.5]))
-    step = SAMPLERS[name](sde, ExactScore(one, sde))
-    grid = grid(200, 1e-3)
-    if name == "euler-maruyama" and grid[1] > 0.98:
-        grid = [t for t in grid if t < 0.98]  # its first steps are unstable where g² is large
-    law = law_of(step, grid, np.zeros(1), np.eye(1))
-    assert np.isfinite(law.cov).all()
-    if name not in ("euler-maruyama", "reverse-diffusion", "ancestral-large"):
+    step, start = SAMPLERS[name](sde, ExactScore(one, sde)), one.diffuse(sde.alpha(0.9), sde.sigma(0.9))
+    grids = [uniform_times(60, 1e-3), quadratic_times(60), log_snr_times(sde, 60), karras_times(sde, 60)[:-1]]
+    for grid in grids:
+        below = [0.9, *(t for t in grid if t < 0.89)]
+        law = law_of(step, below, Gaussian(start.means[0], start.covariances.reshape(1, 1)))
         assert abs(law.mean[0] - 0.5) < 0.05
-        assert abs(law.cov[0, 0] - 0.5) < 0.1
+        assert abs(law.cov[0, 0] - 0.5) < 0.15
+        if name != "euler-maruyama":  # unstable above, where a step is longer than 1/g²
+            whole = law_of(step, grid, Gaussian(np.zeros(1), np.eye(1)))
+            assert np.isfinite(whole.cov).all()
 
 
 def test_with_a_thousandth_left_the_likelihood_is_that_of_the_data():
     sde, x = SDES["rectified"], np.linspace(-3, 2, 6)[:, None]
     found = log_likelihood(ExactScore(LINE, sde), sde, x, t_min=1e-4).value
-    assert_close(found, LINE.log_prob(x, sde.alpha(1e-4), sde.sigma(1e-4)), 2e-4)
+    assert_close(
+        found, LINE.log_prob(x, sde.alpha(1e-4), sde.sigma(1e-4)), 1e-3
+    )  # α(1) x₀ x₁, the mismatch of the prior
     assert prior_mismatch(LINE, sde).value <= 0.5 * 1e-6 * 3
 
 
@@ -477,7 +479,7 @@ def test_a_start_below_the_top_from_the_prior_or_from_a_picture(mu, v, t, y):
     v0 = a**2 * v + s**2
     one = GaussianMixture(np.ones(1), np.array([[mu]]), np.array([v]))
     x = np.array([[0.0], [1.0], [a * y], [a * y + s]])
-    grid = [r * t for r in quadratic_times(300, 1e-8)]
+    grid = [r * t for r in quadratic_times(120, 1e-8)]
     ends, _ = heun(lambda x, t: u(one, x, t), x, grid)
     end = ends[-1][:, 0]
     scale = 3e-3 * (1 + abs(mu) + abs(y))
@@ -490,13 +492,13 @@ def test_a_start_below_the_top_from_the_prior_or_from_a_picture(mu, v, t, y):
 def test_the_reverse_sde_forgets_a_wrong_start_and_the_flow_does_not():
     """Eq. (18.17): from t = 0.8 with N(0, 1); the error in the mean, after the flow and after the reverse SDE."""
     one = GaussianMixture(np.ones(1), np.array([[2.0]]), np.array([0.25]))
-    grid = [t for t in uniform_times(1000, 1e-3) if t <= 0.8]
+    grid = [t for t in uniform_times(400, 1e-3) if t <= 0.8]
     score = ExactScore(one, SDE)
     flow, noisy = (
-        law_of(step, grid, np.zeros(1), np.eye(1)).mean[0]
+        law_of(step, grid, Gaussian(np.zeros(1), np.eye(1))).mean[0]
         for step in (RungeKutta(Reverse(SDE, score, 0.0).drift), EulerMaruyama(Reverse(SDE, score)))
     )
-    assert abs(flow - (2 - 0.4 * math.sqrt(0.25 / 0.65))) < 5e-3
+    assert abs(flow - (2 - 0.4 * math.sqrt(0.25 / 0.65))) < 1e-2
     assert abs(noisy - 2) < 0.3 * abs(flow - 2)
 
 
@@ -505,9 +507,3 @@ def test_convert_and_correctors_know_the_line():
     assert_close(convert(score(x, 0.4), x, 0.4, SDE, "score", "velocity"), u(LINE, x, 0.4), 1e-12)
     step = Then(DDIM(SDE, score), Langevin(score, 0.01))
     assert np.isfinite(last(simulate(step, x, uniform_times(5), np.random.default_rng(0)))).all()
-
-
-@given(times)
-def test_weights_of_time_integrate(t):
-    node, weight = gauss_legendre(np.zeros(1), 20)
-    assert float(weight @ (2 * t * node)) == pytest.approx(t, rel=1e-12)
