@@ -18,7 +18,8 @@ MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another ve
 TRAINED = {  # a network on the way: training enlarges the last bit, another on another machine; or roundings themselves
     "03-four-techniques.png", "04-energy.png", "04-likelihood.png", "05-pipeline.png", "05-manifold.png",
     "05-density.png", "06-levels.png", "11-split.png", "14-steps.png", "15-levels.png", "15-samples.png",
-    "18-floor.svg", "18-learned.png", "15-guidance.png", "15-inpainting.png", "15-errors.png", "15-passing.png", "demo-field.png",
+    "15-guidance.png", "15-inpainting.png", "15-errors.png", "15-passing.png", "18-floor.svg", "18-learned.png",
+    "demo-field.png",
 }  # fmt: skip
 
 

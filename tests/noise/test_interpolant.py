@@ -126,7 +126,7 @@ def test_the_velocity_of_any_interpolant_is_the_mean_of_its_rates(p, seed, t):
 
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_following_the_mean_moves_every_mean_as_the_lines_do(power):
-    """Eq. (18.3): d/dt E φ(x_t) = E φ'(x_t) u(x_t, t), for moments of a mixture: by quadrature, and central differences."""
+    """Eq. (18.3): d/dt E φ(x_t) = E φ'(x_t) u(x_t, t), for moments of a mixture; central differences."""
     p, t = LINE, 0.4
     z, w = gauss_hermite(40, 1)
 
