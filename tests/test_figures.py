@@ -18,7 +18,7 @@ MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another ve
 TRAINED = {  # a network on the way: training enlarges the last bit, another on another machine; or roundings themselves
     "03-field", "03-four-techniques", "04-energy", "04-likelihood", "05-density", "05-manifold", "05-pipeline",
     "06-levels", "11-split", "14-steps", "15-errors", "15-guidance", "15-inpainting", "15-levels", "15-passing",
-    "15-samples", "21-stopping", "demo-field",
+    "15-samples", "18-floor", "18-learned", "21-stopping", "demo-field",
 }  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def rates(sde: SDE, t: Time) -> Affine:
 
 
 def affine_in_mean(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
-    """Return A and B of q = A x + B x̂₀, x̂₀ = E[x₀ | x]: finite also where α = 0                        Eq. (18.8).
+    """Return A and B of q = A x + B x̂₀, x̂₀ = E[x₀ | x]: finite also where α = 0                        Eq. (18.16).
 
     There the score is -x/σ² whatever the data are, and the velocity still says x̂₀. The noise does not: B = 0.
 

@@ -192,7 +192,7 @@ class Reverse:
         """
         t = beside(t, x)
         if self._blind(t):
-            up, rise = rates(self.sde, t)  # v = α' x̂₀ + σ' ẑ, and ẑ = x/σ
+            up, rise = rates(self.sde, t)  # Eq. (18.7): v = α' x̂₀ + σ' ẑ, ẑ = x/σ
             return up * mean_without_signal(self.score, x, t) + rise / self.sde.sigma(t) * x
         f, g, s = self.sde.f(t), self.sde.g(t), ask(self.score, x, t)
         return per_sample(f, x) * x - per_sample(0.5 * (1 + self.lam**2) * g**2, x) * s

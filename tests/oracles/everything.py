@@ -578,7 +578,6 @@ EVERYTHING: dict[str, Make] = {
     "energies": bare_energy,
     "convolutions": convolutions,
     **{f"sde {name}": sde_values(sde) for name, sde in PROCESSES.items()},
-    "straight lines": straight_lines,
     **{f"mixture {kind}": mixture_values(kind) for kind in ("full", "diagonal", "isotropic")},
     "other laws": other_laws,
     "affine chains": affine_chains,
@@ -603,6 +602,7 @@ EVERYTHING: dict[str, Make] = {
     "likelihoods": likelihoods,
     "on the host": on_the_host,
     "measures": measures,
+    "straight lines": straight_lines,
 }
 
 
