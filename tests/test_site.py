@@ -162,6 +162,9 @@ def test_headings_keep_githubs_anchors_also_the_second_of_a_name():
 def test_what_leads_nowhere_is_a_fault_of_its_page(fault):
     with pytest.raises(Fault, match=r"03-score-matching.*there is no"):
         shown(f"# 3. A\n\n{fault}\n")
+    with pytest.raises(Fault) as told:
+        shown(f"# 3. A\n\n{fault} {fault}\n")
+    assert len(str(told.value).splitlines()) == 2  # all of a page are told at once
 
 
 def test_links_to_code_lead_to_the_site():
