@@ -17,8 +17,8 @@ DRAWN = {".png", ".svg"}
 MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another version may move a line by a pixel
 TRAINED = {  # a network on the way: training enlarges the last bit, another on another machine; or roundings themselves
     "03-four-techniques.png", "04-energy.png", "04-likelihood.png", "05-pipeline.png", "05-manifold.png",
-    "05-density.png", "06-levels.png", "11-split.png", "14-steps.png", "15-levels.png", "15-samples.png",
-    "15-guidance.png", "15-inpainting.png", "15-errors.png", "15-passing.png", "demo-field.png",
+    "05-density.png", "06-levels.png", "11-split.png", "14-steps.svg", "15-levels.png", "15-samples.png",
+    "15-guidance.png", "15-inpainting.png", "15-errors.svg", "15-passing.svg", "demo-field.png",
 }  # fmt: skip
 
 
