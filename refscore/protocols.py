@@ -274,7 +274,7 @@ class HasJets(Protocol):
     """A layer whose inputs may carry two tangents at once. Where u is there, v is there too; w may be missing."""
 
     def jet(self, params: Any, cache: Any, us: Any, vs: Any, ws: Any) -> Any:
-        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (4.6)."""
+        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (14.27)."""
 
     def jet_backward(self, params: Any, cache: Any, tape: Any, dy: Any, djet: Any) -> Any:
         """dy and (dy_u, dy_v, dy_w) -> (dx for each input, (du, dv, dw) for each input, gradients)."""

@@ -114,13 +114,13 @@ class EnergyModel(Preconditioning):
         return constant(0.0, x) if s is None else s, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)      Eq. (4.4)."""
+        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)      Eq. (14.25)."""
         kept, c, skip, out, _ = cache
         dx, grads = self._second(params, kept, (out * dy)[None, ...])
         return (plus(times(skip, dy), times(c, dx)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """ẋ (K, B, ...) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ    Eq. (4.5)."""
+        """ẋ (K, B, ...) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ  Eq. (14.26)."""
         if xdot is None:
             return None, None
         xp, (kept, c, skip, out, _) = array_namespace(xdot), cache
@@ -130,7 +130,7 @@ class EnergyModel(Preconditioning):
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ, Eq. (4.5)."""
+        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ, Eq. (14.26)."""
         kept, c, skip, out, _ = cache
         none = self.no_tangent
         _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))

@@ -82,7 +82,7 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
 
 
 def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002, rho: float = 7.0) -> list[float]:
-    """Return a grid of n steps: the n levels ς = σ/α with ς^{1/ρ} equally spaced from high to low, and 0  Eq. (10.15).
+    """Return a grid of n steps: the n levels ς = σ/α with ς^{1/ρ} equally spaced from high to low, and 0  Eq. (10.18).
 
     Karras et al. 2022, who have high = 80 and low = 0.002 for data of deviation ½. By default high is σ(1)/α(1), where
     `prior` draws.

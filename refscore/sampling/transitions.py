@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refscore.arrays import ask, namespace
-from refscore.checks import check_array, check_inverse, check_like, check_made_for, check_number, plain, settle
+from refscore.checks import (
+    check_array,
+    check_inverse,
+    check_like,
+    check_made_for,
+    check_number,
+    check_range,
+    plain,
+    settle,
+)
 from refscore.library import array_namespace
 from refscore.noise.interpolant import BELOW
 from refscore.noise.reverse import Reverse, mean_without_signal
@@ -107,7 +116,9 @@ class Ancestral:
     """Draw x_s from its law given x_t and x̂₀: x_s = (x + σ²_{t|s} s)/a + c z              Eq. (10.4); Ho et al. 2020.
 
     variance "small" is c² = σ_s² (1 - e^{-2h}), that of x_s given x_t and x₀ (β̃ in DDPM): exact where the data are one
-    point. "large" is c² = σ²_{t|s} (β in DDPM): exact for a VP SDE where the data are N(0, I).
+    point. "large" is c² = σ²_{t|s} (β in DDPM): exact for a VP SDE where the data are N(0, I). A function of t, the
+    mean square of the score E‖s(x_t, t)‖²/D, gives the best c² for the data at hand, the mean variance of x_s given
+    x_t: c² = (σ_{t|s}/a)² (1 - σ²_{t|s} E‖s‖²/D), Eq. (10.21); Bao et al. 2022. It is never below "small".
 
     Parameters
     ----------
@@ -115,13 +126,14 @@ class Ancestral:
         The forward SDE, whose α and σ are used.
     score : callable (x, t) -> (B, ...)
         ∇ log p_t(x) under this SDE, for x (B, ...) and t an array (1,).
-    variance : str, default "small"
-        "small" or "large".
+    variance : str or callable t -> float, default "small"
+        "small", "large", or the mean square of the score, per coordinate, as a function of a Python float t.
 
     Raises
     ------
     ValueError
-        For another variance, or a score that was made for another SDE; at a step that removes no noise (`transition`).
+        For another variance, or a mean square that is negative or not finite; for a score that was made for another
+        SDE; at a step that removes no noise (`transition`).
 
     Examples
     --------
@@ -136,13 +148,13 @@ class Ancestral:
 
     sde: SDE
     score: Score
-    variance: str = "small"
+    variance: str | Callable[[float], float] = "small"
 
     def __post_init__(self) -> None:
         settle(self)
         check_made_for(self.score, self.sde)
-        if self.variance not in ("small", "large"):
-            raise ValueError(f"variance must be 'small' (β̃) or 'large' (β), got {self.variance!r}")
+        if not callable(self.variance) and self.variance not in ("small", "large"):
+            raise ValueError(f"variance must be 'small' (β̃), 'large' (β) or a function of t, got {self.variance!r}")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
@@ -151,8 +163,17 @@ class Ancestral:
             mean = p.alpha_s * mean_without_signal(self.score, x, t)
         else:
             mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
-        std = (p.sigma_s if self.variance == "small" else p.sigma_t) * p.lost**0.5
-        return _noisy(mean, std, p, rng), None
+        return _noisy(mean, self._std(p, t), p, rng), None
+
+    def _std(self, p: Transition, t: float) -> float:
+        """c, the deviation of the fresh noise."""
+        if callable(self.variance) and p.a:  # without signal the score says nothing: large
+            # between "small", where x₀ is certain given x_t, and nothing known: a true score never leaves these bounds
+            mean_square = check_number("variance(t)", self.variance(t))
+            check_range(0.0, 1e100, **{"variance(t)": mean_square})
+            known = min(p.sigma_t**2 * mean_square, 1.0)
+            return p.sigma_t / p.a * (p.lost * (1 - p.lost * known)) ** 0.5
+        return (p.sigma_s if self.variance == "small" else p.sigma_t) * p.lost**0.5
 
 
 @dataclass(frozen=True)
