@@ -274,7 +274,7 @@ class HasJets(Protocol):
     """A layer whose inputs may carry two tangents at once. Where u is there, v is there too; w may be missing."""
 
     def jet(self, params: Any, cache: Any, us: Any, vs: Any, ws: Any) -> Any:
-        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (4.6)."""
+        """u, v, w (K, ...) for each input -> (y_u, y_v, y_w), each (K, ...), and the tape             Eq. (14.27)."""
 
     def jet_backward(self, params: Any, cache: Any, tape: Any, dy: Any, djet: Any) -> Any:
         """dy and (dy_u, dy_v, dy_w) -> (dx for each input, (du, dv, dw) for each input, gradients)."""
@@ -318,6 +318,22 @@ class HasLevels(Protocol):
 
     def time_at_log_ratio(self, ratio: Any) -> Any:
         """The t at which log σ/α is the ratio."""
+
+
+@runtime_checkable
+class HasRates(Protocol):
+    """An SDE that knows α' and σ', finite also where α = 0 and its f and g are not."""
+
+    def rates(self, t: Any) -> Any:
+        """The derivatives of α and σ in t."""
+
+
+@runtime_checkable
+class HasPosteriorMean(Protocol):
+    """A score that knows E[x₀ | x_t = x] by itself: where α = 0 the score alone does not tell it."""
+
+    def posterior_mean(self, x: Any, t: Any) -> Any:
+        """E[x₀ | x_t = x], the shape of x."""
 
 
 @runtime_checkable

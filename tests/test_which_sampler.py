@@ -50,7 +50,7 @@ LAWS = {
 }
 GRIDS = {
     "log SNR": log_snr_times,
-    "(10.15)": lambda sde, n, low: [1.0, *karras_times(sde, n + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]],
+    "(10.18)": lambda sde, n, low: [1.0, *karras_times(sde, n + 1, float(sde.sigma(1.0) / sde.alpha(1.0)), LOW)[1:-1]],
     "t": lambda sde, n, low: uniform_times(n, low),
     "√t": lambda sde, n, low: quadratic_times(n, low),
 }

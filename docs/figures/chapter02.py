@@ -1,8 +1,7 @@
 """The figures of chapter 2: python docs/figures/chapter02.py
 
-02-bias.png    the law of the chain for two steps, computed and drawn from; its bias against the step
-02-escape.png  relaxation time against the barrier between two modes
-02-snr.png     what the published step size rule converges to
+02-bias.svg    the law of the chain for two steps, computed and drawn from; its bias against the step
+02-escape.svg  relaxation time against the barrier between two modes
 """
 
 import math
@@ -11,14 +10,12 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr
-from scipy.stats import chi, chi2
 from where import HERE
 
 from refscore import GaussianMixture, Langevin, simulate
 from refscore.laws.grid_chain import GridLaw, gap, grid_law
 from refscore.plots import EXACT, INK, LEARNED, figure, save
 from refscore.sampling.compose import First, Repeat, Stay
-from refscore.sampling.langevin import SNRLangevin
 from refscore.sampling.loop import last
 
 
@@ -36,10 +33,10 @@ def settled(p: GaussianMixture, half: float, eps: float) -> GridLaw:
     return law.push(transition(law, p, eps), 10_000_000)
 
 
-# ------------------------------------------------------------------ 02-bias.png
+# ------------------------------------------------------------------ 02-bias.svg
 
 
-def bias(path: Path = HERE / "02-bias.png") -> str:
+def bias(path: Path = HERE / "02-bias.svg") -> str:
     p, rng = line(0.8, 1.5, 0.25), np.random.default_rng(0)
     fig, (axes,) = figure(3, size=4.2)
     x = np.linspace(-4, 4, 801)
@@ -64,7 +61,7 @@ def bias(path: Path = HERE / "02-bias.png") -> str:
         distances.append(0.5 * np.sum(np.abs(law.mass - q)))
     h = 0.5 * p.score(law.centres[:, None])[:, 0] ** 2 + p.divergence(law.centres[:, None])
     constant = 0.25 * float(q @ np.abs(h - q @ h))
-    ax.loglog(steps, distances, "o", color=LEARNED, label="stationary law of the chain")
+    ax.loglog(steps, distances, "o", color=LEARNED, label="stationary law of the chain, computed")
     ax.loglog(steps, constant * steps, color=INK, lw=1, label=f"Eq. (2.7): {constant:.2f} ε")
     ax.set(xlabel="step ε", ylabel="total variation distance from p")
     ax.set_title("bias", fontsize=10)
@@ -75,7 +72,7 @@ def bias(path: Path = HERE / "02-bias.png") -> str:
     )
 
 
-# ------------------------------------------------------------------ 02-escape.png
+# ------------------------------------------------------------------ 02-escape.svg
 
 
 def turning_points(p: GaussianMixture, m: float) -> np.ndarray:
@@ -116,11 +113,11 @@ def integral_time(p: GaussianMixture, m: float) -> float:
     return w * (1 - w) * float(np.trapezoid(np.exp(-p.log_prob(x[:, None])), x))
 
 
-def escape(path: Path = HERE / "02-escape.png") -> str:
+def escape(path: Path = HERE / "02-escape.svg") -> str:
     fig, (axes,) = figure(2, size=4.4)
     x = np.linspace(-7, 7, 701)
-    for m, color in ((2.0, EXACT), (4.0, LEARNED)):
-        axes[0].plot(x, -line(0.8, m).log_prob(x[:, None]), color=color, label=f"m = {m:g}")
+    for m, color, style in ((2.0, EXACT, "-"), (4.0, LEARNED, "--")):
+        axes[0].plot(x, -line(0.8, m).log_prob(x[:, None]), style, color=color, label=f"m = {m:g}")
     axes[0].set(xlabel="x", ylabel="-log p", ylim=(0, 12), xlim=(-7, 7))
     axes[0].set_title("0.8 N(m, 1) + 0.2 N(-m, 1)", fontsize=10)
     axes[0].legend(fontsize=8)
@@ -144,33 +141,5 @@ def escape(path: Path = HERE / "02-escape.png") -> str:
     return "\n".join([save(fig, path), *table])
 
 
-# ------------------------------------------------------------------ 02-snr.png
-
-
-def snr(path: Path = HERE / "02-snr.png", r: float = 0.1) -> str:
-    fig, (axes,) = figure(2, size=4.4)
-    notes = []
-    for ax, D, steps in zip(axes, (3, 10), (600, 500), strict=True):
-        rng, v = np.random.default_rng(0), (D + 2) / D
-        kernel = Repeat(SNRLangevin(lambda x, t: -x, r), steps)
-        x = last(simulate(First(kernel, Stay()), rng.standard_normal((10_000, D)), [1.0, 0.0], rng))
-        radius = np.linalg.norm(x, axis=1)
-        R = np.linspace(0, 9, 400)
-        ax.hist(radius, bins=90, range=(0, 9), density=True, color=EXACT, alpha=0.3, label=f"{len(x)} chains, r = {r}")
-        ax.plot(R, chi.pdf(R / math.sqrt(v), D + 2) / math.sqrt(v), color=LEARNED, label="predicted, Eq. (2.13)")
-        ax.plot(R, chi.pdf(R, D), color=INK, lw=1, ls="--", label="target N(0, I)")
-        ax.set(xlim=(0, 9), xlabel="|x|", ylabel="density", title=f"D = {D}")
-        steps_up = (np.arange(len(x)) + 0.5) / len(x)
-        away = np.max(np.abs(np.sort(chi2.cdf(radius**2 / v, D + 2)) - steps_up))
-        from_target = np.max(np.abs(np.sort(chi2.cdf(radius**2, D)) - steps_up))
-        notes.append(
-            f"  D = {D}: variance {np.mean(radius**2) / D:.3f}, limit {v * v:.3f}; median |x| {np.median(radius):.3f}, "
-            f"limit {math.sqrt(v * chi2.median(D + 2)):.3f}, target {math.sqrt(chi2.median(D)):.3f}, "
-            f"cdf off by {away:.3f} from the limit, {from_target:.3f} from the target; largest {radius.max():.1f}"
-        )
-    axes[0].legend(fontsize=8)
-    return "\n".join([save(fig, path), *notes])
-
-
 if __name__ == "__main__":
-    print(bias(), escape(), snr(), sep="\n")
+    print(bias(), escape(), sep="\n")

@@ -63,8 +63,8 @@ class MaximumLikelihood:
     """∇_θ(-log p_θ) = E_data ∇_θE - E_model ∇_θE, the second with samples of the current model    Eq. (1.2).
 
     They come from `moves` steps of Langevin dynamics at every step of training, each a gradient of the network in x. A
-    short chain has not arrived at the model: from the data its gradient is too short, Eq. (4.13), and for one small
-    step it is that of implicit score matching, Eq. (4.14); from noise it is wrong. The loss that is returned,
+    short chain has not arrived at the model: from the data its gradient is too short, Eq. (4.8), and for one small
+    step it is that of implicit score matching, Eq. (4.9); from noise it is wrong. The loss that is returned,
     E(data) - E(samples), is no likelihood and need not fall.
 
     Parameters

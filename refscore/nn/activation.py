@@ -1,4 +1,4 @@
-"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand. Eqs. (4.7), (4.8), (14.9).
+"""Smooth activations: y = φ(x), elementwise, with three derivatives by hand. Eqs. (14.28), (14.29), (14.9).
 
     backward       dx = φ' dy
     jvp            ẏ = φ' ẋ
@@ -73,7 +73,7 @@ class Activation(ABC):
         return (plus(dx, times(u, dy)),), (u * dydot,), {}
 
     def jet(self, params: Params, cache: Any, us: Adjoints, vs: Adjoints, ws: Adjoints) -> tuple[Jet, Any]:
-        """Second-order tangents: φ' u, φ' v, φ'' u v + φ' w; the tape keeps u, v, w                      Eq. (4.7)."""
+        """Second-order tangents: φ' u, φ' v, φ'' u v + φ' w; the tape keeps u, v, w                     Eq. (14.28)."""
         (u,), (v,), (w,) = us, vs, ws
         slope = self.slope(cache)
         bent = times(self.curvature(cache), times(u, v))
@@ -82,7 +82,7 @@ class Activation(ABC):
     def jet_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, djet: Jet
     ) -> tuple[Adjoints, tuple[Adjoints, Adjoints, Adjoints], Grads]:
-        """Adjoints of the input and of u, v, w, by the formulas at the top of this file                 Eq. (4.7)."""
+        """Adjoints of the input and of u, v, w, by the formulas at the top of this file                 Eq. (14.28)."""
         (u, v, w), (dyu, dyv, dyw) = tape, djet
         first, second = self.slope(cache), self.curvature(cache)
         dx = times(first, dy)
@@ -148,7 +148,7 @@ class SiLU(Activation):
         return s * (1 - s) * (2 + x - 2 * y)
 
     def third(self, cache: Any) -> Array:
-        """φ''' = q (3 (1 - 2 s) + x (1 - 6 q)), from the cache                                            Eq. (4.8)."""
+        """φ''' = q (3 (1 - 2 s) + x (1 - 6 q)), from the cache                                          Eq. (14.29)."""
         x, s, _ = cache
         q = s * (1 - s)
         return q * (3 * (1 - 2 * s) + x * (1 - 6 * q))
@@ -173,7 +173,7 @@ class Tanh(Activation):
         return -2 * cache * (1 - cache * cache)
 
     def third(self, cache: Any) -> Array:
-        """φ''' = (1 - y²) (6 y² - 2), from the cache                                                      Eq. (4.8)."""
+        """φ''' = (1 - y²) (6 y² - 2), from the cache                                                    Eq. (14.29)."""
         square = cache * cache
         return (1 - square) * (6 * square - 2)
 
@@ -202,7 +202,7 @@ class Softplus(Activation):
         return cache * (1 - cache)
 
     def third(self, cache: Any) -> Array:
-        """φ''' = s (1 - s) (1 - 2 s), from the cache                                                      Eq. (4.8)."""
+        """φ''' = s (1 - s) (1 - 2 s), from the cache                                                    Eq. (14.29)."""
         return cache * (1 - cache) * (1 - 2 * cache)
 
 
@@ -243,7 +243,7 @@ class GELU(Activation):
         return T1 + 0.5 * x * (p * u2 - 2 * T * _times_slope(T1, x))
 
     def third(self, cache: Any) -> Array:
-        """φ''' = 3/2 T'' + ½ x T''', from the cache                                                       Eq. (4.8)."""
+        """φ''' = 3/2 T'' + ½ x T''', from the cache                                                     Eq. (14.29)."""
         x, T = cache
         p, u2, u3 = 1 - T * T, 6 * ROOT * CUBE * x, 6 * ROOT * CUBE
         T1 = _times_slope(p, x)
@@ -286,5 +286,5 @@ class ELU(Activation):
         return cache[0] * cache[1]
 
     def third(self, cache: Any) -> Array:
-        """φ''' = eˣ below 0, from the cache                                                               Eq. (4.8)."""
+        """φ''' = eˣ below 0, from the cache                                                             Eq. (14.29)."""
         return cache[0] * cache[1]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.arrays import constant, per_sample, row_squares, views
+from refscore.arrays import beside, constant, per_sample, row_squares, views
 from refscore.checks import is_number
 from refscore.library import array_namespace, device
 from refscore.nn.layer import Adjoints, Grads, plus, times
@@ -67,6 +67,8 @@ class EnergyModel(Preconditioning):
     (array([5.]), array([[-1., -2.]]))
     """
 
+    MEANS = ()
+
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the energy: x (B, ...), t (B,) or (1,) -> E (B,), and the cache                        Eq. (4.1)."""
         y, cache = self._body(params, x, t)
@@ -94,6 +96,12 @@ class EnergyModel(Preconditioning):
         """Evaluate the score as `forward` does, without the cache: x (B, ...), t -> s (B, ...)."""
         return self.forward(params, x, t)[0]
 
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
+        """Evaluate E[x₀ | x] = (x + σ² s)/α: x (B, ...), t -> (B, ...); refused where α = 0."""
+        self.check_signal(x, t)
+        alpha, sigma = (per_sample(c, x) for c in (self.sde.alpha(beside(t, x)), self.sde.sigma(beside(t, x))))
+        return (x + sigma**2 * self.apply(params, x, t)) / alpha
+
     def bind_energy(self, theta: Array) -> Callable[[Array, Time], Array]:
         """Return the energy (x, t) -> (B,) at the parameters theta (P,): -log p up to a constant that depends on t."""
         params = views(theta, self.shapes)
@@ -106,13 +114,13 @@ class EnergyModel(Preconditioning):
         return constant(0.0, x) if s is None else s, cache
 
     def backward(self, params: Params, cache: Any, dy: Array) -> tuple[Adjoints, Grads]:
-        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)      Eq. (4.4)."""
+        """ds -> (dx,) and the gradients: <ds, s> = -c² ds·x + (derivative of F along factor ds)      Eq. (14.25)."""
         kept, c, skip, out, _ = cache
         dx, grads = self._second(params, kept, (out * dy)[None, ...])
         return (plus(times(skip, dy), times(c, dx)),), grads
 
     def jvp(self, params: Params, cache: Any, xdot: Array | None) -> tuple[Array | None, Any]:
-        """ẋ (K, B, ...) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ    Eq. (4.5)."""
+        """ẋ (K, B, ...) -> ṡ = -c² ẋ + factor c ∇²F ẋ, one Hessian product a tangent; the tape keeps ẋ  Eq. (14.26)."""
         if xdot is None:
             return None, None
         xp, (kept, c, skip, out, _) = array_namespace(xdot), cache
@@ -122,7 +130,7 @@ class EnergyModel(Preconditioning):
     def jvp_backward(
         self, params: Params, cache: Any, tape: Any, dy: Array | None, dydot: Array
     ) -> tuple[Adjoints, Adjoints, Grads]:
-        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ, Eq. (4.5)."""
+        """ds, dṡ -> (dx,), (dẋ,), gradients: <dṡ, ṡ> is F's second derivative along factor dṡ and c ẋ, Eq. (14.26)."""
         kept, c, skip, out, _ = cache
         none = self.no_tangent
         _, jet_tape = self.body.jet(params, kept, (out * dydot, *none), (c * tape, *none), (None, *none))

@@ -124,7 +124,7 @@ class LevelStep:
 class SNRLangevin:
     """The step size rule of Song et al. 2021's corrector, sample by sample. An exhibit: its law is not p_t.
 
-        ε = 2 (r ‖z‖/‖s‖)²                                                              Eq. (2.12)
+        ε = 2 (r ‖z‖/‖s‖)²                                                              Eq. (10.14)
 
     As ε depends on x and z, another law than p_t stays as it is, and not even a near one for small r: on N(0, I), as
     r -> 0, p(x) ∝ ‖x‖² exp(-‖x‖²/2v) with v = (D + 2)/D, whose variance is ((D + 2)/D)² times too large. And at any r

@@ -73,7 +73,7 @@ def trained(kind, objective, steps=300, width=24, seed=0):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_objective_trains_an_energy_and_finds_the_density_up_to_a_constant(name):
-    """Eq. (4.10): E_p[E + log p] = -log Z + KL(p ‖ p_θ), Z by quadrature; training never asks for Z."""
+    """Eq. (4.5): E_p[E + log p] = -log Z + KL(p ‖ p_θ), Z by quadrature; training never asks for Z."""
     objective, error, spread = TRAINED[name]
     model, theta = trained(EnergyModel, objective)
     nodes, w, log_p, score = truth()
@@ -129,7 +129,7 @@ def around(model, theta, n=400):
 
 
 def test_a_learned_vector_field_is_no_gradient_and_a_learned_energy_is():
-    """Eq. (4.11): the Jacobian's skew part, and the line integral around a loop."""
+    """Eq. (4.6): the Jacobian's skew part, and the line integral around a loop."""
     objective = TRAINED["denoising"][0]
     free, conservative = trained(ScoreModel, objective), trained(EnergyModel, objective)
     assert asymmetry(*conservative) <= 1e-13
@@ -159,7 +159,7 @@ def test_more_training_makes_an_energy_better_and_no_field_a_gradient():
 
 @given(seed=seeds, B=st.integers(1, 4))
 def test_implicit_score_matching_of_an_energy_is_half_a_square_less_a_laplacian(seed, B):
-    """Eq. (4.9), with the Laplacian by Richardson differences of the complex step."""
+    """Eq. (4.4), with the Laplacian by Richardson differences of the complex step."""
     model = energy(2, [5], 0, SiLU(), VE(0.01, 10.0), "score")
     theta, x, t = random_theta(model, seed), np.random.default_rng(seed).standard_normal((B, 2)), np.full(1, 0.5)
 

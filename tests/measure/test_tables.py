@@ -205,6 +205,6 @@ def test_flow_samples_have_the_law_of_the_data(sde):
     units = np.concatenate([np.zeros((1, 2)), np.eye(2)])
     y = flow_samples(ExactScore(p, sde), sde, 3, 2, ReplayRng(units), DOUBLE)
     A = (y[1:] - y[:1]).T
-    # 64 steps of order 2; what the prior is off, Eq. (10.16); and the noise that is left at t_min
+    # 64 steps of order 2; what the prior is off, Eq. (10.19); and the noise that is left at t_min
     off = wasserstein(Gaussian(y[0], A @ A.T), Gaussian(p.means[0], p.covariances[0]))
     assert off <= 0.05

@@ -16,7 +16,7 @@ from refscore.sampling.transitions import SAMPLERS
 
 @pytest.mark.parametrize("name", ["vp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("subvp", "cosine"))])
 def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name):
-    """Eq. (10.16): a wrong mean at t = 1 reaches the data times √(λ/S) by the flow, times α λ/S by the SDE."""
+    """Eq. (10.19): a wrong mean at t = 1 reaches the data times √(λ/S) by the flow, times α λ/S by the SDE."""
     sde = SDES[name]
     alpha, sigma = sde.alpha(1.0), sde.sigma(1.0)
     lam = np.array([0.5, 2.0])
@@ -32,7 +32,7 @@ def test_the_flow_remembers_the_prior_and_the_reverse_sde_forgets_it(name):
 
 
 def test_a_wrong_score_hurts_the_flow_more_than_the_reverse_sde():
-    """Eq. (10.17): the predicted noise off by δ in every coordinate: √λ asinh(ς/√λ) δ, and 2 √λ atan(ς/√λ) δ."""
+    """Eq. (10.20): the predicted noise off by δ in every coordinate: √λ asinh(ς/√λ) δ, and 2 √λ atan(ς/√λ) δ."""
     sde, lam, delta = SDES["vp"], np.array([0.5, 2.0]), 0.02
     target = GaussianMixture(np.ones(1), np.zeros((1, 2)), lam[None, :])
     exact, top = ExactScore(target, sde), sde.sigma(1.0) / sde.alpha(1.0)

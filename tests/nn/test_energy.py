@@ -45,7 +45,7 @@ def test_every_energy_is_differentiated_rightly_to_third_order(
     host, seed, dim, hidden, embed, phi, B, K, shared, sde,
     t, predict,
 ):  # fmt: skip
-    """Eqs. (4.4), (4.5): every pass against the complex step."""
+    """Eqs. (14.25), (14.26): every pass against the complex step."""
     model = energy(dim, hidden, embed, phi, sde, predict)
     rng = np.random.default_rng([seed, 9])
     times = np.full(1, t) if shared else rng.uniform(0.2, 1.0, B)
@@ -69,7 +69,7 @@ def test_the_score_is_minus_the_gradient_of_the_energy(seed, dim, B, predict):
 
 @given(seed=seeds, B=st.integers(1, 4))
 def test_the_jacobian_of_an_energys_score_is_symmetric(seed, B):
-    """Eq. (4.11): what sets it apart from a free vector field. It is a gradient."""
+    """Eq. (4.6): what sets it apart from a free vector field. It is a gradient."""
     model = energy(3, [5], 0, Tanh(), VE(), "score")
     rng = np.random.default_rng(seed)
     params = subject(model, NUMPY, [rng.standard_normal((B, 3)), np.zeros(1)], seed, live=[True], fixed=[1]).params
@@ -292,7 +292,7 @@ def test_float32_stays_float32_in_every_jet(host, name):
 
 @phis
 def test_each_derivative_of_an_activation_is_that_of_the_one_before(name):
-    """Eq. (4.8): φ', φ'', φ''' each by complex step of the last."""
+    """Eq. (14.29): φ', φ'', φ''' each by complex step of the last."""
     phi, x = PHIS[name], np.linspace(-20, 20, 4001)[:, None]
     h = 1e-30
     chain = [lambda x: phi.forward({}, x)[0], *(
@@ -315,7 +315,7 @@ def test_third_derivatives_do_not_overflow(host, name):
 @phis
 @given(seed=seeds, n=st.integers(1, 4), K=st.integers(1, 3))
 def test_the_six_passes_of_an_activation(name, seed, n, K):
-    """Eq. (4.7): jet and jet_backward, against the complex step and against the formula written out."""
+    """Eq. (14.28): jet and jet_backward, against the complex step and against the formula written out."""
     phi, rng = PHIS[name], np.random.default_rng(seed)
     x = 2 * rng.standard_normal((3, n))
     check_jet(subject(phi, NUMPY, [x], seed, K), seed)
@@ -346,7 +346,7 @@ def test_an_input_without_tangents_gets_no_adjoints_of_them():
 
 @given(seed=seeds, n=st.integers(1, 4), embed=st.sampled_from([0, 4]))
 def test_a_jet_is_the_second_derivative_along_a_bent_path(seed, n, embed):
-    """Eq. (4.6): along x + h u + k v + h k w, the jet is ∂/∂h, ∂/∂k and ∂²/∂h∂k at 0."""
+    """Eq. (14.27): along x + h u + k v + h k w, the jet is ∂/∂h, ∂/∂k and ∂²/∂h∂k at 0."""
     net, rng = MLP((n, 5, 4, 2), embed), np.random.default_rng(seed)
     params = {name: 0.6 * rng.standard_normal(shape) for name, shape in net.shapes.items()}
     x, u, v, w = rng.standard_normal((4, 3, n))
@@ -366,7 +366,7 @@ def test_a_jet_is_the_second_derivative_along_a_bent_path(seed, n, embed):
 
 @given(seed=seeds, dim=st.integers(1, 3), predict=predictions)
 def test_the_gradient_of_the_score_along_a_is_that_of_a_directional_derivative(seed, dim, predict):
-    """Eqs. (4.4), (4.5): ⟨a, s⟩ = -∂_a E and ⟨b, ∇s a⟩ = -∂_a ∂_b E, in x and in θ."""
+    """Eqs. (14.25), (14.26): ⟨a, s⟩ = -∂_a E and ⟨b, ∇s a⟩ = -∂_a ∂_b E, in x and in θ."""
     model = energy(dim, [5, 4], 4, SiLU(), VP(), predict)
     theta, rng = random_theta(model, seed), np.random.default_rng(seed)
     x, a, b = rng.standard_normal((3, 3, dim))
@@ -426,7 +426,7 @@ def test_passes_cost_what_the_table_says(kind, costs, K):
 
 
 def test_energy_differences_are_line_integrals_of_the_score():
-    """Eq. (4.11): E(b) - E(a) = -∫ s·dx along any path; by Gauss-Legendre along two."""
+    """Eq. (4.6): E(b) - E(a) = -∫ s·dx along any path; by Gauss-Legendre along two."""
     model = energy(2, [8, 8], 0, SiLU(), VE(0.01, 10.0), "score")
     theta = random_theta(model, 0)
     E, s = model.bind_energy(theta), model.bind(theta)

@@ -68,7 +68,7 @@ ORDERS = {  # sampler: order, constant c = N^p error at the larger N, and the tw
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("euler", "midpoint") else n for n in ORDERS]
 )
 def test_deterministic_samplers_have_their_order_and_their_constant(name):
-    """Eq. (10.14), on a mixture, with the constants of the chapter's table."""
+    """Eq. (10.17), on a mixture, with the constants of the chapter's table."""
     order, constant, few, many = ORDERS[name]
     errors = [flow_error(name, n) for n in (few, many)]
     slope = math.log(errors[0] / errors[1]) / math.log(many / few)
@@ -107,7 +107,7 @@ def test_a_stage_at_the_end_is_asked_at_the_end_itself(tableau):
 
 @pytest.mark.parametrize("name", WEAK_ORDERS)
 def test_samplers_have_their_weak_order_on_a_gaussian(name):
-    """Eq. (10.14), by the exact law: SDE-DPM-Solver++(2M) has order 2."""
+    """Eq. (10.17), by the exact law: SDE-DPM-Solver++(2M) has order 2."""
     order, constant = WEAK_ORDERS[name]
     step = SAMPLERS[name](SDES["vp"], ExactScore(TARGETS["gaussian"], SDES["vp"]))
     few, many = weak_error(step, 64), weak_error(step, 128)
@@ -133,7 +133,7 @@ PUBLISHED = (
 
 
 def test_karras_levels_are_the_published_ones():
-    """Eq. (10.15): the 18 levels of Karras et al. 2022, and then 0."""
+    """Eq. (10.18): the 18 levels of Karras et al. 2022, and then 0."""
     for sde in (SDES["linear-ve"], SDES["vp"], VE(0.002, 81.0)):
         times = karras_times(sde, 18, 80.0)
         assert len(times) == 19
@@ -147,7 +147,7 @@ def test_karras_levels_are_the_published_ones():
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 @given(n=st.integers(2, 60), rho=st.floats(1, 10), share=st.floats(0.01, 1.0), span=st.floats(10, 1e4))
 def test_karras_times_fall_from_their_highest_level_to_0(sde, n, rho, share, span):
-    """Eq. (10.15)."""
+    """Eq. (10.18)."""
     high = share * sde.sigma(1.0) / sde.alpha(1.0)
     times = karras_times(sde, n, high, high / span, rho)
     assert len(times) == n + 1
