@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import dawsn
 
-from refscore import MLP, VE, VP, Ancestral, EnergyModel, ExactScore, GaussianMixture, Heun, Reverse, ScoreModel, simulate
+from refscore import (
+    MLP,
+    VE,
+    VP,
+    Ancestral,
+    EnergyModel,
+    ExactScore,
+    GaussianMixture,
+    Heun,
+    Reverse,
+    ScoreModel,
+    simulate,
+)
 from refscore.laws.affine_chain import Gaussian, law_of, wasserstein
 from refscore.laws.posterior import linear_posterior, observe
 from refscore.noise.grids import log_snr_times
@@ -106,7 +118,10 @@ def test_pseudoinverse_guidance_is_exact_on_round_gaussians_of_its_width(seed, D
     size = 1 + np.max(np.abs(exact.score)) + np.max(np.abs(exact.pull))
     np.testing.assert_allclose(found.pull, exact.pull, rtol=0, atol=1e-8 * size)
     # Eq. (19.6): DPS divides by R where R + H C Hᵀ is right
-    V = seen["R"] + std**2 * SDE.sigma(t) ** 2 / (SDE.sigma(t) ** 2 + (SDE.alpha(t) * std) ** 2) * seen["H"] @ seen["H"].T
+    V = (
+        seen["R"]
+        + std**2 * SDE.sigma(t) ** 2 / (SDE.sigma(t) ** 2 + (SDE.alpha(t) * std) ** 2) * seen["H"] @ seen["H"].T
+    )
     J = std**2 * SDE.alpha(t) / (SDE.sigma(t) ** 2 + (SDE.alpha(t) * std) ** 2)
     x0 = p.posterior_mean(x, *level(t))
     miss = seen["y"] - x0 @ seen["H"].T
@@ -148,16 +163,14 @@ def test_times_one_a_sample_and_samples_of_any_shape(name):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@each_guess
-def test_a_guess_goes_with_every_sampler(name, sampler):
-    p, seen = PAIR, {"H": np.array([[1.0, 0.0]]), "y": np.array([1.0]), "R": np.array([[4.0]])}
-    for sde in (SDE, VE(0.01, 10.0)):
-        guess, times = GUESSES[name](ExactScore(p, sde), sde, **seen), [*log_snr_times(sde, 60, 0.05)]
-        start = Gaussian(np.zeros(2), sde.prior_std**2 * np.eye(2))
-        law, post = law_of(SAMPLERS[sampler](sde, guess), times, start), linear_posterior(p, **seen)
-        noised = post.diffuse(sde.alpha(times[-1]), sde.sigma(times[-1]))
-        # a weak observation, R = 4 C: DPS errs by 1/40 of a variance, a first-order sampler by its steps
-        assert wasserstein(law, Gaussian(noised.means[0], noised.covariances[0])) < 0.12
+def test_a_right_guess_is_the_conditional_score_in_every_sampler(sampler):
+    """Eqs. (19.4), (19.5): on a round Gaussian both know the covariance, and every sampler makes the same law."""
+    p, times = GaussianMixture(np.ones(1), np.array([[0.3, -0.2]]), np.ones(1)), [*log_snr_times(SDE, 8, 0.05), 0.0]
+    seen, start = seen_by(4, 1, 2), Gaussian(np.zeros(2), np.eye(2))
+    scores = (make(ExactScore(p, SDE), SDE, **seen) for make in (PiGDM, Moment))
+    wanted = law_of(SAMPLERS[sampler](SDE, Exact(p, SDE, **seen)), times, start)
+    for score in scores:
+        assert wasserstein(law_of(SAMPLERS[sampler](SDE, score), times, start), wanted) < 1e-9
 
 
 # ------------------------------------------------------------------ what DPS makes of one Gaussian
@@ -168,21 +181,21 @@ def test_the_laws_of_dps_on_one_gaussian(gamma):
     """Eqs. (19.7), (19.8): v₀ = 1.7, y = 1.3; the flow by Heun to second order, the SDE to first."""
     v0, y = 1.7, 1.3
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.array([v0]))
-    guess = DPS(ExactScore(p, SDE), SDE, H=ONE, y=np.array([y]), R=v0 / gamma * ONE)
+    sde = VP(0.1, 40.0)  # which ends in noise alone: α₁ is 4e-5, and its root counts in the mean of the flow
+    guess = DPS(ExactScore(p, sde), sde, H=ONE, y=np.array([y]), R=v0 / gamma * ONE)
     z, start = math.sqrt(gamma / 2), Gaussian(np.zeros(1), np.eye(1))
     wanted = {
         2: np.array([2 * z * dawsn(z) * y, v0 * math.exp(-gamma)]),
         1: np.array([y * (1 - math.exp(-gamma)), v0 / gamma / 2 * (1 - math.exp(-2 * gamma))]),
     }
-    for order, step in ((2, Heun(Reverse(SDE, guess, 0.0).drift)), (1, Ancestral(SDE, guess, "large"))):
-        laws = [law_of(step, log_snr_times(SDE, n, 1e-6), start) for n in (150, 300)]
+    for order, step in ((2, Heun(Reverse(sde, guess, 0.0).drift)), (1, Ancestral(sde, guess, "large"))):
+        laws = [law_of(step, log_snr_times(sde, n, 1e-6), start) for n in (100, 200)]
         coarse, fine = (np.array([law.mean[0], law.cov[0, 0]]) for law in laws)
         better = fine + (fine - coarse) / (2**order - 1)
-        # α₁ = e⁻⁵: where the prior is not that of noise alone, the mean and the variance are off by 1e-4
-        np.testing.assert_allclose(better, wanted[order], rtol=0, atol=0.004)
+        np.testing.assert_allclose(better, wanted[order], rtol=0, atol=0.002)
 
 
-@given(w=st.floats(1e6, 1e7), seed=seeds, t=st.floats(0.05, 1.0))
+@given(w=st.floats(1e8, 1e9), seed=seeds, t=st.floats(0.05, 1.0))
 def test_dps_is_guidance_without_end_by_an_observation_without_content(w, seed, t):
     """Eq. (13.7) with noise w R and weight w, w -> ∞: the pull of DPS, on one Gaussian."""
     p, seen = random_mixture(seed, 2, 1), seen_by(seed, 1, 2)
@@ -220,27 +233,26 @@ def walked(guess, x, times, rng, **more):
     return x, memory
 
 
-COARSE = [*log_snr_times(SDE, 8, 0.02), 0.0]
-MADE = {  # what eight steps make of N(0, 1) without observation
+COARSE, SEEN = [*log_snr_times(SDE, 12, 0.02), 0.0], {"H": ONE, "y": np.ones(1), "R": 4 * ONE}
+MADE = {  # what thirteen steps make of N(0, 1) without observation
     variance: law_of(Ancestral(SDE, ExactScore(NORMAL, SDE), variance), COARSE, Gaussian(np.zeros(1), np.eye(1)))
     for variance in ("small", "large")
 }
 
 
 def averages(variance):
-    """p(y) and p(y) E[x | y] of what the chain makes, exactly, at y = 1 and R = 1."""
+    """p(y) and p(y) E[x | y] of what the chain makes, exactly."""
     law = GaussianMixture(np.ones(1), MADE[variance].mean[None], MADE[variance].cov[None])
-    seen = {"H": ONE, "y": np.ones(1), "R": ONE}
-    evidence = math.exp(float(observe(law, ONE, ONE).log_prob(seen["y"][None])[0]))
-    return evidence * np.array([1.0, linear_posterior(law, **seen).means[0, 0]])
+    evidence = math.exp(float(observe(law, ONE, SEEN["R"]).log_prob(SEEN["y"][None])[0]))
+    return evidence * np.array([1.0, linear_posterior(law, **SEEN).means[0, 0]])
 
 
 @pytest.mark.parametrize("variance", MADE)
 @pytest.mark.parametrize("name", ["exact", *GUESSES])
 def test_weights_make_any_guess_right(name, variance):
     """Eqs. (19.10), (19.11), (19.12): E w and E w x of one particle, against the law that the coarse chain has."""
-    seen, score = {"H": ONE, "y": np.ones(1), "R": ONE}, ExactScore(NORMAL, SDE)
-    guess = Exact(NORMAL, SDE, **seen) if name == "exact" else GUESSES[name](score, SDE, **seen)
+    score = ExactScore(NORMAL, SDE)
+    guess = Exact(NORMAL, SDE, **SEEN) if name == "exact" else GUESSES[name](score, SDE, **SEEN)
     rng = np.random.default_rng(1)
     x, memory = walked(guess, rng.standard_normal((40_000, 1)), COARSE, rng, variance=variance, threshold=0.0)
     w = np.exp(memory.log_weights)[:, None]
@@ -249,15 +261,16 @@ def test_weights_make_any_guess_right(name, variance):
 
 def test_drawing_again_leaves_the_mean_weight_unbiased():
     """Eqs. (19.12), (19.13): populations of eight, drawn again where fewer than eight are effective: at each step."""
-    guess = DPS(ExactScore(NORMAL, SDE), SDE, H=ONE, y=np.ones(1), R=ONE)
+    guess = DPS(ExactScore(NORMAL, SDE), SDE, **SEEN)
     rng, rows = np.random.default_rng(2), []
-    for _ in range(1500):
+    for _ in range(500):
         x, memory = walked(guess, rng.standard_normal((8, 1)), COARSE, rng, threshold=1.0)
         assert np.ptp(memory.log_weights) == 0
         rows.append(math.exp(memory.log_evidence) * np.array([1.0, x.mean()]))
     assert_mean(np.array(rows), averages("small"), sees=0.04)
 
 
+@pytest.mark.slow
 def test_many_particles_are_the_posterior():
     """Eq. (19.12): two modes whose weights no guess gets right; and no weights are left at the end."""
     seen, rng, bias = {"H": ONE, "y": np.zeros(1), "R": ONE}, np.random.default_rng(3), {}
@@ -338,7 +351,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="H sees samples of 2 coordinates"):
         wide(np.zeros((4, 3)), 0.5)
     for bad in ({"variance": "wide"}, {"threshold": 1.5}, {"threshold": -0.1}):
-        with pytest.raises(ValueError, match="variance|threshold"):
+        with pytest.raises(ValueError, match=next(iter(bad))):
             Twisted(DPS(score, SDE, H, y, R), **bad)
     with pytest.raises(TypeError, match="guess must be DPS"):
         Twisted(score)
