@@ -56,8 +56,9 @@ class UniformTime:
         _check_t_min(self.t_min)
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:
-        """u (B,) -> t = t_min + u (1 - t_min) (B,), and the factor 1."""
-        return self.t_min + u * (1 - self.t_min), 1.0
+        """u (B,) -> t = t_min + u (1 - t_min) (B,), and the factor 1; never 1 itself where α(1) = 0."""
+        t = self.t_min + u * (1 - self.t_min)
+        return (array_namespace(u).minimum(t, 1 - 2.0**-20) if sde.alpha(1.0) == 0 else t), 1.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from refscore.arrays import answer, per_sample
 from refscore.checks import check_floating, check_like, check_range, is_number, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
+from refscore.noise.reverse import mean_without_signal
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 
@@ -68,6 +69,11 @@ class Guided:
         if is_number(t) or self.interval == (0.0, 1.0):
             return guided
         return array_namespace(x).where(per_sample((low <= t) & (t <= high), x), guided, s_y)
+
+    def posterior_mean(self, x: Array, t: Time) -> Array:
+        """Return the guided x̂₀, mixed as the scores are, which where α = 0 does not follow from them: (B, ...)."""
+        mean, mean_y = (mean_without_signal(score, x, t) for score in (self.unconditional, self.conditional))
+        return mean + self.weight * (mean_y - mean)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_each_is_what_its_name_says(seed, t, name, dim):
 
 @given(t=times, x=st.floats(-5, 5))
 def test_v_has_nothing_to_say_of_a_standard_normal(t, x):
-    """Eq. (12.2): where α² + σ² = 1 and s = -x, v = -(σ/α)(x + s) = 0; exercise 1."""
+    """Eq. (12.2): where α² + σ² = 1 and s = -x, v = -(σ/α)(x + s) = 0; exercise 5."""
     sde, there = VP(), np.array([[x]])
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
     s = p.score(there, sde.alpha(t), sde.sigma(t))

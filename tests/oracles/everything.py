@@ -35,6 +35,7 @@ from refscore import (
     Langevin,
     Repeat,
     Reverse,
+    RungeKutta,
     ScoreModel,
     Stay,
     Then,
@@ -46,7 +47,7 @@ from refscore import (
     simulate,
     watch,
 )
-from refscore.arrays import views
+from refscore.arrays import row_squares, views
 from refscore.data.scaling import Scaling
 from refscore.data.training import Dequantised
 from refscore.laws.affine_chain import Gaussian, law_of, probe, wasserstein
@@ -77,14 +78,17 @@ from refscore.noise.grids import (
     quadratic_times,
     uniform_times,
 )
-from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, convert, size
+from refscore.noise.interpolant import Rectified
+from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, affine_in_mean, convert, rates, size
 from refscore.noise.prior import gaussian_prior, prior_kl, prior_mismatch, prior_mismatch_bound
-from refscore.noise.reverse import denoise
+from refscore.noise.reverse import denoise, mean_without_signal
 from refscore.noise.sde import SDES, log_ratio
 from refscore.noise.suggest import suggest_beta_max, suggest_schedule, suggest_sigma_max
 from refscore.protocols import HasJets
 from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.inverse import GUESSES, Exact, Twisted
 from refscore.sampling.langevin import LevelStep, SNRLangevin
+from refscore.sampling.mala import MALA
 from refscore.sampling.shards import in_shards
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import WarmupCosine
@@ -255,6 +259,26 @@ def sde_values(sde: Any) -> Make:
     return made
 
 
+def straight_lines(at: Place) -> Callable[[], Any]:
+    """Steps that start where nothing of the data is left, and what they ask of a score there."""
+    sde, x, t = Rectified(), at.normal(4, 2), at([0.05, 0.2, 1.0])
+    exact = ExactScore(at.law(), sde)
+    network = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.5, predict="velocity")
+    energy = EnergyModel(MLP((2, 4, 1), embed=4), VP(), data_std=1.5)
+    bound, low = (model.bind(model.init(at.rng(), at.kind)) for model in (network, energy))
+    starts = [
+        SAMPLERS["ddim"](sde, exact),
+        SAMPLERS["ddim"](sde, bound),
+        RungeKutta(Reverse(sde, Guided(exact, bound, 2.0), 0.0).drift),
+    ]
+    network.check_signal(x, 1.0)
+    return lambda: (
+        [step(x, 1.0, 0.5, at.rng())[0] for step in starts], sde.alpha(t), sde.sigma(t), sde.rates(t), sde.f(t[:2]),
+        sde.g(t[:2]), rates(VP(), t), [affine_in_mean(name, sde, t) for name in PARAMETRISATIONS],
+        mean_without_signal(exact, x, 1.0), low.posterior_mean(x, 0.5), bound(x, 1.0),
+    )  # fmt: skip
+
+
 def mixture_values(kind: str) -> Make:
     def made(at: Place) -> Callable[[], Any]:
         p, x, v, (a, s) = at.law(kind), at.normal(5, 2), at.normal(3, 5, 2), (0.8, 0.6)
@@ -313,6 +337,7 @@ def listed(name: str, sde: Any, score: Any, x: Any) -> Any:
 STEPS: dict[str, Built] = {
     **{name: partial(listed, name) for name in SAMPLERS},
     "langevin": lambda sde, score, x: First(Langevin(score, 1e-3), Stay()),
+    "mala": lambda sde, score, x: First(MALA(lambda x, t: -x, lambda x, t: -0.5 * row_squares(x), 0.1), Stay()),
     "langevin-by-level": lambda sde, score, x: First(Langevin(score, LevelStep(sde, 0.05, 1.0)), Stay()),
     "langevin-by-snr": lambda sde, score, x: First(SNRLangevin(score, 0.1), Stay()),
     "annealed-langevin": lambda sde, score, x: AnnealedLangevin(score, sde, 1e-2, 0.1, 2),
@@ -377,6 +402,27 @@ def watched(at: Place) -> Callable[[], Any]:
         return drawn, grids, score.stable_step(0.5), [(chain.n, chain.times) for chain in chains]
 
     return run
+
+
+def inverse(name: str, score: str) -> Make:
+    """A guess of this name: the guided score, its terms, and a walk of weighted particles."""
+
+    def made(at: Place) -> Callable[[], Any]:
+        H, y, R, x = at([[1.0, 0.5], [0.0, 1.0]]), at([0.5, -0.2]), at([[0.5, 0.1], [0.1, 0.3]]), at.normal(4, 2)
+        s: Any = SCORES[score](at, VP())
+        guess: Any = Exact(at.law(), VP(), H, y, R) if name == "exact" else GUESSES[name](s, VP(), H, y, R)
+        t = at([0.2, 0.3, 0.4, 0.5])
+
+        def run() -> Any:
+            rng, memory, z, walk = at.rng(), None, x, []
+            for a, b in ((0.9, 0.6), (0.6, 0.3), (0.3, 0.0)):
+                z, memory = Twisted(guess)(z, a, b, rng, memory)
+                walk.append((z, memory, memory.log_evidence, memory.effective))
+            return guess(x, t), guess(x, 0.5), guess.terms(x, t), guess.clean(x), walk
+
+        return run
+
+    return made
 
 
 # ------------------------------------------------------------------ objectives and training
@@ -537,6 +583,14 @@ EVERYTHING: dict[str, Make] = {
     "affine chains": affine_chains,
     **{f"sampler {name}": walk(name, VP(), "network") for name in STEPS},
     **{f"sampler of the {score} score": walk("heun", SDES["ve"], score) for score in SCORES},
+    **{
+        f"inverse {name} of the {score} score": inverse(name, score)
+        for name, score in (
+            *((name, "exact") for name in ("exact", *GUESSES)),
+            ("moment", "network"),
+            ("pigdm", "energy"),
+        )
+    },
     "watched samplers": watched,
     **{f"objective {name}": objective_values(name, ScoreModel) for name in WAYS},
     **{f"objective {name} of an energy": objective_values(name, EnergyModel) for name in WAYS},
@@ -548,6 +602,7 @@ EVERYTHING: dict[str, Make] = {
     "likelihoods": likelihoods,
     "on the host": on_the_host,
     "measures": measures,
+    "straight lines": straight_lines,
 }
 
 
