@@ -1,7 +1,7 @@
 """The figures of chapter 2: python docs/figures/chapter02.py
 
-02-bias.png    the law of the chain for two steps, computed and drawn from; its bias against the step
-02-escape.png  relaxation time against the barrier between two modes
+02-bias.svg    the law of the chain for two steps, computed and drawn from; its bias against the step
+02-escape.svg  relaxation time against the barrier between two modes
 """
 
 import math
@@ -33,10 +33,10 @@ def settled(p: GaussianMixture, half: float, eps: float) -> GridLaw:
     return law.push(transition(law, p, eps), 10_000_000)
 
 
-# ------------------------------------------------------------------ 02-bias.png
+# ------------------------------------------------------------------ 02-bias.svg
 
 
-def bias(path: Path = HERE / "02-bias.png") -> str:
+def bias(path: Path = HERE / "02-bias.svg") -> str:
     p, rng = line(0.8, 1.5, 0.25), np.random.default_rng(0)
     fig, (axes,) = figure(3, size=4.2)
     x = np.linspace(-4, 4, 801)
@@ -61,7 +61,7 @@ def bias(path: Path = HERE / "02-bias.png") -> str:
         distances.append(0.5 * np.sum(np.abs(law.mass - q)))
     h = 0.5 * p.score(law.centres[:, None])[:, 0] ** 2 + p.divergence(law.centres[:, None])
     constant = 0.25 * float(q @ np.abs(h - q @ h))
-    ax.loglog(steps, distances, "o", color=LEARNED, label="stationary law of the chain")
+    ax.loglog(steps, distances, "o", color=LEARNED, label="stationary law of the chain, computed")
     ax.loglog(steps, constant * steps, color=INK, lw=1, label=f"Eq. (2.7): {constant:.2f} ε")
     ax.set(xlabel="step ε", ylabel="total variation distance from p")
     ax.set_title("bias", fontsize=10)
@@ -72,7 +72,7 @@ def bias(path: Path = HERE / "02-bias.png") -> str:
     )
 
 
-# ------------------------------------------------------------------ 02-escape.png
+# ------------------------------------------------------------------ 02-escape.svg
 
 
 def turning_points(p: GaussianMixture, m: float) -> np.ndarray:
@@ -113,11 +113,11 @@ def integral_time(p: GaussianMixture, m: float) -> float:
     return w * (1 - w) * float(np.trapezoid(np.exp(-p.log_prob(x[:, None])), x))
 
 
-def escape(path: Path = HERE / "02-escape.png") -> str:
+def escape(path: Path = HERE / "02-escape.svg") -> str:
     fig, (axes,) = figure(2, size=4.4)
     x = np.linspace(-7, 7, 701)
-    for m, color in ((2.0, EXACT), (4.0, LEARNED)):
-        axes[0].plot(x, -line(0.8, m).log_prob(x[:, None]), color=color, label=f"m = {m:g}")
+    for m, color, style in ((2.0, EXACT, "-"), (4.0, LEARNED, "--")):
+        axes[0].plot(x, -line(0.8, m).log_prob(x[:, None]), style, color=color, label=f"m = {m:g}")
     axes[0].set(xlabel="x", ylabel="-log p", ylim=(0, 12), xlim=(-7, 7))
     axes[0].set_title("0.8 N(m, 1) + 0.2 N(-m, 1)", fontsize=10)
     axes[0].legend(fontsize=8)

@@ -1,8 +1,10 @@
 """The figures of chapter 3 and of "Is my loss normal?": python docs/figures/chapter03.py
 
-03-four-techniques.png  a network's error by step; a linear score's excess by sample size
-03-variance.png         spread of the loss, and price of the gradient's noise, against σ
-03-floor.png            the floor at every noise level, between memory and the best affine score
+03-field.png            the field that the loop of section 3.5 learns, beside the true one; its loss, and the floor
+03-variance.svg         spread of the loss of one draw against σ
+03-price.svg            price of the gradient's noise against σ
+03-four-techniques.svg  a network's error by step; a linear score's excess by sample size
+03-floor.svg            the floor at every noise level, between memory and the best affine score
 """
 
 from pathlib import Path
@@ -30,13 +32,57 @@ from refscore.laws.expectation import quadrature_grid
 from refscore.matching.times import FixedTime
 from refscore.measure.distance import score_error
 from refscore.measure.floor import denoising_floor
-from refscore.plots import EXACT, INK, LEARNED, figure, save
+from refscore.plots import EXACT, INK, LEARNED, arrows, density, figure, save
 from refscore.training.optim import WarmupCosine
 
 P, SDE, SIGMA = mixture("tilted"), VE(0.01, 10.0), 0.5
 T = float(SDE.time(SIGMA))
-GREEN, SAND = "#4f772d", "#e9a03b"
-COLORS = {"explicit": INK, "denoising": LEARNED, "implicit": EXACT, "sliced": SAND, "finite difference": GREEN}
+SKY, GREY = "#7fb7d6", "#8a8a8a"
+COLORS = {"explicit": INK, "denoising": LEARNED, "implicit": EXACT, "sliced": SKY, "finite difference": GREY}
+LINES = {"explicit": "-", "denoising": "-", "implicit": "--", "sliced": "-", "finite difference": ":"}
+MARKS = {"explicit": "o", "denoising": "s", "implicit": "^", "sliced": "D", "finite difference": "v"}
+
+# ------------------------------------------------------------------ the loop of section 3.5
+
+
+def by_hand(steps: int = 3000) -> tuple[list[float], Any]:
+    """The losses and the learned score of the loop that the chapter prints."""
+    rng = np.random.default_rng(0)
+    W1, b1 = rng.standard_normal((2, 64)), rng.standard_normal(64)
+    W2, b2 = np.zeros((64, 2)), np.zeros(2)
+    losses = []
+    for step in range(steps):
+        x0, z = P.sample(rng, 256), rng.standard_normal((256, 2))
+        x = x0 + SIGMA * z
+        h = np.tanh(x @ W1 + b1)
+        r = SIGMA * (h @ W2 + b2) + z
+        losses.append(0.5 * np.mean(np.sum(r**2, axis=1)))
+        ds = SIGMA * r / 256
+        dh = ds @ W2.T * (1 - h**2)
+        rate = 0.3 * (1 - step / steps)
+        for w, dw in ((W1, x.T @ dh), (b1, dh.sum(axis=0)), (W2, h.T @ ds), (b2, ds.sum(axis=0))):
+            w -= rate * dw
+    return losses, lambda x: np.tanh(x @ W1 + b1) @ W2 + b2
+
+
+def field(path: Path = HERE / "03-field.png") -> str:
+    losses, score = by_hand()
+    noised, box = P.diffuse(1.0, SIGMA), (-4.0, 3.5, -3.75, 3.75)
+    fig, (axes,) = figure(2, size=4.6)
+    density(axes[0], noised.log_prob, box)
+    arrows(axes[0], noised.score, box, 6.0, EXACT, n=15)
+    arrows(axes[0], score, box, 6.0, LEARNED, n=15)
+    for color, label in ((EXACT, "exact"), (LEARNED, "learned")):
+        axes[0].plot([], [], color=color, label=label)
+    axes[0].set_title("score of $p_σ$, σ = 0.5 (arrows cut at 6)", fontsize=10)
+    axes[0].legend(fontsize=8, loc="lower left")
+    axes[1].plot(np.arange(25, 3000, 50), np.reshape(losses, (60, 50)).mean(axis=1), color=LEARNED, label="the loop")
+    least = denoising_floor(Denoising(times=FixedTime(T)), P, SDE).value
+    axes[1].axhline(least, color=EXACT, ls="--", label=f"the floor, exact: {least:.3f}")
+    axes[1].set(xlabel="step", ylabel="denoising loss times σ²", ylim=(0, 1.1), title="the loss does not go to zero")
+    axes[1].legend(fontsize=8)
+    return save(fig, path)
+
 
 # ------------------------------------------------------------------ a network
 
@@ -68,8 +114,7 @@ def networks(ax: Any, seeds: int = 3) -> dict[str, float]:
     last = {}
     for name, objective in objectives.items():
         runs = np.array([learning_curve(objective, seed, at) for seed in range(seeds)])
-        style = "--" if name == "finite difference" else "-"
-        ax.loglog(at, runs.mean(axis=0), style, color=COLORS[name], label=name)
+        ax.loglog(at, runs.mean(axis=0), LINES[name], marker=MARKS[name], ms=4, color=COLORS[name], label=name)
         ax.fill_between(at, runs.min(axis=0), runs.max(axis=0), color=COLORS[name], alpha=0.15, lw=0)
         last[name] = float(runs[:, -1].mean())
     ax.set(xlabel="step", ylabel="relative score error", title="a network, fresh samples, 3 seeds")
@@ -163,15 +208,15 @@ def excess_by_size(ax: Any, seeds: int = 6) -> None:
         for name in price:
             found[name].append(float(np.mean([run[name] for run in runs])))
     for name in price:
-        ax.loglog(sizes, found[name], "o", color=COLORS[name], label=name)
-        ax.loglog(sizes, price[name] / (2 * np.array(sizes)), "-", lw=0.9, color=COLORS[name])
+        ax.loglog(sizes, found[name], MARKS[name], color=COLORS[name], label=name)
+        ax.loglog(sizes, price[name] / (2 * np.array(sizes)), LINES[name], lw=0.9, color=COLORS[name])
     ax.set(xlabel="samples n", ylabel="excess over the best $W$", title="84 features, 6 seeds; lines: $tr(A^{-1}Σ)/2n$")
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()
     ax.legend(fontsize=8)
 
 
-def four_techniques(path: Path = HERE / "03-four-techniques.png") -> str:
+def four_techniques(path: Path = HERE / "03-four-techniques.svg") -> str:
     fig, (axes,) = figure(2, size=4.6)
     print({name: f"{100 * e:.2f} %" for name, e in networks(axes[0]).items()})
     excess_by_size(axes[1])
@@ -191,25 +236,30 @@ def spreads(sigma: float, n: int = 40_000) -> tuple[float, float]:
     return float(np.std(plain)), float(np.std(plain - control))
 
 
-def variance(path: Path = HERE / "03-variance.png") -> str:
-    fig, (axes,) = figure(2, size=4.6)
+def variance(path: Path = HERE / "03-variance.svg") -> str:
+    fig, ((ax,),) = figure(1, size=4.6)
     sigmas = np.geomspace(0.01, 5, 20)
     plain, control = np.array([spreads(s) for s in sigmas]).T
-    axes[0].loglog(sigmas, plain, color=LEARNED, label="denoising")
-    axes[0].loglog(sigmas, control, "--", color=LEARNED, label="denoising, control variate")
-    axes[0].loglog(sigmas, 1 / sigmas**2, ":", color=INK, lw=0.9, label="$\\sqrt{D/2}/σ^2$")
-    axes[0].set(xlabel="σ", ylabel="standard deviation", title="loss of one draw, exact score, λ = 1")
-    axes[0].legend(fontsize=8)
+    ax.loglog(sigmas, plain, color=LEARNED, label="denoising")
+    ax.loglog(sigmas, control, "--", color=EXACT, label="denoising, control variate")
+    ax.loglog(sigmas, 1 / sigmas**2, ":", color=INK, lw=0.9, label="$\\sqrt{D/2}/σ^2$")
+    ax.set(xlabel="σ", ylabel="standard deviation", title="loss of one draw, at the exact score")
+    ax.legend(fontsize=8)
+    print("spread at .01:", spreads(0.01))
+    return save(fig, path)
 
+
+def price(path: Path = HERE / "03-price.svg") -> str:
+    fig, ((ax,),) = figure(1, size=4.6)
     sigmas = np.geomspace(0.06, 2, 12)
     found = [population(s) for s in sigmas]
     for name in ("explicit", "denoising", "implicit", "sliced"):
-        axes[1].loglog(sigmas, [price[name] for *_, price in found], color=COLORS[name], label=name)
+        each = [price[name] for *_, price in found]
+        ax.loglog(sigmas, each, LINES[name], marker=MARKS[name], ms=4, color=COLORS[name], label=name)
     controlled = [with_control(s, W, root) for s, (_, W, root, _) in zip(sigmas, found, strict=True)]
-    axes[1].loglog(sigmas, controlled, "--", color=LEARNED, label="denoising, control variate")
-    axes[1].set(xlabel="σ", ylabel="$tr(A^{-1}Σ)$", ylim=(0.1, 2e5), title="price of the gradient's noise, 84 features")
-    axes[1].legend(fontsize=8, ncols=2)
-    print("spread at .01:", spreads(0.01))
+    ax.loglog(sigmas, controlled, "-.", color=LEARNED, label="denoising, control variate")
+    ax.set(xlabel="σ", ylabel="$tr(A^{-1}Σ)$", ylim=(0.1, 2e5), title="price of the gradient's noise, 84 features")
+    ax.legend(fontsize=8, ncols=2)
     print("prices at", sigmas.round(3), {k: np.round([price[k] for *_, price in found], 1) for k in found[0][3]})
     print("with control", np.round(controlled, 1))
     return save(fig, path)
@@ -226,7 +276,7 @@ def same_moments(p: GaussianMixture) -> GaussianMixture:
     return GaussianMixture(np.ones(1), mean[None, :], C[None, ...])
 
 
-def floor(path: Path = HERE / "03-floor.png") -> str:
+def floor(path: Path = HERE / "03-floor.svg") -> str:
     sigmas, n = np.geomspace(0.01, 9.9, 30), 200
     points = P.sample(np.random.default_rng(0), n)
     laws: dict[str, tuple[GaussianMixture, str, str]] = {
@@ -249,4 +299,4 @@ def floor(path: Path = HERE / "03-floor.png") -> str:
 
 
 if __name__ == "__main__":
-    print(four_techniques(), variance(), floor())
+    print(field(), four_techniques(), variance(), price(), floor())

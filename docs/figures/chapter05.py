@@ -1,8 +1,8 @@
 """The figures of chapter 5: python docs/figures/chapter05.py
 
-05-pipeline.png  naive score matching from data to samples
-05-manifold.png  the sliced score matching loss on a circle, without noise and with it
-05-density.png   the error of a learned score by place, by density, and on the way of a sampler
+05-pipeline.svg  naive score matching from data to samples
+05-manifold.svg  the sliced score matching loss on a circle, without noise and with it
+05-density.svg   the error of a learned score by place, by density, and on the way of a sampler
 05-weights.png   samples with the exact score: plain and annealed Langevin dynamics
 
 The same as `refscore reproduce song-ermon-2019`: about a minute a seed; what is measured is kept, and found again.
@@ -25,11 +25,12 @@ from refscore.plots import EXACT, INK, LEARNED, arrows, figure, save
 from refscore.sampling.compose import First, Stay
 from refscore.sampling.loop import last
 from refscore.training.optim import WarmupCosine
+from refscore_backends import get
 
 KEPT = Path(tempfile.gettempdir()) / "refscore-chapter05"
 
 
-def pipeline(path: Path = HERE / "05-pipeline.png", half: float = 9.0) -> str:
+def pipeline(path: Path = HERE / "05-pipeline.svg", half: float = 9.0) -> str:
     """Samples, the field that sliced score matching learns from them, and where Langevin dynamics along it ends."""
     rng, box = np.random.default_rng(0), (-half, half, -half, half)
     data = mixture("two-modes").sample(rng, 3000)
@@ -42,11 +43,11 @@ def pipeline(path: Path = HERE / "05-pipeline.png", half: float = 9.0) -> str:
     made = last(simulate(walk, start, uniform_times(1000), rng))
     fig, (axes,) = figure(3, size=3.6)
     for ax, x, title in ((axes[0], data, "1. samples of p"), (axes[2], made, "3. Langevin along it")):
-        ax.scatter(*x.T, s=2, color=EXACT if x is data else LEARNED, alpha=0.5, linewidths=0)
-        ax.set(title=f"{title}: {np.mean(x.sum(axis=1) > 0):.2f} on the right")
-    axes[1].scatter(*data.T, s=2, color=EXACT, alpha=0.2, linewidths=0)
+        ax.scatter(*x.T, s=2, color=EXACT if x is data else LEARNED, alpha=0.5, linewidths=0, rasterized=True)
+        ax.set(title=f"{title}: {np.mean(x.sum(axis=1) > 0):.2f} above right")
+    axes[1].scatter(*data.T, s=2, color=EXACT, alpha=0.2, linewidths=0, rasterized=True)
     arrows(axes[1], lambda x: score(x.astype("float32"), 0.0), box, 6.0, INK, n=17)
-    axes[1].set(title="2. score matching: a field")
+    axes[1].set(title="2. the learned field (arrows cut at 6)")
     for ax in axes:
         ax.set(xlim=box[:2], ylim=box[2:], aspect="equal", xlabel="$x_1$")
     axes[0].set(ylabel="$x_2$")
@@ -56,9 +57,10 @@ def pipeline(path: Path = HERE / "05-pipeline.png", half: float = 9.0) -> str:
 if __name__ == "__main__":
     print(pipeline())
     KEPT.mkdir(exist_ok=True)
-    results = measure(KEPT, range(3), 10_000)
+    results = measure(KEPT, range(3), 10_000, get("numpy"))
     for claim in song_ermon_2019(results):
         print(f"{claim.where}: {claim.measured}")
     print("weights after learned scores:", [(d.weight, d.weight_annealed) for d in results.density])
-    for name, draw in (("manifold", draw_manifold), ("density", draw_density), ("weights", draw_weights)):
-        print(save(draw(results), HERE / f"05-{name}.png"))
+    drawn = {"manifold.svg": draw_manifold, "density.svg": draw_density, "weights.png": draw_weights}
+    for name, draw in drawn.items():
+        print(save(draw(results), HERE / f"05-{name}"))

@@ -115,14 +115,14 @@ def draw_manifold(r: Results) -> Any:
     at = (np.arange(60) + 0.5) / 60
     falls, above = min(map(fall, r.bare)), max(map(excess_over_floor, r.noised))
     for ax, curves, color, title in (
-        (axes[0], r.bare, LEARNED, f"data on a circle: the loss {'goes on falling' if falls > FALLS else 'settles'}"),
-        (axes[1], r.noised, EXACT, f"noise σ = {NOISE:g}: it ends {above:z.1%} above its floor"),
+        (axes[0], r.bare, LEARNED, f"circle: the loss {'goes on falling' if falls > FALLS else 'settles'}"),
+        (axes[1], r.noised, EXACT, f"noise {NOISE:g}: ends {above:z.1%} above its bound"),
     ):
         for curve in curves:
             ax.plot(at, curve, color=color, lw=1)
         ax.set(xlabel="part of training", ylabel="sliced score matching loss", title=title)
     low = manifold_floor(NOISE)
-    axes[1].axhline(low, color=INK, lw=0.8, label="-½ E‖s‖², exact")
+    axes[1].axhline(low, color=INK, lw=0.8, ls="--", label="lower bound -½ E‖s‖², exact")
     later = [curve[6:] for curve in r.noised]  # the first fall is high
     least, most = min(low, np.min(r.noised)), max(low, np.max(later))
     pad = 0.05 * (most - least) + 1e-3 * abs(low)
@@ -136,21 +136,22 @@ def draw_density(r: Results) -> Any:
     fig, (axes,) = figure(3, size=4.2)
     p, box = mixture("two-modes"), (-BOX, BOX, -BOX, BOX)
     image = axes[0].imshow(
-        np.mean([d.errors for d in r.density], axis=0).T, origin="lower", extent=box, cmap="RdYlBu_r", vmin=-4, vmax=1
-    )
+        np.mean([d.errors for d in r.density], axis=0).T, origin="lower", extent=box, cmap="RdYlBu_r", vmin=-4, vmax=1,
+        rasterized=True,
+    )  # fmt: skip
     axis = np.linspace(-BOX, BOX, 120)
     nodes = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     axes[0].contour(
         axis, axis, np.reshape(p.log_prob(nodes), (120, 120)), levels=[-12, -8, -5, -3], colors=INK, linewidths=0.6
     )
-    axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title="log₁₀ relative error, learned without noise")
-    fig.colorbar(image, ax=axes[0], shrink=0.8, extend="both")
+    axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title="error of a score learned without noise")
+    fig.colorbar(image, ax=axes[0], shrink=0.8, extend="both", label="log₁₀ (‖$s_θ$ - s‖² / ‖s‖²)")
 
     tenth = np.arange(1, 11)
     for d in r.density:
         axes[1].semilogy(tenth, d.deciles, "o-", color=LEARNED, lw=1, ms=3)
         axes[1].semilogy(tenth, d.deciles_noised, "s-", color=EXACT, lw=1, ms=3)
-    axes[1].legend(["data as they are", f"noise level σ = {LEVELS[0]:g}"], fontsize=8)
+    axes[1].legend(["without noise, against s of p", f"at σ = {LEVELS[0]:g}, against s of $p_σ$"], fontsize=8)
     axes[1].set(xlabel="tenth of the box, from the least dense", ylabel="relative score error", title="by density")
 
     for d in r.density:
@@ -173,6 +174,6 @@ def draw_weights(r: Results) -> Any:
         (axes[2], w.annealed_samples[:n], LEARNED, f"annealed: {w.annealed:.3f} (its law: {w.annealed_law:.3f})"),
     ):
         density(ax, p.log_prob, (-9, 9, -9, 9))
-        ax.scatter(*x.T, s=2, color=color, linewidths=0, alpha=0.6)
+        ax.scatter(*x.T, s=2, color=color, linewidths=0, alpha=0.6, rasterized=True)
         ax.set_title(title)
     return fig

@@ -1,12 +1,12 @@
-"""Many samples at once: in chunks of a fixed size, on as many workers as there are."""
+"""Many samples at once: in chunks of a fixed size on any number of workers, or with a generator for each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-from refscore.checks import check_count
+from refscore.checks import check_count, check_like
 from refscore.library import array_namespace
 from refscore.protocols import Array, Rng
 
@@ -64,6 +64,60 @@ def children(rng: Any, n: int) -> list[Any]:
     if not hasattr(rng, "spawn"):
         raise TypeError(f"workers need a generator that can spawn others, as NumPy's; got {type(rng).__name__}")
     return list(rng.spawn(check_count("n", n, 0)))
+
+
+class PerSample:
+    """A source of noise that gives each sample a generator of its own: the same sample whatever the batch around it.
+
+    It draws row i of each array from generator i, so that a sample depends on its own seed only: drawn alone, in a
+    batch of 8 or of 64, in any order. What is left is rounding, where a score multiplies matrices of another size.
+
+    Parameters
+    ----------
+    generators : sequence of Rng
+        One for each row of a batch, for example `[np.random.default_rng([seed, i]) for i in which]`.
+
+    Raises
+    ------
+    ValueError
+        Without generators; at a draw whose first axis is not one row for each of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refscore.sampling.shards import PerSample
+    >>> make = lambda which: PerSample([np.random.default_rng([7, i]) for i in which])
+    >>> four, third = make(range(4)).standard_normal((4, 2)), make([2]).standard_normal((1, 2))
+    >>> bool(np.all(four[2] == third[0]))
+    True
+    """
+
+    def __init__(self, generators: Sequence[Rng]) -> None:
+        self.generators = list(generators)
+        if not self.generators:
+            raise ValueError("one generator for each sample: got none")
+        for rng in self.generators:
+            check_like(rng=rng)
+
+    def standard_normal(self, size: Any = None, dtype: Any = "float64") -> Array:
+        """Draw N(0, 1) numbers of shape `size` (B, ...), row i from generator i."""
+        return self._rows(size, lambda rng, row: rng.standard_normal(row, dtype=dtype))
+
+    def random(self, size: Any = None, dtype: Any = "float64") -> Array:
+        """Draw uniform numbers in [0, 1) of shape `size` (B, ...), row i from generator i."""
+        return self._rows(size, lambda rng, row: rng.random(row, dtype=dtype))
+
+    def integers(self, low: int, high: int, size: Any = None) -> Array:
+        """Draw uniform integers in [low, high) of shape `size` (B, ...), row i from generator i."""
+        return self._rows(size, lambda rng, row: rng.integers(low, high, row))
+
+    def _rows(self, size: Any, draw: Callable[[Rng, Any], Array]) -> Array:
+        if not isinstance(size, tuple) or not size or size[0] != len(self.generators):
+            raise ValueError(
+                f"{len(self.generators)} generators, one for each sample; asked for an array of shape {size}"
+            )
+        rows = [draw(rng, (1, *size[1:])) for rng in self.generators]
+        return array_namespace(rows[0]).concat(rows)
 
 
 def over_shards(

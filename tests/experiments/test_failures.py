@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from scipy.special import i0e, i1e
 from scipy.stats import norm
 
@@ -26,10 +27,14 @@ from refscore.experiments.failures import (
     weights_law,
 )
 from refscore.laws.examples import mixture
+from refscore.laws.grid_chain import grid_law, langevin_law
 from refscore.matching.probes import gaussian
 from refscore.matching.times import Levels
 from refscore.measure.distance import fisher_divergence
 from refscore.nn import Dense, Net, Softplus
+from refscore.noise.exact_score import ExactScore
+from refscore.noise.grids import geometric_levels, level_times
+from refscore.sampling.langevin import LevelStep
 from refscore_backends import get
 from tests.oracles.backends import LAW_BACKENDS
 from tests.oracles.close import assert_close
@@ -149,6 +154,38 @@ def test_the_law_of_the_chain_says_which_weights_come_out():
     plain, annealed = weights_law(moves=100)
     assert plain == pytest.approx(0.50894, abs=2e-5)
     assert annealed == pytest.approx(0.7823, abs=2e-4)
+
+
+def annealed_weight(start, top, moves=100):
+    """The upper weight after ten levels from `top` down to 1, by the law of the chain along the diagonal."""
+    reach, levels = math.sqrt(50.0), geometric_levels(top, 1.0, 10)
+    points = GaussianMixture(np.array([0.8, 0.2]), np.array([[reach], [-reach]]), np.zeros(2))
+    times, step = level_times(SDE_TOY, levels)[:-1], LevelStep(SDE_TOY, 0.05, 1.0)
+    return langevin_law(start, ExactScore(points, SDE_TOY), times, step, moves).mean(lambda u: u > 0)
+
+
+@pytest.mark.parametrize(
+    ("top", "moves", "weight"),
+    [(2.0, 100, 0.549), (3.0, 100, 0.689), (5.0, 100, 0.788), (20.0, 1, 0.559), (20.0, 10, 0.678),
+     pytest.param(20.0, 1000, 0.797, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_a_ladder_must_begin_where_the_modes_overlap_and_take_its_time(top, moves, weight):
+    """Exercises 3 and 4."""
+    assert annealed_weight(diagonal_of_box(120.0, 1400), top, moves) == pytest.approx(weight, abs=6e-4)
+
+
+def test_an_annealed_chain_forgets_its_start():
+    """Exercise 5: from the lower mode alone the same weight comes out as from the box, to 1e-6."""
+    lower = grid_law(-120.0, 120.0, 1400, lambda u: 1.0 * (u > -math.sqrt(50.0)))
+    assert annealed_weight(lower, 20.0) == pytest.approx(0.782295, abs=1e-6)
+
+
+def test_the_box_is_divided_where_the_drift_changes_its_sign():
+    """Exercise 9: at x₁ + x₂ = -0.1415, and 0.5088 of the box lie above."""
+    p, u = mixture("two-modes"), brentq(lambda u: 10 * math.tanh(math.log(2) + 5 * u) - u, -1, 1)
+    assert_close(p.score(np.full((1, 2), u / 2)).sum(), 0, 1e-12)
+    assert u == pytest.approx(-0.14146, abs=1e-5)
+    assert 0.5 - u / 16 - 0.5 * (u / 16) ** 2 == pytest.approx(0.5088, abs=5e-5)
 
 
 def test_samples_of_both_chains_have_the_laws_weights():

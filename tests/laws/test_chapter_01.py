@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refscore import GaussianMixture, Langevin
+from refscore.laws.examples import mixture
 from refscore.laws.expectation import quadrature_grid
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import ALPHA, assert_mean
@@ -39,7 +40,7 @@ def test_the_boltzmann_law_integrates_to_one_and_its_score_needs_no_normaliser(t
 
 @given(theta=st.floats(0.1, 5.0), x=st.floats(-2.0, 2.0))
 def test_likelihood_gradient_is_data_term_plus_model_expectation(theta, x):
-    """Eq. (1.2), by a Richardson difference of log p and by quadrature; exercise 2."""
+    """Eq. (1.2), by a Richardson difference of log p and by quadrature; exercise 6."""
     point = np.array([x])
 
     def log_p(value):
@@ -115,7 +116,7 @@ def fisher_of_gaussians(p, q):
 
 @given(seed=seeds)
 def test_fisher_divergence_of_two_gaussians(seed):
-    """Eq. (1.7): closed form = quadrature = Monte Carlo; exercise 3."""
+    """Eq. (1.7): closed form = quadrature = Monte Carlo; exercise 7."""
     p, q = (random_mixture(seed + i, dim=2, components=1, low=0.2, high=1.0, box=1.0) for i in range(2))
     x, cell = quadrature_grid(p)
     half = 0.5 * np.sum((p.score(x) - q.score(x)) ** 2, axis=1)
@@ -126,7 +127,7 @@ def test_fisher_divergence_of_two_gaussians(seed):
 
 
 def test_fisher_divergence_is_not_symmetric():
-    """Exercise 4: ½ v (1 - 1/v')², 0.28125 one way and 1.125 the other."""
+    """Exercise 1: ½ v (1 - 1/v')², 0.28125 one way and 1.125 the other."""
     one, four = (GaussianMixture(np.ones(1), np.zeros((1, 2)), np.full((1,), v)) for v in (1.0, 4.0))
     p, q = (GaussianMixture(np.ones(1), np.zeros((1, 1)), np.full((1, 1, 1), v)) for v in (1.0, 4.0))
     assert abs(fisher_of_gaussians(p, q) - 0.28125) < 1e-15
@@ -224,7 +225,7 @@ def test_posterior_mean_is_a_step_along_the_score(p, seed, alpha, sigma):
 
 @given(p=mixtures(), seed=seeds)
 def test_score_jacobian_is_bounded_below(p, seed):
-    """Exercise 5: by Tweedie α²/σ² Cov[x₀ | x] = I + σ² J, and a covariance has no negative eigenvalue."""
+    """Exercise 8: by Tweedie α²/σ² Cov[x₀ | x] = I + σ² J, and a covariance has no negative eigenvalue."""
     alpha, sigma = 0.7, 0.6
     x = 2 * p.diffuse(alpha, sigma).sample(np.random.default_rng(seed), 4)
     J = p.score_jvp(x, np.eye(p.dim)[:, None, :] + 0 * x, alpha, sigma)
@@ -247,7 +248,7 @@ def test_a_langevin_step_is_what_the_chapter_says():
 
 @given(seed=seeds)
 def test_score_has_mean_zero_and_correlates_with_x_as_minus_identity(seed):
-    """Exercise 1 (Stein): E s = 0, E[s xᵀ] = -I."""
+    """Exercise 5 (Stein): E s = 0, E[s xᵀ] = -I."""
     p = random_mixture(seed, dim=2, components=3, low=0.2, high=1.0, box=1.0)
     x, cell = quadrature_grid(p)
     weighted = cell * np.exp(p.log_prob(x))[:, None] * p.score(x)
@@ -256,7 +257,7 @@ def test_score_has_mean_zero_and_correlates_with_x_as_minus_identity(seed):
 
 
 def test_figure_fisher_divergence_forgets_the_weights():
-    """The numbers that the text reads off the second figure; exercise 6: F -> √(2π)/40 d e^{-d²/8}, error O(1/d²)."""
+    """The numbers that the text reads off the second figure; exercise 9: F -> √(2π)/40 d e^{-d²/8}, error O(1/d²)."""
     for d in (10.0, 14.0, 20.0):
         kl, fisher = weights_seen(d)
         assert abs(kl - (0.8 * math.log(1.6) + 0.2 * math.log(0.4))) < 1e-4
@@ -279,3 +280,28 @@ def weights_seen(d, spacing=1 / 16):
     weight = cell * np.exp(p.log_prob(x))
     kl = float(np.sum(weight * (p.log_prob(x) - q.log_prob(x))))
     return kl, 0.5 * float(np.sum(weight[:, None] * (p.score(x) - q.score(x)) ** 2))
+
+
+def test_the_mean_of_two_points_is_a_tangent():
+    """Exercise 2: E[x₀ | x] = tanh x, and the score tanh x - x."""
+    p, x = GaussianMixture(np.array([0.5, 0.5]), np.array([[-1.0], [1.0]]), np.zeros(2)), np.array([[1.0], [-0.3]])
+    np.testing.assert_allclose(p.posterior_mean(x, 1.0, 1.0), np.tanh(x), atol=1e-14)
+    np.testing.assert_allclose(p.score(x, 1.0, 1.0), np.tanh(x) - x, atol=1e-14)
+    assert float(np.tanh(1.0)) == pytest.approx(0.762, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("eps", "noise", "found"),
+    [(0.005, 2.0, -2.2), (0.005, 0.0, -1.3), (0.005, 1.0, -1.7), (0.15, 2.0, None)],
+)
+def test_what_a_changed_loop_does(eps, noise, found):
+    """Exercises 3 and 4, with the seed of the chapter."""
+    p, rng = mixture("tilted"), np.random.default_rng(4)
+    x = rng.uniform(-4, 4, size=(500, 2))
+    for _ in range(600):
+        x = x + eps * p.score(x) + math.sqrt(noise * eps) * rng.standard_normal(x.shape)
+    if found is None:
+        share = np.bincount(p.responsibilities(x).argmax(axis=1), minlength=3) / 500
+        np.testing.assert_allclose(share, [0.04, 0.0, 0.96], atol=0.006)
+    else:
+        assert p.log_prob(x).mean() == pytest.approx(found, abs=0.051)

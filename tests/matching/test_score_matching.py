@@ -147,7 +147,7 @@ def test_explicit_is_implicit_and_a_constant_on_mixtures(p, seed):
 
 @given(seed=seeds)
 def test_an_edge_of_the_density_leaves_a_boundary_term(seed):
-    """Exercise 1: p = e^-x on x > 0, where the boundary term p(0) s_θ(0) does not vanish (Gauss-Laguerre)."""
+    """Exercise 5: p = e^-x on x > 0, where the boundary term p(0) s_θ(0) does not vanish (Gauss-Laguerre)."""
     x, w = np.polynomial.laguerre.laggauss(6)
     model = polynomials(2, 1)
     theta = one_theta(model, seed)
@@ -948,7 +948,7 @@ def test_the_training_points_have_a_lower_floor_than_their_law(sigma):
 
 @given(seed=seeds, sde=sdes, t=st.floats(0.05, 1.0), share=st.floats(0.05, 0.95))
 def test_the_floor_is_concave_in_the_law(seed, sde, t, share):
-    """Exercise 6: who is told which of two laws a point came from guesses no worse.
+    """Exercise 11: who knows which of two laws a point came from guesses no worse.
 
     A data set is a random law whose mean is the law itself: so its floor is, on average, not above.
     """
@@ -1001,3 +1001,40 @@ def test_floors_are_those_of_the_table(sde, floors):
         assert abs(found.value - wanted) <= 2e-3 * wanted
     late = denoising_floor(Denoising(weight=g_squared, times=UniformLogSNR(1e-5)), p, VP(), levels=24).value
     assert abs(late - 13.14) < 0.01
+
+
+@given(sigma=st.floats(0.05, 3.0), dim=st.integers(1, 2))
+def test_the_floor_of_a_gaussian_and_of_a_point(sigma, dim):
+    """Exercise 1: times σ² it is ½ D/(1 + σ²), and 0 for one point."""
+    sde = VE(0.01, 10.0)
+    objective = Denoising(times=FixedTime(float(sde.time(sigma))))
+    for variance, wanted in ((1.0, 0.5 * dim / (1 + sigma**2)), (0.0, 0.0)):
+        p = GaussianMixture(np.ones(1), np.zeros((1, dim)), np.full(1, variance))
+        assert denoising_floor(objective, p, sde).value == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sign", "few", "loss", "error"), [(1, None, 0.484, 0.014), (-1, None, 0.484, 3.9), (1, 20, 0.437, 0.33)]
+)
+def test_the_loop_of_the_chapter_with_one_line_changed(sign, few, loss, error):
+    """Exercises 3 and 4: a wrong sign has the same loss; twenty points have one below the floor of the law, 0.475."""
+    p, rng, sigma = mixture("tilted"), np.random.default_rng(0), 0.5
+    W1, b1 = rng.standard_normal((2, 64)), rng.standard_normal(64)
+    W2, b2 = np.zeros((64, 2)), np.zeros(2)
+    points, losses = few and p.sample(rng, few), []
+    for step in range(3000):
+        x0 = points[rng.integers(0, few, 256)] if few else p.sample(rng, 256)
+        z = rng.standard_normal((256, 2))
+        x = x0 + sigma * z
+        h = np.tanh(x @ W1 + b1)
+        r = sigma * (h @ W2 + b2) + sign * z
+        losses.append(0.5 * np.mean(np.sum(r**2, axis=1)))
+        ds = sigma * r / 256
+        dh = ds @ W2.T * (1 - h**2)
+        for w, dw in ((W1, x.T @ dh), (b1, dh.sum(axis=0)), (W2, h.T @ ds), (b2, ds.sum(axis=0))):
+            w -= 0.3 * (1 - step / 3000) * dw
+    noised = p.diffuse(1.0, sigma)
+    x = noised.sample(np.random.default_rng(9), 5000)
+    s = np.tanh(x @ W1 + b1) @ W2 + b2
+    assert np.mean(losses[-300:]) == pytest.approx(loss, abs=5e-3)
+    assert np.sum((s - noised.score(x)) ** 2) / np.sum(noised.score(x) ** 2) == pytest.approx(error, rel=0.1)

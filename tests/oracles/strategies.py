@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from refscore import OU, VE, VP, GaussianMixture, SubVP
+from refscore.noise.interpolant import Rectified
 from refscore.noise.sde import CosineVP, LinearVE
 from refscore.protocols import Time
 
@@ -65,7 +66,8 @@ other_sdes = st.one_of(
     st.builds(lambda a, r: SubVP(a, a * r), st.floats(0.05, 2.0), st.floats(1.0, 200.0)),
     st.builds(LinearVE, st.floats(0.1, 200.0)),
     st.builds(OU, st.floats(0.1, 20.0), st.floats(0.1, 20.0)),
+    st.builds(Rectified, st.floats(1e-3, 0.5)),
 )
-every_sde = st.one_of(other_sdes, sdes)  # all six, with parameters of their own
+every_sde = st.one_of(other_sdes, sdes)  # all seven, with parameters of their own
 
 few = settings(max_examples=settings().max_examples // 5)  # where an example takes long

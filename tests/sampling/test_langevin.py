@@ -180,7 +180,7 @@ def hyvarinen(p, x):
 
 @given(seed=seeds)
 def test_the_mean_of_hyvarinens_score(seed):
-    """E_p H = -½ E_p|s|² (chapter 3's identity); exercise 1."""
+    """E_p H = -½ E_p|s|² (chapter 3's identity); exercise 5."""
     p = random_mixture(seed, dim=1, components=3, low=0.2, high=1.0, box=1.5)
     law = on_grid(p, 12.0, 0.05)
     x = law.centres[:, None]
@@ -189,7 +189,7 @@ def test_the_mean_of_hyvarinens_score(seed):
 
 
 def test_the_bias_on_a_gaussian_is_the_first_order_of_its_closed_law():
-    """Eqs. (2.5), (2.7): variance σ² + ½ε Cov(H, x²) = σ² + ½ε, as σ²/(1 - ε/2σ²) to first order; exercise 1."""
+    """Eqs. (2.5), (2.7): variance σ² + ½ε Cov(H, x²) = σ² + ½ε, as σ²/(1 - ε/2σ²) to first order; exercise 5."""
     for variance in (0.3, 2.0):
         p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.array([variance]))
         law = on_grid(p, 12 * math.sqrt(variance), 0.2 * math.sqrt(variance))
@@ -198,7 +198,7 @@ def test_the_bias_on_a_gaussian_is_the_first_order_of_its_closed_law():
 
 
 def test_half_the_score_with_the_whole_noise_doubles_the_variance():
-    """Exercise 3: x + ½ε s + √(2ε) z is the chain of √p, on N(0, σ²) that of N(0, 2σ²): v = (1 - ε/2σ²)² v + 2ε."""
+    """Exercise 7: x + ½ε s + √(2ε) z is the chain of √p, on N(0, σ²) that of N(0, 2σ²): v = (1 - ε/2σ²)² v + 2ε."""
     variance, eps = 0.7, 0.1
     kernel = Langevin(lambda x, t: -0.5 * x / variance, eps)
     pull = kernel(np.ones((1, 1)), 0.5, ReplayRng(np.zeros((1, 1))))[0, 0]
@@ -486,7 +486,7 @@ def test_in_three_dimensions_the_variance_of_the_published_rule_is_infinite():
 
 
 def test_a_step_that_looks_at_the_score_alone_goes_half_the_way():
-    """Exercise 7: ε = 2r²D/|s|² leaves |x|² exp(-½|x|²) alone, of variance (D + 2)/D; by quadrature, as above."""
+    """Exercise 14 of chapter 10: ε = 2r²D/|s|² leaves |x|² exp(-½|x|²) alone, of variance (D + 2)/D; by quadrature."""
     D = 10
     u, c, inner = polar(D, (30, 16))
     g, weight = roots_genlaguerre(120, (D + 2) / 2 - 1)
@@ -740,3 +740,29 @@ def test_denoising_a_point_finds_it(any_backend):
     assert y.dtype == x.dtype
     assert y.shape == x.shape
     np.testing.assert_allclose(any_backend.to_numpy(y), 2.0, atol=2e-6)
+
+
+def test_numbers_of_the_first_exercises():
+    """Exercises 1 and 2: 66 steps, variance 1.053; 4.6 relaxation times of 5801 steps. Exercise 4: 23 times as long."""
+    a = 1 - 0.1
+    assert 10 * a**66 < 0.01 < 10 * a**65
+    assert 0.2 / (1 - a**2) == pytest.approx(1.053, abs=5e-4)
+    steps = {}
+    for m in (3.0, 4.0):
+        p = GaussianMixture(np.array([0.8, 0.2]), np.array([[m], [-m]]), np.ones(2))
+        law = grid_law(-10.0, 10.0, 200, lambda x, m=m: ndtr(x + m))
+        kernel = law.transition(lambda x, p=p: x + 0.01 * p.score(x[:, None])[:, 0], math.sqrt(0.02))
+        steps[m] = 1 / gap(kernel)
+    assert math.log(100) * steps[3.0] == pytest.approx(26_700, rel=2e-3)
+    assert steps[4.0] / steps[3.0] == pytest.approx(23, abs=0.2)
+
+
+def test_a_larger_step_widens_the_mode():
+    """Exercise 3, with the seed of the chapter: 0.75 instead of 0.5, and 0.67 of the points on the right."""
+    p = GaussianMixture(np.array([0.8, 0.2]), np.array([[1.5], [-1.5]]), np.array([0.25, 0.25]))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4000, 1))
+    for _ in range(300):
+        x = x + 0.3 * p.score(x) + math.sqrt(0.6) * rng.standard_normal(x.shape)
+    assert x[x > 0].std() == pytest.approx(0.75, abs=0.02)
+    assert np.mean(x > 0) == pytest.approx(0.67, abs=0.03)

@@ -12,7 +12,7 @@ from refscore import VP, EulerMaruyama, ExactScore, Reverse, last, log_likelihoo
 from refscore.laws.examples import mixture
 from refscore.likelihood.flow import FixedSteps
 from refscore.matching.probes import rademacher
-from refscore.sampling.shards import in_shards, over_shards, pool
+from refscore.sampling.shards import PerSample, in_shards, over_shards, pool
 from tests.oracles.close import assert_close
 from tests.oracles.ranks import mpiexec
 
@@ -126,6 +126,31 @@ def test_what_a_worker_cannot_do_is_said(any_backend):
         in_shards(draw, 9, object(), 2)
     with Pool(1) as other, pytest.raises(ValueError, match=r"workers must be .*, got <multiprocessing\.pool\.Pool"):
         shards(other)
+
+
+def test_a_sample_of_its_own_generator_is_the_same_in_every_batch():
+    """Alone, among others, in another order; by every kind of draw; to rounding, as matrix products are."""
+    make = lambda which: PerSample([np.random.default_rng([7, i]) for i in which])  # noqa: E731
+    all_of, some = draw(6, make(range(6))), draw(3, make([4, 0, 2]))
+    assert_close(some, all_of[[4, 0, 2]], 1e-12)
+    assert len(np.unique(all_of, axis=0)) == 6
+    one, two = make([3]), make([5, 3])
+    for pull in (
+        lambda rng, n: rng.random((n,), dtype="float32"),
+        lambda rng, n: rng.integers(0, 1000, (n, 2)),
+        lambda rng, n: rng.standard_normal((n, 3, 2), dtype="float32"),
+    ):
+        alone, beside = pull(one, 1), pull(two, 2)
+        assert alone.dtype == beside.dtype
+        assert np.array_equal(alone[0], beside[1])
+        assert not np.array_equal(alone[0], beside[0])
+
+
+def test_generators_and_samples_go_together():
+    with pytest.raises(ValueError, match="got none"):
+        PerSample([])
+    with pytest.raises(ValueError, match=r"2 generators, one for each sample; asked for an array of shape \(3, 2\)"):
+        draw(3, PerSample([np.random.default_rng(i) for i in range(2)]))
 
 
 if __name__ == "__main__":

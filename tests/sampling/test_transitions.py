@@ -22,12 +22,14 @@ from refscore import (
     DPMSolver,
     ExactScore,
     First,
+    GaussianMixture,
     Langevin,
     ReverseDiffusion,
     Then,
     simulate,
 )
 from refscore.laws.grid_chain import GridLaw
+from refscore.laws.posterior import linear_posterior
 from refscore.noise.sde import SDES, LinearVE, SubVP
 from refscore.sampling.langevin import LevelStep
 from refscore.sampling.loop import last
@@ -48,6 +50,7 @@ any_process = st.one_of(
 )
 GRID = (np.linspace(1, 0, 25) ** 1.3).tolist()
 I2 = np.eye(2)
+PAIR_1D = GaussianMixture(np.array([0.8, 0.2]), np.array([[2.0], [-2.0]]), np.array([[0.25], [0.25]]))
 
 
 # ------------------------------------------------------------------ the laws on paper
@@ -462,6 +465,53 @@ def test_ancestral_with_the_large_variance_is_exact_on_a_standard_normal(sde):
     assert worst(found, (0 * M, I2)) <= 1e-12
     small = law_of(Ancestral(sde, ExactScore(target, sde)), times, (0 * M, I2))
     assert worst(small, (0 * M, I2)) > 1e-2
+
+
+@given(seed=seeds, sde=any_process, v=st.floats(0.01, 4.0), n=st.integers(1, 6))
+def test_ancestral_with_the_best_variance_is_exact_on_every_round_gaussian(seed, sde, v, n):
+    """Eq. (10.21): N(m, v I) has the law of x_s given x_t on any grid; between "small" (v = 0) and "large" (v = 1)."""
+    p = GaussianMixture(np.ones(1), np.random.default_rng(seed).standard_normal((1, 2)), np.array([v]))
+    marginal = lambda t: p.diffuse(sde.alpha(t), sde.sigma(t))  # noqa: E731
+    step = Ancestral(sde, ExactScore(p, sde), lambda t: 1 / (sde.alpha(t) ** 2 * v + sde.sigma(t) ** 2))
+    times = np.sort(np.random.default_rng(seed).uniform(0.1, 0.9, n))[::-1]
+    times = [1.0, *times[np.abs(np.diff(times, append=0)) > 1e-3].tolist(), 0.05]
+    start, end = marginal(1.0), marginal(0.05)
+    mean, cov = law_of(step, times, (start.means[0], start.covariances[0] * I2))
+    scale = max(1.0, float(sde.sigma(1.0)) ** 2)
+    assert_close(mean, end.means[0], 1e-9 * scale)
+    assert_close(cov, end.covariances[0] * I2, 1e-9 * scale)
+
+
+@each_process
+def test_the_best_variance_is_the_mean_variance_of_the_step(sde):
+    """Eq. (10.21): of a mixture on a line, by Bayes at each x_t and quadrature over x_t; at 0 and 1/σ² the bounds."""
+    t, s = 0.5, 0.3
+    alpha, sigma, now = sde.alpha(t), sde.sigma(t), transition(sde, t, s)
+    new = now.sigma_t * now.lost**0.5
+    x = np.linspace(-6, 6, 2001)[:, None] * float(alpha + sigma)
+    mass = np.exp(PAIR_1D.log_prob(x, alpha, sigma))
+    mass = mass / mass.sum()
+    mean_square = float(mass @ PAIR_1D.score(x, alpha, sigma)[:, 0] ** 2)
+    before = PAIR_1D.diffuse(sde.alpha(s), sde.sigma(s))
+    wanted = 0.0
+    for i in range(0, len(x), 4):  # every fourth node: the integrand is smooth
+        post = linear_posterior(before, np.array([[now.a]]), x[i], np.array([[new**2]]))
+        first, second = post.weights @ post.means, post.weights @ (post.means**2 + post.covariances[:, 0])
+        wanted += 4 * mass[i] * float(second[0] - first[0] ** 2)
+    zero = ExactScore(PAIR_1D, sde)
+    noise = lambda ms: float(np.diff(law_of_noise(Ancestral(sde, zero, lambda t: ms), t, s))[0]) ** 2  # noqa: E731
+    assert_close(noise(mean_square) / wanted, 1, 1e-6)
+    small = now.sigma_s**2 * now.lost
+    assert_close(noise(1e9) / small, 1, 1e-9)  # more than any score can have: x₀ is certain
+    assert_close(noise(0.0) / (new / now.a) ** 2, 1, 1e-9)
+    assert small < wanted < (new / now.a) ** 2
+    with pytest.raises(ValueError, match=r"variance\(t\)"):
+        Ancestral(sde, zero, lambda t: math.nan)(np.zeros((1, 1)), t, s, np.random.default_rng(0))
+
+
+def law_of_noise(step, t, s):
+    """Where the step ends from 0 with noise 0 and with noise 1."""
+    return [step(np.zeros((1, 1)), t, s, ReplayRng(np.full((1, 1), z)))[0][0, 0] for z in (0.0, 1.0)]
 
 
 @given(seed=seeds, sde=any_process, n=st.integers(1, 5))
