@@ -16,7 +16,7 @@ SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.name != "where.py
 DRAWN = {".png", ".svg"}
 MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another version may move a line by a pixel
 TRAINED = {  # a network on the way: training enlarges the last bit, another on another machine; or roundings themselves
-    "03-field.png", "03-four-techniques.svg", "04-energy.png", "04-likelihood.png", "05-pipeline.svg",
+    "03-field.png", "03-four-techniques.svg", "04-energy.svg", "04-likelihood.svg", "05-pipeline.svg",
     "05-manifold.svg", "05-density.svg", "06-levels.png", "11-split.png", "14-steps.png", "15-levels.png",
     "15-samples.png", "15-guidance.png", "15-inpainting.png", "15-errors.png", "15-passing.png", "demo-field.png",
 }  # fmt: skip
