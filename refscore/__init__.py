@@ -10,6 +10,7 @@ from refscore.matching.denoising import Denoising
 from refscore.matching.objectives import Explicit, FiniteDifference, Implicit, Sliced
 from refscore.nn import MLP, EnergyModel, ScoreModel, UNet
 from refscore.noise.exact_score import ExactScore
+from refscore.noise.interpolant import Rectified
 from refscore.noise.prior import prior
 from refscore.noise.reverse import Forward, Reverse
 from refscore.noise.sde import OU, VE, VP, SubVP
@@ -49,6 +50,7 @@ __all__ = [
     "Heun",
     "Implicit",
     "Langevin",
+    "Rectified",
     "Repeat",
     "Reverse",
     "ReverseDiffusion",

@@ -321,6 +321,22 @@ class HasLevels(Protocol):
 
 
 @runtime_checkable
+class HasRates(Protocol):
+    """An SDE that knows α' and σ', finite also where α = 0 and its f and g are not."""
+
+    def rates(self, t: Any) -> Any:
+        """The derivatives of α and σ in t."""
+
+
+@runtime_checkable
+class HasPosteriorMean(Protocol):
+    """A score that knows E[x₀ | x_t = x] by itself: where α = 0 the score alone does not tell it."""
+
+    def posterior_mean(self, x: Any, t: Any) -> Any:
+        """E[x₀ | x_t = x], the shape of x."""
+
+
+@runtime_checkable
 class HasState(Protocol):
     """A generator whose state can be written down as NumPy's can, in a file or by `copy.deepcopy`."""
 

@@ -40,6 +40,7 @@ ABSTRACT = {
     "matching.base.ScoreMatching.__call__", "matching.objectives.OfProbes",
     *(f"nn.activation.Activation.{name}" for name in ("curvature", "forward", "slope", "third")),
     "nn.linear.Linear.apply", "nn.linear.Linear.back",
+    *(f"noise.interpolant.Interpolant.{name}" for name in ("alpha", "sigma", "rates")),
 }  # fmt: skip
 
 # No doors: here the arguments come from another function of the package, which has looked at them. A pass that looked
@@ -58,7 +59,8 @@ INSIDE = (
 
 # What functions answer with: made by them, for the eyes of the user.
 RECORDS = (
-    "laws.expectation.Estimate", "measure.tables.*Row", "measure.tables.SampleTable", "measure.neighbours.Memorised",
+    "laws.expectation.Estimate", "measure.coverage.Coverage", "measure.tables.*Row", "measure.tables.SampleTable",
+    "measure.neighbours.Memorised",
     "noise.suggest.Suggestion", "training.loop.TrainingState", "training.checkpoint.Checkpoint", "data.points.Table",
     "data.images.Images", "data.sets.Data", "nn.score_model.BoundScore",
 )  # fmt: skip
@@ -276,7 +278,8 @@ LOOK = (
     "likelihood.flow.decode", "likelihood.flow.encode", "likelihood.flow.error_split", "likelihood.flow.interpolate",
     "likelihood.flow.log_likelihood", "measure.distance.*", "measure.floor.*", "measure.neighbours.*",
     "measure.tables.*", "measure.work_precision.*", "noise.prior.prior_mismatch*", "noise.suggest.*",
-    "sampling.guidance.Replace", "sampling.loop.*", "sampling.shards.in_shards", "sampling.shards.over_shards",
+    "sampling.guidance.Replace", *(f"sampling.inverse.{name}" for name in ("Guess", "DPS", "PiGDM", "Moment", "Exact")),
+    "sampling.loop.*", "sampling.shards.in_shards", "sampling.shards.over_shards",
     "training.checkpoint.*", "training.loop.fit", "training.safetensors.*",
 )  # fmt: skip
 

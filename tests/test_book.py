@@ -33,16 +33,38 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert list(_script("mend_links").broken(page)) == [], "run: python docs/mend_links.py"
+
+
+def test_a_link_to_a_section_that_moved_is_seen_and_mended(tmp_path, monkeypatch):
+    """Renumbered in its page or moved to another one, with the number in its text; of other words it stays broken."""
+    mend = _script("mend_links")
+    monkeypatch.setattr(mend, "ROOT", tmp_path)
+    (tmp_path / "docs" / "chapters").mkdir(parents=True)
+    two, three, page = (tmp_path / "docs" / "chapters" / name for name in ("02-b.md", "03-c.md", "04-d.md"))
+    two.write_text("# 2. B\n## 2.7 It's `here`, now\n```text\n# no heading\n```\n", encoding="utf-8")
+    three.write_text("# 3. C\n## 3.1 Gone\n## Twice\n## Twice\n", encoding="utf-8")
+    sound = "[2.7](02-b.md#27-its-here-now) [2](03-c.md#twice-1)"
+    page.write_text(f"{sound} [see 2.6](02-b.md#26-its-here-now) [2.1](02-b.md#21-gone)", encoding="utf-8")
+    assert len(list(mend.broken(page))) == 2
+    assert mend.mended(page) == f"{sound} [see 2.7](02-b.md#27-its-here-now) [3.1](03-c.md#31-gone)"
+    page.write_text("[2.1](02-b.md#21-other-words) [a](#none)", encoding="utf-8")
+    assert len(list(mend.broken(page))) == 2
+    assert mend.mended(page) == page.read_text(encoding="utf-8")
 
 
 @cache
-def _index():
-    spec = importlib.util.spec_from_file_location("make_equations", ROOT / "docs" / "make_equations.py")
+def _script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _index():
+    return _script("make_equations")
 
 
 def test_equation_index_is_up_to_date():

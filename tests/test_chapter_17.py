@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,28 @@ def exercise(name):
     return space[name]
 
 
+def test_exercises_1_and_2_numbers():
+    p, q = 0.6 / 0.52, -0.48 / 0.52
+    assert (p, q, -q / p) == pytest.approx((1.154, -0.923, 0.8), abs=5e-4)
+    way = Convention(alphas_bar=[0.64])
+    assert way.answer(way.level(0.0), 1.0, 0.25) == pytest.approx((p, q))
+    nats = schedule(alphas_bar=[0.9, 0.5, 0.08], data=np.array([1.0, -1.0])).numbers["prior_nats"]
+    assert nats == pytest.approx(-0.5 * np.log1p(-0.08))
+    assert (nats, 3072 * nats) == pytest.approx((0.0417, 128.1), abs=0.05)
+
+
+def test_exercise_3_one_noise_for_all_steps():
+    """The table has one column of noise; its numbers are positive, and add up before they are squared."""
+
+    def once(model, x, rng):
+        z = rng.standard_normal(x.shape)
+        return ancestral(model, x, SimpleNamespace(standard_normal=lambda shape: z))
+
+    found = sampler(once, betas=BETA)
+    assert (found.verdict, found.causes[0].name) == ("wrong", "same-noise")
+    assert found.numbers["variance on N(1, 1/4)"] / 0.25 == pytest.approx(26.2, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "way", "cause"),
     [
@@ -138,12 +161,12 @@ def exercise(name):
         ("fourth", {"predicts": "score", "told": "sigma"}, "langevin-root-two"),
     ],
 )  # fmt: skip
-def test_exercises_1_to_4_what_is_wrong_here(name, way, cause):
+def test_exercises_4_to_7_what_is_wrong_here(name, way, cause):
     found = sampler(exercise(name), **way)
     assert (found.verdict, found.causes[0].name) == ("wrong", cause)
 
 
-def test_exercise_4_which_factor_is_wrong_is_a_matter_of_the_step():
+def test_exercise_7_which_factor_is_wrong_is_a_matter_of_the_step():
     """Half the score and the noise as it is are the same chain with half the step."""
 
     def chain(model, x, rng, move, noise):
@@ -157,7 +180,7 @@ def test_exercise_4_which_factor_is_wrong_is_a_matter_of_the_step():
         assert found.verdict == "right"
 
 
-def test_exercise_5_the_end_is_the_last_answer():
+def test_exercise_8_the_end_is_the_last_answer():
     """Of a denoiser: with noise at the end there is one more column, and nothing takes that noise away again."""
     way = Convention(betas=BETA, predicts="data")
 
@@ -174,12 +197,12 @@ def test_exercise_5_the_end_is_the_last_answer():
     np.testing.assert_allclose(end[[-2, -1]], [1.0, 0.1], atol=1e-12)
 
 
-def test_exercise_6_who_never_asks():
+def test_exercise_9_who_never_asks():
     assert sampler(lambda model, x, rng: 0.5 * x, betas=BETA).causes[0].name == "no-call"
     # by (17.3) M is 0 for all k: nothing but answers brings the mean of the data in
 
 
-def test_exercise_7_an_absolute_error_bends_nowhere():
+def test_exercise_10_an_absolute_error_bends_nowhere():
     def absolute(model, x0):
         t = np.random.randint(0, T, len(x0))  # noqa: NPY002
         z = np.random.standard_normal(x0.shape)  # noqa: NPY002

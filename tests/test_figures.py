@@ -16,9 +16,9 @@ SCRIPTS = sorted(path for path in FIGURES.glob("*.py") if path.name != "where.py
 DRAWN = {".png", ".svg"}
 MATPLOTLIB = "3.11.2"  # what the committed pictures were drawn with; another version may move a line by a pixel
 TRAINED = {  # a network on the way: training enlarges the last bit, another on another machine; or roundings themselves
-    "03-field.png", "03-four-techniques.svg", "04-energy.svg", "04-likelihood.svg", "05-pipeline.svg",
-    "05-manifold.svg", "05-density.svg", "06-levels.png", "11-split.png", "14-steps.png", "15-levels.png",
-    "15-samples.png", "15-guidance.png", "15-inpainting.png", "15-errors.png", "15-passing.png", "demo-field.png",
+    "03-field", "03-four-techniques", "04-energy", "04-likelihood", "05-density", "05-manifold", "05-pipeline",
+    "06-levels", "11-split", "14-steps", "15-errors", "15-guidance", "15-inpainting", "15-levels", "15-passing",
+    "15-samples", "21-stopping", "demo-field",
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def test_a_script_makes_the_pictures_that_are_committed(script, tmp_path):
     run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert {path.name for path in tmp_path.iterdir() if path.suffix in DRAWN} == told(script)
-    for name in told(script) - TRAINED:
+    for name in (name for name in told(script) if Path(name).stem not in TRAINED):
         assert difference(tmp_path / name, FIGURES / name) <= (0 if matplotlib.__version__ == MATPLOTLIB else 0.02)
 
 

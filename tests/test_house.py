@@ -155,7 +155,7 @@ def test_public_names():
         "FiniteDifference", "EnergyModel", "AnnealedLangevin", "SubVP", "OU", "RungeKutta", "ReverseDiffusion",
         "Ancestral",
         "DDIM", "DPMSolver", "EDM", "Then", "First", "Repeat", "Stay", "Forward", "log_likelihood", "last",
-        "save", "load", "UNet",
+        "save", "load", "UNet", "Rectified",
     }  # fmt: skip
     assert set(refscore.__all__) == promised
     for name in promised:

@@ -35,7 +35,7 @@ from refscore import (
 )
 from refscore.laws.examples import mixture
 from refscore.matching.objectives import OBJECTIVES
-from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
+from refscore.matching.times import FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.sampling.compose import First, Repeat, Stay
 from refscore.training.optim import WarmupCosine
@@ -117,7 +117,9 @@ def test_a_training_step_waits_for_nothing(data, optimizer, sde):
 
 
 @pytest.mark.parametrize("weight", [sigma_squared, g_squared, unweighted])
-@pytest.mark.parametrize("times", [UniformTime(), UniformLogSNR(), FixedTime(0.5)], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize(
+    "times", [UniformTime(), UniformLogSNR(), LogNormal(), FixedTime(0.5)], ids=lambda a: type(a).__name__
+)
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_no_objective_waits(weight, times, antithetic):
     for sde in (VP(), VE()):

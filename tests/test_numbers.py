@@ -57,8 +57,10 @@ from refscore.noise.reverse import denoise
 from refscore.noise.sde import SDES
 from refscore.sampling.compose import AnnealedLangevin, Repeat, Stay
 from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.inverse import PiGDM, Twisted
 from refscore.sampling.langevin import LevelStep, SNRLangevin
 from refscore.sampling.loop import last
+from refscore.sampling.mala import MALA
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import SGD, WarmupCosine, clip
 from refscore.training.parallel import Sharded
@@ -78,6 +80,9 @@ def score(x, t):
     return -x
 
 
+EYE = np.eye(2, dtype="float32")
+GUESS = PiGDM(ExactScore(P, VP()), VP(), EYE, X[0], EYE)
+
 # What a class needs besides its defaults; and those whose numbers nobody hands over.
 EXAMPLES = {
     "Chain": Chain((1.0, 0.5), (0.0, 0.8)), "Reverse": Reverse(VP(), score), "Langevin": Langevin(score, 0.1),
@@ -92,13 +97,14 @@ EXAMPLES = {
     "Rings": Rings((1.0, 2.0), 0.3), "FromNoise": FromNoise(1.0), "MaximumLikelihood": MaximumLikelihood(2, 0.1),
     "WarmupCosine": WarmupCosine(0.1, 9, 2, 0.01),
     "Guided": Guided(score, score, 2.0), "LossOf": LossOf("noise"), "Preconditioning": MODEL, "ScoreModel": MODEL,
+    "MALA": MALA(score, lambda x, t: -x[:, 0], 0.1), "PiGDM": GUESS, "Twisted": Twisted(GUESS, threshold=0.4),
     "EnergyModel": refscore.EnergyModel(MLP((2, 1)), VP()), "Replace": Replace(DDIM(VP(), score), VP(), X, X * 0, 2),
 }  # fmt: skip
 RESULTS = {  # what functions answer with, the edges print, or holds shapes and what others have checked
     "GaussianMixture", "Estimate", "Suggestion", "ScoreRow", "ModeRow", "SampleTable", "Problem", "Report", "Row",
     "Weights", "LowDensity", "Results", "Claim", "TrainingState", "GridLaw", "Circle", "Flow",
     "Reshape", "_Block", "Data", "Saved", "Settings", "Memorised", "Inpainted", "Course", "Condition",
-    "Candidate", "Subject", "Cause", "Seen", "Run", "Table", "Scaled",
+    "Candidate", "Subject", "Cause", "Seen", "Run", "Table", "Scaled", "Coverage",
 }  # fmt: skip
 
 

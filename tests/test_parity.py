@@ -63,6 +63,7 @@ ABSTRACT = {  # those of whose kind are in
     "refscore.matching.base.ScoreMatching.__call__",
     "refscore.nn.linear.Linear.apply", "refscore.nn.linear.Linear.back",
     *(f"refscore.nn.activation.Activation.{name}" for name in ("forward", "slope", "curvature", "third")),
+    *(f"refscore.noise.interpolant.Interpolant.{name}" for name in ("alpha", "sigma", "rates")),
 }  # fmt: skip
 
 

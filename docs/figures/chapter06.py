@@ -1,9 +1,9 @@
 """The figures of chapter 6: python docs/figures/chapter06.py
 
-06-fields.png    p_σ and its score at four noise levels
-06-annealed.png  the law of annealed Langevin dynamics along the line through the modes, beside p_σ and plain Langevin
-06-weights.png   the weight of the larger mode, predicted and measured
-06-levels.png    score error by level: networks of one level, of ten, and other weights
+06-fields.svg    p_σ and its score at four noise levels, in the plane and along the line through the modes
+06-annealed.svg  the law of annealed Langevin dynamics along the line through the modes, beside p_σ and plain Langevin
+06-weights.svg   the weight of the larger mode, predicted and measured
+06-levels.svg    score error by level: networks of one level, of ten, and other weights
 
 It prints the numbers that the text quotes.
 """
@@ -167,7 +167,7 @@ def walked(moves: int, n: int, seed: int, every: bool = False, score: Any = None
 # ------------------------------------------------------------------ figures
 
 
-def annealed(path: Path = HERE / "06-annealed.png", n: int = 30) -> str:
+def annealed(path: Path = HERE / "06-annealed.svg", n: int = 30) -> str:
     top, rows, L = 22.0, 300, len(LADDER)
     u = top * (2 * (np.arange(rows) + 0.5) / rows - 1)
     start = STARTS["minor mode"][0]
@@ -184,7 +184,15 @@ def annealed(path: Path = HERE / "06-annealed.png", n: int = 30) -> str:
     fig, (axes,) = figure(3, size=3.9)
     for ax, (image, title) in zip(axes, panels, strict=True):
         image = np.sqrt(image / image.max(axis=0))
-        ax.imshow(image, origin="lower", extent=(0, n * L, -top, top), cmap=SHADE, aspect="auto", vmax=1.2)
+        ax.imshow(
+            image,
+            origin="lower",
+            extent=(0, n * L, -top, top),
+            cmap=SHADE,
+            aspect="auto",
+            vmax=1.2,
+            interpolation="none",
+        )
         ax.set_title(title, fontsize=10)
         if ax is axes[2]:
             ax.set(xlabel="moves, all at σ = 0.5")
@@ -204,7 +212,7 @@ def ticks(ax: Any, places: Sequence[float]) -> None:
 COLORS = (LEARNED, EXACT, INK)
 
 
-def weights(path: Path = HERE / "06-weights.png") -> str:
+def weights(path: Path = HERE / "06-weights.svg") -> str:
     fig, (axes,) = figure(2, size=4.8)
     ax = axes[0]
     ax.plot(LADDER, [side(s) for s in LADDER], color=INK, lw=2, label="exact: the mass of $p_\\sigma$ there")
@@ -261,7 +269,7 @@ def errors(score: Any) -> list[float]:
     return found
 
 
-def levels(path: Path = HERE / "06-levels.png") -> str:
+def levels(path: Path = HERE / "06-levels.svg") -> str:
     fig, ((ax,),) = figure(1, size=5)
     for i, color in ((0, "#a9c9dd"), (5, "#6ba3c6"), (9, EXACT)):
         own = errors(trained(FixedTime(float(SDE.time(LADDER[i]))), sigma_squared))
@@ -283,19 +291,45 @@ def levels(path: Path = HERE / "06-levels.png") -> str:
     return save(fig, path)
 
 
-def fields(path: Path = HERE / "06-fields.png", half: float = 12.0) -> str:
-    fig, (axes,) = figure(4, size=3.4)
+def fields(path: Path = HERE / "06-fields.svg", half: float = 12.0) -> str:
+    fig, (plane, line) = figure(4, 2, size=3.1)
     box = (-half, half, -half, half)
-    for ax, sigma in zip(axes, (0.5, 2.0, 5.0, 20.0), strict=True):
-        density(ax, PLANE.diffuse(1.0, sigma).log_prob, box)
-        arrows(ax, lambda x, s=sigma: s * PLANE.score(x, 1.0, s), box, 1.0, INK, n=17)
-        ax.set_title(f"σ = {sigma:g}")
-    for ax in axes[1:]:
-        ax.set_ylabel("")
+    u = np.linspace(-17, 17, 200)
+    for ax, cut, sigma in zip(plane, line, (0.5, 2.0, 5.0, 20.0), strict=True):
+        density(ax, PLANE.diffuse(1.0, sigma).log_prob, box, n=80)
+        ax.images[0].set_interpolation("none")
+        arrows(ax, lambda x, s=sigma: s * PLANE.score(x, 1.0, s), box, 1.0, INK, n=13)
+        ax.set(title=f"σ = {sigma:g}", ylabel="$x_2$" if sigma == 0.5 else "")
+        p = np.exp(LINE.log_prob(u[:, None], 1.0, sigma))
+        cut.fill_between(u, 3 * p / p.max() - 4, -4, color=EXACT, alpha=0.3, lw=0)
+        cut.plot(u, sigma * LINE.score(u[:, None], 1.0, sigma)[:, 0], color=EXACT, lw=1.5)
+        cut.axhline(0, color=INK, lw=0.5)
+        cut.set(xlim=(-17, 17), ylim=(-4, 4), xlabel="u, along the diagonal")
+    line[0].set_ylabel("σ s (line); density (shade)")
+    fig.suptitle("arrows: σ s; arrows longer than 1 are cut to one cell", fontsize=10)
     return save(fig, path)
 
 
+def exercises() -> None:
+    """What the solutions quote: the ladder upwards, from 5 only, and with one step for all levels."""
+    runs = {
+        "3, upwards": (LADDER[::-1], lambda s: E * s**2),
+        "4, from 5": (geometric_levels(5.0, 0.5, 10), lambda s: E * s**2),
+        "5, one step": (LADDER, lambda s: E * 0.5**2),
+    }
+    for name, (ladder, step) in runs.items():
+        for mode in (-5, 5):
+            rng = np.random.default_rng(4)
+            x = rng.standard_normal((4000, 2)) + mode
+            for s in ladder:
+                for _ in range(30):
+                    x = x + step(s) * PLANE.score(x, 1.0, s) + math.sqrt(2 * step(s)) * rng.standard_normal(x.shape)
+            u = x.sum(axis=1) / math.sqrt(2)
+            print(f"exercise {name}, from {mode}: {np.mean(u > 0):.3f} on the right, variance {u.var():.1f}")
+
+
 if __name__ == "__main__":
+    exercises()
     print(fields())
     single_levels()
     ladders()

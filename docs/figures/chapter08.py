@@ -1,7 +1,8 @@
 """The figures of chapter 8: python docs/figures/chapter08.py
 
-08-sign.png   the forward process, the same with its sign changed, and the reverse SDE
-08-paths.png  paths for λ = 0, 1, 2 over the exact marginals, and the laws they end with, without sampling
+08-sign.svg       the forward process, the same with its sign changed, and the reverse SDE
+08-histogram.svg  samples of a plain loop of NumPy, λ = 0 and 1, over the density of the data
+08-paths.svg      paths for λ = 0, 1, 2 over the exact marginals, and the laws they end with, without sampling
 
 It prints the numbers that the text quotes.
 """
@@ -27,15 +28,15 @@ SCORE = ExactScore(TWO_MODES, SDE)
 
 def shade(ax: Any, sde: Any, reach: float, down: bool) -> None:
     """The exact density at every t, each t on its own scale."""
-    x, ts = np.linspace(-reach, reach, 300)[:, None], np.linspace(0, 1, 300)
+    x, ts = np.linspace(-reach, reach, 200)[:, None], np.linspace(0, 1, 200)
     columns = [np.exp(TWO_MODES.log_prob(x, sde.alpha(t), sde.sigma(t))) for t in ts.tolist()]
     image = np.stack([c / c.max() for c in (columns[::-1] if down else columns)], axis=1)
     extent = (1, 0, -reach, reach) if down else (0, 1, -reach, reach)
-    ax.imshow(image, origin="lower", extent=extent, cmap=SHADE, aspect="auto", vmax=1.4)
+    ax.imshow(image, origin="lower", extent=extent, cmap=SHADE, aspect="auto", vmax=1.4, interpolation="none")
     ax.set(xlim=extent[:2], ylim=(-reach, reach))
 
 
-def sign(path: Path = HERE / "08-sign.png") -> str:
+def sign(path: Path = HERE / "08-sign.svg") -> str:
     rng, n, reach = np.random.default_rng(8), 24, 9.5
     up = np.linspace(0, 1, 801).tolist()
     x0 = TWO_MODES.sample(rng, n)
@@ -50,14 +51,49 @@ def sign(path: Path = HERE / "08-sign.png") -> str:
     fig, (axes,) = figure(3, size=3.6)
     for ax, (title, times, paths) in zip(axes, panels, strict=True):
         shade(ax, SLOW, reach, down=times[0] == 1)
-        ax.plot(times, paths, lw=0.5, color=LEARNED)
-        ax.set(title=title, xlabel="t")
+        ax.plot(times[::8], paths[::8], lw=0.5, color=LEARNED)
+        ax.set(title=title, xlabel="t, from data to noise" if times[0] == 0 else "t, from noise to data")
     axes[0].set_ylabel("x")
     B = -2 * math.log(SLOW.alpha(1.0))
     mean = float(TWO_MODES.weights @ TWO_MODES.means[:, 0])
     variance = float(TWO_MODES.weights @ (0.06 + (TWO_MODES.means[:, 0] - mean) ** 2))
     print(f"B = {B:.3f}: variance {variance:.4f} comes back as {variance + 2 * math.expm1(B):.2f}")
     return save(fig, path)
+
+
+def sample(lam: float, count: int, steps: int, rng: Any, width: float = 1.0) -> Any:
+    """The program of the chapter; `width` is for its exercise 4."""
+    x, h = width * rng.standard_normal((count, 1)), 1 / steps
+    for i in range(steps, 0, -1):
+        t = i * h
+        beta = SDE.g(t) ** 2
+        drift = -0.5 * beta * x - 0.5 * (1 + lam**2) * beta * SCORE(x, t)
+        x = x - h * drift + lam * math.sqrt(beta * h) * rng.standard_normal(x.shape)
+    return x[:, 0]
+
+
+def histogram(path: Path = HERE / "08-histogram.svg") -> str:
+    fig, (axes,) = figure(2, size=3.6)
+    y = np.linspace(-3.2, 3.2, 500)
+    for ax, lam in zip(axes, (0.0, 1.0), strict=True):
+        x = sample(lam, 20_000, 500, np.random.default_rng(1))
+        ax.hist(x, bins=np.linspace(-3.2, 3.2, 81).tolist(), density=True, color=LEARNED, alpha=0.6, label="samples")
+        ax.plot(y, np.exp(TWO_MODES.log_prob(y[:, None])), color=EXACT, label="density of the data")
+        ax.plot(
+            y, np.exp(-0.5 * y**2) / math.sqrt(2 * math.pi), "--", lw=1, color="#777777", label="the start, N(0, 1)"
+        )
+        ax.set(title=f"λ = {lam:g}", xlabel="x", ylim=(0, 1.25))
+    axes[0].set_ylabel("density")
+    axes[0].legend(fontsize=8, loc="upper left")
+    return save(fig, path)
+
+
+def exercises() -> None:
+    runs = [(lam, 500, 2.0) for lam in (0.0, 1.0)] + [(lam, 20, 1.0) for lam in (0.0, 1.0, 2.0)]
+    for lam, steps, width in runs:
+        x = sample(lam, 5000, steps, np.random.default_rng(1), width)
+        deviations = f"deviations {x[x < 0].std():.3f} and {x[x > 0].std():.3f}"
+        print(f"λ = {lam:g}, {steps} steps from N(0, {width:g}²): {np.mean(x > 0):.4f} on the right, {deviations}")
 
 
 def cdf(x: Any, t: float) -> Any:
@@ -88,14 +124,14 @@ def law(lam: float, steps: int, n: int = 1600, reach: float = 6.0) -> tuple[Any,
     return edges, mass, 0.5 * float(np.sum(np.abs(mass - np.diff(cdf(edges, times[-1])))))
 
 
-def paths(path: Path = HERE / "08-paths.png") -> str:
+def paths(path: Path = HERE / "08-paths.svg") -> str:
     fig, axes = figure(3, 2, size=3.5)
     for (top, bottom), lam in zip(axes.T, (0.0, 1.0, 2.0), strict=True):
         shade(top, SDE, 3.2, down=True)
         times, x1 = uniform_times(2000, 1e-3), np.linspace(-1.9, 1.9, 8 if lam else 16)[:, None]
         walk = [x1, *simulate(EulerMaruyama(Reverse(SDE, SCORE, lam)), x1, times, np.random.default_rng(3))]
-        top.plot(times, np.stack(walk)[..., 0], lw=0.5, color=LEARNED)
-        top.set(title=f"λ = {lam:g}", xlabel="t")
+        top.plot(times[::20], np.stack(walk)[::20, :, 0], lw=0.5, color=LEARNED)
+        top.set(title=f"λ = {lam:g}", xlabel="t, from noise to data")
         distances = {steps: law(lam, steps) for steps in (50, 100, 200)}
         print(f"λ = {lam:g}: total variation", {n: round(tv, 5) for n, (_, _, tv) in distances.items()})
         x, t = np.linspace(-3, 3, 600), grid(50)[-1]
@@ -105,7 +141,8 @@ def paths(path: Path = HERE / "08-paths.png") -> str:
         for steps, style in ((50, ":"), (200, "-")):
             edges, mass, _ = distances[steps]
             label = f"after {steps} steps"
-            bottom.plot(0.5 * (edges[1:] + edges[:-1]), mass / np.diff(edges), style, color=INK, lw=1, label=label)
+            centres, shown = 0.5 * (edges[1:] + edges[:-1]), slice(None, None, 1 if lam == 0 else 4)
+            bottom.plot(centres[shown], (mass / np.diff(edges))[shown], style, color=INK, lw=1, label=label)
         bottom.set(xlabel="x at the end", xlim=(-3, 3), ylim=(0, 1.25))
         bottom.legend(fontsize=8, loc="upper left")
     axes[0, 0].set_ylabel("x")
@@ -114,4 +151,5 @@ def paths(path: Path = HERE / "08-paths.png") -> str:
 
 
 if __name__ == "__main__":
-    print(sign(), paths())
+    exercises()
+    print(sign(), histogram(), paths())

@@ -1,8 +1,9 @@
 """The figures of chapter 10: python docs/figures/chapter10.py
 
-10-work-precision.png  exact error against the number of scores: a Gaussian, and a mixture in one dimension
-10-laws.png            what ten evaluations make of the mixture; a wrong score, by the flow and by the reverse SDE
-10-snr.png             what the published step size rule of a corrector converges to
+10-step.svg            one step of four samplers from one point, in one dimension: the guesses, and where the step ends
+10-work-precision.svg  exact error against the number of scores: a Gaussian, and a mixture in one dimension
+10-laws.svg            what ten evaluations make of the mixture; a wrong score, by the flow and by the reverse SDE
+10-snr.svg             what the published step size rule of a corrector converges to
 
 It prints the numbers that the text quotes.
 """
@@ -18,7 +19,7 @@ from scipy.special import ndtr
 from scipy.stats import chi, chi2
 from where import HERE
 
-from refscore import ExactScore, GaussianMixture, simulate
+from refscore import ExactScore, GaussianMixture, Reverse, simulate
 from refscore.laws.affine_chain import Gaussian, probe, wasserstein
 from refscore.laws.grid_chain import GridLaw
 from refscore.measure.work_precision import GAUSSIAN, evaluations_per_step, gaussian_error, sample, starts
@@ -34,7 +35,7 @@ VP = SDES["vp"]
 LINE = GaussianMixture(np.array([0.8, 0.2]), np.array([[2.0], [-2.0]]), np.array([0.25, 0.25]))
 END = 0.05  # σ/α at which the laws of the mixture are compared
 BUDGETS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
-STYLE = {  # sampler: line, colour
+STYLE = {  # sampler: line (dashed: draws noise), colour
     "euler-maruyama": ("o--", LEARNED),
     "ancestral": ("s--", "#e39b7b"),
     "ancestral-large": ("D--", "#7a3b2e"),
@@ -43,7 +44,7 @@ STYLE = {  # sampler: line, colour
     "euler": ("s-", "#6ba3c6"),
     "heun": ("D-", EXACT),
     "edm": ("v-", "#1a3a52"),
-    "dpm-solver++2m": ("^-", "#4c9f70"),
+    "dpm-solver++2m": ("^-", "#56b4e9"),
     "rk4": ("P-", INK),
 }
 
@@ -113,10 +114,10 @@ def distance(name: str, steps: int) -> float:
     return float(np.mean(np.abs(y - np.interp(u, cdf(dense, times[-1]), dense))))
 
 
-# ------------------------------------------------------------------ 10-work-precision.png
+# ------------------------------------------------------------------ 10-work-precision.svg
 
 
-def work_precision(path: Path = HERE / "10-work-precision.png") -> str:
+def work_precision(path: Path = HERE / "10-work-precision.svg") -> str:
     fig, (axes,) = figure(2, size=5.0)
     error = gaussian_error(VP)
     score = ExactScore(GAUSSIAN, VP)
@@ -151,7 +152,7 @@ def work_precision(path: Path = HERE / "10-work-precision.png") -> str:
     return save(fig, path)
 
 
-# ------------------------------------------------------------------ 10-laws.png
+# ------------------------------------------------------------------ 10-laws.svg
 
 
 def biased(delta: float) -> Any:
@@ -160,19 +161,19 @@ def biased(delta: float) -> Any:
     return lambda x, t: score(x, t) - delta / VP.sigma(t)[..., None]
 
 
-def laws(path: Path = HERE / "10-laws.png") -> str:
+def laws(path: Path = HERE / "10-laws.svg") -> str:
     fig, (axes,) = figure(2, size=4.6)
     times = times_of(10)
     ax = axes[0]
     x = np.linspace(-5, 5, 1001)
     ax.plot(x, np.exp(LINE.log_prob(x[:, None], VP.alpha(times[-1]), VP.sigma(times[-1]))), "--", color=INK, lw=1,
-            label="exact")  # fmt: skip
-    for name, color in (("ancestral", "#e39b7b"), ("euler-maruyama", LEARNED)):
+            label="the true law")  # fmt: skip
+    for name, line, color in (("ancestral", "-.", "#b58900"), ("euler-maruyama", "-", LEARNED)):
         law = by_grid(name, times)
-        ax.plot(law.centres, law.mass / law.width, color=color, lw=1.3, label=name)
+        ax.plot(law.centres, law.mass / law.width, line, color=color, lw=1.5, label=name)
         print(name, "weight of the larger mode", law.mean(lambda x: x > 0), "lost", law.lost)
     y, u = by_map("ddim", times, 200_000)
-    ax.plot(0.5 * (y[500:] + y[:-500]), 500 / len(u) / (y[500:] - y[:-500]), color=EXACT, lw=1.3, label="ddim")
+    ax.plot(0.5 * (y[500:] + y[:-500]), 500 / len(u) / (y[500:] - y[:-500]), ":", color=EXACT, lw=1.8, label="ddim")
     print("ddim weight", np.mean(y > 0))
     ax.set(xlim=(-4.5, 4.5), ylim=(0, None), xlabel="x", ylabel="density", title="ten steps each")
     ax.legend(fontsize=8, loc="upper left")
@@ -181,8 +182,8 @@ def laws(path: Path = HERE / "10-laws.png") -> str:
     deltas = np.array([0.0, 0.005, 0.01, 0.02, 0.05, 0.1])
     exact = Gaussian(GAUSSIAN.means[0], GAUSSIAN.covariances[0])
     for name, steps, style, color in (
-        ("dpm-solver++2m", 31, "^-", "#4c9f70"), ("dpm-solver++2m", 127, "^--", "#4c9f70"),
-        ("sde-dpm-solver++2m", 31, "o-", "#b58900"), ("sde-dpm-solver++2m", 127, "o--", "#b58900"),
+        ("dpm-solver++2m", 31, "^-", EXACT), ("dpm-solver++2m", 127, "^--", EXACT),
+        ("sde-dpm-solver++2m", 31, "o-", LEARNED), ("sde-dpm-solver++2m", 127, "o--", LEARNED),
     ):  # fmt: skip
         found = []
         for delta in deltas:
@@ -195,7 +196,61 @@ def laws(path: Path = HERE / "10-laws.png") -> str:
     return save(fig, path)
 
 
-def snr(path: Path = HERE / "10-snr.png", r: float = 0.1) -> str:
+# ------------------------------------------------------------------ 10-step.svg
+
+
+def one_step(path: Path = HERE / "10-step.svg", t: float = 0.6, s: float = 0.35) -> str:
+    """From one point of one mixture: x̂₀ and ẑ, and where four steps of the same length land."""
+    x, score = np.array([[0.9]]), ExactScore(LINE, VP)
+    at, alpha, sigma = VP.alpha, VP.alpha(t), VP.sigma(t)
+    z_hat = float(-sigma * score(x, np.array([t]))[0, 0])
+    x0_hat = float((x[0, 0] - sigma * z_hat) / alpha)
+    fig, (axes,) = figure(2, size=4.8)
+    ax = axes[0]
+    grid, height = np.linspace(-4, 4, 401), np.linspace(0, 1, 201)[1:]
+    p = np.array([np.exp(LINE.log_prob(grid[:, None], at(u), VP.sigma(u))) for u in height])
+    ax.pcolormesh(height, grid, np.sqrt(p / p.max()).T, cmap="Blues", vmax=1.5, rasterized=True, shading="nearest")
+    exact = last(simulate(SAMPLERS["rk4"](VP, score), x, np.linspace(t, s, 101).tolist(), np.random.default_rng(0)))
+    times = np.linspace(0, t, 100)
+    ax.plot(times, [at(u) * x0_hat + VP.sigma(u) * z_hat for u in times], color=EXACT, lw=1.2, ls="--",
+            label="α x̂₀ + σ ẑ: both guesses kept (DDIM)")  # fmt: skip
+    slope = float(Reverse(VP, score, 0.0).drift(x, np.array([t]))[0, 0])
+    ax.plot([t, s], [x[0, 0], x[0, 0] + (s - t) * slope], color=LEARNED, lw=1.2, label="tangent (Euler in t)")
+    ax.plot(t, x[0, 0], "o", color=INK, ms=7)
+    ax.annotate("x_t", (t, x[0, 0]), (t + 0.03, x[0, 0] + 0.2), color=INK)
+    ax.plot(0, x0_hat, "D", color=EXACT, ms=7, clip_on=False)
+    ax.annotate("x̂₀", (0, x0_hat), (0.03, x0_hat + 0.25), color=INK, fontsize=11)
+    ax.text(0.64, x[0, 0] - 0.5, f"x̂₀ = {x0_hat:.2f}, ẑ = {z_hat:.2f}", color=INK, fontsize=9)
+    ax.axvline(s, color=INK, lw=0.7, ls=":")
+    ax.axvline(t, color=INK, lw=0.7, ls=":")
+    ax.set(xlabel="t (noise on the right)", ylabel="x", title="two guesses, and the step", xlim=(-0.02, 1))
+    ax.text(0.5 * (s + t), -3.7, f"the step, {t} to {s}", ha="center", fontsize=8, color=INK)
+    ax.legend(fontsize=8, loc="upper right")
+
+    ax = axes[1]
+    ax.plot(grid, p[np.argmin(np.abs(height - s))], color=INK, lw=0.8, ls=":", label=f"p at t = {s}, all paths")
+    for name, color, line in (("ancestral", "#b58900", "-."), ("euler-maruyama", LEARNED, "-")):
+        rng: Any = Fixed(0.0)
+        mean = float(SAMPLERS[name](VP, score)(x, t, s, rng, None)[0][0, 0])
+        rng = Fixed(1.0)
+        std = float(SAMPLERS[name](VP, score)(x, t, s, rng, None)[0][0, 0]) - mean
+        law = np.exp(-0.5 * ((grid - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+        ax.plot(grid, law, line, color=color, lw=1.6, label=f"{name}: N({mean:.2f}, {std:.2f}²)")
+    posterior = np.exp(LINE.log_prob(grid[:, None], at(s), VP.sigma(s)) - 0.5 * ((x[0, 0] - alpha / at(s) * grid) ** 2)
+                       / (sigma**2 - (alpha / at(s) * VP.sigma(s)) ** 2))  # fmt: skip
+    ax.fill_between(grid, posterior / (posterior.sum() * (grid[1] - grid[0])), color=EXACT, alpha=0.2, lw=0,
+                    label="the true law of x_s given x_t")  # fmt: skip
+    for name, color, mark in (("ddim", EXACT, "v"), ("euler", LEARNED, "^")):
+        rng = Fixed(0.0)
+        end = float(SAMPLERS[name](VP, score)(x, t, s, rng, None)[0][0, 0])
+        ax.plot(end, 0.03, mark, color=color, ms=9, label=f"{name}: {end:.3f}")
+    ax.plot(exact[0, 0], 0.03, "o", color=INK, ms=6, label=f"flow, solved exactly: {exact[0, 0]:.3f}")
+    ax.set(xlim=(-2.5, 3.2), ylim=(0, None), xlabel=f"x at t = {s}", ylabel="density", title="where the step ends")
+    ax.legend(fontsize=7, loc="upper left")
+    return save(fig, path)
+
+
+def snr(path: Path = HERE / "10-snr.svg", r: float = 0.1) -> str:
     fig, (axes,) = figure(2, size=4.4)
     notes = []
     for ax, D, steps in zip(axes, (3, 10), (600, 500), strict=True):
@@ -221,4 +276,4 @@ def snr(path: Path = HERE / "10-snr.png", r: float = 0.1) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{work_precision()} {laws()} {snr()}\n")
+    sys.stdout.write(f"{one_step()} {work_precision()} {laws()} {snr()}\n")

@@ -1,6 +1,6 @@
 """The figure of chapter 12: python docs/figures/chapter12.py
 
-12-bridge.png  the loss at each noise level, against log σ/α and against t; what it weighs; the chain and its limit
+12-bridge.svg  the loss at each noise level, against log σ/α and against t; what it weighs; the chain and its limit
 """
 
 import math
@@ -49,7 +49,7 @@ def chain(sde: Any, times: list[float]) -> float:
     return total
 
 
-def bridge(path: Path = HERE / "12-bridge.png") -> str:
+def bridge(path: Path = HERE / "12-bridge.svg") -> str:
     fig, axes = figure(2, 2, size=4.2)
     levels = np.linspace(LOW, HIGH, 70)
     for name, (sde, colour, line) in SCHEDULES.items():
@@ -78,9 +78,9 @@ def bridge(path: Path = HERE / "12-bridge.png") -> str:
         )
     )
     counts = [8, 16, 32, 64, 128, 256]
-    for name, grid, colour in (("equal in log σ/α", log_snr_times, EXACT), ("equal in t", None, LEARNED)):
+    for name, grid, line, colour in (("equal in log σ/α", True, "o-", EXACT), ("equal in t", False, "s--", LEARNED)):
         gaps = [chain(sde, log_snr_times(sde, n, t_min) if grid else uniform_times(n, t_min)) - limit for n in counts]
-        axes[1, 1].loglog(counts, gaps, "o-", ms=4, color=colour, label=name)
+        axes[1, 1].loglog(counts, gaps, line, ms=5, color=colour, label=name)
         print(name, [f"{g:.3f}" for g in gaps])
     constant = span * (limit + 0.5 * (error(sde, 1.0) - error(sde, t_min)))
     axes[1, 1].loglog(counts, constant / np.array(counts), ":", color=INK, label="its leading term, Eq. (12.13)")

@@ -1,7 +1,7 @@
 """The figures of chapter 13: python docs/figures/chapter13.py
 
-13-guidance.png    the tilted law, and what the guided score makes: by its flow, and by its reverse SDE
-13-inpainting.png  inpainting by replacement, against the number of steps and of moves at each
+13-guidance.svg    the tilted law, and what the guided score makes: by its flow, and by its reverse SDE
+13-inpainting.svg  inpainting by replacement, against the number of steps and of moves at each
 """
 
 import math
@@ -49,14 +49,14 @@ def guided_laws(w: float, steps: int = 150) -> dict[str, np.ndarray]:
     }
 
 
-def guidance(path: Path = HERE / "13-guidance.png") -> str:
+def guidance(path: Path = HERE / "13-guidance.svg") -> str:
     fig, (axes,) = figure(3, size=3.9)
     for ax, w in zip(axes, (1.0, 3.0, 8.0), strict=True):
         laws = guided_laws(w)
         density = {name: q / np.diff(EDGES) for name, q in laws.items()}
         ax.fill_between(CENTRES, density["unguided"], color=EXACT, alpha=0.12, lw=0, label="p(x)")
         ax.plot(CENTRES, density["tilted"], color=EXACT, lw=2.2, label="p(x) p(1 | x)$^w$")
-        ax.plot(CENTRES, density["flow"], color=LEARNED, lw=1.3, label="guided flow")
+        ax.plot(CENTRES, density["flow"], "-.", color=LEARNED, lw=1.5, label="guided flow")
         ax.plot(CENTRES, density["reverse SDE"], color=INK, lw=1.3, ls="--", label="guided reverse SDE")
         ax.set(title=f"w = {w:g}", xlabel="x", xlim=(-3, 4.5), ylim=(0, 1.3))
         for name, q in laws.items():
@@ -78,15 +78,15 @@ def unknown(law: Gaussian) -> tuple[float, float]:
     return float(law.mean[0]), float(law.cov[0, 0])
 
 
-def inpainting(path: Path = HERE / "13-inpainting.png", rho: float = 0.8, y: float = 1.5) -> str:
+def inpainting(path: Path = HERE / "13-inpainting.svg", rho: float = 0.8, y: float = 1.5) -> str:
     pair = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.array([[[1.0, rho], [rho, 1.0]]]))
     post = linear_posterior(pair, np.array([[0.0, 1.0]]), np.array([y]), np.zeros((1, 1)))
     mask, known = np.array([0.0, 1.0]), np.array([0.0, y])
     euler = EulerMaruyama(Reverse(SDE, ExactScore(pair, SDE)))
     counts = [10, 20, 40, 80, 160, 320]
     fig, (axes,) = figure(2, size=4.4)
-    colors = [LEARNED, "#e09f3e", "#6a994e", "#7b5ea7"]
-    for color, n in zip(colors, (1, 2, 5, 20), strict=True):
+    styles = [("o-", LEARNED), ("^--", "#b58900"), ("D-.", "#6ba3c6"), ("v:", "#1a3a52")]
+    for (line, color), n in zip(styles, (1, 2, 5, 20), strict=True):
         step = Replace(euler, SDE, known, mask, n)
         found = np.array([unknown(exact_law(step, uniform_times(N))) for N in counts])
         m = quad(lambda a, n=n: a**n * (1 - (rho * a) ** 2) ** (-1 - n / 2), 0, 1)[0]
@@ -94,13 +94,13 @@ def inpainting(path: Path = HERE / "13-inpainting.png", rho: float = 0.8, y: flo
         limit = n * rho * y * (1 - rho**2) ** (n / 2) * m, (2 * n - 1) * (1 - rho**2) ** n * v
         print(f"{n} moves: {found[-1].round(4)} after {counts[-1]} steps, {np.round(limit, 4)} in the limit")
         for i, ax in enumerate(axes):
-            ax.semilogx(counts, found[:, i], "o-", ms=3.5, lw=1.2, color=color, label=f"{n} move{'s' * (n > 1)} a step")
-            ax.axhline(limit[i], color=color, lw=0.8, ls=":")
+            ax.semilogx(counts, found[:, i], line, ms=5, lw=1.4, color=color, label=f"{n} move{'s' * (n > 1)} a step")
+            ax.plot([320, 480], [limit[i]] * 2, color=color, lw=2.5)  # its limit of many steps
     step = EulerMaruyama(Reverse(SDE, ExactScore(post, SDE)))
     found = np.array([unknown(exact_law(step, uniform_times(N, 1e-4))) for N in counts])
     for i, (ax, truth) in enumerate(zip(axes, (rho * y, 1 - rho**2), strict=True)):
-        ax.semilogx(counts, found[:, i], "s--", ms=3.5, lw=1.2, color=EXACT, label="conditional score")
-        ax.axhline(truth, color=INK, lw=1.2, label="truth")
+        ax.semilogx(counts, found[:, i], "s-", ms=4, lw=0.8, color=INK, label="conditional score")
+        ax.axhline(truth, color=INK, lw=2.5, alpha=0.35, label="truth")
         ax.set(xlabel="steps", title=("mean", "variance")[i] + " of the unknown coordinate")
         ax.set_xticks(counts, [str(N) for N in counts])
         ax.minorticks_off()

@@ -1,7 +1,7 @@
 """The figures of chapter 16: python docs/figures/chapter16.py
 
-16-passes.png    launches and gigabytes of a training step, as written and planned, by kind
-16-launches.png  its time against the batch, by Eq. (16.1): launches on the left, bytes on the right
+16-passes.svg    launches and gigabytes of a training step, as written and planned, by kind
+16-launches.svg  its time against the batch, by Eq. (16.1): launches on the left, bytes on the right
 """
 
 import math
@@ -118,7 +118,7 @@ def time(works: list[Work]) -> float:
     return end
 
 
-def passes(path: Path = HERE / "16-passes.png") -> str:
+def passes(path: Path = HERE / "16-passes.svg") -> str:
     """Two stacked bars each, of launches and of gigabytes."""
     fig, (axes,) = figure(2, size=4.0)
     fig.set_size_inches(9.5, 3.2)
@@ -141,7 +141,7 @@ def passes(path: Path = HERE / "16-passes.png") -> str:
     return save(fig, path)
 
 
-def launches(path: Path = HERE / "16-launches.png") -> str:
+def launches(path: Path = HERE / "16-launches.svg") -> str:
     """Times by the model, of the step as written and planned, and of its products alone."""
     fig, ((ax,),) = figure(1)
     fig.set_size_inches(6.5, 4.2)

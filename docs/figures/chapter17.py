@@ -1,6 +1,6 @@
 """The figure of chapter 17: python docs/figures/chapter17.py
 
-17-mistakes.png  what ten mistakes make of the variance of N(1, ¼), by the number of steps: exact laws, no samples
+17-mistakes.svg  what ten mistakes make of the variance of N(1, ¼), by the number of steps: exact laws, no samples
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from refscore.noise.chains import ddpm
 from refscore.plots import INK, figure, save
 
 MEAN, VARIANCE = 1.0, 0.25
+APART = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")  # told apart by every eye, and by their marks
 STEPS = (25, 50, 100, 200, 400, 1000)
 LASTING = {  # more steps do not cure them: specimen, mistake
     "ddpm": ("noise-doubled", "root-of-the-deviation"), "ddpm_large": ("root-forgotten", "not-rescaled"),
@@ -63,21 +64,23 @@ def found(name: str) -> Mistake:
     return next(m for m in (*samplers.MISTAKES, *readings.MISTAKES) if m.name == name)
 
 
-def mistakes(path: Path = HERE / "17-mistakes.png") -> str:
+def mistakes(path: Path = HERE / "17-mistakes.svg") -> str:
     """Two panels: those that stay, and those that fade as steps get many."""
     fig, (axes,) = figure(2, size=4.6)
-    for ax, chosen, title in zip(axes, (LASTING, FADING), ("more steps do not cure it", "they do"), strict=True):
+    for ax, chosen, title in zip(
+        axes, (LASTING, FADING), ("more steps do not cure it", "it fades with more steps"), strict=True
+    ):
         for name, style in (("ddpm", "-"), ("ddpm_large", "--")):
             ax.plot(STEPS, [variance(name, None, n) for n in STEPS], color=INK, ls=style, lw=2, label=f"right: {name}")
         pairs = [(name, m) for name, names in chosen.items() for m in names]
-        for (name, m), mark in zip(pairs, "osD^v", strict=True):
+        for (name, m), mark, color in zip(pairs, "osD^v", APART, strict=True):
             assert name == "grid" or fits(found(m), getattr(samplers, name))
-            ax.plot(STEPS, [variance(name, found(m), n) for n in STEPS], marker=mark, ms=4, lw=1, label=m)
+            ax.plot(STEPS, [variance(name, found(m), n) for n in STEPS], color=color, marker=mark, ms=4, lw=1, label=m)
         ax.set(xscale="log", yscale="log" if chosen is LASTING else "linear", xlabel="steps", title=title)
+        ax.set_ylabel("variance over the true one")
         ax.set_xticks(STEPS, [str(n) for n in STEPS])
         ax.minorticks_off()
         ax.legend(fontsize=7)
-    axes[0].set(ylabel="variance over the true one")
     return save(fig, path)
 
 

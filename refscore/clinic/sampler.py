@@ -137,7 +137,9 @@ def _diagnosed(table: Table, way: Convention, start_std: float | None, bounded: 
         start_std = levels[0].sigma / max(abs(float(table.states[0, 0])), 1e-300)
         assumed.append(f"x starts with deviation {start_std:.4g}, as the first level has it")
     seen = [*behaviours(table, way, levels, start_std, bounded), *_left_over(patient, nearest)]
-    is_right = nearest.error <= (EXACT if wrong and wrong[0].error < nearest.error / 8 else SINGLE)
+    inside = [c for c in wrong if c.error <= SINGLE and not patient.last(c).time < 0]
+    beyond = patient.last(nearest).time < 0 and inside  # coefficients of straight paths are the same on both sides of 0
+    is_right = not beyond and nearest.error <= (EXACT if wrong and wrong[0].error < nearest.error / 8 else SINGLE)
     best = nearest if is_right or not wrong or nearest.error <= wrong[0].error else wrong[0]
     numbers, effect = _effect(patient, nearest, best if best.mistake else None, start_std)
     causes: list[Cause] = []

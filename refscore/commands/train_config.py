@@ -20,6 +20,7 @@ from refscore.nn.energy_model import EnergyModel
 from refscore.nn.mlp import MLP
 from refscore.nn.score_model import ScoreModel
 from refscore.nn.unet import UNet
+from refscore.noise.interpolant import Rectified
 from refscore.noise.parametrisation import PARAMETRISATIONS
 from refscore.noise.sde import OU, SDES, VE, VP, CosineVP, LinearVE, SubVP
 from refscore.noise.suggest import suggest_beta_max, suggest_sigma_max
@@ -365,6 +366,7 @@ def fitting_sde(name: str, data: Data) -> SDE:
     choices: dict[str, SDE] = {
         "vp": VP(beta_max=wanted), "subvp": SubVP(beta_max=wanted), "cosine": CosineVP(alpha_end=math.exp(-half)),
         "ou": OU(theta=half, diffusion=math.sqrt(2 * half)),
+        "rectified": Rectified(alpha_end=min(math.exp(-half), 1e-3)),
         "ve": VE(sigma_max=far), "linear-ve": LinearVE(sigma_max=far),
     }  # fmt: skip
     return choices.get(name, usual)

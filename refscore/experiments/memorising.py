@@ -78,13 +78,37 @@ def course(
             score = model.bind(theta)
             found.append((truth(score), memory(score)))
     to_truth, to_memory = np.array(found).T
-    score, times = model.bind(theta), log_snr_times(SDE, 48, T_MIN)
-    x = last(simulate(Heun(Reverse(SDE, score, 0.0).drift), prior(SDE, (500, 2), rng, "float32"), times, rng))
-    samples = np.asarray(denoise(score, SDE, x, T_MIN), dtype="float64")
+    samples = drawn(model.bind(theta), rng, 500)
     return Course(
         seen, to_truth, to_memory, truth(ExactScore(memory.law, SDE)), memory(ExactScore(law, SDE)),
         memorised(samples, points, law.sample(rng, 999), level=0.1),
     )  # fmt: skip
+
+
+def drawn(score: Score, rng: Any, n: int) -> Array:
+    """Samples of the flow, in float64."""
+    times = log_snr_times(SDE, 48, T_MIN)
+    x = last(simulate(Heun(Reverse(SDE, score, 0.0).drift), prior(SDE, (n, 2), rng, "float32"), times, rng))
+    return np.asarray(denoise(score, SDE, x, T_MIN), dtype="float64")
+
+
+def stopping(
+    seed: int, n: int, steps: int = 2000, rows: int = 8, width: int = 64, batch: int = 128, count: int = 200
+) -> tuple[Array, Array, Array]:
+    """Steps; the share of copies among samples at each; the distance from the truth. By chance 0.1 are copies."""
+    law, rng = mixture("tilted"), np.random.default_rng([seed, n])
+    points: Array = law.sample(rng, n)
+    held_out = law.sample(rng, 999)
+    seen = np.unique(np.geomspace(50, steps, rows).astype(int))
+    model, truth = ScoreModel(MLP((2, width, width, width, 2), embed=32), SDE, data_std=2.0), Away(law, rng, 2048)
+    adam, found = Adam(WarmupCosine(3e-3, steps, warmup=min(100, steps - 1), end=3e-5)), []
+    for state in fit(model, OBJECTIVE, points.astype("float32"), adam, rng, steps=steps, batch=batch, max_norm=100.0):
+        if state.step in seen:
+            score = model.bind(state.theta)
+            copies = memorised(drawn(score, rng, count), points, held_out, level=0.1)
+            found.append((copies.share.value, truth(score)))
+    share, away = np.array(found).T
+    return seen, share, away
 
 
 class Away:

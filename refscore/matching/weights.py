@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from refscore.arrays import constant
-from refscore.checks import check_like, check_range, check_time, settle
+from refscore.arrays import constant, namespace
+from refscore.checks import check_like, check_positive, check_range, check_time, is_number, settle
 from refscore.protocols import SDE, Time
 
 
@@ -97,3 +97,41 @@ class SigmaPower:
         """The weight λ = σ(t)^power, in the shape of t."""
         check_like(sde=sde)
         return sde.sigma(t) ** self.power
+
+
+@dataclass(frozen=True)
+class MinSNR:
+    """λ = σ² min(1, γ/SNR), SNR = α²/σ²: errors of the predicted data count min(SNR, γ)           Eq. (22.5).
+
+    Hang et al. 2023 (arXiv 2303.09556): the simple loss, but for levels of little noise, which count less.
+
+    Parameters
+    ----------
+    gamma : float, default 5.0
+        γ, the SNR above which a level counts no more; without unit.
+
+    Raises
+    ------
+    ValueError
+        Unless gamma is positive and finite.
+
+    Examples
+    --------
+    >>> from refscore.matching.weights import MinSNR
+    >>> from refscore.noise.sde import LinearVE
+    >>> MinSNR(4.0)(LinearVE(1.0), 0.25)  # SNR 16, of which 4 count
+    0.015625
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        settle(self)
+        check_positive(gamma=self.gamma)
+
+    def __call__(self, sde: SDE, t: Time) -> Time:
+        """The weight λ = min(σ², γ σ⁴/α²), in the shape of t."""
+        check_like(sde=sde)
+        share = self.gamma * (sde.sigma(t) / sde.alpha(t)) ** 2  # γ/SNR
+        least = min(1.0, share) if is_number(share) else namespace(share).minimum(share, constant(1.0, share))
+        return sde.sigma(t) ** 2 * least

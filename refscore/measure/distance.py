@@ -108,7 +108,7 @@ def fisher_divergence(
 
 
 def sliced_wasserstein(x: Array, y: Array, rng: Rng, directions: int = 128) -> float:
-    """Sliced 2-Wasserstein distance between two samples of equal size                     Rabin et al. 2012.
+    """Sliced 2-Wasserstein distance between two samples of equal size         Rabin et al. 2012, Eq. (20.3).
 
     Root mean square, over random directions, of the distance between sorted projections. Even
     two samples of one law are some distance apart: `sliced_wasserstein_floor` computes how far.
@@ -191,7 +191,7 @@ def sliced_wasserstein_floor(
 
 
 def energy_distance(x: Array, y: Array) -> Estimate:
-    """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ from two samples                    Székely and Rizzo 2013.
+    """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ from two samples        Székely and Rizzo 2013, Eq. (20.8).
 
     Zero exactly when the laws agree. Without bias, so it may come out negative; the error is that of
     the U-statistic's first-order projection. For two samples of one law that projection vanishes, and the
@@ -221,17 +221,7 @@ def energy_distance(x: Array, y: Array) -> Estimate:
     >>> energy_distance(np.zeros((2, 1)), np.ones((3, 1)))
     Estimate(value=2.0, error=0.0)
     """
-    _check_pair(x, y)
-    xp = array_namespace(x)
-    n, m = x.shape[0], y.shape[0]
-    if min(n, m) < 2:
-        raise ValueError(f"both samples need at least 2 rows, got {n} and {m}")
-    xy, yx = _mean_distances(x, y), _mean_distances(y, x)
-    # A sample's mean distance to the others of its own: the distance 0 to itself is left out.
-    xx, yy = _mean_distances(x, x) * (n / (n - 1)), _mean_distances(y, y) * (m / (m - 1))
-    value = float(2 * xp.mean(xy) - xp.mean(xx) - xp.mean(yy))
-    variance = 4 * (float(xp.var(xy - xx)) / n + float(xp.var(yx - yy)) / m)
-    return Estimate(value, math.sqrt(variance))
+    return _discrepancy(x, y, lambda square: -array_namespace(square).sqrt(square), own=0.0)
 
 
 def mode_weights(mixture: GaussianMixture, x: Array) -> list[Estimate]:
@@ -276,14 +266,28 @@ def mode_weights(mixture: GaussianMixture, x: Array) -> list[Estimate]:
     return [Estimate(float(mean[k]), float(error[k])) for k in range(mixture.n_components)]
 
 
-def _mean_distances(x: Array, y: Array, rows: int = 512) -> Array:
-    """Mean distance of every row of x to the rows of y, some rows at a time: memory O(rows · M)."""
+def _discrepancy(x: Array, y: Array, kernel: Callable[[Array], Array], own: float) -> Estimate:
+    """E k(X, X') + E k(Y, Y') - 2 E k(X, Y), each without the pairs of a point with itself, k(x, x) = own."""
+    _check_pair(x, y)
+    xp = array_namespace(x)
+    n, m = x.shape[0], y.shape[0]
+    if min(n, m) < 2:
+        raise ValueError(f"both samples need at least 2 rows, got {n} and {m}")
+    xy, yx = _kernel_means(x, y, kernel), _kernel_means(y, x, kernel)
+    xx, yy = ((_kernel_means(z, z, kernel) * z.shape[0] - own) / (z.shape[0] - 1) for z in (x, y))
+    value = float(xp.mean(xx) + xp.mean(yy) - 2 * xp.mean(xy))
+    variance = 4 * (float(xp.var(xy - xx)) / n + float(xp.var(yx - yy)) / m)
+    return Estimate(value, math.sqrt(variance))
+
+
+def _kernel_means(x: Array, y: Array, kernel: Callable[[Array], Array], rows: int = 512) -> Array:
+    """Mean over the rows of y of k(‖x - y‖²), for every row of x, some rows at a time: memory O(rows · M)."""
     xp = array_namespace(x)
     means = []
     for i in range(0, x.shape[0], rows):
         part = x[i : min(i + rows, x.shape[0]), :]  # the standard allows no slice past the end
         square = sum((part[:, d, None] - y[None, :, d]) ** 2 for d in range(x.shape[1]))
-        means.append(xp.mean(xp.sqrt(square), axis=1))
+        means.append(xp.mean(kernel(square), axis=1))
     return xp.concat(means)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from refscore.arrays import constant, per_sample, row_squares, views
+from refscore.arrays import beside, constant, per_sample, row_squares, views
 from refscore.checks import is_number
 from refscore.library import array_namespace, device
 from refscore.nn.layer import Adjoints, Grads, plus, times
@@ -67,6 +67,8 @@ class EnergyModel(Preconditioning):
     (array([5.]), array([[-1., -2.]]))
     """
 
+    MEANS = ()
+
     def energy(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the energy: x (B, ...), t (B,) or (1,) -> E (B,), and the cache                        Eq. (4.1)."""
         y, cache = self._body(params, x, t)
@@ -93,6 +95,12 @@ class EnergyModel(Preconditioning):
     def apply(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate the score as `forward` does, without the cache: x (B, ...), t -> s (B, ...)."""
         return self.forward(params, x, t)[0]
+
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
+        """Evaluate E[x₀ | x] = (x + σ² s)/α: x (B, ...), t -> (B, ...); refused where α = 0."""
+        self.check_signal(x, t)
+        alpha, sigma = (per_sample(c, x) for c in (self.sde.alpha(beside(t, x)), self.sde.sigma(beside(t, x))))
+        return (x + sigma**2 * self.apply(params, x, t)) / alpha
 
     def bind_energy(self, theta: Array) -> Callable[[Array, Time], Array]:
         """Return the energy (x, t) -> (B,) at the parameters theta (P,): -log p up to a constant that depends on t."""

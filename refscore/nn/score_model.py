@@ -9,7 +9,7 @@ from refscore.checks import check_like, check_positive, is_number, settle
 from refscore.library import array_namespace
 from refscore.nn.layer import Adjoints, Grads, plus, times
 from refscore.nn.net import Net
-from refscore.noise.parametrisation import PARAMETRISATIONS, affine, size
+from refscore.noise.parametrisation import PARAMETRISATIONS, affine, affine_in_mean, size
 from refscore.noise.sde import log_ratio
 from refscore.protocols import SDE, Array, Params, Rng, Shapes, Time
 
@@ -51,6 +51,7 @@ class Preconditioning:
     data_std: float | None = 1.0
     predict: str = "noise"
     _told: tuple[Array | None, ...] = field(default=(), init=False, repr=False, compare=False)
+    MEANS: ClassVar[tuple[str, ...]] = ("data", "v", "F", "velocity")  # from which E[x₀ | x] follows without signal
 
     def __post_init__(self) -> None:
         settle(self)
@@ -79,7 +80,7 @@ class Preconditioning:
     def init(self, rng: Rng, dtype: Any = "float32") -> Array:
         """Draw the initial parameters, as one flat vector θ (P,)."""
         check_like(rng=rng)
-        if not self.sde.alpha(1.0) > 1e-36 and "64" not in str(dtype):
+        if 0 < self.sde.alpha(1.0) <= 1e-36 and "64" not in str(dtype):
             raise ValueError(f"{self.sde} leaves {self.sde.alpha(1.0):.3g} of the data: less than float32 holds")
         like = None if self.shapes else rng.standard_normal((0,), dtype=dtype)
         return flat(self.body.init(rng, dtype), self.shapes, like)
@@ -92,14 +93,50 @@ class Preconditioning:
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         width, bare = (1.0, True) if self.data_std is None else (self.data_std, False)
         c = constant(1.0, t) if bare else 1 / namespace(t).sqrt(alpha**2 * width**2 + sigma**2)
-        rest = (as_array(log_ratio(self.sde, t), x),) if "level" in self.body.inputs else ()
+        rest = (as_array(self._level(t, alpha, sigma), x),) if "level" in self.body.inputs else ()
         rest = (*rest, *self._tiled(x))
         if self.predict == "score":
             return per_sample(c, x), None, per_sample(c, x), rest
+        unit = 1.0 if bare else size(self.predict, self.sde, t, width)
+        if self.predict != "noise" and self._ends_blind:  # by way of x̂₀: finite where α = 0, and a and b are not
+            A, B = affine_in_mean(self.predict, self.sde, t, width)
+            skip, out = -(1 + alpha * A / B) / sigma**2, alpha * unit / (B * sigma**2)
+            return per_sample(c, x), per_sample(skip, x), per_sample(out, x), rest
         a, b = affine(self.predict, self.sde, t, width)
         skip = None if self.predict == "noise" else per_sample(-a / b, x)
-        unit = 1.0 if bare else size(self.predict, self.sde, t, width)
         return per_sample(c, x), skip, per_sample(unit / b, x), rest
+
+    @property
+    def _ends_blind(self) -> bool:
+        """Whether α(1) = 0: at t = 1 there is nothing left of the data."""
+        return bool(self.sde.alpha(1.0) == 0)
+
+    def _level(self, t: Time, alpha: Time, sigma: Time) -> Time:
+        """ℓ = log σ/α; for an SDE with α(1) = 0, where that is infinite, log σ/√(α² + 10⁻⁶)."""
+        if not self._ends_blind:
+            return log_ratio(self.sde, t)
+        return namespace(t).log(sigma / namespace(t).sqrt(alpha**2 + 1e-6))
+
+    def _mean_scales(self, x: Array, t: Time) -> tuple[Any, Any, Any, tuple[Any, ...]]:
+        """Compute what `scales` does, for x̂₀ = skip x + factor F(c x, ℓ) in the place of the score."""
+        c, _, _, rest = self.scales(x, t)
+        t = beside(t, x)
+        width = 1.0 if self.data_std is None else self.data_std
+        A, B = affine_in_mean(self.predict, self.sde, t, width)
+        unit = 1.0 if self.data_std is None else size(self.predict, self.sde, t, width)
+        if self.predict == "score":
+            unit = c
+        return c, per_sample(-A / B, x), per_sample(unit / B, x), rest
+
+    def check_signal(self, x: Array, t: Time) -> None:
+        """Raise ValueError for E[x₀ | x] at α = 0 from a model that predicts none of `MEANS`. A GPU waits."""
+        xp, alpha = array_namespace(x), self.sde.alpha(beside(t, x))
+        none = alpha == 0 if is_number(alpha) else bool(xp.any(alpha == 0))
+        if none and self.predict not in self.MEANS:
+            raise ValueError(
+                f"at t = 1 α is 0, and a model that predicts the {self.predict} has learned nothing of the data there: "
+                'train with predict="velocity", "v" or "data", or start below t = 1'
+            )
 
     def told(self, condition: Array | None = None, uniform: Array | None = None) -> Self:
         """This model with one condition a sample, for a body that reads one; training gives it dropout's numbers too.
@@ -192,6 +229,9 @@ class Differentiable(Protocol):
     def apply(self, params: Params, x: Array, t: Time) -> Array:
         """Evaluate the score: x (B, ...), t -> s (B, ...)."""
 
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
+        """Evaluate the posterior mean E[x₀ | x] of each sample: x (B, ...), t -> (B, ...)."""
+
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the score: x (B, ...), t -> s (B, ...), and the cache."""
 
@@ -237,6 +277,10 @@ class BoundScore:
     def __call__(self, x: Array, t: Time) -> Array:
         """Evaluate the score: x (B, ...), t a float, (1,) or (B,) -> s (B, ...)."""
         return self.model.apply(self.params, x, t)
+
+    def posterior_mean(self, x: Array, t: Time) -> Array:
+        """Evaluate x̂₀ = E[x₀ | x_t = x] by what the network predicts: x (B, ...) -> (B, ...); also where α = 0."""
+        return self.model.posterior_mean(self.params, x, t)
 
     def jvp(self, x: Array, t: Time, v: Array) -> tuple[Array, Any]:
         """The score and its derivatives along v (K, B, ...): s (B, ...) and ∇s v (K, B, ...)."""
@@ -303,6 +347,14 @@ class ScoreModel(Preconditioning):
         y = self.body.apply(params, c * x, *rest)
         _check_answer(y, x)
         return out * y if skip is None else out * y + skip * x
+
+    def posterior_mean(self, params: Params, x: Array, t: Time) -> Array:
+        """Evaluate x̂₀ = E[x₀ | x]: x (B, ...), t -> (B, ...); finite where α = 0, and for "noise" refused there."""
+        self.check_signal(x, t)
+        c, skip, out, rest = self._mean_scales(x, t)
+        y = self.body.apply(params, c * x, *rest)
+        _check_answer(y, x)
+        return out * y + skip * x
 
     def forward(self, params: Params, x: Array, t: Time) -> tuple[Array, Any]:
         """Evaluate the score: x (B, ...), t (B,) or (1,) -> s (B, ...), and the cache."""

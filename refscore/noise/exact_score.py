@@ -69,6 +69,11 @@ class ExactScore:
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return self.mixture.score(x, alpha, sigma), self.mixture.score_jvp(x, v, alpha, sigma)
 
+    def posterior_mean(self, x: Array, t: Time) -> Array:
+        """Return E[x₀ | x_t = x] of x (B, D), also where α = 0: there it is the mean of the data."""
+        t = beside(t, x)
+        return self.mixture.posterior_mean(x, self.sde.alpha(t), self.sde.sigma(t))
+
     def stable_step(self, t: float) -> float:
         """Return twice the smallest variance of p_t, for a float t                                     Eq. (2.6).
 

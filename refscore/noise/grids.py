@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from refscore.checks import check_count, check_inverse, check_like, check_number
+from refscore.noise.sde import log_ratio
 from refscore.protocols import SDE
 
 BEYOND = "give the SDE more noise (for VE σ(1)² = sigma_max² - sigma_min², a little below sigma_max)"
@@ -62,7 +63,7 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     TypeError
         For an SDE that has no `time_at_log_ratio`.
     ValueError
-        Unless n >= 1 and 0 < t_min < 1.
+        Unless n >= 1 and 0 < t_min < 1; for an SDE with α(1) = 0, whose log σ/α is infinite at t = 1.
 
     Examples
     --------
@@ -75,7 +76,7 @@ def log_snr_times(sde: SDE, n: int, t_min: float = 1e-3) -> list[float]:
     if t_min == 0:
         raise ValueError("t_min must lie in (0, 1), got 0: log σ/α is infinite at 0")
     check_inverse(sde)
-    top, bottom = (math.log(sde.sigma(t) / sde.alpha(t)) for t in (1.0, t_min))
+    top, bottom = (log_ratio(sde, t) for t in (1.0, t_min))
     inner = [float(sde.time_at_log_ratio(top + (bottom - top) * i / n)) for i in range(1, n)]
     return [1.0, *inner, t_min]
 
@@ -107,7 +108,8 @@ def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002
     TypeError
         For an SDE that has no `time_at_log_ratio`.
     ValueError
-        Unless n >= 2, high > low > 0 and 0 < rho < ∞; for a level beyond the SDE's σ(1)/α(1).
+        Unless n >= 2, high > low > 0 and 0 < rho < ∞; for a level beyond the SDE's σ(1)/α(1); without `high` where
+        α(1) = 0.
 
     Examples
     --------
@@ -118,7 +120,9 @@ def karras_times(sde: SDE, n: int, high: float | None = None, low: float = 0.002
     """
     n, low, rho = check_count("n", n, 2), check_number("low", low), check_number("rho", rho)
     check_inverse(sde)
-    top = sde.sigma(1.0) / sde.alpha(1.0)
+    top = math.inf if sde.alpha(1.0) == 0 else sde.sigma(1.0) / sde.alpha(1.0)
+    if high is None and top == math.inf:
+        raise ValueError(f"{sde} ends with α = 0, at no finite level: give a `high`, and start there, below t = 1")
     high = top if high is None else check_number("high", high)
     if not (0 < low < high < math.inf and 0.05 <= rho < math.inf):
         raise ValueError(f"need high > low > 0 and finite rho >= 0.05, got {high}, {low}, {rho}")

@@ -20,7 +20,7 @@ from typing import Any
 from refscore.arrays import answer, beside, constant, namespace, per_sample
 from refscore.checks import check_array, check_like, check_number, check_positive, settle
 from refscore.library import array_namespace
-from refscore.protocols import SDE, Array, Time
+from refscore.protocols import SDE, Array, HasRates, Time
 
 Affine = tuple[Time, Time]  # a and b
 
@@ -83,6 +83,98 @@ def affine(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
         raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
     check_positive(data_std=data_std)
     return PARAMETRISATIONS[name](sde, t, check_number("data_std", data_std))
+
+
+def rates(sde: SDE, t: Time) -> Affine:
+    """Return α' and σ': from the SDE itself if it has them, else f α and f σ + ½ g²/σ, by Eq. (7.8).
+
+    Parameters
+    ----------
+    sde : SDE
+        Its `rates` are asked, or its α, σ, f and g.
+    t : float or Array
+        Times in (0, 1].
+
+    Returns
+    -------
+    two floats or Arrays
+        As t is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be what it is given as, by its name.
+
+    Examples
+    --------
+    >>> from refscore import VP, Rectified
+    >>> from refscore.noise.parametrisation import rates
+    >>> rates(Rectified(), 1.0)
+    (-1.0, 1.0)
+    >>> alpha, sigma = rates(VP(2.0, 2.0), 1.0)  # α = e^-t
+    >>> round(alpha, 4)
+    -0.3679
+    """
+    check_like(sde=sde)
+    if isinstance(sde, HasRates):
+        up, rise = sde.rates(t)
+        return up, rise
+    f, sigma = sde.f(t), sde.sigma(t)
+    return f * sde.alpha(t), f * sigma + 0.5 * sde.g(t) ** 2 / sigma
+
+
+def affine_in_mean(name: str, sde: SDE, t: Time, data_std: float = 1.0) -> Affine:
+    """Return A and B of q = A x + B x̂₀, x̂₀ = E[x₀ | x]: finite also where α = 0                        Eq. (18.8).
+
+    There the score is -x/σ² whatever the data are, and the velocity still says x̂₀. The noise does not: B = 0.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PARAMETRISATIONS`.
+    sde : SDE
+        Its α, σ and their rates are used.
+    t : float or Array
+        Times in (0, 1].
+    data_std : float, default 1
+        σ_d, the deviation of the data, used by "F" alone.
+
+    Returns
+    -------
+    A, B : float or Array
+        As t is.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not in `PARAMETRISATIONS`.
+
+    Examples
+    --------
+    >>> from refscore import Rectified
+    >>> from refscore.noise.parametrisation import affine_in_mean
+    >>> affine_in_mean("velocity", Rectified(), 0.5), affine_in_mean("velocity", Rectified(), 1.0)  # (x - x̂₀)/t
+    ((2.0, -2.0), (1.0, -1.0))
+    """
+    check_like(sde=sde)
+    check_positive(data_std=data_std)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    if name == "data":
+        return constant(0.0, t), constant(1.0, t)
+    if name == "score":
+        return -1 / sigma**2, alpha / sigma**2
+    if name == "noise":
+        return 1 / sigma, -alpha / sigma
+    if name == "v":
+        return alpha / sigma, -(alpha**2) / sigma - sigma
+    if name == "velocity":
+        up, rise = rates(sde, t)
+        return rise / sigma, up - alpha * rise / sigma
+    if name == "F":  # x̂₀ = α σ_d² x/w² + (σ σ_d/w) F, w² = σ² + α² σ_d²
+        w2 = sigma**2 + (alpha * data_std) ** 2
+        w = namespace(t).sqrt(w2)
+        return -alpha * data_std / (sigma * w), w / (sigma * data_std)
+    raise ValueError(f"no parametrisation called {name!r}; there are {', '.join(PARAMETRISATIONS)}")
 
 
 def convert(q: Array, x: Array, t: Time, sde: SDE, source: str, target: str, data_std: float = 1.0) -> Array:
@@ -178,8 +270,8 @@ def size(name: str, sde: SDE, t: Time, data_std: float) -> Time:
     if name == "v":
         return xp.sqrt(alpha**2 + (sigma * data_std) ** 2)
     if name == "velocity":  # α' x₀ + σ' z
-        f, g = sde.f(t), sde.g(t)
-        return xp.sqrt((f * alpha * data_std) ** 2 + (f * sigma + 0.5 * g**2 / sigma) ** 2)
+        up, rise = rates(sde, t)
+        return xp.sqrt((up * data_std) ** 2 + rise**2)
     return constant(1.0, t)
 
 

@@ -11,10 +11,11 @@ probability-flow ODE (Song et al. 2021, Eq. (13)).
 import math
 from dataclasses import dataclass
 
-from refscore.arrays import ask, beside, per_sample
+from refscore.arrays import answer, ask, at, beside, per_sample
 from refscore.checks import check_like, check_made_for, is_number, settle
 from refscore.library import array_namespace
-from refscore.protocols import SDE, Array, Score, Time
+from refscore.noise.parametrisation import rates
+from refscore.protocols import SDE, Array, HasPosteriorMean, Score, Time
 
 
 def denoise(score: Score, sde: SDE, x: Array, t: Time) -> Array:
@@ -63,7 +64,40 @@ def denoise(score: Score, sde: SDE, x: Array, t: Time) -> Array:
     return xp.where(per_sample(noisy, x), _denoised(score, sde, x, xp.where(noisy, t, 1.0)), x)
 
 
+def mean_without_signal(score: Score, x: Array, t: Time) -> Array:
+    """Return E[x₀ | x_t = x] at a t where α = 0, from a score that knows it: the score itself is -x/σ² there.
+
+    Parameters
+    ----------
+    score : callable with a method posterior_mean
+        `ExactScore`, or a bound model that predicts "velocity", "v", "data" or "F".
+    x : Array, shape (B, ...)
+        Noise.
+    t : float
+        The time.
+
+    Returns
+    -------
+    Array, shape (B, ...)
+        The mean of the data, as far as the score has it right.
+
+    Raises
+    ------
+    ValueError
+        For a score without that method, or a model that predicts the noise or the score.
+    """
+    if not isinstance(score, HasPosteriorMean):
+        raise ValueError(
+            f"at t = {t} α is 0: the score is -x/σ² whatever the data are, and does not tell E[x₀ | x]. Give a score "
+            "with a method posterior_mean(x, t), as ExactScore and models that predict velocity, v or data have; or "
+            "start below t = 1"
+        )
+    return answer("posterior_mean", score.posterior_mean(x, at(t, x)), x)
+
+
 def _denoised(score: Score, sde: SDE, x: Array, t: Time) -> Array:
+    if is_number(t) and sde.alpha(t) == 0:
+        return mean_without_signal(score, x, t)
     sigma, alpha = per_sample(sde.sigma(t), x), per_sample(sde.alpha(t), x)
     return (x + sigma**2 * ask(score, x, t)) / alpha
 
@@ -152,11 +186,21 @@ class Reverse:
         return None if self.lam == 0 else False
 
     def drift(self, x: Array, t: Time) -> Array:
-        """Return the drift f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...), for t a float or an array (1,) or (B,)."""
+        """Return the drift f x - ½ (1 + λ²) g² s, x (B, ...) -> (B, ...), for t a float or an array (1,) or (B,).
+
+        The flow (λ = 0) also at a float t where α = 0: α' x̂₀ + σ' x/σ, with a score that knows x̂₀.
+        """
         t = beside(t, x)
+        if self._blind(t):
+            up, rise = rates(self.sde, t)  # v = α' x̂₀ + σ' ẑ, and ẑ = x/σ
+            return up * mean_without_signal(self.score, x, t) + rise / self.sde.sigma(t) * x
         f, g, s = self.sde.f(t), self.sde.g(t), ask(self.score, x, t)
         return per_sample(f, x) * x - per_sample(0.5 * (1 + self.lam**2) * g**2, x) * s
 
     def noise(self, x: Array, t: Time) -> Time:
         """Return λ g(t): a float, or for an array t an array that broadcasts against x."""
         return per_sample(self.lam * self.sde.g(beside(t, x)), x)
+
+    def _blind(self, t: Time) -> bool:
+        """Whether this is the flow at a time where α = 0: f and g are infinite, its velocity is not."""
+        return self.lam == 0 and is_number(t) and self.sde.alpha(t) == 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from refscore.arrays import constant, namespace
 from refscore.checks import check_kind, check_like, check_positive, check_size, check_time, is_number, plain, settle
+from refscore.noise.interpolant import BELOW, Rectified
 from refscore.protocols import SDE, Time
 
 
@@ -495,7 +496,7 @@ def log_ratio(sde: SDE, t: Time) -> Time:
     Raises
     ------
     ValueError
-        For a float t outside [0, 1], or t = 0, where it is -∞.
+        For a float t outside [0, 1], or t = 0, where it is -∞, or a t at which α = 0, where it is ∞.
 
     Examples
     --------
@@ -504,7 +505,10 @@ def log_ratio(sde: SDE, t: Time) -> Time:
     0.0
     """
     check_like(sde=sde)
-    return namespace(t).log(sde.sigma(t) / sde.alpha(t))
+    alpha = sde.alpha(t)
+    if is_number(alpha) and alpha == 0:
+        raise ValueError(f"at t = {t} α is 0, and log σ/α infinite: {BELOW}")
+    return namespace(t).log(sde.sigma(t) / alpha)
 
 
 SDES: dict[str, SDE] = {
@@ -514,4 +518,5 @@ SDES: dict[str, SDE] = {
     "cosine": CosineVP(),
     "linear-ve": LinearVE(),
     "ou": OU(),
+    "rectified": Rectified(alpha_end=1e-3),  # a little of the data is left at t = 1, so that f and g are finite
 }

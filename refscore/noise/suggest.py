@@ -46,7 +46,7 @@ class Suggestion:
     excess : float
         Variance of the noise over σ² when a level is left, where data are thin: `ladder_excess`.
     worst : float
-        Variance over λ + σ_L² at the end, in the direction that fares worst: `walk_excess`.
+        Variance over ν + σ_L² at the end, in the direction that fares worst: `walk_excess`.
     ema : float
         Decay of the moving average of the parameters.
     reasons : tuple of str
@@ -58,7 +58,7 @@ class Suggestion:
     moves: int  # Langevin steps a level, T
     step: float  # ε at the last level, for x + ε s + √(2ε) z
     excess: float  # variance of the noise over σ² when a level is left, where data are thin: `ladder_excess`
-    worst: float  # variance over λ + σ_L² at the end, in the direction that fares worst: `walk_excess`
+    worst: float  # variance over ν + σ_L² at the end, in the direction that fares worst: `walk_excess`
     ema: float
     reasons: tuple[str, ...]
 
@@ -449,9 +449,9 @@ def best_step(
 
 
 def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation: Any) -> Any:
-    """Return the variance over λ + σ_L² at the end of a walk, where the data have variance λ = deviation²    Eq. (6.8).
+    """Return the variance over ν + σ_L² at the end of a walk, where the data have variance ν = deviation²    Eq. (6.8).
 
-    From N(0, σ₁²) down the levels; v is in units of S = λ + σ², and η σ²/S is the step there.
+    From N(0, σ₁²) down the levels; v is in units of S = ν + σ², and η σ²/S is the step there.
 
     Parameters
     ----------
@@ -462,7 +462,7 @@ def walk_excess(fraction: float, levels: Sequence[float], moves: int, deviation:
     moves : int
         T, the number of moves at each level.
     deviation : array (n,)
-        Deviations √λ of the data, one for each direction that is looked at.
+        Deviations √ν of the data, one for each direction that is looked at.
 
     Returns
     -------

@@ -5,9 +5,10 @@ What they sample instead of the conditional law is known, and measured, on mixtu
 
 from dataclasses import dataclass
 
-from refscore.arrays import answer
-from refscore.checks import check_floating, check_like, check_range, plain, settle
+from refscore.arrays import answer, per_sample
+from refscore.checks import check_floating, check_like, check_range, is_number, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
+from refscore.noise.reverse import mean_without_signal
 from refscore.protocols import SDE, Array, Rng, Score, Step, Time
 
 
@@ -28,11 +29,14 @@ class Guided:
         The score s_y of p_t(x | y).
     weight : float
         w, without unit.
+    interval : (float, float), default (0.0, 1.0)
+        Times between which w counts; before and after it is 1, the conditional score, and `unconditional` is not asked
+        where t is a number (Kynkäänniemi et al. 2024). Eq. (22.8) is what that does to a Gaussian.
 
     Raises
     ------
     ValueError
-        At the call, where a score answers in another shape than that of x.
+        Unless 0 <= interval[0] < interval[1] <= 1; at the call, where a score answers in another shape than that of x.
 
     Examples
     --------
@@ -46,16 +50,30 @@ class Guided:
     unconditional: Score
     conditional: Score
     weight: float
+    interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         settle(self)
         check_range(-1e100, 1e100, weight=self.weight)
+        if not (len(self.interval) == 2 and 0 <= self.interval[0] < self.interval[1] <= 1):
+            raise ValueError(f"interval must be two times, 0 <= first < second <= 1; got {self.interval}")
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the guided score of x (B, ...) at t, a float or an array (1,) or (B,): (B, ...)."""
-        s = answer("the unconditional score", self.unconditional(x, t), x)
         s_y = answer("the conditional score", self.conditional(x, t), x)
-        return s + self.weight * (s_y - s)
+        low, high = self.interval
+        if is_number(t) and not low <= t <= high:
+            return s_y
+        s = answer("the unconditional score", self.unconditional(x, t), x)
+        guided = s + self.weight * (s_y - s)
+        if is_number(t) or self.interval == (0.0, 1.0):
+            return guided
+        return array_namespace(x).where(per_sample((low <= t) & (t <= high), x), guided, s_y)
+
+    def posterior_mean(self, x: Array, t: Time) -> Array:
+        """Return the guided x̂₀, mixed as the scores are, which where α = 0 does not follow from them: (B, ...)."""
+        mean, mean_y = (mean_without_signal(score, x, t) for score in (self.unconditional, self.conditional))
+        return mean + self.weight * (mean_y - mean)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from refscore.arrays import ask, namespace
 from refscore.checks import check_array, check_inverse, check_like, check_made_for, check_number, plain, settle
 from refscore.library import array_namespace
-from refscore.noise.reverse import Reverse
+from refscore.noise.interpolant import BELOW
+from refscore.noise.reverse import Reverse, mean_without_signal
 from refscore.protocols import SDE, Array, Rng, Score, Step
 from refscore.sampling.solvers import EULER, MIDPOINT, RK4, EulerMaruyama, Heun, RungeKutta
 
@@ -33,14 +34,14 @@ class Transition(NamedTuple):
     sigma_t, sigma_s : float
         Noise scales σ at t and at s, in data units.
     h : float
-        Half the gain in log signal-to-noise ratio, positive; infinite where σ_s = 0.
+        Half the gain in log signal-to-noise ratio, positive; infinite where σ_s = 0 or α_t = 0.
     """
 
     alpha_t: float
     alpha_s: float
     sigma_t: float
     sigma_s: float
-    h: float  # half the gain in log signal-to-noise ratio; infinite where σ_s = 0
+    h: float  # half the gain in log signal-to-noise ratio; infinite where σ_s = 0 or α_t = 0
 
     @property
     def a(self) -> float:
@@ -90,12 +91,12 @@ def transition(sde: SDE, t: float, s: float, x: Array | None = None) -> Transiti
     alpha_t, alpha_s, sigma_t, sigma_s = (plain(v) for v in (sde.alpha(t), sde.alpha(s), sde.sigma(t), sde.sigma(s)))
     if x is not None:
         check_array(x=x)
-    if x is not None and not alpha_t > 1e-36 and x.dtype == array_namespace(x).float32:
+    if x is not None and 0 < alpha_t <= 1e-36 and x.dtype == array_namespace(x).float32:
         raise ValueError(f"α({t}) = {alpha_t:.3g} is less than float32 holds: take float64, or an SDE with less noise")
     if sigma_t <= 0:
         raise ValueError(f"there is no noise to remove at t = {t}")
     log = namespace(sigma_t).log
-    h = math.inf if sigma_s == 0 else log(alpha_s / alpha_t) + log(sigma_t / sigma_s)
+    h = math.inf if sigma_s == 0 or alpha_t == 0 else log(alpha_s / alpha_t) + log(sigma_t / sigma_s)
     if not h > 0:
         raise ValueError(f"t = {t} and s = {s} have the same noise: they are too near each other")
     return Transition(alpha_t, alpha_s, sigma_t, sigma_s, h)
@@ -146,7 +147,10 @@ class Ancestral:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
-        mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
+        if p.alpha_t == 0:  # a = 0: x_t knows nothing of x_s
+            mean = p.alpha_s * mean_without_signal(self.score, x, t)
+        else:
+            mean = (x + p.sigma_t**2 * p.lost * ask(self.score, x, t)) / p.a
         std = (p.sigma_s if self.variance == "small" else p.sigma_t) * p.lost**0.5
         return _noisy(mean, std, p, rng), None
 
@@ -186,7 +190,7 @@ class ReverseDiffusion:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
-        p = transition(self.sde, t, s, x)
+        p = _with_signal(transition(self.sde, t, s, x), t, self)
         variance = p.sigma_t**2 * p.lost
         return _noisy((2 - p.a) * x + variance * ask(self.score, x, t), variance**0.5, p, rng), None
 
@@ -233,9 +237,11 @@ class DDIM:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
         p = transition(self.sde, t, s, x)
-        score = ask(self.score, x, t)
-        noise = -p.sigma_t * score
-        data = (x - p.sigma_t * noise) / p.alpha_t
+        if p.alpha_t == 0:
+            noise, data = x / p.sigma_t, mean_without_signal(self.score, x, t)
+        else:
+            noise = -p.sigma_t * ask(self.score, x, t)
+            data = (x - p.sigma_t * noise) / p.alpha_t
         c = self.eta * p.sigma_s * p.lost**0.5
         return _noisy(p.alpha_s * data + (p.sigma_s**2 - c**2) ** 0.5 * noise, c, p, rng), None
 
@@ -294,7 +300,10 @@ class DPMSolver:
     ) -> tuple[Array, tuple[Array, float]]:
         """Move x (B, ...) from time t to time s < t; it remembers x̂₀ and h."""
         p = transition(self.sde, t, s, x)
-        m = data = (x + p.sigma_t**2 * ask(self.score, x, t)) / p.alpha_t
+        if p.alpha_t == 0:
+            m = data = mean_without_signal(self.score, x, t)
+        else:
+            m = data = (x + p.sigma_t**2 * ask(self.score, x, t)) / p.alpha_t
         if self.order == 2 and memory is not None and p.h < math.inf:
             before, h = memory
             m = data + 0.5 * p.h / h * (data - before)
@@ -363,12 +372,13 @@ class EDM:
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:
         """Move x (B, ...) from time t to time s < t; there is nothing to remember (None)."""
-        p = transition(self.sde, t, s, x)
+        p = _with_signal(transition(self.sde, t, s, x), t, self)
         x_hat, now, end = x / p.alpha_t, p.sigma_t / p.alpha_t, p.sigma_s / p.alpha_s
         hat = now
         # Raise the noise, from now to hat; there is none beyond t = 1.
         if self.churn > 0 and self.low <= now <= self.high:
-            hat = min((1 + self.churn) * now, self.sde.sigma(1.0) / self.sde.alpha(1.0))
+            end_alpha = plain(self.sde.alpha(1.0))
+            hat = min((1 + self.churn) * now, self.sde.sigma(1.0) / end_alpha if end_alpha else math.inf)
             check_like(rng=rng)
             z = rng.standard_normal(x.shape, dtype=x.dtype)
             x_hat = x_hat + self.inflate * max(hat**2 - now**2, 0.0) ** 0.5 * z
@@ -388,9 +398,16 @@ class EDM:
         return -level * alpha * ask(self.score, alpha * y, t)
 
 
+def _with_signal(p: Transition, t: float, step: Step) -> Transition:
+    """Refuse α_t = 0 for a step that is not written in x̂₀ and ẑ."""
+    if p.alpha_t == 0:
+        raise ValueError(f"at t = {t} α is 0, and {type(step).__name__} divides by it: {BELOW}")
+    return p
+
+
 def _noisy(mean: Array, std: float, p: Transition, rng: Rng) -> Array:
     """mean + std z, unless the step ends without noise, or adds none."""
-    if std == 0 or p.h == math.inf:
+    if std == 0 or p.sigma_s == 0:
         return mean
     check_like(rng=rng)
     return mean + std * rng.standard_normal(mean.shape, dtype=mean.dtype)

@@ -29,8 +29,8 @@ from refscore.library import is_array_api_obj
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
 from refscore.matching.objectives import OBJECTIVES
 from refscore.matching.probes import gaussian, rademacher, sphere
-from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
-from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unweighted
+from refscore.matching.times import FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime
+from refscore.matching.weights import MinSNR, SigmaPower, g_squared, sigma_squared, unweighted
 from refscore.noise.chains import Chain
 from refscore.noise.parametrisation import LossOf
 from refscore.noise.sde import SDES
@@ -47,8 +47,8 @@ STORED: tuple[Any, ...] = (
     *dict.fromkeys(type(sde) for sde in SDES.values()), Chain,
     *(thing for thing in vars(nn).values() if isinstance(thing, type) and dataclasses.is_dataclass(thing)),
     *dict.fromkeys(type(objective) for objective in OBJECTIVES.values()), MaximumLikelihood, FromNoise, from_data,
-    FixedTime, Levels, UniformLogSNR, UniformTime,
-    SigmaPower, LossOf, g_squared, sigma_squared, unweighted,
+    FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime,
+    MinSNR, SigmaPower, LossOf, g_squared, sigma_squared, unweighted,
     gaussian, rademacher, sphere,
     Adam, AdamState, SGD, SGDState, WarmupCosine, EMA, EMAState, TrainingState,
 )  # fmt: skip

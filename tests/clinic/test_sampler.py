@@ -262,3 +262,18 @@ def test_an_end_that_the_labels_do_not_tell():
     )
     found.assert_is("ddim")
     assert found.findings[1].endswith("then σ/α = 0.005")
+
+
+def test_on_straight_paths_a_network_told_too_late_is_not_a_walk_beyond_the_data():
+    """α = 1 - t, σ = t: a step's coefficients depend on its length alone, before t = 0 and beyond it."""
+
+    def run(first, model, x, rng):
+        for t in np.linspace(first, first + 63 / 64, 64):  # 0 is noise here, 1 is data
+            x = x + model(x, t) / 64
+        return x
+
+    told = {"sde": lambda t: (1 - t, t), "predicts": "velocity-to-data", "told": "time-from-noise"}
+    sampler(partial(run, 0.0), **told).assert_is("ddim")
+    late = sampler(partial(run, 1 / 64), **told)
+    assert late.verdict == "wrong", late
+    assert late.causes[0].name == "told-the-next-step", late

@@ -5,7 +5,7 @@ import pytest
 
 from refscore import ExactScore
 from refscore.experiments import memorising
-from refscore.experiments.memorising import OBJECTIVE, SDE, Away, course
+from refscore.experiments.memorising import OBJECTIVE, SDE, Away, course, stopping
 from refscore.laws.empirical import empirical
 from refscore.laws.examples import mixture
 from refscore.matching.base import noised
@@ -48,6 +48,13 @@ def test_few_points_are_learned_by_heart_and_many_are_not():
     assert few.truth_of_memory > 10 * many.truth_of_memory  # what complete memory would cost
     assert few.best < few.steps[-1]
     assert many.best == many.steps[-1]
+
+
+def test_copies_come_after_the_score_was_nearest_to_the_truth():
+    steps, copies, away = stopping(0, 4, steps=400, rows=5, width=48, count=100)
+    assert steps[0] == 50 < steps[away.argmin()] < steps[-1] == 400
+    assert copies[-1] > 0.3 > 0.2 > copies[away.argmin()]
+    assert len(steps) == len(copies) == len(away) == 5
 
 
 def rows():

@@ -457,7 +457,7 @@ def test_a_cause_that_is_absent_costs_nothing():
 
 
 def test_truncation_is_of_first_order_in_the_noise_that_is_left():
-    """Eq. (11.8): log p_ε - log p₀ = ½ σ² ∆p/p - (1 - α) div(x p)/p + ..., both of order ε."""
+    """Eq. (11.8): log p_ε - log p₀ = ½ σ² ∆p/p + (1 - α) div(x p)/p + ..., both of order ε."""
     small, smaller = (log_p(P, SDE, POINTS, t) - P.log_prob(POINTS) for t in (1e-5, 5e-6))  # σ² ~ β_min t there
     np.testing.assert_allclose(small / smaller, 2, rtol=0.01)
     np.testing.assert_allclose(split_of(0.0, 0.0, 5, t_min=1e-5).truncation, small, rtol=0, atol=1e-14)

@@ -13,6 +13,7 @@ from refscore.arrays import views
 from refscore.laws.grid_chain import grid_law, langevin_law
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
 from refscore.nn import SiLU, Tanh
+from refscore.sampling.mala import MALA
 from refscore.training.loop import DivergenceError
 from refscore.training.optim import WarmupCosine
 from refscore_backends.numpy import NumpyBackend
@@ -22,7 +23,7 @@ from tests.oracles.derivatives import STEP
 from tests.oracles.models import random_theta
 from tests.oracles.replay import ReplayRng
 from tests.oracles.statistics import assert_mean
-from tests.oracles.strategies import few, seeds
+from tests.oracles.strategies import few, random_mixture, seeds
 from tests.oracles.tilted import CLEAN, FIXED, LAW, SDE, T, truth
 
 starts = st.sampled_from([from_data, FromNoise(1.5)])
@@ -362,6 +363,30 @@ def test_metropolis_with_energy_differences_leaves_the_law_alone(seed, eps):
     moved = np.exp(log_flow) * (Y[:, 0] ** 2 - X[:, 0] ** 2)
     assert abs(np.sum(A * moved)) <= 1e-12 * np.sum(np.abs(A * moved))
     assert abs(np.sum(moved)) >= 1e-4 * np.sum(np.abs(moved))  # unadjusted: too wide
+
+
+@given(seed=seeds, eps=st.floats(0.05, 2.0), dim=st.integers(1, 3))
+def test_mala_takes_a_step_with_that_probability(seed, eps, dim):
+    """Eq. (4.7): the uniform number of a sample decides, at A and not elsewhere; who does not move stays to the bit."""
+    p = random_mixture(seed, dim, 3)
+    rng = np.random.default_rng(seed)
+    x, z = p.sample(rng, 40), rng.standard_normal((40, dim))
+    y = x + eps * p.score(x) + math.sqrt(2 * eps) * z
+    A = np.exp(log_acceptance(lambda x, t: -p.log_prob(x), lambda x, t: p.score(x), x, y, eps))
+    kernel = MALA(lambda x, t: p.score(x), lambda x, t: p.log_prob(x), eps)
+    for u in (A * (1 - 1e-6), np.minimum(A * (1 + 1e-6), 1 - 2**-53)):
+        moved = u < A
+        found = kernel(x, 0.5, ReplayRng(z, uniforms=[u]))
+        assert np.array_equal(found[~moved], x[~moved])
+        assert_close(found[moved], y[moved], 1e-12 * (1 + np.max(np.abs(y))))
+
+
+def test_mala_asks_for_a_density_of_each_sample():
+    kernel = MALA(lambda x, t: -x, lambda x, t: -0.5 * x**2, 0.1)
+    with pytest.raises(ValueError, match="log_density"):
+        kernel(np.zeros((4, 2)), 0.5, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="step"):
+        MALA(lambda x, t: -x, lambda x, t: -x[:, 0], 0.0)
 
 
 # ------------------------------------------------------------------ bad input

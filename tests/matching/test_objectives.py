@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtr
 from scipy.stats import norm
 
 from refscore import MLP, VE, VP, Denoising, ExactScore, GaussianMixture, ScoreModel
 from refscore.matching.objectives import OBJECTIVES
-from refscore.matching.times import FixedTime, UniformLogSNR, UniformTime
-from refscore.matching.weights import g_squared, sigma_squared, unweighted
+from refscore.matching.times import FixedTime, LogNormal, UniformLogSNR, UniformTime
+from refscore.matching.weights import MinSNR, g_squared, sigma_squared, unweighted
 from refscore.measure.floor import denoising_floor
+from refscore.noise.parametrisation import affine
 from refscore.noise.sde import log_ratio
 from refscore_backends.numpy import NumpyBackend
 from refscore_backends.strict import StrictBackend
@@ -172,6 +174,54 @@ def test_the_factor_gives_back_the_expectation_over_uniform_times(sde, t_min, ph
     t, factor = UniformLogSNR(t_min).at(sde, nodes)
     uniform, _ = UniformTime(t_min).at(sde, nodes)
     assert abs(w @ (factor * phi(t)) - w @ phi(uniform)) <= 1e-10  # Gauss-Legendre of analytic functions
+
+
+@sdes
+@given(mean=st.floats(-2.0, 1.0), std=st.floats(0.3, 2.0), t_min=st.floats(1e-3, 0.2))
+def test_log_normal_levels_have_the_normal_law_that_is_cut(sde, mean, std, t_min):
+    """Eq. (22.4): u is the distribution function at its level; between nodes to their distance squared."""
+    u = np.linspace(0, 1, 999)
+    t, factor = LogNormal(mean, std, t_min).at(sde, u)
+    low, high = (ndtr((log_ratio(sde, end) - mean) / std) for end in (t_min, 1.0))
+    found = (ndtr((log_ratio(sde, t) - mean) / std) - low) / (high - low)
+    assert factor == 1.0
+    spacing = (log_ratio(sde, 1.0) - log_ratio(sde, t_min)) / std / 1024
+    assert_close(found, u, 0.031 * spacing**2 / (high - low) + 1e-9)  # max |density'| / 8
+    assert np.all(np.diff(t) > 0)
+
+
+@sdes
+def test_a_loss_depends_on_law_and_weight_only_through_their_product(sde):
+    """Eq. (22.3): E_u[λ φ(t)] is ∫ w(ℓ) φ dℓ with w = density of ℓ times λ; log-normal against uniform log SNR."""
+    u = (np.arange(200_000) + 0.5) / 200_000
+    mean, std = -0.5, 1.0
+    t, _ = LogNormal(mean, std, 1e-2).at(sde, u)
+    even, _ = UniformLogSNR(1e-2).at(sde, u)
+    level, (low, high) = log_ratio(sde, even), (log_ratio(sde, end) for end in (1e-2, 1.0))
+    density = np.exp(-0.5 * ((level - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+    density = density / (ndtr((high - mean) / std) - ndtr((low - mean) / std))
+    for phi in (lambda t: sde.sigma(t) ** 2, lambda t: np.cos(log_ratio(sde, t))):
+        wanted = np.mean(density * phi(even)) * (high - low)
+        assert abs(np.mean(phi(t)) - wanted) <= 2e-5 * np.max(np.abs(phi(even)))  # even within a cell
+
+
+def test_levels_that_a_law_never_draws_are_refused():
+    with pytest.raises(ValueError, match="deviations from the mean"):
+        LogNormal(mean=40.0).at(VP(), np.array([0.5]))
+    with pytest.raises(ValueError, match="deviations from the mean"):
+        LogNormal(mean=-40.0).at(VP(), np.array([0.5]))
+
+
+@sdes
+@given(t=st.floats(0.01, 1.0), gamma=st.floats(0.1, 20.0))
+def test_min_snr_counts_errors_of_the_data_by_the_snr_up_to_gamma(sde, t, gamma):
+    """Eq. (22.5): λ/b² with the b of the data prediction is min(SNR, γ), and of the noise min(1, γ/SNR)."""
+    snr = (sde.alpha(t) / sde.sigma(t)) ** 2
+    weight = MinSNR(gamma)
+    for name, wanted in (("data", min(snr, gamma)), ("noise", min(1.0, gamma / snr))):
+        _, b = affine(name, sde, t)
+        assert abs(weight(sde, t) / b**2 / wanted - 1) < 1e-12
+    assert_close(weight(sde, np.array([t])), weight(sde, t), 1e-15 * weight(sde, t))
 
 
 def test_uniform_times_fill_their_interval_and_a_fixed_time_is_one():

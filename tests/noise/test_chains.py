@@ -269,7 +269,7 @@ def test_ddpm_has_the_published_numbers():
 
 
 def test_ddpm_tends_to_the_vp_sde_with_an_error_of_one_over_n():
-    """Eqs. (9.4), (9.5), (9.6): the largest |α_i - e^{-B/2}| falls as 1/N, and its constant is c(t); exercise 1."""
+    """Eqs. (9.4), (9.5), (9.6): the largest |α_i - e^{-B/2}| falls as 1/N, and its constant is δ(t); exercise 6."""
     errors = []
     for n in LADDER:
         chain, t = ddpm(n), np.arange(n + 1) / n
@@ -299,7 +299,7 @@ def test_betas_of_ddpm_lie_below_the_function_that_they_tend_to(n):
     betas = n * np.array([1 - (b / a) ** 2 for a, b in pairwise(ddpm(n).alphas)])
     t = np.arange(1, n + 1) / n
     np.testing.assert_allclose(betas, 0.1 + 19.9 * t - 19.9 * (1 - t) / (n - 1), rtol=1e-10)
-    assert np.sum(betas) / n == pytest.approx(10.05, rel=1e-12)  # B(1): exercise 1
+    assert np.sum(betas) / n == pytest.approx(10.05, rel=1e-12)  # B(1): exercise 6
 
 
 def test_the_steps_of_ddpm_are_euler_maruyama_steps_up_to_beta_squared():
@@ -554,14 +554,16 @@ def test_the_flow_of_both_sdes_knows_the_density():
 
 
 def cells():
-    """(row, column, text) of the table diffusion <-> SDE."""
+    """(row, column, formula, links) of the two tables diffusion <-> SDE."""
     text = (ROOT / "docs" / "chapters" / "09-ddpm-and-smld-as-sdes.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| **")]
+    rows = [[part.strip() for part in line.strip("|").split(" | ")] for line in lines]
+    formulas, links = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    assert [row for row, *_ in formulas] == [row for row, *_ in links]
     return [
-        (row, column, cell)
-        for line in lines
-        for row, *rest in [[part.strip() for part in line.strip("|").split(" | ")]]
-        for column, cell in enumerate(rest)
+        (row, column, formula, link)
+        for (row, *some), (_, *others) in zip(formulas, links, strict=True)
+        for column, (formula, link) in enumerate(zip(some, others, strict=True))
     ]
 
 
@@ -580,7 +582,9 @@ def names(path):
 def test_every_cell_of_the_table_leads_to_a_function_and_to_a_test():
     found = cells()
     assert len(found) == 7 * 4, "seven rows of four: DDPM, VP SDE, SMLD, VE SDE"
-    for row, column, cell in found:
+    for row, column, formula, cell in found:
+        assert formula
+        assert "](" not in formula, f"{row}, column {column}: links stand in the second table"
         code = re.findall(r"\[`(refscore/[\w/]+\.py)::([\w.]+)`\]\(\.\./\.\./([\w/]+\.py)\)", cell)
         tests = re.findall(r"\[`(tests/[\w/]+\.py)::(test_\w+)`\]\(\.\./\.\./([\w/]+\.py)\)", cell)
         assert code, f"{row}, column {column}: no function"

@@ -55,7 +55,7 @@ def test_each_is_what_its_name_says(seed, t, name, dim):
 
 @given(t=times, x=st.floats(-5, 5))
 def test_v_has_nothing_to_say_of_a_standard_normal(t, x):
-    """Eq. (12.2): where α² + σ² = 1 and s = -x, v = -(σ/α)(x + s) = 0; exercise 1."""
+    """Eq. (12.2): where α² + σ² = 1 and s = -x, v = -(σ/α)(x + s) = 0; exercise 5."""
     sde, there = VP(), np.array([[x]])
     p = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones(1))
     s = p.score(there, sde.alpha(t), sde.sigma(t))
@@ -243,3 +243,22 @@ def test_edm_s_coefficients_are_ours_for_f(sigma, data_std):
     # ½ λ_D ‖D - x₀‖² is the plain loss of F: D - x₀ = σ² (s - s*)
     np.testing.assert_allclose(LossOf("F", data_std)(sde, t) / sigma**4, total / (sigma * data_std) ** 2, **tight)
     np.testing.assert_allclose(level / 4, 0.25 * math.log(sigma), rtol=1e-10, atol=1e-12)  # c_noise is ¼ of ours
+
+
+@given(level=st.floats(0.01, 50.0), width=st.floats(0.1, 5.0), off=st.floats(-0.5, 0.5))
+def test_edm_skips_where_an_error_of_the_network_does_least(level, width, off):
+    """Eqs. (22.1), (22.2): with targets of size 1, c_out² = (1 - c)² σ_d² + c² ς² is least at c_skip."""
+
+    def c_out(skip):
+        return math.hypot((1 - skip) * width, skip * level)
+
+    skip = width**2 / (width**2 + level**2)
+    assert c_out(skip) <= c_out(skip + off)
+    assert abs(c_out(skip) - width * level / math.hypot(width, level)) < 1e-12 * width
+    assert c_out(skip) < min(width, level)
+    sde = LinearVE(100.0)
+    t = level / 100.0
+    a, b = affine("F", sde, t, width)  # F = a x + b s, and D = x + ς² s
+    assert abs(-a / b * level**2 + 1 - skip) < 1e-9
+    assert abs(level**2 / b - c_out(skip)) < 1e-9 * c_out(skip)
+    assert abs(size("F", sde, t, width) - 1) < 1e-9

@@ -106,7 +106,7 @@ def sign_changed_variance(sde, v0, t):
 
 @given(every_sde, times, st.floats(0.1, 5.0))
 def test_the_variance_of_a_sign_change_solves_its_ode(sde, t, v0):
-    """Eq. (8.1): backwards, dv/dt = 2 f v - g², from the true variance at t = 1; the truth has + g²."""
+    """Eq. (8.1): backwards, dV/dt = 2 f V - g², from the true variance at t = 1; the truth has + g²."""
     v = sign_changed_variance(sde, v0, t)
     f, g, a1, s1 = sde.f(t), sde.g(t), sde.alpha(1.0), sde.sigma(1.0)
     assert sign_changed_variance(sde, v0, 1.0) == pytest.approx(a1**2 * v0 + s1**2, rel=1e-12)
@@ -159,7 +159,7 @@ def two_times(sde, v0, lam, t, s):
 @each_sde
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0, 2.0])
 def test_lambda_sets_how_much_a_path_remembers(sde, lam):
-    """Eq. (8.7): corr(x_s, x_t) = [ς_s² + v₀ / ς_t² + v₀]^{λ²/2}: 1 for λ = 0, that of the forward paths for λ = 1."""
+    """Eq. (8.7): corr(x_u, x_t) = [(ς_u² + V₀)/(ς_t² + V₀)]^{λ²/2}: 1 for λ = 0, the forward one for λ = 1."""
     v0, t, s = 0.7, 0.8, 0.5
 
     def v(t):
@@ -187,7 +187,7 @@ def test_anderson_has_the_transitions_of_bayes(sde):
 
 
 def test_stationary_paths_forget_at_the_rate_lambda_squared():
-    """Eq. (8.7) for VP and data N(0, I): corr = e^{-½λ²(B(t) - B(s))}."""
+    """Eq. (8.7) for VP and data N(0, I): corr = e^{-½λ²(B(t) - B(u))}."""
     sde = VP(1.0, 3.0)
     for lam in (0.0, 1.0, 2.0):
         slope, _ = two_times(sde, 1.0, lam, 0.9, 0.4)

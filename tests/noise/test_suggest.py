@@ -192,7 +192,7 @@ def test_what_a_walk_leaves_is_the_law_of_the_sampler(e, ratio, moves, L, seed):
 
 @given(fractions, ratios, some_moves)
 def test_on_thin_data_the_walk_settles_at_the_excess_of_the_ladder(e, ratio, moves):
-    """Eqs. (6.8), (6.14): λ = 0, and as many levels as it takes."""
+    """Eqs. (6.8), (6.14): ν = 0, and as many levels as it takes."""
     settled, forgets = ladder_excess(e, ratio, moves), (ratio * (1 - e) ** moves) ** 2
     if forgets < 0.99:
         levels = geometric_levels(1.0, ratio**-3000, 3001) if ratio < 1.2 else geometric_levels(1.0, ratio**-600, 601)

@@ -35,7 +35,7 @@ from refscore import DDIM, VP, Adam, Denoising, ExactScore, fit, last, load, sav
 from refscore.data.idx import read_idx
 from refscore.laws.grid_chain import gap, grid_law, langevin_law
 from refscore.matching.objectives import OBJECTIVES
-from refscore.matching.times import Levels
+from refscore.matching.times import Levels, LogNormal
 from refscore.nn import LAYERS
 from refscore.noise.sde import SDES
 from refscore.training.optim import SGD, WarmupCosine
@@ -193,7 +193,15 @@ def folder() -> Path:
 
 
 def constructors() -> None:
-    nouns: list[Any] = [*SDES.values(), *OBJECTIVES.values(), Adam(), SGD(), WarmupCosine(1e-3, 10), Levels((0.9, 0.5))]
+    nouns: list[Any] = [
+        *SDES.values(),
+        *OBJECTIVES.values(),
+        Adam(),
+        SGD(),
+        WarmupCosine(1e-3, 10),
+        Levels((0.9, 0.5)),
+        LogNormal(),
+    ]
     for noun in [*nouns, *(make(2) for make in LAYERS.values())]:
         dataclasses.replace(noun)
     UNET(), Sharded(Denoising(), 2)

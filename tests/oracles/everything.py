@@ -35,6 +35,7 @@ from refscore import (
     Langevin,
     Repeat,
     Reverse,
+    RungeKutta,
     ScoreModel,
     Stay,
     Then,
@@ -46,11 +47,11 @@ from refscore import (
     simulate,
     watch,
 )
-from refscore.arrays import views
+from refscore.arrays import row_squares, views
 from refscore.data.scaling import Scaling
 from refscore.data.training import Dequantised
 from refscore.laws.affine_chain import Gaussian, law_of, probe, wasserstein
-from refscore.laws.empirical import empirical
+from refscore.laws.empirical import collapse_level, empirical
 from refscore.laws.expectation import expectation, gauss_legendre, moments, quadrature_grid
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.likelihood.elbo import discrete_loss, elbo
@@ -58,9 +59,12 @@ from refscore.likelihood.flow import FixedSteps, Flow, bits_per_dim, error_split
 from refscore.matching.maximum_likelihood import FromNoise, MaximumLikelihood, from_data
 from refscore.matching.objectives import OBJECTIVES, FiniteDifference, OfProbes, Sliced
 from refscore.matching.probes import gaussian, rademacher, sphere
-from refscore.matching.times import FixedTime, Levels, UniformLogSNR, UniformTime
-from refscore.matching.weights import SigmaPower, g_squared, sigma_squared, unweighted
+from refscore.matching.times import FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime
+from refscore.matching.weights import MinSNR, SigmaPower, g_squared, sigma_squared, unweighted
+from refscore.measure.coverage import coverage
 from refscore.measure.floor import denoising_floor
+from refscore.measure.frechet import frechet_bias, frechet_distance
+from refscore.measure.kernels import kernel_mean, mmd, stein_discrepancy
 from refscore.measure.neighbours import memorised, nearest, two_sample_test
 from refscore.measure.tables import excess_loss, flow_samples, sample_table, score_table
 from refscore.nn import LAYERS, Fourier, Labels
@@ -74,14 +78,17 @@ from refscore.noise.grids import (
     quadratic_times,
     uniform_times,
 )
-from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, convert, size
+from refscore.noise.interpolant import Rectified
+from refscore.noise.parametrisation import PARAMETRISATIONS, LossOf, affine_in_mean, convert, rates, size
 from refscore.noise.prior import gaussian_prior, prior_kl, prior_mismatch, prior_mismatch_bound
-from refscore.noise.reverse import denoise
+from refscore.noise.reverse import denoise, mean_without_signal
 from refscore.noise.sde import SDES, log_ratio
 from refscore.noise.suggest import suggest_beta_max, suggest_schedule, suggest_sigma_max
 from refscore.protocols import HasJets
 from refscore.sampling.guidance import Guided, Replace
+from refscore.sampling.inverse import GUESSES, Exact, Twisted
 from refscore.sampling.langevin import LevelStep, SNRLangevin
+from refscore.sampling.mala import MALA
 from refscore.sampling.shards import in_shards
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import WarmupCosine
@@ -245,10 +252,31 @@ def sde_values(sde: Any) -> Make:
             back.noise(x, 0.3), denoise(score, sde, x, t), prior(sde, (3, 2), at.rng(), at.kind),
             gaussian_prior(sde)(x), [convert(x, x, 0.3, sde, "noise", name, 1.5) for name in PARAMETRISATIONS],
             [size(name, sde, 0.3, 1.5) for name in PARAMETRISATIONS],
-            [weight(sde, t) for weight in (sigma_squared, g_squared, unweighted, SigmaPower(1.5), LossOf("F", 1.5))],
+            [weight(sde, t) for weight in (sigma_squared, g_squared, unweighted)],
+            [weight(sde, t) for weight in (SigmaPower(1.5), MinSNR(), LossOf("F", 1.5))],
         )  # fmt: skip
 
     return made
+
+
+def straight_lines(at: Place) -> Callable[[], Any]:
+    """Steps that start where nothing of the data is left, and what they ask of a score there."""
+    sde, x, t = Rectified(), at.normal(4, 2), at([0.05, 0.2, 1.0])
+    exact = ExactScore(at.law(), sde)
+    network = ScoreModel(MLP((2, 4, 2), embed=4), sde, data_std=1.5, predict="velocity")
+    energy = EnergyModel(MLP((2, 4, 1), embed=4), VP(), data_std=1.5)
+    bound, low = (model.bind(model.init(at.rng(), at.kind)) for model in (network, energy))
+    starts = [
+        SAMPLERS["ddim"](sde, exact),
+        SAMPLERS["ddim"](sde, bound),
+        RungeKutta(Reverse(sde, Guided(exact, bound, 2.0), 0.0).drift),
+    ]
+    network.check_signal(x, 1.0)
+    return lambda: (
+        [step(x, 1.0, 0.5, at.rng())[0] for step in starts], sde.alpha(t), sde.sigma(t), sde.rates(t), sde.f(t[:2]),
+        sde.g(t[:2]), rates(VP(), t), [affine_in_mean(name, sde, t) for name in PARAMETRISATIONS],
+        mean_without_signal(exact, x, 1.0), low.posterior_mean(x, 0.5), bound(x, 1.0),
+    )  # fmt: skip
 
 
 def mixture_values(kind: str) -> Make:
@@ -275,7 +303,7 @@ def other_laws(at: Place) -> Callable[[], Any]:
             [(q.weights, q.means, q.covariances) for q in made], moments(p), gauss_legendre(x, 8),
             expectation(p, lambda x: x[:, 0] ** 2, at.rng(), 50), quadrature_grid(p.diffuse(1.0, 0.5), 4000),
             made[3].score(points, 1.0, 0.5), prior_kl(VP(), x), prior_mismatch(p, VP(), at.rng()),
-            prior_mismatch_bound(VP(), x), repr(p).split("(")[0],
+            prior_mismatch_bound(VP(), x), collapse_level(9, 3), repr(p).split("(")[0],
         )  # fmt: skip
 
     return run
@@ -309,6 +337,7 @@ def listed(name: str, sde: Any, score: Any, x: Any) -> Any:
 STEPS: dict[str, Built] = {
     **{name: partial(listed, name) for name in SAMPLERS},
     "langevin": lambda sde, score, x: First(Langevin(score, 1e-3), Stay()),
+    "mala": lambda sde, score, x: First(MALA(lambda x, t: -x, lambda x, t: -0.5 * row_squares(x), 0.1), Stay()),
     "langevin-by-level": lambda sde, score, x: First(Langevin(score, LevelStep(sde, 0.05, 1.0)), Stay()),
     "langevin-by-snr": lambda sde, score, x: First(SNRLangevin(score, 0.1), Stay()),
     "annealed-langevin": lambda sde, score, x: AnnealedLangevin(score, sde, 1e-2, 0.1, 2),
@@ -317,6 +346,9 @@ STEPS: dict[str, Built] = {
     ),
     "correct-then": lambda sde, score, x: Then(SAMPLERS["reverse-diffusion"](sde, score), Langevin(score, 1e-3)),
     "guided": lambda sde, score, x: SAMPLERS["heun"](sde, Guided(score, lambda x, t: -x, 2.0)),
+    "guided-between": lambda sde, score, x: SAMPLERS["heun"](
+        sde, Guided(score, lambda x, t: -x, 2.0, interval=(0.3, 0.7))
+    ),
     "inpainting": lambda sde, score, x: Replace(SAMPLERS["dpm-solver++2m"](sde, score), sde, x, x[:1, ...] > 0),
     "inpainting-again": lambda sde, score, x: Replace(SAMPLERS["ancestral"](sde, score), sde, x, x[:1, ...] > 0, 2),
     "forward": lambda sde, score, x: EulerMaruyama(Forward(sde)),
@@ -372,6 +404,27 @@ def watched(at: Place) -> Callable[[], Any]:
     return run
 
 
+def inverse(name: str, score: str) -> Make:
+    """A guess of this name: the guided score, its terms, and a walk of weighted particles."""
+
+    def made(at: Place) -> Callable[[], Any]:
+        H, y, R, x = at([[1.0, 0.5], [0.0, 1.0]]), at([0.5, -0.2]), at([[0.5, 0.1], [0.1, 0.3]]), at.normal(4, 2)
+        s: Any = SCORES[score](at, VP())
+        guess: Any = Exact(at.law(), VP(), H, y, R) if name == "exact" else GUESSES[name](s, VP(), H, y, R)
+        t = at([0.2, 0.3, 0.4, 0.5])
+
+        def run() -> Any:
+            rng, memory, z, walk = at.rng(), None, x, []
+            for a, b in ((0.9, 0.6), (0.6, 0.3), (0.3, 0.0)):
+                z, memory = Twisted(guess)(z, a, b, rng, memory)
+                walk.append((z, memory, memory.log_evidence, memory.effective))
+            return guess(x, t), guess(x, 0.5), guess.terms(x, t), guess.clean(x), walk
+
+        return run
+
+    return made
+
+
 # ------------------------------------------------------------------ objectives and training
 
 LATE = UniformTime(0.1)  # the networks here are told the level
@@ -381,6 +434,7 @@ WAYS: dict[str, Any] = {
     "sliced-gaussian": Sliced(probes=2, law=gaussian, times=LATE),
     "sliced-sphere": Sliced(probes=2, law=sphere, times=LATE),
     "denoising-control": Denoising(control=True, antithetic=True, weight=g_squared, times=UniformLogSNR()),
+    "denoising-log-normal": Denoising(weight=MinSNR(), times=LogNormal(-0.5, 1.0, 0.1)),
     "denoising-levels": Denoising(times=Levels((0.9, 0.5)), weight=SigmaPower(1.0)),
     "finite-difference": FiniteDifference(times=LATE, step=0.1),  # rounding is divided by the step
     "denoising-one-time": Denoising(times=FixedTime(0.5), weight=unweighted),
@@ -511,7 +565,8 @@ def measures(at: Place) -> Callable[[], Any]:
             memorised(x, y, at.normal(12, 2, seed=2)), two_sample_test(x, y),
             denoising_floor(Denoising(), p, sde, rng, 4, 50), score_table(score, p, sde, rng, at.kind, 20),
             excess_loss(score, p, sde, Denoising(), rng, at.kind, 20), sample_table(x, y, p, rng),
-            flow_samples(score, sde, 5, 2, rng, at.kind, 4),
+            flow_samples(score, sde, 5, 2, rng, at.kind, 4), coverage(x, y, 3), mmd(x, y, 1.5), kernel_mean(p, p, 1.5),
+            stein_discrepancy(lambda x: -x, x, 1.5), frechet_distance(x, y), frechet_bias(moments(p)[1], 9),
         )  # fmt: skip
 
     return run
@@ -523,11 +578,20 @@ EVERYTHING: dict[str, Make] = {
     "energies": bare_energy,
     "convolutions": convolutions,
     **{f"sde {name}": sde_values(sde) for name, sde in PROCESSES.items()},
+    "straight lines": straight_lines,
     **{f"mixture {kind}": mixture_values(kind) for kind in ("full", "diagonal", "isotropic")},
     "other laws": other_laws,
     "affine chains": affine_chains,
     **{f"sampler {name}": walk(name, VP(), "network") for name in STEPS},
     **{f"sampler of the {score} score": walk("heun", SDES["ve"], score) for score in SCORES},
+    **{
+        f"inverse {name} of the {score} score": inverse(name, score)
+        for name, score in (
+            *((name, "exact") for name in ("exact", *GUESSES)),
+            ("moment", "network"),
+            ("pigdm", "energy"),
+        )
+    },
     "watched samplers": watched,
     **{f"objective {name}": objective_values(name, ScoreModel) for name in WAYS},
     **{f"objective {name} of an energy": objective_values(name, EnergyModel) for name in WAYS},

@@ -346,7 +346,7 @@ def test_annealed_langevin_is_the_same_on_every_backend_and_keeps_float32(any_ba
 @pytest.mark.parametrize("sde", [VP(), VES], ids=["vp", "ve"])
 @given(seed=seeds, e=st.floats(0.01, 0.5), moves=st.integers(1, 5), L=st.integers(1, 5), flat=st.booleans())
 def test_a_ladder_has_the_law_of_its_moment_recursion(sde, seed, e, moves, L, flat):
-    """Eq. (6.8): along each axis of the data, of variance λ, S = α²λ + σ² and q = 1 - ε/S,
+    """Eq. (6.8): along each axis of the data, of variance ν, S = α²ν + σ² and q = 1 - ε/S,
 
     m <- α m₀ + qⁿ (m - α m₀),  v <- v∞ + q²ⁿ (v - v∞),  v∞ = S/(1 - ε/2S), level after level; from the code by probing.
     """
@@ -373,11 +373,11 @@ def test_a_ladder_has_the_law_of_its_moment_recursion(sde, seed, e, moves, L, fl
 
 
 def test_the_width_of_a_wide_direction_is_decided_where_the_noise_is_as_wide():
-    """Eq. (6.8): at levels of σ² << λ a direction of variance λ stands still, and what it lacks there it keeps."""
+    """Eq. (6.8): at levels of σ² << ν a direction of variance ν stands still, and what it lacks there it keeps."""
     levels, e = geometric_levels(20.0, 0.1, 20), 0.1
 
     def widths(lam, moves):
-        """Variance over λ + σ², less 1, after each level; from N(0, σ₁² I)."""
+        """Variance over ν + σ², less 1, after each level; from N(0, σ₁² I)."""
         v, found = levels[0] ** 2, []
         for s in levels:
             S, eps = lam + s**2, e * s**2
@@ -706,7 +706,7 @@ def test_denoising_is_the_posterior_mean(seed, dim, sde, t):
 
 
 def test_denoising_removes_the_noise_where_data_are_thin_and_as_much_again_where_they_are_wide():
-    """Eq. (6.11) on N(m, C): Cov = C (C + σ²I)⁻¹ C, from the code by probing: 0 across, λ - σ² + σ⁴/(λ + σ²) along."""
+    """Eq. (6.11) on N(m, C): Cov = C (C + σ²I)⁻¹ C, from the code by probing: 0 across, ν - σ² + σ⁴/(ν + σ²) along."""
     sigma, lam = 0.1, np.array([0.0, 2.0])
     p = GaussianMixture(np.ones(1), np.array([[1.0, -1.0]]), lam[None])
     A, _, c = probe(lambda x, rng: denoise(ExactScore(p, VES), VES, x, float(VES.time(sigma))), 2, 0)

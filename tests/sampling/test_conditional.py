@@ -20,6 +20,7 @@ from refscore.laws.grid_chain import grid_law
 from refscore.laws.posterior import component, linear_posterior, observe
 from refscore.noise.grids import karras_times, log_snr_times, uniform_times
 from refscore.noise.reverse import denoise
+from refscore.noise.sde import LinearVE
 from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.loop import last
 from refscore.sampling.transitions import SAMPLERS
@@ -44,6 +45,21 @@ def log_likelihood_of_noisy(p, H, y, R):
         return float(observe(posterior, H, R).log_prob(y[None, :])[0])
 
     return value
+
+
+@given(seed=seeds, t=st.floats(0.05, 1.0))
+def test_labels_dropped_unequally_teach_another_unconditional_score(seed, t):
+    """Eq. (22.7): what is learned without a label is the mixture of the classes in the shares in which they lost it."""
+    p, sde = random_mixture(seed, 2, 3), VP()
+    dropped = np.random.default_rng(seed).uniform(0.05, 0.9, len(p.weights))
+    shares = p.weights * dropped / np.sum(p.weights * dropped)
+    x = points(p, sde.alpha(t), sde.sigma(t), seed)
+    # least squares on weighted data: E[z | x, no label], from the joint law of class, label and x
+    joint = p.responsibilities(x, sde.alpha(t), sde.sigma(t)) * dropped
+    each = np.stack([component(p, k).score(x, sde.alpha(t), sde.sigma(t)) for k in range(len(p.weights))], axis=1)
+    wanted = np.sum((joint / joint.sum(axis=1, keepdims=True))[..., None] * each, axis=1)
+    found = GaussianMixture(shares, p.means, p.covariances).score(x, sde.alpha(t), sde.sigma(t))
+    assert_close(found, wanted, 1e-9 * (1 + np.max(np.abs(wanted))))
 
 
 @given(p=mixtures(max_dim=3, low=0.2), alpha=st.floats(0.2, 1.0), sigma=st.floats(0.3, 2.0), seed=seeds)
@@ -123,6 +139,45 @@ def test_guided_score_is_of_the_product_at_each_time(p, seed, t, w):
     np.testing.assert_allclose(Guided(s, s_y, 1.0)(x, t), s_y(x, t), rtol=0, atol=1e-15 * scale)
     wanted = (1 - w) * s(x, t) + w * s_y(x, t)  # (1 - w) log p_t + w log p_t(x | y): the same product
     np.testing.assert_allclose(Guided(s, s_y, w)(x, t), wanted, rtol=0, atol=1e-14 * (1 + abs(w)) * scale)
+
+
+@given(C=st.floats(0.3, 3.0), other=st.floats(0.3, 3.0), w=st.floats(0.0, 6.0), low=st.floats(0.05, 0.4))
+def test_guidance_in_an_interval_scales_by_what_it_meets_there(C, other, w, low):
+    """Eqs. (22.8), (22.9): two scores of N(0, C) and N(0, other), guided between two levels; the flow's exact law."""
+    sde, high = LinearVE(20.0), 0.6
+
+    def score(variance):
+        return lambda x, t: -x / (variance + sde.sigma(t) ** 2)
+
+    flow = Reverse(sde, Guided(score(other), score(C), w, interval=(low, high)), 0.0)
+
+    def rate(t, x):
+        return flow.drift(np.array([[x[0]]]), float(t)).ravel()
+
+    x = np.array([math.sqrt(C + 400.0)])
+    for start, stop in ((1.0, high), (high - 1e-12, low), (low - 1e-12, 0.0)):
+        x = solve_ivp(rate, (start, stop), x, rtol=1e-10, atol=1e-12).y[:, -1]
+    before, after = (sde.sigma(t) ** 2 for t in (high, low))
+    met = (C + after) * (other + before) / ((C + before) * (other + after))
+    assert abs(x[0] ** 2 / (C * met ** (w - 1)) - 1) < 1e-6
+
+
+def test_outside_its_interval_guidance_is_the_conditional_score_alone():
+    """As one number and as one time a sample; the unconditional score is not asked where it does not count."""
+    asked = []
+
+    def s(x, t):
+        asked.append(t)
+        return -x
+
+    x, t = np.ones((3, 2)), np.array([0.1, 0.3, 0.9])
+    guided = Guided(s, lambda x, t: 1 - x, 3.0, interval=(0.2, 0.8))
+    assert_close(guided(x, t), [[0, 0], [2, 2], [0, 0]], 0)
+    for time, wanted in zip((0.1, 0.3, 0.9), (0, 2, 0), strict=True):
+        assert_close(guided(x, time), np.full((3, 2), wanted), 0)
+    assert len(asked) == 2
+    with pytest.raises(ValueError, match="two times"):
+        Guided(s, s, 1.0, interval=(0.5, 0.2))
 
 
 @given(p=mixtures(max_dim=2, low=0.3, high=1.5), seed=seeds, w=st.floats(0.2, 8.0))

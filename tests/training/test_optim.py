@@ -238,3 +238,20 @@ def test_rates_must_be_positive(rate):
 def test_hyper_parameters_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match=r"must|need"):
         make()
+
+
+@given(a=st.floats(-0.9, 0.99), decay=st.floats(0.0, 0.999))
+def test_an_average_of_a_stationary_walk_has_less_variance(a, decay):
+    """Eq. (22.6): θ' = a θ + ξ and its average m' = d m + (1 - d) θ', by the covariance that one step leaves alone."""
+    step = np.array([[a, 0.0], [(1 - decay) * a, decay]])
+    push = np.array([1.0, 1 - decay])
+    cov = np.linalg.solve(np.eye(4) - np.kron(step, step), np.outer(push, push).ravel()).reshape(2, 2)
+    wanted = (1 - decay) / (1 + decay) * (1 + a * decay) / (1 - a * decay)
+    assert abs(cov[1, 1] / cov[0, 0] / wanted - 1) < 1e-6
+    walk = np.random.default_rng(0).standard_normal(50)  # `EMA` is that recursion once its weights have filled up
+    ema, m, filled = EMA(decay), np.zeros(1), 0.0
+    state = ema.init(m)
+    for theta in walk:
+        m, filled = decay * m + (1 - decay) * theta, decay * filled + (1 - decay)
+        state = ema.update(state, np.array([theta]))
+    assert_close(ema.mean(state) * filled, m, 1e-12)
