@@ -40,6 +40,7 @@ QUIET = [
 def shown(text, page=PAGE, **told):
     """The staged form of a page that says `text`: formulas as <math>tex</math>, code as <pre>."""
     book = Book()
+    book.equations = {"3.4": PAGE, "1.9": book.chapters[1]}
     for name, value in told.items():
         setattr(book, name, value)
     book.text = lambda there: text if there == page else (ROOT / there).read_text(encoding="utf-8")
@@ -84,10 +85,16 @@ def test_both_kinds_of_formula_are_typeset():
 
 
 def test_below_a_display_stand_its_code_and_its_tests():
-    line = re.search(r'<p class="provenance">(.*?)</p>', shown("# 3. A\n\n```math\nx \\tag{3.12}\n```\n"))[1]
-    code, test = line.split(" · ")
-    assert code.startswith('code: <a href="../reference/')
-    assert re.match(r'test: <a href="../source/tests/[\w/]+\.py\.html#line-\d+">[\w ]+</a>', test)
+    places = {
+        "refscore": ["refscore/laws/mixture.py::GaussianMixture", "refscore/laws/mixture.py::_hidden"],
+        "tests": [f"tests/test_site.py::test_{name}" for name in ("every_file_has_one_place", "b", "c")],
+    }
+    page = shown("# 3. A\n\n```math\nx \\tag{3.4}\n```\n", cited=lambda folder, _: places[folder])
+    code, test = re.search(r'<p class="provenance">(.*?)</p>', page)[1].split(" · ")
+    assert '<a href="../reference/laws/mixture.html#GaussianMixture"><code>GaussianMixture</code></a>' in code
+    assert '<a href="../source/refscore/laws/mixture.py.html"><code>_hidden</code></a>' in code
+    assert re.search(r'"../source/tests/test_site.py.html#line-\d+">every file has one place</a>', test)
+    assert test.endswith('<a href="../equations.html#row-3.4">1 more</a>')
 
 
 def test_an_equation_named_in_text_is_a_link_and_in_code_is_not():
@@ -110,16 +117,17 @@ def test_chapters_sections_and_figures_named_in_text_are_links():
 
 
 def test_a_picture_and_its_caption_are_one_figure():
-    image = "# 3. A\n\n![alt & all](../figures/03-floor.png)\n\n"
+    image = "# 3. A\n\n![alt & all](../benchmarks.png)\n\n"
     page = shown(image + "**Figure 3.1.** Look *left* at (3.4).\n\nAfter.\n")
-    assert '<figure id="figure-3.1"><img src="../figures/03-floor.png" alt="alt &amp; all"' in page
+    assert '<figure id="figure-3.1"><img src="../benchmarks.png" alt="alt &amp; all"' in page
     assert "<em>left</em> at <a" in re.search(r"<figcaption>(.*?)</figcaption>", page)[1]
     assert "<p>After.</p>" in page
     assert "figcaption" not in shown(image + "No caption.\n")
 
 
 def test_a_figure_moves_below_the_still_one_of_its_name():
-    page = shown("# 3. A\n\n![a](../figures/06-fields.png)\n\n**Figure 6.1.** Look.\n")
+    still = next((ROOT / "docs" / "figures").glob("06-fields.*"))
+    page = shown(f"# 3. A\n\n![a](../figures/{still.name})\n\n**Figure 6.1.** Look.\n")
     assert page.index('id="figure-6.1"') < page.index('id="moving-06-fields"')
     assert "url(../assets/moving-06-fields.png)" in page
     everywhere = "".join(Book().text(page) for page in Book().chapters.values())
@@ -154,6 +162,9 @@ def test_headings_keep_githubs_anchors_also_the_second_of_a_name():
 def test_what_leads_nowhere_is_a_fault_of_its_page(fault):
     with pytest.raises(Fault, match=r"03-score-matching.*there is no"):
         shown(f"# 3. A\n\n{fault}\n")
+    with pytest.raises(Fault) as told:
+        shown(f"# 3. A\n\n{fault} {fault}\n")
+    assert len(str(told.value).splitlines()) == 2  # all of a page are told at once
 
 
 def test_links_to_code_lead_to_the_site():
@@ -180,7 +191,7 @@ def test_the_reference_says_what_a_docstring_says():
     page = reference.module("refscore/laws/mixture.py")
     assert "## GaussianMixture {#GaussianMixture}" in page
     assert "### GaussianMixture.score {#GaussianMixture.score}" in page
-    assert '<a href="../../chapters/01-energies-scores-fisher.html#eq-1.9">(1.9)</a>' in page
+    assert re.search(r'<a href="../../chapters/01-[\w-]+.html#eq-(1\.\d+)">\(\1\)</a>', page)
     assert "<dt><code>weights</code> <span class='kind'>Array, shape (K,)</span></dt>" in page
     assert "_axes" not in page
     assert reference_path("refscore/laws/mixture.py", "GaussianMixture.score").endswith(

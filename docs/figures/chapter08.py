@@ -1,6 +1,7 @@
 """The figures of chapter 8: python docs/figures/chapter08.py
 
 08-sign.svg       the forward process, the same with its sign changed, and the reverse SDE
+08-step.svg       one step back in the plane, λ = 0 and 1, in its parts
 08-histogram.svg  samples of a plain loop of NumPy, λ = 0 and 1, over the density of the data
 08-paths.svg      paths for λ = 0, 1, 2 over the exact marginals, and the laws they end with, without sampling
 
@@ -17,9 +18,11 @@ from scipy.special import ndtr
 from where import HERE
 
 from refscore import VP, EulerMaruyama, ExactScore, Forward, GaussianMixture, Reverse, simulate
+from refscore.laws.examples import mixture
 from refscore.laws.grid_chain import GridLaw, grid_law
 from refscore.noise.grids import log_snr_times, uniform_times
-from refscore.plots import EXACT, INK, LEARNED, SHADE, figure, save
+from refscore.noise.sde import LinearVE
+from refscore.plots import EXACT, INK, LEARNED, SHADE, density, figure, save
 
 TWO_MODES = GaussianMixture(np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.06, 0.06]))
 SDE, SLOW = VP(), VP(0.1, 5.0)
@@ -58,6 +61,27 @@ def sign(path: Path = HERE / "08-sign.svg") -> str:
     mean = float(TWO_MODES.weights @ TWO_MODES.means[:, 0])
     variance = float(TWO_MODES.weights @ (0.06 + (TWO_MODES.means[:, 0] - mean) ** 2))
     print(f"B = {B:.3f}: variance {variance:.4f} comes back as {variance + 2 * math.expm1(B):.2f}")
+    return save(fig, path)
+
+
+def step(path: Path = HERE / "08-step.svg") -> str:
+    fig, (axes,) = figure(2, size=4.4)
+    law, sde, t, h, x = mixture("tilted"), LinearVE(2.0), 0.4, 0.1, np.array([[1.9, -1.4]])
+    g, s = sde.g(t), law.score(x, 1.0, sde.sigma(t))
+    for ax, lam in zip(axes, (0.0, 1.0), strict=True):
+        density(ax, lambda y: law.log_prob(y, 1.0, sde.sigma(t)), (-3.5, 3.5, -3.5, 3.5), n=80)
+        ax.images[0].set(interpolation="none", alpha=0.6)
+        end = x + 0.5 * (1 + lam**2) * h * g**2 * s
+        arrow = {"arrowstyle": "-|>", "color": LEARNED, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", end[0], x[0], arrowprops=arrow)
+        ax.plot([], [], color=LEARNED, lw=2, label="½(1 + λ²) h g² s")
+        if lam:
+            cloud = end + lam * g * math.sqrt(h) * np.random.default_rng(0).standard_normal((60, 2))
+            ax.plot(*cloud.T, ".", ms=4, color=INK, label="60 draws of the noise")
+        ax.plot(*x[0], "o", ms=7, mfc="white", color=INK, label="x at t = 0.4")
+        ax.plot(*end[0], "s", ms=6, color=INK, label="end of the step" if lam == 0 else "its mean")
+        ax.set(title=f"λ = {lam:g}")
+        ax.legend(fontsize=8, loc="upper right")
     return save(fig, path)
 
 
@@ -152,4 +176,4 @@ def paths(path: Path = HERE / "08-paths.svg") -> str:
 
 if __name__ == "__main__":
     exercises()
-    print(sign(), histogram(), paths())
+    print(sign(), step(), histogram(), paths())

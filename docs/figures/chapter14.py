@@ -1,8 +1,8 @@
 """The figures of chapter 14: python docs/figures/chapter14.py
 
-14-steps.png  the error of difference quotients against their step, beside complex steps
-14-unet.png   the U-Net as the graph that its rows are, and one of its blocks
-14-sees.png   what one pixel of the answer depends on
+14-steps.svg  the error of difference quotients against their step, beside complex steps
+14-unet.svg   the U-Net as the graph that its rows are, and one of its blocks
+14-sees.svg   what one pixel of the answer depends on
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ GREEN, SAND = "#4f772d", "#e9a03b"
 # ------------------------------------------------------------------ difference quotients
 
 
-def steps(path: Path = HERE / "14-steps.png") -> str:
+def steps(path: Path = HERE / "14-steps.svg") -> str:
     """Relative errors of <a, F' v> and <a, F''[v, v]>, root mean square over points, of a small MLP."""
     net, rng, B = MLP((2, 64, 64, 2)), np.random.default_rng(0), 200
     params = net.init(rng, "float64")
@@ -115,7 +115,7 @@ def draw(ax: Any, places: dict[str, tuple[float, float]], reads: dict[str, set[s
     ax.axis("off")
 
 
-def graph(path: Path = HERE / "14-unet.png") -> str:
+def graph(path: Path = HERE / "14-unet.svg") -> str:
     net = UNet(1)
     shapes = shown(net, 28)
     reads = {name: set(inputs[:1] if name.startswith("double") else inputs) for name, _, inputs in net.rows}
@@ -162,7 +162,7 @@ def three(norm: bool) -> Net:
     return Net([*rows, ("c", Conv(16, 1), ("act2",)), ("outside", Outside(), ("c",))])
 
 
-def sees(path: Path = HERE / "14-sees.png") -> str:
+def sees(path: Path = HERE / "14-sees.svg") -> str:
     nets = {
         "three convolutions": three(False), "with a group norm": three(True),
         "U-Net, one level, no attention": UNet(1, (32,), attention=()), "U-Net, three levels": UNet(1),

@@ -4,8 +4,8 @@
 15-samples.png     samples by class, and the training image nearest to each
 15-guidance.png    one class a row, guided with weight 0, 1 and 3
 15-inpainting.png  upper halves of held-out digits, and lower halves by replacement
-15-errors.png      the error of denoising by noise level: on new images and on those of the training
-15-passing.png     from the law to the points: both distances in the course of training, for 16 to 1024 points
+15-errors.svg      the error of denoising by noise level: on new images and on those of the training
+15-passing.svg     from the law to the points: both distances in the course of training, for 16 to 1024 points
 
 The network is trained first (minutes) and kept beside the pictures, in 15-digits.npz.
 """
@@ -98,7 +98,7 @@ def inpainted(trained: Trained, path: Path = HERE / "15-inpainting.png") -> str:
     return save(fig, path)
 
 
-def errors(trained: Trained, path: Path = HERE / "15-errors.png") -> str:
+def errors(trained: Trained, path: Path = HERE / "15-errors.svg") -> str:
     ratios = np.geomspace(0.05, 10, 16)
     found = denoising_errors(trained, ratios, SEED)
     fig, ((ax,),) = figure(1, size=4.8)
@@ -113,12 +113,12 @@ def errors(trained: Trained, path: Path = HERE / "15-errors.png") -> str:
     return save(fig, path)
 
 
-def passing(path: Path = HERE / "15-passing.png", steps: int = 10_000) -> str:
+def passing(path: Path = HERE / "15-passing.svg", steps: int = 10_000) -> str:
     fig, (axes,) = figure(4, size=3.3)
     for ax, n in zip(axes, (16, 64, 256, 1024), strict=True):
         run = course(SEED, n, steps)
         ax.loglog(run.steps, run.truth, "o-", ms=3, color=EXACT, label="from the truth, on fresh data")
-        ax.loglog(run.steps, run.memory, "o-", ms=3, color=LEARNED, label="from memory, on the points")
+        ax.loglog(run.steps, run.memory, "s-", ms=3, color=LEARNED, label="from memory, on the points")
         ax.axhline(run.memory_of_truth, color=LEARNED, lw=0.9, ls="--", label="of the truth, from memory")
         ax.axhline(run.truth_of_memory, color=EXACT, lw=0.9, ls="--", label="of memory, from the truth")
         if np.isfinite(run.crossing):

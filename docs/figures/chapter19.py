@@ -45,7 +45,7 @@ def flow_weight(guess: Any, n: int = 1000) -> float:
 
 
 def fields(path: Path = HERE / "19-fields.png") -> str:
-    fig, rows = figure(3, 3, size=3.3)
+    fig, rows = figure(3, 3, size=2.9)
     exact, post, box = Exact(TILTED, SDE, **SUM), linear_posterior(TILTED, **SUM), (-4.0, 4.0, -4.0, 4.0)
     for axes, sigma in zip(rows, (0.9, 0.6, 0.2), strict=True):
         t = float(SDE.time(sigma))
@@ -117,9 +117,7 @@ def particles(path: Path = HERE / "19-particles.svg", populations: int = 40) -> 
         for n in numbers:
             found, rng = [], np.random.default_rng(n)
             for _ in range(populations):
-                x = last(
-                    simulate(Twisted(guess), rng.standard_normal((n, 1)), [*log_snr_times(SDE, 60, 1e-3), 0.0], rng)
-                )
+                x = last(simulate(Twisted(guess), rng.standard_normal((n, 1)), times, rng))
                 found.append(np.mean(x > 0))
             errors.append(math.sqrt(np.mean((np.array(found) - truth) ** 2)))
         print(label, [round(e, 4) for e in errors])

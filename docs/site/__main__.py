@@ -58,7 +58,7 @@ def stage(book: Book, out: Path) -> list[str]:
         try:
             text = make(*told)
         except Fault as fault:
-            faults.append(str(fault))
+            faults.extend(str(fault).splitlines())
             return
         path = out / (site.removesuffix(".html") + ".md")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,15 +61,23 @@ class Renderer:
 
     def __init__(self, book: Book, typeset: Typeset, highlight: Highlight):
         self.book, self.typeset, self.highlight = book, typeset, highlight
-        self.page, self.explained, self.moved = "", set(), set()
+        self.page, self.explained, self.moved, self.faults = "", set(), set(), []
 
     def __call__(self, page: str) -> str:
         """The staged text of a page: headings as Markdown, all else as blocks of HTML."""
-        self.page, self.explained = page, set()
+        self.page, self.explained, self.faults = page, set(), []
+        text = "\n\n".join(self._pieces(MARKDOWN.parse(self.book.text(page)))) + "\n"
+        if self.faults:
+            raise Fault("\n".join(f"{page}: {fault}" for fault in self.faults))
+        return text
+
+    def _sound(self, make: Callable[..., str], *told: object) -> str:
+        """What `make` answers; a fault is kept, so that all of a page are told at once."""
         try:
-            return "\n\n".join(self._pieces(MARKDOWN.parse(self.book.text(page)))) + "\n"
+            return make(*told)
         except Fault as fault:
-            raise Fault(f"{page}: {fault}") from fault
+            self.faults.append(str(fault))
+            return ""
 
     def inline(self, page: str, text: str) -> str:
         """A line of bare text (of a docstring), escaped, with its references as links."""
@@ -145,7 +153,7 @@ class Renderer:
 
     def _display(self, tex: str) -> str:
         number = (TAG.findall(tex) or [""])[0]
-        formula = f'<div class="scroll" tabindex="0">{self.typeset(TAG.sub("", tex).strip(), True)}</div>'
+        formula = f'<div class="scroll" tabindex="0">{self._sound(self.typeset, TAG.sub("", tex).strip(), True)}</div>'
         if self.book.equations.get(number) != self.page:
             return f'<div class="equation">{formula}</div>\n'
         return (
@@ -175,7 +183,7 @@ class Renderer:
         return f'<a href="{self._way(path, name)}"><code>{escape(shown)}</code></a>'
 
     def _way(self, path: str, name: str) -> str:
-        from reference import line_of, reference_path
+        from reference import line_of, reference_path  # which needs this module
 
         way = self.book.href(self.page, path)
         reference = reference_path(path, name)
@@ -201,7 +209,7 @@ class Renderer:
         return f'<figure id="figure-{number}">{picture}<figcaption>{text}</figcaption></figure>\n{moves}'
 
     def _image(self, token: Token) -> str:
-        source, alt = self.book.link(self.page, token.attrs["src"]), escape(token.content, quote=True)
+        source, alt = self._sound(self.book.link, self.page, token.attrs["src"]), escape(token.content, quote=True)
         kind = ' class="drawing"' if source.endswith(".svg") else ' class="picture"'
         return f'<img src="{source}" alt="{alt}" loading="lazy"{kind}>'
 
@@ -213,7 +221,7 @@ class Renderer:
                 yield _raw(self._formula(token.content))
             elif token.type == "link_open":
                 in_link += 1
-                token.attrs["href"] = self.book.link(self.page, token.attrs["href"])
+                token.attrs["href"] = self._sound(self.book.link, self.page, token.attrs["href"])
                 yield from self._row(token, tokens)
             elif token.type == "link_close":
                 in_link -= 1
@@ -238,7 +246,7 @@ class Renderer:
         yield token
 
     def _formula(self, tex: str) -> str:
-        html = self.typeset(tex, False)
+        html = self._sound(self.typeset, tex, False)
         if len(tex) > 45:
             html = f'<span class="long">{html}</span>'
         meaning = self.book.letters.get(tex)

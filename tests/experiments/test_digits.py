@@ -222,7 +222,7 @@ def test_completions_of_the_posterior_obey_what_refutes_others():
 
 @pytest.mark.parametrize(("moves", "between", "to_truth"), [(1, 0.989, 0.944), (20, 0.732, 0.726)])
 def test_replacement_on_two_correlated_pixels_spreads_more_and_comes_less_near(moves, between, to_truth):
-    """Exercise 5, by Eq. (13.14) at ρ = .8: the posterior has 2 (1 - ρ²) = .72 for both."""
+    """Exercise 2, by Eq. (13.14) at ρ = .8: the posterior has 2 (1 - ρ²) = .72 for both."""
     rho, n = 0.8, moves
     m = n * rho * (1 - rho**2) ** (n / 2) * quad(lambda a: a**n * (1 - (rho * a) ** 2) ** (-1 - n / 2), 0, 1)[0]
     v = (2 * n - 1) * (1 - rho**2) ** n * quad(lambda a: a ** (2 * n - 2) * (1 - (rho * a) ** 2) ** -n, 0, 1)[0]

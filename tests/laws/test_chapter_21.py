@@ -111,7 +111,7 @@ def test_what_memory_costs_on_fresh_data_with_one_point_and_at_large_noise(sigma
     assert total == pytest.approx((1 + 1 / S) / (2 * sigma**4), rel=1e-9)
     points, far = np.random.default_rng(seed).standard_normal((n, 1)), 1e3
     off = empirical(points).score(far * NODES[:, None], 1.0, far) - ONE.score(far * NODES[:, None], 1.0, far)
-    assert far**4 * (WEIGHTS @ off[:, 0] ** 2) == pytest.approx(points.mean() ** 2, abs=1e-4)
+    assert far**4 * (WEIGHTS @ off[:, 0] ** 2) == pytest.approx((points.sum() / n) ** 2, abs=1e-4)
 
 
 # ------------------------------------------------------------------ when modes part
@@ -129,7 +129,7 @@ def test_the_middle_turns_from_a_top_into_a_pass_at_the_speciation_level(size, s
     for factor, rests in ((1.05, 1), (0.95, 3)):
         line = np.linspace(-1.2, 1.2, 4000)[:, None] * m
         s = p.score(line, 1.0, factor * level)[:, 0]
-        assert np.count_nonzero(np.diff(np.sign(s))) == rests
+        assert np.sum(np.diff(np.sign(s)) != 0) == rests
 
 
 @given(st.floats(0.5, 4.0), levels)
@@ -207,7 +207,8 @@ def test_the_origin_weighs_more_than_the_bound_which_is_one_half_at_the_collapse
         points, z = rng.standard_normal((300, n, dim)), rng.standard_normal((300, dim))
         away = np.sum((points[:, :1] + sigma * z[:, None] - points) ** 2, axis=2) / (2 * sigma**2)
         own = 1 / np.sum(np.exp(away[:, :1] - away), axis=1)
-        assert own.mean() > bound.mean() - 6.2 * math.hypot(own.std() / math.sqrt(300), bound.std() / math.sqrt(4000))
+        short = min(own.mean() - bound.mean(), 0.0)
+        assert_within(short, 0.0, math.hypot(own.std() / math.sqrt(300), bound.std() / math.sqrt(4000)), n=300)
 
 
 @given(seeds, st.integers(3, 1000))

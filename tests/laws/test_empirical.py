@@ -90,6 +90,19 @@ def test_every_sampler_with_the_empirical_score_ends_in_training_points_all_as_o
     assert (found.share.value, found.share.error) == (1.0, 0.0)
 
 
+def test_exercise_4_the_end_makes_a_copy_and_not_the_steps():
+    rng, sde = np.random.default_rng(0), VP()
+    points = rng.standard_normal((5, 2))
+    score, start = ExactScore(empirical(points), sde), prior(sde, (200, 2), rng, "float64")
+    flow, away = Heun(Reverse(sde, score, 0.0).drift), {}
+    for n, end in ((40, 1e-3), (4, 1e-3), (40, 0.1)):
+        x = denoise(score, sde, last(simulate(flow, start, log_snr_times(sde, n, end), None)), end)
+        away[n, end] = np.linalg.norm(x[:, None] - points, axis=2).min(axis=1)
+    assert away[40, 1e-3].max() < 1e-5
+    assert np.mean(away[4, 1e-3] < 1e-3) > 0.95
+    assert 0.2 < np.mean(away[40, 0.1] > 0.1) < 0.7
+
+
 def test_its_own_samples_are_training_points_and_images_are_rows():
     images = np.random.default_rng(0).standard_normal((5, 2, 3, 1))
     p = empirical(images)

@@ -13,7 +13,7 @@ from refscore.measure import neighbours
 from refscore.measure.neighbours import memorised, nearest, two_sample_test
 from tests.oracles.close import assert_close
 from tests.oracles.marks import on_every_backend, on_every_device
-from tests.oracles.statistics import assert_spread, assert_within
+from tests.oracles.statistics import assert_mean, assert_spread, assert_within
 from tests.oracles.strategies import seeds
 
 # ------------------------------------------------------------------ the neighbour
@@ -80,6 +80,29 @@ def test_what_is_new_counts_as_a_copy_with_the_chance_of_an_order_statistic():
         k = round(chance.value * (m + 1))
         tails = float(beta(k, m + 1 - k).stats("k")) * (chance.error / spread) ** 4
         assert_spread(shares, spread, kurtosis=tails)
+
+
+def test_exercise_3_a_little_noise_hides_a_copy_in_three_dimensions():
+    """As soon as it is as far from its original as the k-th nearest of what is new."""
+    rng = np.random.default_rng(0)
+    training, held_out = rng.standard_normal((400, 3)), rng.standard_normal((400, 3))
+    z, limit = rng.standard_normal((50, 3)), np.sort(nearest(held_out, training)[0])[3]
+    found = []
+    for d in (0.01, 0.03, 0.1):
+        moved = training[:50] + d * z
+        found.append(memorised(moved, training, held_out).share.value)
+        assert found[-1] == np.mean(nearest(moved, training)[0] <= limit)
+    assert found[0] == 1 > found[1] > found[2]
+    assert found[2] < 0.2
+
+
+def test_exercise_7_on_a_line_two_thirds_of_the_points_stand_in_pairs():
+    """Points that are nearest to each other: a gap is the least of three with the same chance as its neighbours."""
+    share = []
+    for x in np.random.default_rng(0).random((400, 200, 1)):
+        to = nearest(x)[1]
+        share.append(np.mean(to[to] == np.arange(200)))
+    assert_mean(np.array(share), 2 / 3, bias=0.005)  # of the two ends, where a gap has one neighbour
 
 
 def test_medians_and_the_share_are_those_of_the_distances():

@@ -198,7 +198,7 @@ def test_activations_have_the_slopes_that_the_bound_takes(name):
     slope = PHIS[name].slope(PHIS[name].forward({}, x)[1])
     assert abs(np.max(np.abs(slope)) - LIPSCHITZ[name]) <= 1e-7  # grid of 1e-3: ½ φ''' (1e-3)² at the top
     if name == "silu":
-        assert abs(x[np.argmax(slope), 0] - 2.3994) <= 1e-3  # exercise 1
+        assert abs(x[np.argmax(slope), 0] - 2.3994) <= 1e-3  # exercise 11 of chapter 14
 
 
 def test_a_body_that_ignores_x_leaves_the_gaussian():

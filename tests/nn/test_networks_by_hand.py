@@ -129,7 +129,7 @@ def test_the_fourth_pass_is_the_backward_pass_and_its_own_derivative_along_the_t
 
 
 def test_the_curvature_is_symmetric():
-    """Exercise 1: <ξ, H η> = <η, H ξ>, where H is what dx gains by one tangent; so (14.14) and (14.19) are."""
+    """Exercise 6: <ξ, H η> = <η, H ξ>, where H is what dx gains by one tangent; so (14.14) and (14.19) are."""
     for layer in CURVED.values():
         params, _, both, q, cache = at_random(layer, shape_of(layer), 3)
         Hs = []
@@ -140,7 +140,7 @@ def test_the_curvature_is_symmetric():
 
 
 def test_a_forgotten_term_of_a_norm_leaves_the_curvature_symmetric():
-    """Exercise 1: H = n (Jq)ᵀ + Jq nᵀ + mean(n q) J, short of factors; exchanging a and q needs the last term."""
+    """Exercise 6: H = n (Jq)ᵀ + Jq nᵀ + mean(n q) J, short of factors; exchanging a and q needs the last term."""
     rng = np.random.default_rng(0)
     x, a, b, q = rng.standard_normal((4, 1, 8))
     layer, ones = LayerNorm(8), {"g": np.ones(8), "b": np.zeros(8)}
@@ -178,6 +178,15 @@ def test_what_difference_quotients_and_complex_steps_leave_out():
     assert_close(f(x + 1e-30j).imag / 1e-30, phi.slope(cache), 3e-16, "at any small step")
     best = min(np.max(np.abs((f(x + h) - f(x - h)) / (2 * h) - phi.slope(cache))) for h in np.geomspace(1e-8, 1e-2, 40))
     assert 1e-12 < best < 3e-10
+
+
+def test_exercise_3_the_error_is_the_square_of_the_step():
+    phi, x = Tanh(), np.linspace(-2, 2, 21)[:, None]
+    y, cache = phi.forward({}, x)
+    slope, third = phi.slope(cache), (1 - y**2) * (6 * y**2 - 2)
+    for h in (1e-2, 1e-6, 1e-200):
+        error = phi.forward({}, x + 1j * h)[0].imag / h - slope
+        assert_close(error, -(h**2) / 6 * third, 1e-15 + h**4)
 
 
 def test_the_best_steps_are_those_of_the_figure():
@@ -307,7 +316,7 @@ def test_silu_by_tanh():
 
 
 def test_a_relu_hides_a_forgotten_curvature():
-    """Exercise 2: its φ'' is 0 wherever there is one, so a network of it has a divergence without gradient in b."""
+    """Exercise 4: its φ'' is 0 wherever there is one, so a network of it has a divergence without gradient in b."""
 
     class ReLU(Tanh):
         def forward(self, params, *xs):
@@ -347,7 +356,7 @@ def test_a_group_norm_group_by_group(seed, groups):
 
 @given(seed=seeds, N=st.integers(2, 12), eps=st.sampled_from([1e-5, 0.1]))
 def test_the_jacobian_of_a_norm_is_symmetric_and_blind_to_shift_and_scale(seed, N, eps):
-    """Eq. (14.12), as a matrix; its spectrum, times r: 0, ε/r², and 1 for all the rest (exercise 3)."""
+    """Eq. (14.12), as a matrix; its spectrum, times r: 0, ε/r², and 1 for all the rest (exercise 7)."""
     layer, ones, x = (
         LayerNorm(N, eps),
         {"g": np.ones(N), "b": np.zeros(N)},
@@ -407,7 +416,7 @@ def test_a_convolution_pixel_by_pixel(seed, height, width, k, s, r, C):
 
 
 def test_four_products_in_place_of_six():
-    """Eq. (14.17), in fractions; and as the product of polynomials at 0, 1, -1 and ∞, transposed (exercise 5)."""
+    """Eq. (14.17), in fractions; and as the product of polynomials at 0, 1, -1 and ∞, transposed (exercise 9)."""
     rng, half = np.random.default_rng(0), Fraction(1, 2)
     g0, g1, g2, x0, x1, x2, x3 = (Fraction(int(i), 7) for i in rng.integers(-99, 100, 7))
     m0, m1 = (x0 - x2) * g0, (x1 + x2) * half * (g0 + g1 + g2)
@@ -453,7 +462,7 @@ def test_the_fast_form_does_four_ninths_of_the_products_and_rounds_more():
 
 
 def test_a_convolution_with_zeros_at_the_edge_does_not_commute_with_shifts():
-    """Exercise 6: inside it does, at the edge it does not."""
+    """Exercise 5: inside it does, at the edge it does not."""
     rng = np.random.default_rng(0)
     x, W = rng.standard_normal((7, 7, 1, 2)), rng.standard_normal((3, 3, 2, 2))
     apart = np.abs(convolve(np.roll(x, 1, axis=0), W) - np.roll(convolve(x, W), 1, axis=0)).max(axis=(1, 2, 3))
@@ -480,7 +489,7 @@ def test_the_jacobian_of_softmax(seed, n):
     assert_close(dx, bracket @ J, 1e-14 * 30)
     assert_close(dxdot[0], q @ J, 1e-14)
     certain = layer.forward({}, 800.0 * np.eye(n)[:1])[1]
-    assert not layer.backward({}, certain, dw)[0][0].any(), "exercise 4: where one weight is 1, J is 0"
+    assert not layer.backward({}, certain, dw)[0][0].any(), "exercise 8: where one weight is 1, J is 0"
 
 
 @given(seed=seeds, heads=st.integers(1, 2), K=st.integers(1, 2))
@@ -521,7 +530,7 @@ def test_attention_head_by_head(seed, heads, K):
 
 
 def test_attention_knows_no_places():
-    """Exercise 6."""
+    """Exercise 5."""
     rng = np.random.default_rng(0)
     x, order = rng.standard_normal((12, 1, 2, 9)), rng.permutation(12)
     assert_close(Attention().forward({}, x[order])[0], Attention().forward({}, x)[0][order], 1e-14)
@@ -541,7 +550,7 @@ def matrices(layer, H, W, *more):
 
 
 def test_pooling_and_doubling():
-    """Eq. (14.22); at odd sizes the rows of P still add up to 1, those of Pᵀ to what each pixel counts (exercise 8)."""
+    """Eq. (14.22); at odd sizes the rows of P still add up to 1, those of Pᵀ to what each pixel counts (exercise 2)."""
     (P, Pt), (U, Ut) = matrices(AvgPool(), 6, 4), matrices(Upsample(), 3, 2, np.zeros((6, 4, 1, 1)))
     assert np.array_equal(P @ U, np.eye(6))
     assert np.array_equal(Pt, U / 4)
@@ -579,7 +588,7 @@ def test_labels_and_dropout():
 
 
 def test_dropout_adds_to_the_expected_loss_of_a_linear_net():
-    """Exercise 7: E ½(w·(m x) - z)² = ½(w·x - z)² + ½ ρ/(1 - ρ) Σ w² x², by all masks."""
+    """Exercise 10: E ½(w·(m x) - z)² = ½(w·x - z)² + ½ ρ/(1 - ρ) Σ w² x², by all masks."""
     rng = np.random.default_rng(0)
     w, x, z, rho = rng.standard_normal(4), rng.standard_normal(4), 0.7, 0.3
     expected = 0.0

@@ -154,6 +154,26 @@ def test_a_step_of_ddim_is_a_step_of_euler(p, seed, t, part):
         assert_close(one, two, 1e-9 * (1 + np.abs(p.means).max()) / min(1 - t, t))
 
 
+class Wide(Rectified):
+    """Straight lines to noise of deviation 2."""
+
+    def sigma(self, t):
+        return 2 * t
+
+    def rates(self, t):
+        return super().rates(t)[0], 2.0
+
+
+def test_from_noise_of_another_size_the_first_step_is_the_same_straight_line():
+    """Eq. (18.7) at α = 0 with σ(1) = 2: DDIM, DPM-Solver++ and Euler from t = 1 end at (1 - s) x̂₀ + s x."""
+    sde, x = Wide(), np.array([[3.0]])
+    score = ExactScore(LINE, sde)
+    euler = RungeKutta(Reverse(sde, score, 0.0).drift, EULER)
+    for step in (DDIM(sde, score), SAMPLERS["dpm-solver++1"](sde, score), euler):
+        assert_close(step(x, 1.0, 0.4, None)[0], 0.6 * 0.1 + 0.4 * x, 1e-13)
+    assert_close(denoise(score, sde, x, 1.0), np.array([[0.1]]), 1e-14)
+
+
 def test_the_flow_is_the_same_on_every_sde():
     """DDIM at the same levels σ/α ends at the same points: VP and straight lines."""
     vp, grid = VP(), [0.99 * (1 - i / 10) for i in range(10)]
@@ -360,6 +380,17 @@ def test_a_sampler_starts_where_nothing_is_left_or_says_why_not(name):
         assert_close(moved, np.full((5, 1), 0.1), 1e-14)  # the mean of the data
 
 
+@pytest.mark.parametrize(
+    ("name", "noise"), [("ancestral", 0.5), ("ddim-eta1", 0.5), ("sde-dpm-solver++2m", 0.5), ("ancestral-large", 1.0)]
+)
+def test_a_first_step_with_noise_has_the_law_it_says(name, noise):
+    """From t = 1 to ½ nothing of x is kept: N(½ E x₀, σ_s²), and with the large variance N(½ E x₀, σ_t²)."""
+    step = SAMPLERS[name](SDE, ExactScore(GaussianMixture(np.ones(1), np.array([[3.0]]), np.ones(1)), SDE))
+    law = law_of(step, [1.0, 0.5], Gaussian(np.zeros(1), np.eye(1)))
+    assert law.mean[0] == pytest.approx(1.5, abs=1e-12)
+    assert law.cov[0, 0] == pytest.approx(noise**2, abs=1e-12)
+
+
 @each_sampler
 def test_every_sampler_that_can_has_the_law_of_the_data_in_the_end(name):
     """On N(μ, v), without a sample: from t = 1 on two grids the exact law of a fine walk is the data's."""
@@ -393,13 +424,16 @@ def test_a_network_starts_where_nothing_is_left_unless_it_predicts_noise(predict
 
 
 def test_the_noise_learns_nothing_at_the_top_and_the_velocity_does():
-    """Least squares on x at t = 1: the noise is x itself; z - x₀ regresses on x with intercept -E x₀."""
-    rng = np.random.default_rng(0)
-    x0, z = LINE.sample(rng, 1000)[:, 0], rng.standard_normal(1000)
-    A = np.stack([z, np.ones(1000)], axis=1)  # x_1 = z
-    noise, velocity = (np.linalg.lstsq(A, target, rcond=None)[0] for target in (z, z - x0))
-    assert_close(noise, np.array([1.0, 0.0]), 1e-12)
-    assert abs(velocity[1] + x0.mean()) < 0.05 * x0.std()  # up to the chance correlation of z and x₀
+    """The best line in x at t = 1, by quadrature: the noise is x itself; z - x₀ is x less the mean of the data."""
+    nodes, w = gauss_hermite(6, 2)
+    z, pieces = nodes[:, 1], zip(LINE.weights, LINE.means[:, 0], (0.1, 0.2), strict=True)
+    x0, w = (
+        np.concatenate(a) for a in zip(*((m + math.sqrt(c) * nodes[:, 0], k * w) for k, m, c in pieces), strict=True)
+    )
+    z = np.concatenate([z, z])
+    A = np.sqrt(w)[:, None] * np.stack([z, np.ones_like(z)], axis=1)  # x_1 = z
+    for target, line in ((z, [1.0, 0.0]), (z - x0, [1.0, -0.1])):
+        assert_close(np.linalg.lstsq(A, np.sqrt(w) * target, rcond=None)[0], np.array(line), 1e-12)
 
 
 def test_scores_that_do_not_know_the_data_are_refused_there_by_name():
@@ -410,8 +444,9 @@ def test_scores_that_do_not_know_the_data_are_refused_there_by_name():
     energy = EnergyModel(MLP((1, 4, 1), embed=4), SDE, predict="F")
     with pytest.raises(ValueError, match="learned nothing"):
         energy.bind(energy.init(np.random.default_rng(0), "float64")).posterior_mean(x, 1.0)
-    guided = Guided(ExactScore(LINE, SDE), ExactScore(LINE, SDE), 3.0)
-    assert_close(DDIM(SDE, guided)(x, 1.0, 0.0, None)[0], np.full((2, 1), 0.1), 1e-14)
+    other = GaussianMixture(np.ones(1), np.array([[1.1]]), np.ones(1))
+    guided = Guided(ExactScore(LINE, SDE), ExactScore(other, SDE), 3.0)
+    assert_close(DDIM(SDE, guided)(x, 1.0, 0.0, None)[0], np.full((2, 1), 0.1 + 3.0 * (1.1 - 0.1)), 1e-14)
 
 
 @pytest.mark.parametrize(
