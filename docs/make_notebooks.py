@@ -11,7 +11,6 @@ Figures and other pages are links, relative while the repository has no address.
 import json
 import re
 import sys
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +73,7 @@ def pieces(text: str) -> Iterator[tuple[str, str]]:
     end = 0
     for fence in FENCE.finditer(text):
         yield "prose", text[end : fence.start()]
-        yield fence[2], textwrap.dedent(fence[3]).rstrip("\n")
+        yield fence[2], re.sub(rf"^{fence[1]}", "", fence[3], flags=re.M).rstrip("\n")
         end = fence.end()
     yield "prose", text[end:]
 

@@ -1,7 +1,4 @@
-"""A chapter has the form its reader relies on: numbered figures, printed blocks, summary, advice, graded exercises.
-
-Chapters that are still to be brought to it stand in `YET`; a chapter that has the form may not stand there.
-"""
+"""A chapter has the form its reader relies on: numbered figures, printed blocks, summary, advice, graded exercises."""
 
 import re
 
@@ -10,7 +7,6 @@ import pytest
 from tests.oracles.book import ROOT
 
 CHAPTERS = sorted((ROOT / "docs" / "chapters").glob("*.md"))
-YET: set[int] = {4, 19}  # chapters without the form so far
 SECTIONS = ["In five lines", "What to do", "Exercises"]
 GRADES = ["### Numbers", "### Change a line and look", "### Derive"]
 
@@ -51,11 +47,7 @@ def parts(page):
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
 def test_a_chapter_has_the_form(page):
-    missing = list(lacks(*parts(page)))
-    if int(page.name[:2]) in YET:
-        assert missing, "this chapter has the form: take it out of YET"
-    else:
-        assert missing == []
+    assert list(lacks(*parts(page))) == []
 
 
 SOUND = """# 9. A page

@@ -55,7 +55,7 @@ def shown(text, page=PAGE, **told):
         ("docs/README.md", "contents.html"),
         ("docs/notation.md", "notation.html"),
         ("docs/decisions/README.md", "decisions/index.html"),
-        ("docs/figures/05-pipeline.png", "figures/05-pipeline.png"),
+        ("docs/figures/05-pipeline.svg", "figures/05-pipeline.svg"),
         ("refscore/noise/sde.py", "source/refscore/noise/sde.py.html"),
         ("backends/README.md", "source/backends/index.html"),
         ("tests/oracles", "source/tests/oracles/index.html"),

@@ -1,7 +1,7 @@
 """The figures of chapter 4, and the numbers of its tables: python docs/figures/chapter04.py
 
-04-energy.png      exact -log p, a learned energy, their difference
-04-likelihood.png  score matching beside maximum likelihood by a chain; what a chain sees of weights
+04-energy.svg      exact -log p, a learned energy, their difference
+04-likelihood.svg  score matching beside maximum likelihood by a chain; what a chain sees of weights
 """
 
 import math
@@ -86,7 +86,7 @@ def compare() -> dict[str, tuple[float, float, float, float]]:
     return found
 
 
-def energy(path: Path = HERE / "04-energy.png", top: float = 8.0) -> str:
+def energy(path: Path = HERE / "04-energy.svg", top: float = 8.0) -> str:
     """Contours one nat apart, as far up as `top` nats above the lowest point."""
     model, theta = train(DENOISING, CLEAN, steps=2000)
     box, n = (-5.4, 4.6, -5.1, 4.9), 200
@@ -109,10 +109,10 @@ def energy(path: Path = HERE / "04-energy.png", top: float = 8.0) -> str:
         ax.contour(*ends, values, levels=levels, colors=color, linewidths=1, linestyles="solid")
         ax.set_title(title)
     difference = np.where(exact <= np.min(exact) + top, learned - exact, np.nan)
-    image = axes[2].imshow(difference, origin="lower", extent=box, cmap="RdBu_r", vmin=-0.5, vmax=0.5)
+    image = axes[2].imshow(difference, origin="lower", extent=box, cmap="RdBu_r", vmin=-0.5, vmax=0.5, rasterized=True)
     axes[2].contour(*ends, exact, levels=levels[::2], colors=INK, linewidths=0.4, linestyles="solid")
     axes[2].set_title("learned - exact, in nats")
-    fig.colorbar(image, ax=axes[2], shrink=0.8)
+    fig.colorbar(image, ax=axes[2], shrink=0.8, extend="both", label="nats")
     for ax in axes:
         ax.set(xlim=box[:2], ylim=box[2:], aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     gap, log_p = model.bind_energy(theta)(nodes, T) + LAW.log_prob(nodes) - constant, LAW.log_prob(nodes)
@@ -140,7 +140,7 @@ def share_seen(distance: float, moves: int, eps: float = 0.1, weight: float = 0.
     return 1 - after.mean(lean) / data.mean(lean)
 
 
-def likelihood(path: Path = HERE / "04-likelihood.png") -> str:
+def likelihood(path: Path = HERE / "04-likelihood.svg") -> str:
     found = compare()
     print(f"{'':22s} cost/step  score error  sd(E + log p)  KL")
     for name, row in found.items():
@@ -168,9 +168,9 @@ def likelihood(path: Path = HERE / "04-likelihood.png") -> str:
     ax.legend(fontsize=8, loc="upper right")
 
     ax, moves = axes[1], np.unique(np.round(np.geomspace(1, 1000, 13)).astype(int))
-    for distance, color in ((4.0, EXACT), (6.0, INK), (8.0, LEARNED)):
+    for distance, color, style in ((4.0, EXACT, "o-"), (6.0, INK, "s--"), (8.0, LEARNED, "^:")):
         seen = [share_seen(distance, int(n)) for n in moves]
-        ax.loglog(moves, seen, marker=".", color=color, label=f"modes {distance:g} apart")
+        ax.loglog(moves, seen, style, ms=4, color=color, label=f"modes {distance:g} apart")
         print(f"weight seen, d = {distance:g}:", {n: round(share_seen(distance, n), 5) for n in (1, 10, 100, 1000)})
     ax.set(xlabel="Langevin steps from the data, ε = 0.1", ylabel="share of the likelihood's gradient", ylim=(2e-5, 2))
     ax.set_title("what the chain sees of the weights")

@@ -462,12 +462,11 @@ def _drawn_again(x: Array, memory: Weights, rng: Rng, fewer: float) -> tuple[Arr
     Neither choice makes a device wait: what is copied is computed in any case.
     """
     xp, B, log_w = array_namespace(x), x.shape[0], memory.log_weights
-    here = {"device": device(x)}
     w = xp.cumulative_sum(xp.exp(log_w - xp.max(log_w)))
-    comb = (xp.arange(B, dtype=x.dtype, **here) + rng.random((1,), dtype=x.dtype)) / B * w[-1, ...]
+    comb = (xp.arange(B, dtype=x.dtype, device=device(x)) + rng.random((1,), dtype=x.dtype)) / B * w[-1, ...]
     k = xp.searchsorted(w, comb)
     few = memory.effective < fewer
-    k = xp.where(few, xp.minimum(k, xp.full_like(k, B - 1)), xp.arange(B, dtype=k.dtype, **here))
+    k = xp.where(few, xp.minimum(k, xp.full_like(k, B - 1)), xp.arange(B, dtype=k.dtype, device=device(k)))
     terms = None if memory.terms is None else Terms(*(xp.take(a, k, axis=0) for a in memory.terms))
     return xp.take(x, k, axis=0), Weights(xp.where(few, memory.log_evidence, log_w), terms)
 

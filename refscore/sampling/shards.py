@@ -109,6 +109,7 @@ class PerSample:
 
     def integers(self, low: int, high: int, size: Any = None) -> Array:
         """Draw uniform integers in [low, high) of shape `size` (B, ...), row i from generator i."""
+        low, high = check_count("low", low, -(2**62)), check_count("high", high, -(2**62))
         return self._rows(size, lambda rng, row: rng.integers(low, high, row))
 
     def _rows(self, size: Any, draw: Callable[[Rng, Any], Array]) -> Array:

@@ -153,7 +153,8 @@ class Ancestral:
     def __post_init__(self) -> None:
         settle(self)
         check_made_for(self.score, self.sde)
-        if not callable(self.variance) and self.variance not in ("small", "large"):
+        function = callable(self.variance) and not isinstance(self.variance, type)
+        if not function and self.variance not in ("small", "large"):
             raise ValueError(f"variance must be 'small' (β̃), 'large' (β) or a function of t, got {self.variance!r}")
 
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: None = None) -> tuple[Array, None]:

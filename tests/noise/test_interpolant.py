@@ -427,9 +427,7 @@ def test_the_noise_learns_nothing_at_the_top_and_the_velocity_does():
     """The best line in x at t = 1, by quadrature: the noise is x itself; z - x₀ is x less the mean of the data."""
     nodes, w = gauss_hermite(6, 2)
     z, pieces = nodes[:, 1], zip(LINE.weights, LINE.means[:, 0], (0.1, 0.2), strict=True)
-    x0, w = (
-        np.concatenate(a) for a in zip(*((m + math.sqrt(c) * nodes[:, 0], k * w) for k, m, c in pieces), strict=True)
-    )
+    x0, w = np.concatenate([(m + math.sqrt(c) * nodes[:, 0], k * w) for k, m, c in pieces], axis=1)
     z = np.concatenate([z, z])
     A = np.sqrt(w)[:, None] * np.stack([z, np.ones_like(z)], axis=1)  # x_1 = z
     for target, line in ((z, [1.0, 0.0]), (z - x0, [1.0, -0.1])):

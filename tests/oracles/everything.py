@@ -89,7 +89,7 @@ from refscore.sampling.guidance import Guided, Replace
 from refscore.sampling.inverse import GUESSES, Exact, Twisted
 from refscore.sampling.langevin import LevelStep, SNRLangevin
 from refscore.sampling.mala import MALA
-from refscore.sampling.shards import in_shards
+from refscore.sampling.shards import PerSample, in_shards
 from refscore.sampling.transitions import SAMPLERS
 from refscore.training.optim import WarmupCosine
 from refscore.training.parallel import Sharded
@@ -392,6 +392,8 @@ def watched(at: Place) -> Callable[[], Any]:
     def run() -> Any:
         with ThreadPoolExecutor(2) as executor:
             drawn = [in_shards(draw, 5, at.rng(), workers, size=2) for workers in (1, 2, executor)]
+        each = PerSample([at.rng(0), at.rng(1)])
+        drawn += [draw(2, each), each.random((2, 3), dtype=at.kind), each.integers(0, 9, (2,))]
         grids: list[Any] = [
             uniform_times(4),
             log_snr_times(VP(), 4),

@@ -259,6 +259,7 @@ def test_weights_make_any_guess_right(name, variance):
     assert_mean(np.concatenate([w, w * x], axis=1), averages(variance), sees=0.025)
 
 
+@pytest.mark.slow
 def test_drawing_again_leaves_the_mean_weight_unbiased():
     """Eqs. (19.12), (19.13): populations of eight, drawn again where fewer than eight are effective: at each step."""
     guess = DPS(ExactScore(NORMAL, SDE), SDE, **SEEN)
@@ -273,16 +274,15 @@ def test_drawing_again_leaves_the_mean_weight_unbiased():
 @pytest.mark.slow
 def test_many_particles_are_the_posterior():
     """Eq. (19.12): two modes whose weights no guess gets right; and no weights are left at the end."""
-    seen, rng, bias = {"H": ONE, "y": np.zeros(1), "R": ONE}, np.random.default_rng(3), {}
+    seen, rng = {"H": ONE, "y": np.zeros(1), "R": ONE}, np.random.default_rng(3)
     post, times = linear_posterior(TWO, **seen), [*log_snr_times(SDE, 40, 1e-3), 0.0]
-    for name, make in GUESSES.items():
+    for make in GUESSES.values():
         shares = [
-            np.mean(walked(make(ExactScore(TWO, SDE), SDE, **seen), rng.standard_normal((400, 1)), times, rng)[0] > 0)
-            for _ in range(40)
+            np.mean(walked(make(ExactScore(TWO, SDE), SDE, **seen), rng.standard_normal((200, 1)), times, rng)[0] > 0)
+            for _ in range(80)
         ]
-        bias[name] = np.mean(shares) - post.weights[0]
         # the ratio of two averages is off by 1/B, and the chain by its steps: 0.01
-        assert_mean(np.array(shares)[:, None], post.weights[:1], bias=0.02, alpha=1e-6)
+        assert_mean(np.array(shares)[:, None], post.weights[:1], bias=0.02)
 
 
 def test_effective_numbers():

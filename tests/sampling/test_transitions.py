@@ -708,7 +708,7 @@ def test_times_too_near_to_tell_their_noise_apart_are_refused(name):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda sde, s: Ancestral(sde, s, "medium"), r"'small' \(β̃\) or 'large' \(β\), got 'medium'"),
+        (lambda sde, s: Ancestral(sde, s, "medium"), r"'small' \(β̃\), 'large' \(β\) or a function of t, got 'medium'"),
         (lambda sde, s: DDIM(sde, s, -0.1), r"eta must lie in \[0, 1\], got -0.1"),
         (lambda sde, s: DDIM(sde, s, 1.1), r"eta must lie in \[0, 1\], got 1.1"),
         (lambda sde, s: DDIM(sde, s, math.nan), r"eta must lie in \[0, 1\], got nan"),
