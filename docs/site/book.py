@@ -33,13 +33,16 @@ def site_path(path: str) -> str:
         return "index.html"
     if path == "docs/README.md":
         return "contents.html"
-    inside = path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}"
+    inside = (
+        path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path.lstrip('.')}"
+    )  # the generator skips dot-folders
     if path.endswith(ASSETS):
         return inside
     if path.endswith("/README.md"):
         return inside.removesuffix("README.md") + "index.html"
     if path.endswith(".md"):
         return inside.removesuffix(".md") + ".html"
+    path = path.lstrip(".")
     return f"source/{path}.html" if PurePosixPath(path).suffix or path.endswith("/run") else f"source/{path}/index.html"
 
 
