@@ -24,13 +24,13 @@ def figure(columns: int, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
 
 
 def save(fig: Any, path: Path) -> str:
-    """Write an SVG or a PNG of 220 dots an inch, as the name ends, whole or not at all; returns its name."""
+    """Write an SVG if the name ends so, else a PNG of 220 dots an inch, whole or not at all; returns its name."""
     from matplotlib import rc_context
 
     f, svg = io.BytesIO(), path.suffix == ".svg"
     unknown = {"Date": None, "Creator": None} if svg else {"Software": None}  # no date, no version: reproducible bytes
     with rc_context({"svg.hashsalt": path.stem}):
-        fig.savefig(f, format=path.suffix[1:], dpi=220, bbox_inches="tight", metadata=unknown)
+        fig.savefig(f, format="svg" if svg else "png", dpi=220, bbox_inches="tight", metadata=unknown)
     save_bytes(path, f.getvalue())
     return str(path)
 

@@ -38,6 +38,7 @@ from refscore.matching.objectives import OBJECTIVES
 from refscore.matching.times import FixedTime, Levels, LogNormal, UniformLogSNR, UniformTime
 from refscore.matching.weights import g_squared, sigma_squared, unweighted
 from refscore.sampling.compose import First, Repeat, Stay
+from refscore.sampling.inverse import GUESSES, Exact, Twisted
 from refscore.training.optim import WarmupCosine
 from tests.oracles.everything import EVERYTHING, STEPS, Place
 from tests.oracles.models import KINDS
@@ -208,6 +209,7 @@ def test_no_step_kernel_or_score_of_the_folder_is_forgotten():
     }  # fmt: skip
     x = BACKEND.asarray([[1.0, 2.0]])
     walked = {type(part) for build in STEPS.values() for part in parts(build(VP(), ExactScore(P, VP()), x))}
+    walked |= {Exact, Twisted, *(base for guess in GUESSES.values() for base in guess.__mro__)}  # in `EVERYTHING`
     assert len(there) > 15
     assert there <= walked, there - walked
 

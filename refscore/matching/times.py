@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from refscore.arrays import at, constant
-from refscore.checks import check_inverse, check_like, check_positive, settle
+from refscore.checks import check_inverse, check_like, check_positive, check_range, settle
 from refscore.library import array_namespace, device
 from refscore.noise.grids import BEYOND, check_levels
 from refscore.noise.sde import log_ratio
@@ -153,6 +153,7 @@ class LogNormal:
     def __post_init__(self) -> None:
         settle(self)
         check_positive(std=self.std)
+        check_range(-1e3, 1e3, mean=self.mean)
         _check_t_min(self.t_min)
 
     def at(self, sde: SDE, u: Array) -> tuple[Array, Any]:

@@ -129,10 +129,11 @@ class Preconditioning:
         return c, per_sample(-A / B, x), per_sample(unit / B, x), rest
 
     def check_signal(self, x: Array, t: Time) -> None:
-        """Raise ValueError for E[x₀ | x] at α = 0 from a model that predicts none of `MEANS`. A GPU waits."""
-        xp, alpha = array_namespace(x), self.sde.alpha(beside(t, x))
-        none = alpha == 0 if is_number(alpha) else bool(xp.any(alpha == 0))
-        if none and self.predict not in self.MEANS:
+        """Raise ValueError for E[x₀ | x] at α = 0 from a model that predicts none of `MEANS`; then a GPU waits."""
+        if self.predict in self.MEANS:
+            return
+        alpha = self.sde.alpha(beside(t, x))
+        if alpha == 0 if is_number(alpha) else bool(array_namespace(x).any(alpha == 0)):
             raise ValueError(
                 f"at t = 1 α is 0, and a model that predicts the {self.predict} has learned nothing of the data there: "
                 'train with predict="velocity", "v" or "data", or start below t = 1'

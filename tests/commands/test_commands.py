@@ -276,7 +276,7 @@ def test_titles_and_limits_follow_the_measurement(good):
     if not good:
         noised = np.linspace(0.9, 0.1, 60) * song_ermon_2019.manifold_floor(song_ermon_2019.NOISE)
     left, right = reproduce.draw_manifold(song_ermon_2019.Results([falls], [noised], *([x] for x in rest))).axes
-    assert left.get_title() == f"data on a circle: the loss {'goes on falling' if good else 'settles'}"
+    assert left.get_title() == f"circle: the loss {'goes on falling' if good else 'settles'}"
     above = "0.0%" if good else f"{song_ermon_2019.excess_over_floor(noised):z.1%}"
     assert right.get_title() == f"noise σ = 0.1: it ends {above} above its floor"
     low, high = right.get_ylim()

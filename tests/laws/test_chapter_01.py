@@ -290,6 +290,7 @@ def test_the_mean_of_two_points_is_a_tangent():
     assert float(np.tanh(1.0)) == pytest.approx(0.762, abs=5e-4)
 
 
+@pytest.mark.recorded("what the solutions of the book say of these seeds")
 @pytest.mark.parametrize(
     ("eps", "noise", "found"),
     [(0.005, 2.0, -2.2), (0.005, 0.0, -1.3), (0.005, 1.0, -1.7), (0.15, 2.0, None)],

@@ -90,6 +90,7 @@ def test_every_sampler_with_the_empirical_score_ends_in_training_points_all_as_o
     assert (found.share.value, found.share.error) == (1.0, 0.0)
 
 
+@pytest.mark.recorded("what the solutions of the book say of these seeds")
 def test_exercise_4_the_end_makes_a_copy_and_not_the_steps():
     rng, sde = np.random.default_rng(0), VP()
     points = rng.standard_normal((5, 2))

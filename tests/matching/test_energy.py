@@ -190,6 +190,7 @@ def test_with_samples_of_the_law_itself_implicit_is_explicit_less_a_constant():
         assert_close(found, wanted, 1e-7 * np.max(np.abs(wanted)))
 
 
+@pytest.mark.recorded("what the solutions of the book say of these seeds")
 @pytest.mark.slow
 def test_the_metropolis_loop_with_other_steps():
     """Exercise 2: 0.2, 0.5 and 3.1 nats too hot without the test; with it right, at 95, 78 and 27 % of acceptance."""

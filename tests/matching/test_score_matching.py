@@ -1013,6 +1013,7 @@ def test_the_floor_of_a_gaussian_and_of_a_point(sigma, dim):
         assert denoising_floor(objective, p, sde).value == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.recorded("what the solutions of the book say of these seeds")
 @pytest.mark.parametrize(
     ("sign", "few", "loss", "error"), [(1, None, 0.484, 0.014), (-1, None, 0.484, 3.9), (1, 20, 0.437, 0.33)]
 )

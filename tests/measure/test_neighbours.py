@@ -82,6 +82,7 @@ def test_what_is_new_counts_as_a_copy_with_the_chance_of_an_order_statistic():
         assert_spread(shares, spread, kurtosis=tails)
 
 
+@pytest.mark.recorded("what the solutions of the book say of these seeds")
 def test_exercise_3_a_little_noise_hides_a_copy_in_three_dimensions():
     """As soon as it is as far from its original as the k-th nearest of what is new."""
     rng = np.random.default_rng(0)

@@ -757,6 +757,7 @@ def test_numbers_of_the_first_exercises():
     assert steps[4.0] / steps[3.0] == pytest.approx(23, abs=0.2)
 
 
+@pytest.mark.recorded("what the solutions of the book say of these seeds")
 def test_a_larger_step_widens_the_mode():
     """Exercise 3, with the seed of the chapter: 0.75 instead of 0.5, and 0.67 of the points on the right."""
     p = GaussianMixture(np.array([0.8, 0.2]), np.array([[1.5], [-1.5]]), np.array([0.25, 0.25]))
