@@ -278,7 +278,7 @@ def test_titles_and_limits_follow_the_measurement(good):
     left, right = reproduce.draw_manifold(song_ermon_2019.Results([falls], [noised], *([x] for x in rest))).axes
     assert left.get_title() == f"circle: the loss {'goes on falling' if good else 'settles'}"
     above = "0.0%" if good else f"{song_ermon_2019.excess_over_floor(noised):z.1%}"
-    assert right.get_title() == f"noise σ = 0.1: it ends {above} above its floor"
+    assert right.get_title() == f"noise 0.1: ends {above} above its bound"
     low, high = right.get_ylim()
     assert low < song_ermon_2019.manifold_floor(song_ermon_2019.NOISE) < high
     assert low < np.min(noised) <= np.max(noised[6:]) < high
