@@ -278,7 +278,7 @@ LOOK = (
     "likelihood.flow.decode", "likelihood.flow.encode", "likelihood.flow.error_split", "likelihood.flow.interpolate",
     "likelihood.flow.log_likelihood", "measure.distance.*", "measure.floor.*", "measure.neighbours.*",
     "measure.tables.*", "measure.work_precision.*", "noise.prior.prior_mismatch*", "noise.suggest.*",
-    "sampling.guidance.Replace", "sampling.inverse.*",
+    "sampling.guidance.Replace", "sampling.inverse.Exact",
     "sampling.loop.*", "sampling.shards.in_shards", "sampling.shards.over_shards",
     "training.checkpoint.*", "training.loop.fit", "training.safetensors.*",
 )  # fmt: skip
