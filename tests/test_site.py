@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from book import Book, Fault, plain, site_path, slug, unicode
+from font import characters
 from moving import MOVING
 from pages import Renderer
 from reference import Reference, reference_path, signature, with_lines
@@ -451,3 +452,14 @@ def test_a_slider_moves_its_figure_by_the_keyboard(site, address, browser, name)
     assert values.index(after[0]) == values.index(before[0]) + 1
     assert before[1] != after[1]
     assert (site / "assets" / f"moving-{name}.png").stat().st_size < 2**20
+
+
+@pytest.mark.parametrize(
+    ("formula", "sign"), [("<msqrt><mi>x</mi></msqrt>", "√"), ("<mroot><mi>x</mi><mn>3</mn></mroot>", "√")]
+)
+def test_the_font_has_the_signs_that_a_browser_draws_by_itself(formula, sign, tmp_path):
+    """A root is an element, not a character: without its sign in the font (22.2) lost its root."""
+    (tmp_path / "page.md").write_text(f"<math>{formula}</math>", encoding="utf-8")
+    assert sign in characters(tmp_path)
+    (tmp_path / "page.md").write_text("<math><mi>x</mi></math>", encoding="utf-8")
+    assert sign not in characters(tmp_path)

@@ -14,6 +14,7 @@ def characters(pages: Path) -> set[str]:
     for page in pages.rglob("*.md"):
         for formula in re.findall(r"<math.*?</math>", page.read_text(encoding="utf-8"), flags=re.S):
             found |= set(unescape(re.sub(r"<[^>]*>", "", formula)))
+            found |= {"√"} if "<msqrt" in formula or "<mroot" in formula else set()  # which the browser draws by itself
     slanted = ITALIC | GREEK | {"h": "ℎ", "ϵ": "𝜖", "ϕ": "𝜙", "∂": "𝜕"}
     return found | {slanted[letter] for letter in found if letter in slanted}
 
