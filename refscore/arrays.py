@@ -183,7 +183,7 @@ def as_array(value: Any, x: Array) -> Array:
     return array_namespace(x).full((1,), value, dtype=x.dtype, device=device(x)) if is_number(value) else value
 
 
-def ask(score: Score, x: Array, t: Time) -> Array:
+def ask(score: Score, x: Array, t: Time, who: str = "the score") -> Array:
     """Evaluate a score, and refuse a result of another shape than x, which would broadcast.
 
     Parameters
@@ -194,6 +194,8 @@ def ask(score: Score, x: Array, t: Time) -> Array:
         Where it is evaluated.
     t : float or Array, shape (), (1,) or (B,)
         At which time; the score is given an array, unless it says `takes_numbers`.
+    who : str, default 'the score'
+        What the score is called in the message.
 
     Returns
     -------
@@ -209,7 +211,7 @@ def ask(score: Score, x: Array, t: Time) -> Array:
         score.check_clean()
     # A number stays one where the score can use it: else α and σ are arrays of one number, and each a kernel on a GPU.
     now = beside(t, x) if getattr(score, "takes_numbers", False) else at(t, x)
-    return answer("the score", score(x, now), x)
+    return answer(who, score(x, now), x)
 
 
 def answer(who: str, y: Array, x: Array) -> Array:

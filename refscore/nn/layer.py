@@ -12,7 +12,7 @@ stacks, ẋ (K, ..., n) beside x (..., n). A tangent or an adjoint may be None: 
 costs nothing.
 
 An energy's score is a derivative already, so there the same losses are of third order. For them a layer may have
-two passes more, along two tangents u and v at once and a second-order one w (chapter 4):
+two passes more, along two tangents u and v at once and a second-order one w (section 14.13):
 
     jet            y_u = F' u,   y_v = F' v,   y_w = F''[u, v] + F' w                            Eq. (14.27)
     jet_backward   the transpose of the derivative of (y, y_u, y_v, y_w), in x, u, v, w and θ

@@ -3,9 +3,11 @@
 What they sample instead of the conditional law is known, and measured, on mixtures (`refscore.laws.posterior`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
-from refscore.arrays import answer, per_sample
+from refscore.arrays import ask, per_sample
 from refscore.checks import check_floating, check_like, check_range, is_number, plain, settle
 from refscore.library import array_namespace, is_array_api_obj
 from refscore.noise.reverse import mean_without_signal
@@ -51,6 +53,7 @@ class Guided:
     conditional: Score
     weight: float
     interval: tuple[float, float] = (0.0, 1.0)
+    takes_numbers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         settle(self)
@@ -60,20 +63,22 @@ class Guided:
 
     def __call__(self, x: Array, t: Time) -> Array:
         """Return the guided score of x (B, ...) at t, a float or an array (1,) or (B,): (B, ...)."""
-        s_y = answer("the conditional score", self.conditional(x, t), x)
-        low, high = self.interval
-        if is_number(t) and not low <= t <= high:
-            return s_y
-        s = answer("the unconditional score", self.unconditional(x, t), x)
-        guided = s + self.weight * (s_y - s)
-        if is_number(t) or self.interval == (0.0, 1.0):
-            return guided
-        return array_namespace(x).where(per_sample((low <= t) & (t <= high), x), guided, s_y)
+        return self._mixed(x, t, ask)
 
     def posterior_mean(self, x: Array, t: Time) -> Array:
         """Return the guided x̂₀, mixed as the scores are, which where α = 0 does not follow from them: (B, ...)."""
-        mean, mean_y = (mean_without_signal(score, x, t) for score in (self.unconditional, self.conditional))
-        return mean + self.weight * (mean_y - mean)
+        return self._mixed(x, t, lambda score, x, t, who: mean_without_signal(score, x, t))
+
+    def _mixed(self, x: Array, t: Time, of: Callable[[Score, Array, Time, str], Array]) -> Array:
+        """What both scores say, with the weight that counts at t."""
+        u_y, (low, high) = of(self.conditional, x, t, "the conditional score"), self.interval
+        if is_number(t) and not low <= t <= high:
+            return u_y
+        u = of(self.unconditional, x, t, "the unconditional score")
+        guided = u + self.weight * (u_y - u)
+        if is_number(t) or self.interval == (0.0, 1.0):
+            return guided
+        return array_namespace(x).where(per_sample((low <= t) & (t <= high), x), guided, u_y)
 
 
 @dataclass(frozen=True)

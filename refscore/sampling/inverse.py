@@ -24,13 +24,15 @@ from refscore.checks import (
     check_range,
     check_same,
     check_squares,
+    is_number,
     settle,
 )  # fmt: skip
 from refscore.laws.mixture import GaussianMixture
 from refscore.laws.posterior import linear_posterior, observe
 from refscore.library import array_namespace, device
+from refscore.noise.interpolant import BELOW
 from refscore.protocols import SDE, Array, HasJvp, Rng, ScoreWithJvp, Time
-from refscore.sampling.transitions import transition
+from refscore.sampling.transitions import _with_signal, transition
 
 
 class Terms(NamedTuple):
@@ -107,7 +109,8 @@ class Guess:
     ------
     ValueError
         For shapes that do not go together; for an R that is no covariance, or singular; at the call, for x of other
-        than D coordinates, and for t = 0 where the score is a network that cannot be evaluated there.
+        than D coordinates, for t = 0 where the score is a network that cannot be evaluated there, and for a float t at
+        which α = 0.
     TypeError
         For a score without jvp; for arrays of another library, dtype or device than H.
     """
@@ -140,6 +143,8 @@ class Guess:
     def terms(self, x: Array, t: Time) -> Terms:
         """Return the score, log p_t(y | x) and its gradient for x (B, ...) at t, a float or an array (1,) or (B,)."""
         t = beside(t, x)
+        if is_number(t) and self.sde.alpha(t) == 0:
+            raise ValueError(f"at t = {t} α is 0, and every guess divides by it: {BELOW}")
         s = ask(self.score, x, t)
         alpha, sigma = per_sample(self.sde.alpha(t), x), per_sample(self.sde.sigma(t), x)
         miss = self._miss((x + sigma**2 * s) / alpha)
@@ -398,7 +403,7 @@ class Twisted:
     TypeError
         For a guess that is none of this module.
     ValueError
-        For another variance; unless 0 <= threshold <= 1; at a step that removes no noise.
+        For another variance; unless 0 <= threshold <= 1; at a step that removes no noise, or starts where α = 0.
 
     Examples
     --------
@@ -433,7 +438,7 @@ class Twisted:
     def __call__(self, x: Array, t: float, s: float, rng: Rng, memory: Weights | None = None) -> tuple[Array, Weights]:
         """Move particles x (B, ...) from time t to time s < t; the memory is their weights."""
         check_like(rng=rng)
-        p, guess = transition(self.guess.sde, t, s, x), self.guess
+        p, guess = _with_signal(transition(self.guess.sde, t, s, x), t, self), self.guess
         terms = (memory and memory.terms) or guess.terms(x, t)
         log_w = memory.log_weights if memory else terms.log_likelihood
         # Where a step without observation goes, and how far the guess moves it                        Eq. (19.10)

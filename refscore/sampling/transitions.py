@@ -168,7 +168,7 @@ class Ancestral:
 
     def _std(self, p: Transition, t: float) -> float:
         """c, the deviation of the fresh noise."""
-        if callable(self.variance) and p.a:  # without signal the score says nothing: large
+        if callable(self.variance) and p.a:  # where α_t = 0 the score says nothing of the data: large
             # between "small", where x₀ is certain given x_t, and nothing known: a true score never leaves these bounds
             mean_square = check_number("variance(t)", self.variance(t))
             check_range(0.0, 1e100, **{"variance(t)": mean_square})

@@ -11,7 +11,20 @@ from scipy.integrate import quad, solve_ivp
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import norm
 
-from refscore import VE, VP, Ancestral, EulerMaruyama, ExactScore, GaussianMixture, Heun, Reverse, prior, simulate
+from refscore import (
+    DDIM,
+    VE,
+    VP,
+    Ancestral,
+    EulerMaruyama,
+    ExactScore,
+    GaussianMixture,
+    Heun,
+    Rectified,
+    Reverse,
+    prior,
+    simulate,
+)
 from refscore.arrays import at
 from refscore.laws.affine_chain import Gaussian, law_of, probe
 from refscore.laws.examples import mixture
@@ -178,6 +191,34 @@ def test_outside_its_interval_guidance_is_the_conditional_score_alone():
     assert len(asked) == 2
     with pytest.raises(ValueError, match="two times"):
         Guided(s, s, 1.0, interval=(0.5, 0.2))
+
+
+def test_guidance_outside_its_interval_costs_and_changes_nothing_where_no_signal_is_left():
+    """A walk from α = 0 down: outside the interval x̂₀ is the conditional one, and one score is asked, not two."""
+    sde, asked = Rectified(), []
+    free, given_y = (ExactScore(GaussianMixture(ONE, ONE[:, None] * m, ONE), sde) for m in (0.0, 1.0))
+    guided = Guided(free, given_y, 3.0, interval=(0.2, 0.8))
+    x = np.ones((3, 1))
+    assert_close(guided.posterior_mean(x, 1.0), given_y.posterior_mean(x, 1.0), 0)
+    assert_close(guided.posterior_mean(x, 0.5), 3 * given_y.posterior_mean(x, 0.5) - 2 * free.posterior_mean(x, 0.5), 0)
+
+    def watched(x, t):
+        asked.append(float(t[0]))
+        return free(x, t)
+
+    times = [1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0]
+    last(simulate(DDIM(sde, Guided(FromMean(watched, free), given_y, 3.0, (0.2, 0.8))), x, times, None))
+    assert asked == [0.7, 0.5, 0.3]
+
+
+class FromMean:
+    """A score that knows the mean of the data, and says when it is asked for the score."""
+
+    def __init__(self, score, exact):
+        self.score, self.posterior_mean = score, exact.posterior_mean
+
+    def __call__(self, x, t):
+        return self.score(x, t)
 
 
 @given(p=mixtures(max_dim=2, low=0.3, high=1.5), seed=seeds, w=st.floats(0.2, 8.0))

@@ -18,6 +18,7 @@ from refscore import (
     ExactScore,
     GaussianMixture,
     Heun,
+    Rectified,
     Reverse,
     ScoreModel,
     simulate,
@@ -362,3 +363,18 @@ def test_weighted_particles_go_through_the_loop():
     step = Twisted(PiGDM(ExactScore(NORMAL, SDE), SDE, **seen))
     x = last(simulate(step, rng.standard_normal((50, 1), dtype="float64"), COARSE, rng))
     assert x.shape == (50, 1)
+
+
+@each_guess
+def test_where_nothing_of_the_data_is_left_a_guess_is_refused(name):
+    """α(1) = 0: x̂₀ = (x + σ² s)/α is 0/0. Just below, and with a thousandth of the data, all is well."""
+    x, rng = np.ones((4, 1)), np.random.default_rng(0)
+    for sde, t in ((Rectified(), 1.0), (Rectified(), 0.999), (Rectified(1e-3), 1.0)):
+        guess = GUESSES[name](ExactScore(NORMAL, sde), sde, ONE, np.ones(1), ONE)
+        walks = (lambda g=guess, t=t: g(x, t), lambda g=guess, t=t: Twisted(g)(x, t, 0.5, rng)[0])
+        for walk in walks:
+            if sde.alpha(t) == 0:
+                with pytest.raises(ValueError, match="α is 0"):
+                    walk()
+            else:
+                assert np.all(np.isfinite(walk()))
